@@ -1,0 +1,73 @@
+"""One decorator for every configurable part: a frozen dataclass that Keras can save and load."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # Python 3.10 has none, and only a type checker reads it
+
+    def dataclass_transform(**_: Any) -> Any:
+        return lambda decorator: decorator
+
+
+T = TypeVar("T")
+PACKAGE = "keras_robust"
+
+
+def _encode(value: Any) -> Any:
+    if hasattr(value, "get_config"):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item) for item in value]}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, dict) and set(value) == {"tuple"}:
+        return tuple(_decode(item) for item in value["tuple"])
+    return value
+
+
+@dataclass_transform(frozen_default=True)
+def configured(cls: type[T]) -> type[T]:
+    """Makes `cls` a frozen dataclass, registers it with Keras, gives it `get_config`/`from_config`.
+
+    Fields may hold numbers, strings, booleans, None, tuples of these, and other configured objects.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> ball = LinfBall(radius=0.3)
+        >>> LinfBall.from_config(ball.get_config()) == ball
+        True
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+
+    def get_config(self: Any) -> dict[str, Any]:
+        """The fields, nested parts serialised by Keras."""
+        return {f.name: _encode(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def from_config(klass: type[T], config: dict[str, Any]) -> T:
+        """Rebuilds the object that `get_config` described."""
+        return klass(**{name: _decode(value) for name, value in config.items()})
+
+    cls.get_config = get_config  # type: ignore[attr-defined]
+    cls.from_config = classmethod(from_config)  # type: ignore[attr-defined]
+    return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
+
+
+def replace(part: T, **changes: Any) -> T:
+    """A copy of a configured part with some fields changed; the fields may become tensors.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> replace(LinfBall(radius=0.3), radius=0.1).radius
+        0.1
+    """
+    return dataclasses.replace(part, **changes)  # type: ignore[type-var]

@@ -1,0 +1,131 @@
+"""Names for tensors, and the protocols by which the parts of the library fit together.
+
+| name | shape | dtype |
+|---|---|---|
+| `Images` | `[batch, height, width, channels]` (or any `[batch, ...]`) | float, in the ball's bounds |
+| `Labels` | `[batch]` | integer |
+| `Logits` | `[batch, classes]` | float |
+| `PerExample` | `[batch]` | float |
+| `Outputs` | `{"logits", "features"}`, ensembles add `"member_logits"` `[batch, members, classes]` | float |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import keras
+import tensorflow as tf
+
+Images = tf.Tensor
+Labels = tf.Tensor
+Logits = tf.Tensor
+PerExample = tf.Tensor
+Seed = Any  # an int, a pair of ints, or an int tensor of shape [2]
+Outputs = dict[str, tf.Tensor]
+Forward = Callable[[Images], Outputs]
+
+
+@runtime_checkable
+class Ball(Protocol):
+    """A threat model: where a perturbed image may be. All that knows of a norm lives in one."""
+
+    radius: Any
+    bounds: tuple[float, float]
+
+    def sample(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """Brings `x_adv` into the ball around `x` and into the bounds."""
+
+    def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The direction of unit length, in the ball's own norm, along `gradient`."""
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """How far `x_adv` is from `x`, in the ball's norm."""
+
+
+class Objective(Protocol):
+    """What an attack climbs."""
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Callable[[Images], PerExample]:
+        """Does the work on clean images once; returns `x_adv -> one value per example`."""
+
+
+class StepRule(Protocol):
+    """How a gradient moves a point: a pure pair of functions, the state passed in and out."""
+
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """The state before the first step."""
+
+    def update(self, ball: Ball, x: Images, point: Any, state: Any) -> tuple[Images, Any]:
+        """The next point inside the ball around `x`, and the next state."""
+
+
+class Start(Protocol):
+    """Where an ascent begins."""
+
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
+        """A first point inside the ball around `x`."""
+
+
+class Attack(Protocol):
+    """Images in, perturbed images out. Pure: no variables, the seed always passed."""
+
+    def __call__(
+        self,
+        forward: Forward,
+        x: Images,
+        y: Labels,
+        *,
+        seed: Seed,
+        targets: Labels | None = None,
+    ) -> Images:
+        """Perturbs `x` so that `forward` errs on it."""
+
+
+@runtime_checkable
+class RobustLoss(Protocol):
+    """A loss on outputs, never on models."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms that a call returns, known before the first step."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which outputs are read: a subset of `{"clean", "adversarial"}`."""
+
+    def __call__(
+        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
+    ) -> dict[str, PerExample]:
+        """The weighted terms, one value per example; the loss is their sum."""
+
+
+def as_forward(model: Any) -> Forward:
+    """Turns a Keras model, or any function of images, into a `Forward` in inference mode.
+
+    Args:
+        model: a `keras.Model` or a function `images -> {"logits", ...}`.
+
+    Returns:
+        A function `images -> Outputs`.
+
+    Raises:
+        TypeError: when called with a model that does not return a dictionary with `"logits"`.
+    """
+
+    def forward(x: Images) -> Outputs:
+        outputs = model(x, training=False) if isinstance(model, keras.Model) else model(x)
+        if not isinstance(outputs, dict) or "logits" not in outputs:
+            keys = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+            raise TypeError(
+                f"The model returned {keys}; expected a dictionary with 'logits' (and 'features'). "
+                "Wrap a Keras model of your own with `keras_robust.models.adapt(model)`."
+            )
+        return outputs
+
+    return forward
