@@ -1,0 +1,305 @@
+"""Export: a trained model and its detector as a version directory that TensorFlow Serving loads.
+
+    python -m serving.export --run=runs/digits --model_base_path=exported/digits
+
+writes `exported/digits/<version>/`, verified, by one atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import app, flags
+
+import keras_robust
+from keras_robust.detection import Calibration, EntropyDetector
+from serving import verify
+from serving.signatures import INPUTS, endpoints, image_shape
+from serving.versions import check_version, versions
+from serving.warmup import write_warmup
+
+METADATA_FILE = "keras_robust.json"
+
+
+def export_model(
+    model: keras.Model,
+    model_base_path: str | os.PathLike[str],
+    detector: EntropyDetector,
+    *,
+    version: int | None = None,
+    class_names: Sequence[str] | None = None,
+    recipe: str | None = None,
+) -> Path:
+    """Writes a model and its detector as `<model_base_path>/<version>/`.
+
+    The version is written elsewhere, loaded as TensorFlow Serving loads it, compared with the local
+    model on all four signatures, and only then given its name; a failure leaves nothing behind.
+
+    Args:
+        model: a `RobustModel`, or a built functional classifier `images -> {"logits", ...}`.
+        model_base_path: the directory that a server watches; its name is the model's.
+        detector: a calibrated detector of this model.
+        version: a positive integer; by default the next free one.
+        class_names: one for each class, kept in the metadata.
+        recipe: name of the recipe that the model was trained by, kept in the metadata.
+
+    Returns:
+        The version directory.
+
+    Raises:
+        TypeError: when the model or the detector is something else.
+        ValueError: when the model takes no images, the detector is not calibrated or is another
+            model's, or the version is no positive integer.
+        FileExistsError: when the version exists.
+        VerificationError: when the served model differs from the local one.
+    """
+    classifier = _classifier(model)
+    shape = image_shape(classifier)
+    _check_detector(detector, classifier)
+    base = Path(os.path.abspath(model_base_path))
+    if version is not None:
+        _check_free(base, check_version(version))
+    metadata = _metadata(classifier, detector, class_names, recipe)
+    with _workspace(base) as draft:
+        _write_saved_model(draft, classifier, detector)
+        extra = draft / "assets.extra"
+        extra.mkdir()
+        expected = verify.reference(classifier, detector)
+        expected.save(extra / verify.REFERENCE_FILE)
+        (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
+        verify.verify(draft, expected)
+        write_warmup(draft, base.name, shape)
+        return _publish(draft, base, version)
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    model_base_path: str | os.PathLike[str],
+    *,
+    checkpoint: str | None = None,
+    version: int | None = None,
+) -> Path:
+    """Exports a checkpoint of a run directory, with the detector that was calibrated in the run.
+
+    Args:
+        run: a directory made by `trainers.train`.
+        model_base_path: the directory that a server watches; its name is the model's.
+        checkpoint: `"best"` or `"last"`; by default the best one if there is one.
+        version: a positive integer; by default the next free one.
+
+    Returns:
+        The version directory.
+
+    Raises:
+        FileNotFoundError: when the run, its checkpoint or its calibration is missing.
+        ValueError, FileExistsError, VerificationError: see `export_model`.
+    """
+    run = Path(run)
+    path = _checkpoint(run, checkpoint)
+    calibration = _calibration(run)
+    recipe_file = run / "recipe.json"
+    recipe = json.loads(recipe_file.read_text("utf-8")) if recipe_file.is_file() else {}
+    classifier = _classifier(keras.saving.load_model(path, compile=False))
+    return export_model(
+        classifier,
+        model_base_path,
+        EntropyDetector.from_calibration(classifier, calibration),
+        version=version,
+        class_names=recipe.get("dataset", {}).get("class_names"),
+        recipe=recipe.get("name"),
+    )
+
+
+def _checkpoint(run: Path, name: str | None) -> Path:
+    if not run.is_dir():
+        raise FileNotFoundError(
+            f"The run directory {run} does not exist; train one with "
+            f"`python -m trainers.train --recipe=digits/trades --output_dir={run}`."
+        )
+    names = ["best", "last"] if name is None else [name]
+    paths = [run / "checkpoints" / f"{name}.keras" for name in names]
+    for path in paths:
+        if path.is_file():
+            return path
+    there = sorted(path.stem for path in run.glob("checkpoints/*.keras"))
+    raise FileNotFoundError(
+        f"{' and '.join(map(str, paths))} not found; the run holds the checkpoints {there}. "
+        "Pass one of them as --checkpoint, or train on."
+    )
+
+
+def _calibration(run: Path) -> Calibration:
+    path = run / "detector.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: the detector of this run has no threshold. `trainers.train` "
+            "writes it at the end of the training; for a model trained otherwise, call "
+            "`kr.detection.EntropyDetector(model).calibrate(validation, false_alarm_rate=0.05)"
+            f".calibration.save({str(path)!r})`."
+        )
+    return Calibration.load(path)
+
+
+def _classifier(model: Any) -> keras.Model:
+    classifier = getattr(model, "classifier", model)
+    if not isinstance(classifier, keras.Model):
+        raise TypeError(
+            f"export_model was given {type(model).__name__}; expected a RobustModel or a classifier, "
+            "that is a built functional keras.Model that gives {'logits', 'features'}."
+        )
+    outputs = getattr(classifier, "output", None)
+    if not isinstance(outputs, dict) or "logits" not in outputs:
+        raise TypeError(
+            f"The classifier {classifier.name!r} is not a built functional model that gives a "
+            "dictionary with 'logits'; wrap your own with `keras_robust.models.adapt(model)`."
+        )
+    return classifier
+
+
+def _check_detector(detector: Any, classifier: keras.Model) -> None:
+    if not isinstance(detector, EntropyDetector):
+        raise TypeError(
+            f"export_model was given {type(detector).__name__} as detector; expected "
+            "`kr.detection.EntropyDetector(model).calibrate(validation, false_alarm_rate=0.05)`."
+        )
+    if getattr(detector.model, "classifier", detector.model) is not classifier:
+        raise ValueError(
+            "The detector is of another model than the one to export; calibrate one on the same "
+            "model: a threshold means nothing for another."
+        )
+    if detector.threshold is None:
+        raise ValueError(
+            "The detector has no threshold; export the one that "
+            "`detector.calibrate(validation, false_alarm_rate=0.05)` returns."
+        )
+
+
+def _check_free(base: Path, version: int) -> None:
+    if version in versions(base) or os.path.lexists(base / str(version)):
+        raise FileExistsError(
+            f"{base} already holds version {version}; a served version is never written over. "
+            "Leave --version out to take the next free one, or remove that directory first."
+        )
+
+
+def _metadata(
+    classifier: keras.Model,
+    detector: EntropyDetector,
+    class_names: Sequence[str] | None,
+    recipe: str | None,
+) -> dict[str, Any]:
+    output = classifier.output
+    classes = output["logits"].shape[-1]
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"{len(class_names)} class names were received for {classes} classes: {class_names!r}."
+        )
+    members = output["member_logits"].shape[1] if "member_logits" in output else None
+    return {
+        "input_shape": list(image_shape(classifier)),
+        "classes": classes,
+        "class_names": None if class_names is None else list(class_names),
+        "members": members,
+        "signatures": list(INPUTS),
+        "detector": {
+            "score": detector.SCORE,
+            "threshold": detector.threshold,
+            "false_alarm_rate": detector.false_alarm_rate,
+            "samples": detector.samples,
+        },
+        "recipe": recipe,
+        "versions": {
+            "keras_robust": keras_robust.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+@contextlib.contextmanager
+def _workspace(base: Path) -> Iterator[Path]:
+    """A directory to write in, on the file system of `base`, and gone afterwards."""
+    parent = next(path for path in base.parents if path.is_dir())
+    if base.is_dir() and base.stat().st_dev != parent.stat().st_dev:
+        parent = (
+            base  # a mounted volume: a rename cannot cross its border, and servers ignore the name
+        )
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{base.name}-export-") as workspace:
+        # One below, for the temporary directory itself is closed to other users, such as a server's.
+        yield Path(workspace) / "model"
+
+
+def _write_saved_model(path: Path, classifier: keras.Model, detector: EntropyDetector) -> None:
+    threshold = tf.Variable(
+        detector.threshold, dtype=tf.float32, trainable=False, name=verify.THRESHOLD_NAME
+    )
+    # Not `tf.saved_model.save`: of a Keras 3 model it does not load as TensorFlow Serving loads.
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.add_variable_collection(verify.THRESHOLD_COLLECTION, [threshold])
+    for name, (function, spec) in endpoints(classifier, detector, threshold).items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    archive.write_out(str(path), verbose=False)
+
+
+def _publish(draft: Path, base: Path, version: int | None) -> Path:
+    """Gives the finished version its name in one atomic step."""
+    base.mkdir(parents=True, exist_ok=True)
+    while True:
+        number = max(versions(base), default=0) + 1 if version is None else version
+        _check_free(base, number)
+        try:
+            os.rename(draft, base / str(number))
+            return base / str(number)
+        except OSError as error:
+            # Another export took the number since; it is found to be taken, or the next one is tried.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declares the flags of the program."""
+    flags.DEFINE_string("run", None, "A run directory.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "model_base_path",
+        None,
+        "Directory of the versions; its name is the model's.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("version", None, "By default the next free one.", flag_values=values)
+    flags.DEFINE_enum(
+        "checkpoint",
+        None,
+        ["best", "last"],
+        "By default the best one if there is one.",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues = flags.FLAGS) -> Path:
+    """Exports what the flags say."""
+    return export_run(
+        values.run, values.model_base_path, checkpoint=values.checkpoint, version=values.version
+    )
+
+
+def main(_: list[str]) -> None:
+    """Runs the program."""
+    print(run())
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
