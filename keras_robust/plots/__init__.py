@@ -1,0 +1,19 @@
+"""Plots of what an evaluation found: functions of plain numbers that return matplotlib figures.
+
+They need the extra `report` (`pip install keras_robust[report]`), asked for when one is drawn.
+"""
+
+from keras_robust.plots.accuracy_over_radius import accuracy_over_radius
+from keras_robust.plots.canvas import to_png, to_svg
+from keras_robust.plots.confusion import confusion
+from keras_robust.plots.detection_scores import detection_scores
+from keras_robust.plots.example_images import example_images
+
+__all__ = [
+    "accuracy_over_radius",
+    "confusion",
+    "detection_scores",
+    "example_images",
+    "to_png",
+    "to_svg",
+]

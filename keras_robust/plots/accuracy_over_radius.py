@@ -1,0 +1,98 @@
+"""How accuracy falls as the attacker may change more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from keras_robust.plots.canvas import (
+    COLORS,
+    DASHES,
+    FAINT,
+    MARKERS,
+    NARROW,
+    WIDE,
+    blank,
+    legend_label,
+    plain_text,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@styled
+def accuracy_over_radius(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    *,
+    radius: float | None = None,
+    narrow: bool = False,
+) -> Figure:
+    """Draws accuracy over radius: a colour for each model, a dash pattern for each attack.
+
+    With one model the attacks get colours of their own.
+
+    Args:
+        curves: model name -> attack name -> (radii in units of the [0, 1] pixel range, accuracies
+            in [0, 1]), of equal length.
+        radius: a radius to mark, such as the one that a report is about.
+        narrow: draws for the width of a phone, with the legend below.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: when there is nothing to draw, or a curve's lengths differ.
+
+    Example:
+        >>> figure = accuracy_over_radius({"TRADES": {"PGD": ([0.0, 0.1], [0.97, 0.61])}})
+        >>> figure.axes[0].get_ylabel()
+        'Accuracy'
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    lines = _lines(curves)
+    figure = blank(NARROW, 3.6 + 0.18 * len(lines)) if narrow else blank(WIDE, 3.8)
+    axes = figure.subplots()
+    for label, (radii, accuracies), color, marker, dash in lines:
+        axes.plot(radii, accuracies, color=color, marker=marker, linestyle=dash, label=label)
+    if radius is not None:
+        axes.axvline(
+            radius, color=FAINT, linewidth=1.0, dashes=(4, 3), label="radius of the report"
+        )
+    axes.set_xlabel("Radius (pixel range [0, 1])" if narrow else "Radius, in a pixel range [0, 1]")
+    axes.set_ylabel("Accuracy")
+    axes.set_ylim(0.0, 1.03)
+    right = max([max(line[1][0]) for line in lines] + [radius or 0.0])
+    if right > 0:
+        axes.set_xlim(-0.02 * right, 1.03 * right)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    axes.grid(True)
+    figure.legend(loc="outside lower left" if narrow else "outside right upper")
+    plain_text(figure)
+    return figure
+
+
+def _lines(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+) -> list[tuple[str, tuple[Sequence[float], Sequence[float]], str, str, str]]:
+    """Label, points, colour, marker and dashes of every line."""
+    attacks = list(dict.fromkeys(attack for by_attack in curves.values() for attack in by_attack))
+    if not attacks:
+        raise ValueError("No curves to draw; expected at least one model with one attack.")
+    lines = []
+    for m, (model, by_attack) in enumerate(curves.items()):
+        for attack, (radii, accuracies) in by_attack.items():
+            if len(radii) != len(accuracies) or len(radii) == 0:
+                raise ValueError(
+                    f"The curve of {model!r}, {attack!r} has {len(radii)} radii and "
+                    f"{len(accuracies)} accuracies; expected the same number, at least one."
+                )
+            a = attacks.index(attack)
+            shade = m if len(curves) > 1 else a
+            label = legend_label(attack if len(curves) == 1 else f"{model}, {attack}")
+            points = (radii, accuracies)
+            color, marker = COLORS[shade % len(COLORS)], MARKERS[shade % len(MARKERS)]
+            lines.append((label, points, color, marker, DASHES[a % len(DASHES)]))
+    return lines

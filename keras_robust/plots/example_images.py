@@ -1,0 +1,154 @@
+"""What an attack does to a few images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_robust.plots.canvas import ATTACKED, CLEAN, NARROW, WIDE, blank, plain_text, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def amplification(clean: np.ndarray, adversarial: np.ndarray) -> float:
+    """The factor that makes a perturbation visible without cutting any of it off.
+
+    Args:
+        clean: images in [0, 1].
+        adversarial: attacked images of the same shape.
+
+    Returns:
+        The largest factor of two digits by which every difference stays within half the pixel
+        range, at least 1; 1 when nothing was changed.
+
+    Example:
+        >>> amplification(np.zeros((1, 2, 2, 1)), np.full((1, 2, 2, 1), 0.03))
+        16.0
+    """
+    largest = float(np.max(np.abs(np.asarray(adversarial) - np.asarray(clean)), initial=0.0))
+    if largest == 0.0:
+        return 1.0
+    factor = 0.5 / largest
+    unit = 10.0 ** (math.floor(math.log10(factor)) - 1)
+    # Rounding errors of float32 images must not turn 5.0 into 4.9.
+    return max(1.0, round(math.floor(factor / unit + 1e-4) * unit, 12))
+
+
+@styled
+def example_images(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    labels: Sequence[int],
+    clean_predictions: Sequence[int],
+    adversarial_predictions: Sequence[int],
+    class_names: Sequence[str] | None = None,
+    *,
+    narrow: bool = False,
+) -> Figure:
+    """Draws clean images, the perturbations (amplified by the factor stated) and attacked images.
+
+    In the perturbations mid-grey means unchanged.
+
+    Args:
+        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
+        adversarial: the same shape.
+        labels: `[n]` true classes.
+        clean_predictions: `[n]` predicted classes of the clean images.
+        adversarial_predictions: `[n]` predicted classes of the attacked images.
+        class_names: one name per class; by default the numbers from 0.
+        narrow: draws for the width of a phone: an image a row, not a column.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: when shapes or lengths disagree.
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 1))
+        >>> figure = example_images(images, images + 0.1, [3, 1], [3, 1], [8, 1])
+        >>> figure.axes[2].get_ylabel()
+        'Change × 5'
+    """
+    clean, adversarial = _checked(clean, adversarial)
+    count = len(clean)
+    for values in (labels, clean_predictions, adversarial_predictions):
+        if len(values) != count:
+            raise ValueError(f"Got {len(values)} labels or predictions for {count} images.")
+    factor = amplification(clean, adversarial)
+    change = np.clip(0.5 + factor * (adversarial - clean), 0.0, 1.0)
+    kinds = (
+        ("Clean", clean, clean_predictions),
+        (f"Change × {factor:g}", change, None),
+        ("Attacked", adversarial, adversarial_predictions),
+    )
+    figure, grid = _grid(count, clean.shape[1] / clean.shape[2], narrow)
+    for k, (kind, images, predictions) in enumerate(kinds):
+        for n in range(count):
+            axes = grid[k, n]
+            _picture(axes, images[n])
+            if predictions is not None:
+                _caption(axes, int(predictions[n]), int(labels[n]), class_names)
+            if n == 0 and narrow:
+                axes.set_title(kind)
+            elif n == 0:
+                axes.set_ylabel(kind)
+            if k == 0:
+                truth = f"true: {_name(int(labels[n]), class_names)}"
+                axes.set_ylabel(truth, fontsize=9) if narrow else axes.set_title(truth, fontsize=9)
+    plain_text(figure)
+    return figure
+
+
+def _checked(clean: Any, adversarial: Any) -> tuple[np.ndarray, np.ndarray]:
+    clean, adversarial = np.asarray(clean, np.float64), np.asarray(adversarial, np.float64)
+    if clean.ndim != 4 or clean.shape[-1] not in (1, 3) or not len(clean):
+        raise ValueError(
+            f"Images have shape {clean.shape}; expected [n, height, width, 1 or 3], n at least 1."
+        )
+    if adversarial.shape != clean.shape:
+        raise ValueError(
+            f"Attacked images have shape {adversarial.shape}, clean ones {clean.shape}; "
+            "expected the same."
+        )
+    return clean, adversarial
+
+
+def _grid(count: int, aspect: float, narrow: bool) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes `[3, count]`: kinds by images, whichever of them runs downwards."""
+    if narrow:
+        figure = blank(NARROW, 0.4 + count * (1.05 * aspect + 0.3))
+        return figure, figure.subplots(count, 3, squeeze=False).T
+    width = min(WIDE, 0.6 + 1.15 * count)
+    side = (width - 0.6) / count - 0.1
+    figure = blank(width, 0.4 + 3 * (side * aspect + 0.2))
+    return figure, figure.subplots(3, count, squeeze=False)
+
+
+def _picture(axes: Any, image: np.ndarray) -> None:
+    gray = image.shape[-1] == 1
+    pixels = np.clip(image[..., 0] if gray else image, 0.0, 1.0)
+    axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # white on white has an edge
+
+
+def _caption(axes: Any, predicted: int, label: int, class_names: Sequence[str] | None) -> None:
+    """The predicted class below an image: a sign says right or wrong, the colour says it again."""
+    right = predicted == label
+    axes.set_xlabel(
+        f"{_name(predicted, class_names)} {'✓' if right else '✗'}",
+        fontsize=9,
+        color=CLEAN if right else ATTACKED,
+        labelpad=2,
+    )
+
+
+def _name(index: int, class_names: Sequence[str] | None) -> str:
+    name = str(class_names[index]) if class_names else str(index)
+    return name if len(name) <= 12 else f"{name[:11]}…"
