@@ -1,1 +1,56 @@
+"""Attack, harden, judge and serve Keras 3 image classifiers.
+
+    import keras_robust as kr
+
+    train, validation, test = kr.data.load("mnist")
+    model = kr.defenses.trades(kr.models.small_cnn((28, 28, 1), 10), kr.LinfBall(0.3))
+    model.compile(optimizer="adam")
+    model.fit(train, validation_data=validation, epochs=10)
+    report = kr.evaluation.evaluate(model, test, kr.attacks.pgd(kr.LinfBall(0.3), steps=40))
+"""
+
+from keras_robust import (
+    attacks,
+    config,
+    data,
+    defenses,
+    detection,
+    evaluation,
+    losses,
+    models,
+    objectives,
+    plots,
+    robust_loss,
+    starts,
+    steps,
+    types,
+)
+from keras_robust.ascent import Ascent
+from keras_robust.attack import Attack
+from keras_robust.balls import L1Ball, L2Ball, LinfBall
+from keras_robust.robust_model import RobustModel
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Ascent",
+    "Attack",
+    "L1Ball",
+    "L2Ball",
+    "LinfBall",
+    "RobustModel",
+    "attacks",
+    "config",
+    "data",
+    "defenses",
+    "detection",
+    "evaluation",
+    "losses",
+    "models",
+    "objectives",
+    "plots",
+    "robust_loss",
+    "starts",
+    "steps",
+    "types",
+]

@@ -72,21 +72,6 @@ class Start(Protocol):
         """A first point inside the ball around `x`."""
 
 
-class Attack(Protocol):
-    """Images in, perturbed images out. Pure: no variables, the seed always passed."""
-
-    def __call__(
-        self,
-        forward: Forward,
-        x: Images,
-        y: Labels,
-        *,
-        seed: Seed,
-        targets: Labels | None = None,
-    ) -> Images:
-        """Perturbs `x` so that `forward` errs on it."""
-
-
 @runtime_checkable
 class RobustLoss(Protocol):
     """A loss on outputs, never on models."""
@@ -103,6 +88,23 @@ class RobustLoss(Protocol):
         self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
     ) -> dict[str, PerExample]:
         """The weighted terms, one value per example; the loss is their sum."""
+
+
+def scalar(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """A number, or a scalar tensor, in a dtype; Python numbers keep their full precision.
+
+    Example:
+        >>> float(scalar(0.1, tf.float64))
+        0.1
+    """
+    # tf.cast would round a Python float to float32 first.
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+
+def contract_of(model: Any) -> dict[str, Any] | None:
+    """The symbolic outputs of a built functional model that returns a dictionary, else None."""
+    output = getattr(model, "output", None) if isinstance(model, keras.Model) else None
+    return output if isinstance(output, dict) else None
 
 
 def as_forward(model: Any) -> Forward:

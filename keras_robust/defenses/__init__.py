@@ -1,0 +1,8 @@
+"""Defenses: each is a loss, an attack to train on, and a factory that puts them together."""
+
+from keras_robust.defenses.mart import mart
+from keras_robust.defenses.pgd_at import pgd_at
+from keras_robust.defenses.standard import standard
+from keras_robust.defenses.trades import trades
+
+__all__ = ["mart", "pgd_at", "standard", "trades"]

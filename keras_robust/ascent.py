@@ -1,0 +1,179 @@
+"""The crafting loop: every gradient-based attack of the library is a setting of it.
+
+`ascend` is the loop itself: it asks for a gradient, lets a step rule move the point, and repeats.
+`Ascent` is the attack made of it: a ball, an objective, a step rule, a start and a number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from keras_robust.attack import Attack
+from keras_robust.config import configured, replace
+from keras_robust.starts import Uniform
+from keras_robust.steps import Point
+from keras_robust.types import Ball, Forward, Images, Labels, PerExample, StepRule
+
+
+class Climb(Protocol):
+    """Values and gradients for the loop: of one task, or of many weighed by a solver."""
+
+    def init(self, x_start: Images) -> Any:
+        """The state before the first step: nothing for one task, weights for many."""
+
+    def __call__(self, x_adv: Images, state: Any) -> tuple[PerExample, tf.Tensor, Any]:
+        """The value `[batch]`, its gradient in `x_adv`, and the next state."""
+
+
+class OneTask:
+    """The gradient of a single objective; it keeps no state.
+
+    Args:
+        value: `x_adv -> [batch]`, each value depending on its own image only.
+    """
+
+    def __init__(self, value: Callable[[Images], PerExample]):
+        self._gradient = out_of_line(lambda x_adv: value_and_gradient(value, x_adv))
+
+    def init(self, x_start: Images) -> tuple[()]:
+        """No state."""
+        del x_start
+        return ()
+
+    def __call__(self, x_adv: Images, state: Any) -> tuple[PerExample, tf.Tensor, Any]:
+        """The value and its gradient."""
+        value, gradient = self._gradient(x_adv)
+        return value, gradient, state
+
+
+def value_and_gradient(
+    value: Callable[[Images], PerExample], x_adv: Images
+) -> tuple[PerExample, tf.Tensor]:
+    """A value per example and the gradient of each in its own image.
+
+    Watching the images alone keeps the weights' gradients from being computed. The *sum* over the
+    batch is differentiated: a mean would shrink the gradient of half-precision models for nothing.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x_adv)
+        per_example = value(x_adv)
+        total = tf.reduce_sum(per_example)
+    gradient = tape.gradient(total, x_adv)
+    if gradient is None:
+        raise ValueError(
+            "The model's logits do not depend on its input by a differentiable path, so there is "
+            "no gradient to climb. Use a gradient-free attack."
+        )
+    return per_example, gradient
+
+
+def out_of_line(function: Callable) -> Callable:
+    """Keeps a function of the loop's body out of line, where a graph is being built.
+
+    Inlined, the body becomes part of a cyclic graph, in which oneDNN rewrites the gradient of max
+    pooling only sometimes; out of line it is fast every time (see `benchmarks/`).
+    """
+    if not tf.inside_function():
+        return function
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def ascend(
+    ball: Ball, rule: StepRule, climb: Climb, x: Images, x_start: Images, steps: int | tf.Tensor
+) -> Images:
+    """Climbs for a number of steps.
+
+    Args:
+        ball: the threat model; the rule projects onto it.
+        rule: how a gradient moves a point.
+        climb: gives the gradient.
+        x: clean images `[batch, ...]`.
+        x_start: the first point, of the same shape.
+        steps: how many steps to take.
+
+    Returns:
+        The last point, `[batch, ...]`, gradients stopped.
+    """
+
+    def body(index: tf.Tensor, x_adv: Images, climb_state: Any, rule_state: Any) -> tuple:
+        value, gradient, climb_state = climb(x_adv, climb_state)
+        point = Point(index, x_adv, value, gradient)
+        x_next, rule_state = rule.update(ball, x, point, rule_state)
+        x_next.set_shape(x.shape)
+        return index + 1, x_next, climb_state, rule_state
+
+    start = (tf.constant(0), x_start, climb.init(x_start), rule.init(ball, x_start))
+    _, x_adv, _, _ = tf.while_loop(
+        lambda index, *_: index < steps, body, start, parallel_iterations=1
+    )
+    return tf.stop_gradient(x_adv)
+
+
+@configured
+class Ascent(Attack):
+    """A gradient-based attack: start near the image, climb the objective, stay in the ball.
+
+    Args:
+        ball: the threat model.
+        objective: what to climb.
+        rule: how a gradient moves the point.
+        steps: the number of steps, >= 0.
+        start: where to begin.
+
+    Raises:
+        ValueError: a negative number of steps.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_robust import LinfBall, objectives, starts, steps
+        >>> attack = Ascent(
+        ...     LinfBall(0.25), objectives.LabelLoss("margin"), steps.FixedStep(0.25), steps=1,
+        ...     start=starts.Clean())
+        >>> x, y = tf.constant([[0.5, 0.5]]), tf.constant([0])
+        >>> attack(lambda x: {"logits": x}, x, y).numpy().tolist()
+        [[0.25, 0.75]]
+    """
+
+    ball: Any
+    objective: Any
+    rule: Any
+    steps: int
+    start: Any = Uniform()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
+            raise ValueError(f"steps is {self.steps!r}; expected a whole number >= 0.")
+
+    def craft(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
+    ) -> Images:
+        """Starts near the images and climbs."""
+        x_start = self.start(self.ball, x, seed)
+        climb = OneTask(self.objective(forward, x, y, targets))
+        return ascend(self.ball, self.rule, climb, x, x_start, self.steps)
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> Ascent:
+        """The same attack in a ball of another radius; by default the step grows with the radius.
+
+        Args:
+            radius: the new radius, a number or a scalar tensor.
+            step_size: the new step size, if it is not to keep its ratio to the radius.
+
+        Returns:
+            A new attack.
+
+        Raises:
+            ValueError: no step size where the present radius is 0, which has no ratio.
+        """
+        if step_size is None:
+            if isinstance(self.ball.radius, (int, float)) and self.ball.radius == 0:
+                raise ValueError(
+                    "The attack's radius is 0, so its step size has no ratio to keep. "
+                    "Pass `step_size` to `at_radius`."
+                )
+            step_size = radius * (self.rule.size / self.ball.radius)
+        ball = replace(self.ball, radius=radius)
+        return replace(self, ball=ball, rule=replace(self.rule, size=step_size))

@@ -1,0 +1,186 @@
+"""Attacks made of attacks: restarts, the worst of several, every class as target.
+
+Each keeps, for every image, the candidate with the largest margin (the best other logit minus the
+label's), beginning with the clean image itself: so a combination is never weaker than its parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust import losses, objectives
+from keras_robust.attack import Attack, Round
+from keras_robust.config import configured, replace
+from keras_robust.types import Ball, Forward, Images, Labels
+
+
+class _Combination(Attack):
+    """Runs its rounds on the whole batch and keeps the worst result of each image."""
+
+    def craft(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
+    ) -> Images:
+        """The worst of the rounds; the rounds choose their own targets."""
+        del targets
+        logits = forward(x)["logits"]
+        classes = logits.shape[-1]
+        worst, worst_margin = x, losses.margin(logits, y)
+        for part in self.rounds(classes):
+            candidate = part.attack.craft(
+                forward, x, y, part.seed(seed), part.targets(y, classes)
+            )
+            candidate_margin = losses.margin(forward(candidate)["logits"], y)
+            better = candidate_margin > worst_margin
+            worst = tf.where(tf.reshape(better, [-1] + [1] * (x.shape.rank - 1)), candidate, worst)
+            worst_margin = tf.maximum(candidate_margin, worst_margin)
+        return worst
+
+
+@configured
+class Restarts(_Combination):
+    """An attack run several times from different random starts, the worst result of each image.
+
+    Args:
+        attack: the attack to repeat.
+        count: how many times, >= 1.
+
+    Raises:
+        ValueError: a count below 1.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> attack = Restarts(attacks.pgd(LinfBall(0.3), steps=40), count=5)
+        >>> len(attack.rounds(classes=10))
+        5
+    """
+
+    attack: Any
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"Restarts: count is {self.count!r}; expected a whole number >= 1.")
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """`count` times the rounds of the attack, each with a seed of its own."""
+        parts = self.attack.rounds(classes)
+        return tuple(
+            part._replace(fold=part.fold + repeat * len(parts))
+            for repeat in range(self.count)
+            for part in parts
+        )
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> Restarts:
+        """The same restarts in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+@configured
+class WorstOf(_Combination):
+    """Several attacks in one ball, the worst result of each image.
+
+    Args:
+        attacks: a tuple of attacks that share a ball.
+
+    Raises:
+        ValueError: no attacks, or different balls.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> ball = LinfBall(0.3)
+        >>> attack = WorstOf((attacks.pgd(ball), attacks.mim(ball)))
+        >>> len(attack.rounds(classes=10))
+        2
+    """
+
+    attacks: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("WorstOf: no attacks were given; expected at least one.")
+        # Inside a compiled attack the radius is a symbol, which has been compared before.
+        known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
+        if any(ball != known[0] for ball in known):
+            raise ValueError(
+                f"WorstOf: the attacks have different balls, {', '.join(map(str, known))}; "
+                "expected one threat model for all."
+            )
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attacks' threat model."""
+        return self.attacks[0].ball
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """The rounds of every attack in turn."""
+        return tuple(part for attack in self.attacks for part in attack.rounds(classes))
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> WorstOf:
+        """The same attacks in a ball of another radius."""
+        return replace(self, attacks=tuple(a.at_radius(radius, step_size) for a in self.attacks))
+
+
+@configured
+class MultiTargeted(_Combination):
+    """A targeted attack run towards every class but the label, the worst result of each image.
+
+    Args:
+        attack: a targeted attack.
+
+    Raises:
+        ValueError: an attack that is not targeted.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> attack = MultiTargeted(attacks.pgd(LinfBall(0.3), targeted=True))
+        >>> len(attack.rounds(classes=10))
+        9
+
+    Reference: Gowal et al., "An Alternative Surrogate Loss for PGD-based Adversarial Testing"
+    (2019), section 4.
+    """
+
+    attack: Any
+
+    def __post_init__(self) -> None:
+        objective = getattr(self.attack, "objective", None)
+        if not isinstance(objective, objectives.Targeted):
+            raise ValueError(
+                f"MultiTargeted: the attack climbs {objective!r}; expected a targeted one, such "
+                "as `pgd(ball, targeted=True)`."
+            )
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """One round for every class but the label."""
+        return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> MultiTargeted:
+        """The same attack in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+def restarts(attack: Attack, count: int) -> Restarts:
+    """`attack` run `count` times from different random starts; see `Restarts`."""
+    return Restarts(attack, count)
+
+
+def worst_of(*attacks: Attack) -> WorstOf:
+    """The worst of several attacks in one ball; see `WorstOf`."""
+    return WorstOf(attacks)
+
+
+def multi_targeted(attack: Attack) -> MultiTargeted:
+    """A targeted attack towards every class but the label; see `MultiTargeted`."""
+    return MultiTargeted(attack)

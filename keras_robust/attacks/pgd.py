@@ -1,0 +1,223 @@
+"""Projected gradient descent and its relatives: FGSM, R+FGSM, BIM, MIM and PGD.
+
+All are the same ascent; they differ in where it starts and in how a gradient moves the point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_robust import objectives, starts
+from keras_robust.ascent import Ascent
+from keras_robust.steps import FixedStep, MomentumStep
+from keras_robust.types import Ball, Objective
+
+_STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
+
+
+def _objective(loss: str | Objective, targeted: bool) -> Objective:
+    if not isinstance(loss, str):
+        return loss
+    if loss == "kl":
+        if targeted:
+            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
+        return objectives.Divergence()
+    return objectives.Targeted(loss) if targeted else objectives.LabelLoss(loss)
+
+
+def _start(start: str | Any) -> Any:
+    if not isinstance(start, str):
+        return start
+    if start not in _STARTS:
+        raise ValueError(f"start is {start!r}; expected one of {', '.join(sorted(_STARTS))}.")
+    return _STARTS[start]()
+
+
+def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
+    if step_size is None:
+        # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
+        return 2.5 * ball.radius / max(count, 1)
+    if isinstance(step_size, (int, float)) and not step_size > 0:
+        raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
+    return step_size
+
+
+def _ascent(ball: Ball, count: int, step_size: Any, objective: Objective, start: Any) -> Ascent:
+    rule = FixedStep(_step_size(ball, count, step_size))
+    return Ascent(ball, objective, rule, count, start)
+
+
+def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
+    if loss == "kl" or isinstance(loss, objectives.Divergence):
+        raise ValueError(
+            f"{name} starts at the clean image, where the KL divergence has no gradient. "
+            "Use `pgd`, which starts elsewhere, or another loss."
+        )
+
+
+def pgd(
+    ball: Ball,
+    steps: int = 10,
+    step_size: float | None = None,
+    *,
+    loss: str | Objective = "cross_entropy",
+    targeted: bool = False,
+    start: str | Any = "uniform",
+) -> Ascent:
+    """PGD: steps of a fixed size along the steepest direction, projected onto the ball.
+
+    Args:
+        ball: the threat model.
+        steps: how many steps.
+        step_size: the length of a step in the units of the images; default `2.5 radius / steps`.
+        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"` (from the clean prediction), or an
+            objective.
+        targeted: climb towards `targets`, passed when the attack is called.
+        start: `"uniform"` (in the ball), `"gaussian"` (a small one), `"none"`, or a start rule.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: an unknown loss or start, a step size that is not positive, negative steps.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> pgd(LinfBall(8 / 255), steps=10).rule.size == 2 / 255
+        True
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
+    section 2.1.
+    """
+    return _ascent(ball, steps, step_size, _objective(loss, targeted), _start(start))
+
+
+def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
+    """FGSM: one step of the whole radius from the clean image.
+
+    Args:
+        ball: the threat model.
+        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
+        targeted: climb towards `targets`.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: an unknown loss, or `"kl"`.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> fgsm(LinfBall(0.25)).steps
+        1
+
+    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), section 4.
+    """
+    _needs_gradient_at_clean("FGSM", loss)
+    rule = FixedStep(ball.radius)
+    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean())
+
+
+def r_fgsm(
+    ball: Ball,
+    share: float = 0.5,
+    *,
+    loss: str | Objective = "cross_entropy",
+    targeted: bool = False,
+) -> Ascent:
+    """R+FGSM: a random step of `share * radius`, then one gradient step of the rest.
+
+    Args:
+        ball: the threat model.
+        share: the part of the radius spent on the random step, in (0, 1).
+        loss: as for `pgd`.
+        targeted: climb towards `targets`.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: an unknown loss, or a share outside (0, 1).
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> r_fgsm(LinfBall(0.5), share=0.25).rule.size
+        0.375
+
+    Reference: Tramer et al., "Ensemble Adversarial Training" (2018), Eq. 7.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
+    rule = FixedStep((1 - share) * ball.radius)
+    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share))
+
+
+def bim(
+    ball: Ball,
+    steps: int = 10,
+    step_size: float | None = None,
+    *,
+    loss: str | Objective = "cross_entropy",
+    targeted: bool = False,
+) -> Ascent:
+    """BIM: PGD from the clean image.
+
+    Args:
+        ball: the threat model.
+        steps: how many steps.
+        step_size: the length of a step; default `2.5 radius / steps`.
+        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
+        targeted: climb towards `targets`.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: as for `pgd`, or the loss `"kl"`.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> bim(LinfBall(0.1), steps=5, step_size=0.02).start
+        Clean()
+
+    Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
+    """
+    _needs_gradient_at_clean("BIM", loss)
+    return _ascent(ball, steps, step_size, _objective(loss, targeted), starts.Clean())
+
+
+def mim(
+    ball: Ball,
+    steps: int = 10,
+    step_size: float | None = None,
+    *,
+    decay: float = 1.0,
+    loss: str | Objective = "cross_entropy",
+    targeted: bool = False,
+) -> Ascent:
+    """MIM: BIM along an accumulated gradient.
+
+    Args:
+        ball: the threat model.
+        steps: how many steps.
+        step_size: the length of a step; default `2.5 radius / steps`.
+        decay: the weight of the accumulated gradient.
+        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
+        targeted: climb towards `targets`.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ValueError: as for `bim`, or a negative decay.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> mim(LinfBall(0.1), steps=5, decay=0.9).rule.decay
+        0.9
+
+    Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
+    """
+    _needs_gradient_at_clean("MIM", loss)
+    rule = MomentumStep(_step_size(ball, steps, step_size), decay)
+    return Ascent(ball, _objective(loss, targeted), rule, steps, starts.Clean())

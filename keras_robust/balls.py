@@ -1,0 +1,224 @@
+"""Threat models: where a perturbed image may be.
+
+A ball is an Lp neighbourhood of an image, cut with the range that pixels may take. Everything that
+depends on the norm is here: drawing a point, projecting onto the ball, the steepest direction of
+ascent and the distance. Nothing else in the library asks which norm it is.
+
+Radii are in the units of the images, which lie in `bounds`: the usual CIFAR-10 radius is `8 / 255`.
+A radius may be a float or a scalar tensor, so that one compiled attack serves many radii.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.config import configured
+from keras_robust.types import Images, PerExample, scalar
+
+
+def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
+    if isinstance(radius, bool) or (isinstance(radius, (int, float)) and not 0 <= radius < math.inf):
+        raise ValueError(
+            f"{name}: radius is {radius!r}; expected a finite number >= 0 in the units of the "
+            "images, such as 8 / 255 for images in [0, 1]."
+        )
+    if isinstance(radius, str) or radius is None:
+        raise TypeError(f"{name}: radius is {radius!r}; expected a number, such as 8 / 255.")
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(f"{name}: bounds are {bounds!r}; expected (low, high) with low < high.")
+
+
+def _into(bounds: tuple[float, float], x: Images) -> Images:
+    return tf.clip_by_value(x, scalar(bounds[0], x.dtype), scalar(bounds[1], x.dtype))
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, [tf.shape(x)[0], -1])
+
+
+def _per_pixel(value: PerExample, like: tf.Tensor) -> tf.Tensor:
+    """Reshapes `[batch]` so that it broadcasts over the images `like`."""
+    return tf.reshape(value, [-1] + [1] * (like.shape.rank - 1))
+
+
+@configured
+class LinfBall:
+    """Every pixel may move by at most `radius`.
+
+    Args:
+        radius: the largest change of a pixel, in the units of the images.
+        bounds: the range of a valid pixel.
+
+    Raises:
+        ValueError: a negative or infinite radius, or bounds that are not `low < high`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> ball = LinfBall(radius=0.25)
+        >>> ball.project(tf.constant([[0.9, 0.1]]), tf.constant([[0.5, 0.0]])).numpy().tolist()
+        [[0.75, 0.10000000149011612]]
+    """
+
+    radius: Any
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check("LinfBall", self.radius, self.bounds)
+
+    def sample(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, x.dtype)
+        return _into(self.bounds, x + scalar(self.radius, x.dtype) * noise)
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """Brings `x_adv` to the nearest point in the ball around `x`, then into the bounds."""
+        radius = scalar(self.radius, x.dtype)
+        return _into(self.bounds, tf.clip_by_value(x_adv, x - radius, x + radius))
+
+    def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The sign of the gradient: the steepest direction whose largest entry is 1."""
+        return tf.sign(gradient)
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """The largest change of a pixel."""
+        return tf.reduce_max(tf.abs(_flat(x_adv - x)), axis=1)
+
+
+@configured
+class L2Ball:
+    """The Euclidean length of the perturbation is at most `radius`.
+
+    Args:
+        radius: the largest Euclidean length, in the units of the images.
+        bounds: the range of a valid pixel.
+
+    Raises:
+        ValueError: a negative or infinite radius, or bounds that are not `low < high`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> ball = L2Ball(radius=0.5, bounds=(-1.0, 1.0))
+        >>> ball.project(tf.constant([[0.6, 0.8]]), tf.zeros([1, 2])).numpy().round(2).tolist()
+        [[0.30000001192092896, 0.4000000059604645]]
+    """
+
+    radius: Any
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check("L2Ball", self.radius, self.bounds)
+
+    def sample(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        seeds = tf.random.split(seed, 2)
+        direction = self.steepest(tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=x.dtype))
+        uniform = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1], dtype=x.dtype)
+        # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
+        dimension = tf.cast(tf.size(x) // tf.shape(x)[0], x.dtype)
+        length = scalar(self.radius, x.dtype) * uniform ** (1 / dimension)
+        return _into(self.bounds, x + _per_pixel(length, x) * direction)
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """Scales the perturbation down to the radius, then clips into the bounds.
+
+        Clipping moves each pixel towards the clean one, so the result stays inside the ball. It is
+        the nearest point of the ball, and of the box, not always of their intersection.
+        """
+        delta = x_adv - x
+        length = tf.norm(_flat(delta), axis=1)
+        scale = tf.minimum(scalar(self.radius, x.dtype) / tf.maximum(length, 1e-12), 1)
+        return _into(self.bounds, x + _per_pixel(scale, x) * delta)
+
+    def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
+        """The gradient scaled to Euclidean length 1; zero where the gradient is zero."""
+        # Scaled by its largest entry first: squares of tiny gradients would underflow in float32.
+        flat = _flat(gradient)
+        largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
+        flat = tf.math.divide_no_nan(flat, largest)
+        unit = tf.math.divide_no_nan(flat, tf.norm(flat, axis=1, keepdims=True))
+        return tf.reshape(unit, tf.shape(gradient))
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """The Euclidean length of the perturbation."""
+        return tf.norm(_flat(x_adv - x), axis=1)
+
+
+@configured
+class L1Ball:
+    """The absolute changes of the pixels sum to at most `radius`.
+
+    Args:
+        radius: the largest sum of absolute changes, in the units of the images.
+        bounds: the range of a valid pixel.
+        density: the share of the pixels that one step of ascent moves, in (0, 1]. The steepest
+            direction in L1 moves a single pixel, which makes an attack needlessly slow.
+
+    Raises:
+        ValueError: a negative or infinite radius, bounds that are not `low < high`, or a density
+            outside (0, 1].
+
+    Example:
+        >>> import tensorflow as tf
+        >>> ball = L1Ball(radius=1.0, bounds=(-2.0, 2.0))
+        >>> ball.project(tf.constant([[2.0, 1.5]]), tf.zeros([1, 2])).numpy().tolist()
+        [[0.75, 0.25]]
+
+    Reference: sparse steps after Tramer and Boneh, "Adversarial Training and Robustness for
+    Multiple Perturbations" (2019), section 4; the projection after Duchi et al., "Efficient
+    Projections onto the L1-Ball" (2008), Figure 1.
+    """
+
+    radius: Any
+    bounds: tuple[float, float] = (0.0, 1.0)
+    density: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check("L1Ball", self.radius, self.bounds)
+        if not 0 < self.density <= 1:
+            raise ValueError(f"L1Ball: density is {self.density!r}; expected a share in (0, 1].")
+
+    def sample(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        seeds = tf.random.split(seed, 2)
+        shape = tf.shape(_flat(x))
+        # d + 1 exponentials over their sum are uniform on the simplex; dropping the last one
+        # leaves a uniform point of the positive part of the L1 ball, and signs do the rest.
+        uniform = tf.random.stateless_uniform(shape + [0, 1], seeds[0], dtype=x.dtype)
+        exponential = -tf.math.log1p(-uniform)
+        share = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
+        sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, x.dtype))
+        delta = scalar(self.radius, x.dtype) * sign * share[:, :-1]
+        return _into(self.bounds, x + tf.reshape(delta, tf.shape(x)))
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """Brings `x_adv` to the nearest point of the L1 ball around `x`, then into the bounds."""
+        flat = _flat(x_adv - x)
+        radius = scalar(self.radius, x.dtype)
+        size = tf.abs(flat)
+        descending = tf.sort(size, axis=1, direction="DESCENDING")
+        rank = tf.range(1, tf.shape(flat)[1] + 1)
+        excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, x.dtype)
+        kept = tf.reduce_sum(tf.cast(descending > excess, tf.int32), axis=1)
+        last = tf.maximum(kept - 1, 0)
+        threshold = tf.maximum(tf.gather(excess, last, axis=1, batch_dims=1), 0)[:, None]
+        inside = tf.reduce_sum(size, axis=1, keepdims=True) <= radius
+        shrunk = tf.sign(flat) * tf.maximum(size - threshold, 0)
+        delta = tf.where(inside, flat, shrunk)
+        return _into(self.bounds, x + tf.reshape(delta, tf.shape(x)))
+
+    def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Signs of the largest entries (`density` of them), scaled to an absolute sum of 1."""
+        flat = _flat(gradient)
+        pixels = flat.shape[1] or tf.shape(flat)[1]
+        count = tf.cast(tf.math.ceil(self.density * tf.cast(pixels, tf.float32)), tf.int32)
+        smallest_kept = tf.math.top_k(tf.abs(flat), k=count).values[:, -1:]
+        signs = tf.sign(flat) * tf.cast(tf.abs(flat) >= smallest_kept, flat.dtype)
+        unit = tf.math.divide_no_nan(signs, tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True))
+        return tf.reshape(unit, tf.shape(gradient))
+
+    def distance(self, x_adv: Images, x: Images) -> PerExample:
+        """The sum of the absolute changes."""
+        return tf.reduce_sum(tf.abs(_flat(x_adv - x)), axis=1)

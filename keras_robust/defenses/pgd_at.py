@@ -1,0 +1,49 @@
+"""PGD-AT: adversarial training on PGD examples (Madry et al., 2018)."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_robust.attacks import pgd
+from keras_robust.robust_loss import Adversarial
+from keras_robust.robust_model import RobustModel
+from keras_robust.types import Ball
+
+
+def pgd_at(
+    classifier: keras.Model,
+    ball: Ball,
+    *,
+    clean_weight: float = 0.0,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int = 0,
+) -> RobustModel:
+    """Adversarial training: minimises `CE(x_adv) + clean_weight * CE(x)`.
+
+    Args:
+        classifier: a built functional model that maps images to `{"logits", "features"}`.
+        ball: the threat model.
+        clean_weight: the weight of the clean cross-entropy; 0 as in the paper, 1 as in the thesis.
+        steps: the steps of PGD.
+        step_size: their length, in the units of the images; default `2.5 radius / steps`.
+        seed: of the random starts.
+
+    Returns:
+        A model to `compile` and `fit`.
+
+    Raises:
+        ValueError: a negative weight, or settings that `keras_robust.attacks.pgd` refuses.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
+        >>> pgd_at(classifier, kr.LinfBall(0.3), steps=40, step_size=0.01).robust_loss.names
+        ('adversarial',)
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
+    Eq. 2.1.
+    """
+    return RobustModel(
+        classifier, pgd(ball, steps, step_size), Adversarial(clean_weight), seed=seed
+    )

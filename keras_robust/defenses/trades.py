@@ -1,0 +1,97 @@
+"""TRADES: accuracy on clean images, and agreement between clean and adversarial predictions."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_robust import losses
+from keras_robust.attacks import pgd
+from keras_robust.config import configured
+from keras_robust.robust_loss import check_weight
+from keras_robust.robust_model import RobustModel
+from keras_robust.types import Ball, Labels, Outputs, PerExample
+
+
+@configured
+class Trades:
+    """`CE(x) + beta * KL(p(x) || p(x_adv))`, the gradient flowing through both predictions.
+
+    Args:
+        beta: how much agreement is worth; 1 / lambda in the paper's notation.
+
+    Raises:
+        ValueError: a negative beta.
+
+    Reference: Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy"
+    (2019), Eq. 5.
+    """
+
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_weight("Trades", "beta", self.beta)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("clean", "divergence")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Both outputs."""
+        return frozenset({"clean", "adversarial"})
+
+    def __call__(
+        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
+    ) -> dict[str, PerExample]:
+        """The weighted terms of each image."""
+        divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
+        return {
+            "clean": losses.cross_entropy(clean["logits"], y),
+            "divergence": self.beta * divergence,
+        }
+
+
+def trades(
+    classifier: keras.Model,
+    ball: Ball,
+    *,
+    beta: float = 6.0,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int = 0,
+) -> RobustModel:
+    """TRADES: minimises `CE(x) + beta * KL(p(x) || p(x_adv))`, the attack maximising that KL.
+
+    Validation attacks with PGD on the cross-entropy, so that defenses are compared under one
+    attack.
+
+    Args:
+        classifier: a built functional model that maps images to `{"logits", "features"}`.
+        ball: the threat model.
+        beta: how much robustness is worth; 6 for CIFAR-10 in the paper, 1 for MNIST in the thesis.
+        steps: the steps of the attack.
+        step_size: their length, in the units of the images; default `2.5 radius / steps`.
+        seed: of the random starts.
+
+    Returns:
+        A model to `compile` and `fit`.
+
+    Raises:
+        ValueError: a negative beta, or settings that `keras_robust.attacks.pgd` refuses.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
+        >>> trades(classifier, kr.LinfBall(8 / 255), beta=6.0).robust_loss.names
+        ('clean', 'divergence')
+
+    Reference: Zhang et al. (2019), Algorithm 1.
+    """
+    return RobustModel(
+        classifier,
+        pgd(ball, steps, step_size, loss="kl", start="gaussian"),
+        Trades(beta),
+        validation_attack=pgd(ball, steps, step_size),
+        seed=seed,
+    )

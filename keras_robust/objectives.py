@@ -1,0 +1,139 @@
+"""What an attack climbs.
+
+An objective is called once per batch with the model, the clean images and the true labels; it does
+the work on clean images there and returns a function of the perturbed images alone, which the
+crafting loop differentiates:
+
+    value = objective(forward, x, y)
+    value(x_adv)                        # [batch], larger is worse for the model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust.config import configured
+from keras_robust.types import Forward, Images, Labels, PerExample
+
+Value = Callable[[Images], PerExample]
+
+_UNTARGETED = {
+    "cross_entropy": losses.cross_entropy,
+    "margin": losses.margin,
+    "dlr": losses.dlr,
+}
+_TARGETED = {
+    "cross_entropy": lambda logits, _, targets: -losses.cross_entropy(logits, targets),
+    "margin": losses.targeted_margin,
+    "dlr": losses.targeted_dlr,
+}
+
+
+def _check_loss(owner: str, loss: str, table: dict[str, Callable]) -> None:
+    if loss not in table:
+        raise ValueError(f"{owner}: loss is {loss!r}; expected one of {', '.join(sorted(table))}.")
+
+
+@configured
+class LabelLoss:
+    """Climbs a loss of the true label: away from it, towards any other class.
+
+    Args:
+        loss: `"cross_entropy"`, `"margin"` (Carlini-Wagner) or `"dlr"` (AutoAttack).
+        labels: `"true"`, or `"predicted"` for the model's prediction on the clean image. Climbing
+            from the prediction repairs images that were misclassified, which flatters a model.
+
+    Raises:
+        ValueError: an unknown loss or kind of labels.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> value = LabelLoss("margin")(lambda x: {"logits": x}, tf.zeros([1, 3]), tf.constant([0]))
+        >>> value(tf.constant([[1.0, 3.0, 0.0]])).numpy().tolist()
+        [2.0]
+    """
+
+    loss: str = "cross_entropy"
+    labels: str = "true"
+
+    def __post_init__(self) -> None:
+        _check_loss("LabelLoss", self.loss, _UNTARGETED)
+        if self.labels not in ("true", "predicted"):
+            raise ValueError(
+                f"LabelLoss: labels is {self.labels!r}; expected 'true' or 'predicted'."
+            )
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Value:
+        """Returns `x_adv -> loss of the label`."""
+        del targets
+        loss = _UNTARGETED[self.loss]
+        if self.labels == "predicted":
+            y = tf.argmax(forward(x)["logits"], axis=1, output_type=y.dtype)
+        return lambda x_adv: loss(forward(x_adv)["logits"], y)
+
+
+@configured
+class Targeted:
+    """Climbs towards a target class, one per example, passed to the attack as `targets`.
+
+    Args:
+        loss: `"cross_entropy"` (minus that of the target), `"margin"` or `"dlr"`.
+
+    Raises:
+        ValueError: an unknown loss; or, when called, no targets.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> y, targets = tf.constant([0]), tf.constant([2])
+        >>> value = Targeted("margin")(lambda x: {"logits": x}, tf.zeros([1, 3]), y, targets)
+        >>> value(tf.constant([[1.0, 3.0, 0.0]])).numpy().tolist()
+        [-3.0]
+    """
+
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        _check_loss("Targeted", self.loss, _TARGETED)
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Value:
+        """Returns `x_adv -> closeness to the target`."""
+        if targets is None:
+            raise ValueError(
+                "A targeted attack was called without targets. Pass `targets`, one class per "
+                "image, or wrap the attack in `keras_robust.attacks.multi_targeted`."
+            )
+        loss = _TARGETED[self.loss]
+        return lambda x_adv: loss(forward(x_adv)["logits"], y, targets)
+
+
+@configured
+class Divergence:
+    """Climbs `KL(p(x) || p(x_adv))`: away from the model's own clean prediction; no label is used.
+
+    The clean prediction is computed once and held fixed. At `x_adv = x` the divergence is at its
+    minimum and its gradient is zero, so the ascent must start elsewhere.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> value = Divergence()(lambda x: {"logits": x}, tf.zeros([1, 3]), tf.constant([0]))
+        >>> value(tf.zeros([1, 3])).numpy().tolist()
+        [0.0]
+
+    Reference: Zhang et al., "Theoretically Principled Trade-off between Robustness and Accuracy"
+    (TRADES, 2019), Algorithm 1.
+    """
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Value:
+        """Returns `x_adv -> KL(p(x) || p(x_adv))`."""
+        del y, targets
+        clean = tf.stop_gradient(forward(x)["logits"])
+        return lambda x_adv: losses.kl_divergence(clean, forward(x_adv)["logits"])

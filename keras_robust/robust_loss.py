@@ -1,0 +1,146 @@
+"""Losses on the outputs for clean and adversarial images; models never appear here.
+
+A robust loss names its terms in `names`, says in `needs` which outputs it reads, and returns the
+terms with their weights, one value per example. What is trained on is their sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust.config import configured
+from keras_robust.types import Labels, Outputs, PerExample
+
+
+def check_weight(owner: str, name: str, value: Any) -> None:
+    """Refuses a weight that is not a finite number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e30:
+        raise ValueError(f"{owner}: {name} is {value!r}; expected a finite number >= 0.")
+
+
+@configured
+class Clean:
+    """Cross-entropy on clean images: plain training.
+
+    Example:
+        >>> Clean().names
+        ('clean',)
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("clean",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Clean outputs only."""
+        return frozenset({"clean"})
+
+    def __call__(
+        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
+    ) -> dict[str, PerExample]:
+        """The cross-entropy of each clean image."""
+        del adversarial
+        return {"clean": losses.cross_entropy(clean["logits"], y)}
+
+
+@configured
+class Adversarial:
+    """Cross-entropy on adversarial images, with a share of clean ones.
+
+    `adversarial_weight * CE(x_adv) + clean_weight * CE(x)`.
+
+    Args:
+        clean_weight: 0 is Madry et al.'s training; 1 is the thesis's.
+        adversarial_weight: the other weight.
+
+    Raises:
+        ValueError: a negative weight, or both zero.
+
+    Example:
+        >>> Adversarial(clean_weight=1.0).names
+        ('adversarial', 'clean')
+    """
+
+    clean_weight: float = 0.0
+    adversarial_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight("Adversarial", "clean_weight", self.clean_weight)
+        check_weight("Adversarial", "adversarial_weight", self.adversarial_weight)
+        if self.clean_weight == self.adversarial_weight == 0:
+            raise ValueError("Adversarial: both weights are 0; nothing would be trained.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("adversarial", "clean") if self.clean_weight else ("adversarial",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Clean outputs only where they have a weight."""
+        return frozenset(self.names)
+
+    def __call__(
+        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
+    ) -> dict[str, PerExample]:
+        """The weighted cross-entropies of each image."""
+        hard = losses.cross_entropy(adversarial["logits"], y)
+        terms = {"adversarial": self.adversarial_weight * hard}
+        if self.clean_weight:
+            terms["clean"] = self.clean_weight * losses.cross_entropy(clean["logits"], y)
+        return terms
+
+
+@configured
+class Sum:
+    """The terms of several robust losses together.
+
+    Args:
+        parts: robust losses whose terms have different names.
+
+    Raises:
+        ValueError: no parts, or two terms of one name.
+
+    Example:
+        >>> Sum((Adversarial(), Clean())).names
+        ('adversarial', 'clean')
+    """
+
+    parts: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("Sum: no losses were given; expected at least one.")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"Sum: the terms {', '.join(repeated)} occur twice; expected once.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of all parts."""
+        return tuple(name for part in self.parts for name in part.names)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any part needs."""
+        return frozenset().union(*(part.needs for part in self.parts))
+
+    def __call__(
+        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
+    ) -> dict[str, PerExample]:
+        """The terms of all parts."""
+        return {
+            name: term
+            for part in self.parts
+            for name, term in part(y, adversarial, clean).items()
+        }
+
+
+def total(terms: dict[str, PerExample]) -> PerExample:
+    """The sum of the terms, one value per example."""
+    return tf.add_n(list(terms.values()))

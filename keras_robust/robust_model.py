@@ -1,0 +1,282 @@
+"""The Keras model that trains robustly: one `train_step` for every defense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust import config
+from keras_robust.attack import Attack, as_seed
+from keras_robust.robust_loss import total
+from keras_robust.types import Images, Labels, Outputs, PerExample, RobustLoss, contract_of
+
+# Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
+_EVALUATION = 2**31 - 1
+
+
+@keras.saving.register_keras_serializable(package=config.PACKAGE)
+class RobustModel(keras.Model):
+    """Trains a classifier on the adversarial examples that an attack crafts against it.
+
+    One step is: craft, outputs, loss, gradient, update. Everything else is Keras: `compile` with an
+    optimizer, `fit`, `evaluate`, callbacks, schedules, saving, mixed precision. Crafting runs in
+    inference mode and leaves batch-norm statistics alone.
+
+    Logs `loss`, each of its terms, `accuracy` on clean and `robust_accuracy` on adversarial images.
+    Terms carry their weights: `loss` is their sum, plus `regularization` where layers add losses.
+
+    Args:
+        classifier: a built functional model that maps images to `{"logits", "features"}`.
+        attack: crafts the images to train on; None where the loss needs no adversarial images.
+        loss: the robust loss.
+        validation_attack: crafts the images of `evaluate` and of validation; default `attack`.
+        crafting_mode: `"eval"`, or `"train"` to craft against the batch statistics and dropout of
+            training (their running statistics are not touched either way).
+        seed: of all random starts; with the step number it gives each step its own.
+
+    Raises:
+        TypeError, ValueError: a classifier without the contract, an attack that the loss needs.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> import keras_robust as kr
+        >>> classifier = kr.models.mlp((2, 2, 1), classes=3, hidden=(4,))
+        >>> model = kr.defenses.pgd_at(classifier, kr.LinfBall(0.1), steps=2)
+        >>> model.compile(optimizer=keras.optimizers.SGD(0.1))
+        >>> x, y = np.full([6, 2, 2, 1], 0.5, "float32"), np.arange(6) % 3
+        >>> sorted(model.fit(x, y, batch_size=6, verbose=0).history)
+        ['accuracy', 'adversarial', 'loss', 'robust_accuracy']
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        attack: Attack | None,
+        loss: RobustLoss,
+        *,
+        validation_attack: Attack | None = None,
+        crafting_mode: str = "eval",
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        # Layers cast their own inputs. Casting whole images to half precision before the attack
+        # sees them would move them by more than a small radius allows.
+        super().__init__(autocast=False, **kwargs)
+        _check_classifier(classifier)
+        if attack is None and "adversarial" in loss.needs:
+            raise ValueError(
+                f"The loss {type(loss).__name__} needs adversarial images, and no attack was "
+                "given. Pass one, such as `keras_robust.attacks.pgd(ball)`."
+            )
+        if crafting_mode not in ("eval", "train"):
+            raise ValueError(f"crafting_mode is {crafting_mode!r}; expected 'eval' or 'train'.")
+        as_seed(seed)
+        self.classifier = classifier
+        self.attack = attack
+        self.robust_loss = loss
+        self.validation_attack = validation_attack or attack
+        self.crafting_mode = crafting_mode
+        self.seed = int(seed)
+        names = ("loss", *loss.names, "regularization")
+        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+        self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
+        self.built = True  # the classifier is: there is nothing left to build
+
+    def call(self, x: Images, training: bool | None = None) -> Outputs:
+        """The classifier's outputs, `{"logits", "features"}`."""
+        return self.classifier(x, training=training)
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does; the loss is the model's own.
+
+        Args:
+            optimizer: a Keras optimizer, or its name.
+            **kwargs: as for Keras (`metrics`, `steps_per_execution`, `run_eagerly`, ...). Metrics
+                see the clean logits. `jit_compile` is off unless asked for: XLA slows crafting
+                down on a CPU.
+
+        Raises:
+            ValueError: a `loss` was passed.
+        """
+        if kwargs.get("loss") is not None:
+            raise ValueError(
+                f"compile() received loss={kwargs['loss']!r}, but the loss of a robust model is "
+                "part of it. Leave `loss` out, and build the model with another robust loss."
+            )
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was when saved, with the optimizer's state to be filled."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The trackers of the loss, its terms and both accuracies, then those of `compile`."""
+        own = [*self._means.values(), self._accuracy, self._robust_accuracy]
+        known = {id(metric) for metric in own}
+        # Keras keeps a tracker called "loss" as well, which a loss of our own leaves at zero.
+        return own + [m for m in super().metrics if id(m) not in known and m.name != "loss"]
+
+    def craft(self, x: Images, y: Labels) -> Images:
+        """The adversarial images of a training step; a hook for defenses with state."""
+        seed = self._fold(self.optimizer.iterations)
+        if self.crafting_mode == "eval":
+            return self.attack(self.classifier, x, y, seed=seed)
+        return self.attack(self._classifier_in_training, x, y, seed=seed)
+
+    def after_update(self, x: Images, x_adv: Images) -> None:
+        """Called after the weights moved; a hook for defenses with state."""
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Craft, outputs, loss, gradient, update."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y = _check_data(x, y)
+        x_adv = self.craft(x, y) if "adversarial" in self.robust_loss.needs else None
+        with tf.GradientTape() as tape:
+            outputs = self._outputs(x, x_adv, training=True)
+            loss, terms = self._loss(y, outputs, weight)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+        if x_adv is not None:
+            self.after_update(x, x_adv)
+        return self._log(x, y, weight, outputs, loss, terms)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The loss, and both accuracies, under the validation attack."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y = _check_data(x, y)
+        x_adv = None
+        if self.validation_attack is not None:
+            seed = self._fold(_EVALUATION)
+            x_adv = self.validation_attack(self.classifier, x, y, seed=seed)
+        outputs = self._outputs(x, x_adv, training=False)
+        loss, terms = self._loss(y, outputs, weight)
+        return self._log(x, y, weight, outputs, loss, terms)
+
+    def _outputs(
+        self, x: Images, x_adv: Images | None, training: bool
+    ) -> dict[str, Outputs | None]:
+        """The outputs that the loss needs, clean first: each batch has its own statistics."""
+        clean = adversarial = None
+        if "clean" in self.robust_loss.needs or not training:
+            clean = self.classifier(x, training=training)
+        if x_adv is not None:
+            adversarial = self.classifier(x_adv, training=training)
+        return {"clean": clean, "adversarial": adversarial}
+
+    def _loss(
+        self, y: Labels, outputs: dict[str, Outputs | None], weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The mean loss of the batch and its mean terms."""
+        terms = self.robust_loss(y, outputs["adversarial"], outputs["clean"])
+        means = {name: _mean(term, weight) for name, term in terms.items()}
+        if self.losses:
+            means["regularization"] = tf.add_n(self.losses)
+        return total(means), means
+
+    def _log(
+        self,
+        x: Images,
+        y: Labels,
+        weight: tf.Tensor | None,
+        outputs: dict[str, Outputs | None],
+        loss: tf.Tensor,
+        terms: dict[str, tf.Tensor],
+    ) -> dict[str, tf.Tensor]:
+        """Updates the trackers; returns those that this step has a value for."""
+        clean, adversarial = outputs["clean"], outputs["adversarial"]
+        if clean is None:
+            # The loss did not need them. In inference mode, so that no statistics move.
+            clean = self.classifier(x, training=False)
+        size = tf.shape(y)[0]
+        for name, value in {"loss": loss, **terms}.items():
+            self._means[name].update_state(value, sample_weight=size)
+        self._accuracy.update_state(y, clean["logits"])
+        seen = {"loss", *terms, "accuracy"}
+        if adversarial is not None:
+            self._robust_accuracy.update_state(y, adversarial["logits"])
+            seen.add("robust_accuracy")
+        results = self.compute_metrics(x, y, clean["logits"], weight)
+        own = {m.name for m in (*self._means.values(), self._accuracy, self._robust_accuracy)}
+        return {name: value for name, value in results.items() if name in seen or name not in own}
+
+    def _fold(self, number: Any) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(
+            as_seed(self.seed), tf.cast(number, tf.int32)
+        )
+
+    def _classifier_in_training(self, x: Images) -> Outputs:
+        """The classifier in training mode, with the changes of its state thrown away."""
+        outputs, _ = self.classifier.stateless_call(
+            [v.value for v in self.classifier.trainable_variables],
+            [v.value for v in self.classifier.non_trainable_variables],
+            x,
+            training=True,
+        )
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """The parts of the model, serialised by Keras."""
+        parts = {
+            "classifier": self.classifier,
+            "attack": self.attack,
+            "loss": self.robust_loss,
+            "validation_attack": self.validation_attack,
+        }
+        encoded = {
+            name: None if part is None else keras.saving.serialize_keras_object(part)
+            for name, part in parts.items()
+        }
+        own = {"crafting_mode": self.crafting_mode, "seed": self.seed, "name": self.name}
+        return {**encoded, **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:
+        """Rebuilds the model that `get_config` described."""
+        decoded = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            if isinstance(value, dict)
+            else value
+            for name, value in config.items()
+        }
+        return cls(**decoded)
+
+
+def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:
+    """Mean over the batch. Weights multiply; the divisor stays the batch size, as in Keras."""
+    if weight is not None:
+        term = term * tf.cast(tf.reshape(weight, tf.shape(term)), term.dtype)
+    return tf.reduce_sum(term) / tf.cast(tf.shape(term)[0], term.dtype)
+
+
+def _check_data(x: Any, y: Any) -> tuple[Images, Labels]:
+    if y is None:
+        raise ValueError(
+            "The data has no labels; expected batches of (images, labels) or "
+            "(images, labels, sample_weights)."
+        )
+    if y.shape.rank == 2 and y.shape[1] == 1:
+        y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
+    if not y.dtype.is_integer:
+        raise TypeError(
+            f"Labels have dtype {y.dtype.name} and shape {tuple(y.shape)}; expected integer class "
+            "numbers [batch]. Turn one-hot labels into numbers with `argmax`."
+        )
+    return x, y
+
+
+def _check_classifier(classifier: Any) -> None:
+    outputs = contract_of(classifier)
+    if not outputs or not {"logits", "features"} <= set(outputs):
+        received = f"a model with outputs {sorted(outputs)}" if outputs else repr(classifier)
+        raise TypeError(
+            f"The classifier is {received}; expected a built functional model that returns "
+            "{'logits', 'features'}. Wrap a Keras model of your own with "
+            "`keras_robust.models.adapt(model)`."
+        )

@@ -1,0 +1,76 @@
+"""Where an ascent begins: at the image, or at a random point near it."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from keras_robust.config import configured
+from keras_robust.types import Ball, Images, scalar
+
+
+@configured
+class Clean:
+    """Starts at the image itself: FGSM and BIM."""
+
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
+        """Returns `x`."""
+        del ball, seed
+        return x
+
+
+@configured
+class Uniform:
+    """Starts at a point drawn uniformly from the ball: PGD."""
+
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
+        """Returns a point of the ball, inside the bounds."""
+        return ball.sample(x, seed)
+
+
+@configured
+class Gaussian:
+    """Starts at `x + scale * N(0, I)`, projected onto the ball: TRADES and MART.
+
+    Args:
+        scale: the standard deviation, in the units of the images.
+
+    Raises:
+        ValueError: a scale that is not positive.
+    """
+
+    scale: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"Gaussian: scale is {self.scale!r}; expected a number > 0.")
+
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
+        """Returns a point near `x`."""
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)
+        return ball.project(x + self.scale * noise, x)
+
+
+@configured
+class RandomStep:
+    """Starts one step of `share * radius` away in a random steepest direction: R+FGSM.
+
+    Args:
+        share: the part of the radius spent on the random step, in (0, 1].
+
+    Raises:
+        ValueError: a share outside (0, 1].
+
+    Reference: Tramer et al., "Ensemble Adversarial Training" (2018), Eq. 7.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"RandomStep: share is {self.share!r}; expected a share in (0, 1].")
+
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
+        """Returns `x` moved along the steepest direction of Gaussian noise."""
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)
+        length = self.share * scalar(ball.radius, x.dtype)
+        return ball.project(x + length * ball.steepest(noise), x)

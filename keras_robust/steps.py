@@ -1,0 +1,102 @@
+"""Step rules: how a gradient moves a point. Pure pairs of functions, the state passed in and out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_robust.config import configured
+from keras_robust.types import Ball, Images, PerExample, scalar
+
+
+class Point(NamedTuple):
+    """Where an ascent stands.
+
+    Attributes:
+        index: how many steps have been taken, int32 scalar.
+        x: the perturbed images.
+        value: the objective at `x`, `[batch]`.
+        gradient: its gradient in `x`, the shape of `x`.
+    """
+
+    index: tf.Tensor
+    x: Images
+    value: PerExample
+    gradient: tf.Tensor
+
+
+def _check_size(owner: str, size: Any) -> None:
+    # 0 is allowed: it is the step that belongs to a ball of radius 0.
+    if isinstance(size, (int, float)) and not 0 <= size < math.inf:
+        raise ValueError(
+            f"{owner}: step size is {size!r}; expected a finite number >= 0 in the units of the "
+            "images, such as 2 / 255."
+        )
+
+
+@configured
+class FixedStep:
+    """Moves by `size` along the ball's steepest direction, then projects.
+
+    Args:
+        size: the length of a step, in the units of the images and the norm of the ball.
+
+    Raises:
+        ValueError: a negative or infinite size.
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
+    section 2.1.
+    """
+
+    size: Any
+
+    def __post_init__(self) -> None:
+        _check_size("FixedStep", self.size)
+
+    def init(self, ball: Ball, x_start: Images) -> tuple[()]:
+        """No state."""
+        del ball, x_start
+        return ()
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One projected step."""
+        step = scalar(self.size, x.dtype) * ball.steepest(point.gradient)
+        return ball.project(point.x + step, x), state
+
+
+@configured
+class MomentumStep:
+    """Moves along the steepest direction of an accumulated gradient: `v <- decay v + g / |g|_1`.
+
+    Args:
+        size: the length of a step, in the units of the images and the norm of the ball.
+        decay: the weight of the accumulated gradient, >= 0; 0 is `FixedStep`.
+
+    Raises:
+        ValueError: a negative or infinite size, or a negative decay.
+
+    Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6.
+    """
+
+    size: Any
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_size("MomentumStep", self.size)
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"MomentumStep: decay is {self.decay!r}; expected a number >= 0.")
+
+    def init(self, ball: Ball, x_start: Images) -> Images:
+        """The accumulated gradient: zero."""
+        del ball
+        return tf.zeros_like(x_start)
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One projected step along the accumulated gradient."""
+        axes = list(range(1, x.shape.rank))
+        length = tf.reduce_sum(tf.abs(point.gradient), axis=axes, keepdims=True)
+        velocity = self.decay * state + tf.math.divide_no_nan(point.gradient, length)
+        step = scalar(self.size, x.dtype) * ball.steepest(velocity)
+        return ball.project(point.x + step, x), velocity
