@@ -1,0 +1,34 @@
+"""Data: float images in [0, 1] and integer labels, in an order that can be told and taken up.
+
+`load` goes from a name to `(train, validation, test)`. `digits` is embedded; any image
+classification set of TensorFlow Datasets goes by its name there. With images of your own, use
+`training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
+`evaluation_batches`. `pad_crop_flip` and `shift_flip` make augmentations; so does any function
+`(image, seed) -> image`.
+"""
+
+from __future__ import annotations
+
+from keras_robust.data.augment import (
+    Augmentation,
+    PadCropFlip,
+    ShiftFlip,
+    pad_crop_flip,
+    shift_flip,
+)
+from keras_robust.data.loader import DatasetInfo, Splits, load
+from keras_robust.data.stream import evaluation_batches, training_epochs, training_stream
+
+__all__ = [
+    "Augmentation",
+    "DatasetInfo",
+    "PadCropFlip",
+    "ShiftFlip",
+    "Splits",
+    "evaluation_batches",
+    "load",
+    "pad_crop_flip",
+    "shift_flip",
+    "training_epochs",
+    "training_stream",
+]

@@ -1,0 +1,152 @@
+"""One call from a data set's name to batches for training, validation and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from keras_robust.data import digits, tfds_reader
+from keras_robust.data.arrays import as_tensors, check_integer
+from keras_robust.data.augment import Augmentation
+from keras_robust.data.splits import Source, validation_count
+from keras_robust.data.stream import evaluation_batches, training_epochs, training_stream
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of loaded data.
+
+    Args:
+        name: the name it was asked for.
+        source: where it came from, with its version.
+        image_shape: `(height, width, channels)`.
+        classes: how many classes there are.
+        class_names: a name for each label.
+        train_size: how many training examples there are, without the validation examples.
+        validation_size: how many validation examples there are, taken from the training set.
+        test_size: how many test examples there are.
+        test_split: what the test examples are called at the source.
+    """
+
+    name: str
+    source: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: tuple[str, ...]
+    train_size: int
+    validation_size: int
+    test_size: int
+    test_split: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """What `load` returns: unpacks into `(train, validation, test)`, and has `info` and `stream`.
+
+    Args:
+        train: one epoch of training each time it is read through, in another order each time.
+        validation: batches in a fixed order; None if no validation was asked for.
+        test: batches in a fixed order.
+        info: the shape, the classes and the sizes.
+        stream: `training_stream` over the same training examples with the same settings:
+            `stream(start_step=s)` gives the batches that `train` gives, from the global step `s`
+            on and without end.
+    """
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset | None
+    test: tf.data.Dataset
+    info: DatasetInfo
+    stream: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
+
+    def __iter__(self) -> Iterator[tf.data.Dataset | None]:
+        """Yields the three datasets."""
+        return iter((self.train, self.validation, self.test))
+
+
+def load(
+    name: str,
+    batch_size: int = 128,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    validation: float | int = 0.1,
+    seed: int = 0,
+    augment: Augmentation | None = None,
+    download: bool = False,
+) -> Splits:
+    """Loads an image classification set.
+
+    `"digits"` is embedded; any other name is looked up in TensorFlow Datasets. The images are
+    held in memory, as uint8 where that is what they are: 180 MB for CIFAR-10. Sets that do not
+    fit (ImageNet at full size) are not for this function.
+
+    Validation examples are taken from the training set, never from the test set: from each class
+    its share, drawn once and for all, whatever `seed` is. So runs that differ in their seed can
+    be compared, and none trains on what another was chosen by.
+
+    Args:
+        name: `"digits"`, or a name in TFDS: `"mnist"`, `"cifar10"`, `"imagenet_resized/32x32"`...
+        batch_size: images in each batch. Training batches are always full.
+        data_dir: TFDS's directory; None for its own default.
+        validation: the part (a float in [0, 1)) or the number (an integer) of training examples
+            to take for validation; 0 for none.
+        seed: picks the order of training and the augmentation.
+        augment: a function `(image, seed) -> image` for training images, such as
+            `pad_crop_flip()`.
+        download: whether TFDS may fetch what is missing.
+
+    Returns:
+        `Splits`, which unpack into `(train, validation, test)`, tf.data Datasets of
+        `(images float32 [batch, h, w, c] in [0, 1], labels int32 [batch])`.
+
+    Raises:
+        ValueError: if the set is unknown or unfit, or a number does not fit.
+        FileNotFoundError: if its data is missing; the message gives the command to fetch it.
+
+    Example:
+        >>> train, validation, test = load("digits", batch_size=64)
+        >>> len(train), len(validation), len(test)
+        (20, 3, 6)
+        >>> load("digits").info.image_shape
+        (8, 8, 1)
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name is 'digits' or a name in TFDS, such as 'mnist'; received {name!r}")
+    check_integer("batch_size", batch_size, 1)
+    source = digits.read() if name == "digits" else tfds_reader.read(name, data_dir, download)
+    train, held_out = source.train.hold_out(validation_count(validation, len(source.train)))
+    info = _info(name, source, len(train), len(held_out))
+    # As tensors once, so that `train` and every stream share one copy.
+    images, labels = as_tensors(train.images, train.labels)
+    return Splits(
+        train=training_epochs(images, labels, batch_size, seed=seed, augment=augment),
+        validation=(
+            evaluation_batches(held_out.images, held_out.labels, batch_size)
+            if len(held_out)
+            else None
+        ),
+        test=evaluation_batches(source.test.images, source.test.labels, batch_size),
+        info=info,
+        stream=functools.partial(
+            training_stream, images, labels, batch_size, seed=seed, augment=augment
+        ),
+    )
+
+
+def _info(name: str, source: Source, train_size: int, validation_size: int) -> DatasetInfo:
+    height, width, channels = source.train.images.shape[1:]
+    return DatasetInfo(
+        name=name,
+        source=source.name,
+        image_shape=(height, width, channels),
+        classes=len(source.class_names),
+        class_names=source.class_names,
+        train_size=train_size,
+        validation_size=validation_size,
+        test_size=len(source.test),
+        test_split=source.test_split,
+    )

@@ -1,0 +1,162 @@
+"""Image classification sets out of TensorFlow Datasets (TFDS), by name, into memory."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shlex
+from typing import Any
+
+import numpy as np
+
+from keras_robust.data.splits import Arrays, Source
+
+# Held out where a set comes without test examples. A fifth, as for the embedded digits.
+TEST_FRACTION = 0.2
+
+
+def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = False) -> Source:
+    """Reads the training and the test examples of a TFDS set into memory.
+
+    The test examples are the split `test`; where there is none, `validation`; where there is
+    neither, a fifth of `train`, held out by `splits.stratified_split`.
+
+    Args:
+        name: the set's name in TFDS, such as `"mnist"`, `"imagenet_resized/32x32"` (with a
+            configuration) or `"cifar10:3.0.2"` (with a version).
+        data_dir: TFDS's directory; None for its own default (`TFDS_DATA_DIR`, or
+            `~/tensorflow_datasets`).
+        download: whether TFDS may fetch and prepare what is missing.
+
+    Returns:
+        The examples, images uint8.
+
+    Raises:
+        ValueError: if TFDS has no such set, or it is none of images of one size with one label.
+        FileNotFoundError: if the data is not there; the message gives the command to fetch it.
+    """
+    import tensorflow_datasets as tfds  # imported late: `digits` does without it
+
+    builder = _builder(tfds, name, data_dir)
+    image_key, label_key = _keys(name, builder.info)
+    if not builder.info.splits and download:
+        builder.download_and_prepare()
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"There is no data of {name!r} in {builder.data_path}. Fetch it with\n"
+            f"    {fetch_command(name, data_dir)}\n"
+            "or pass download=True. If it lies elsewhere, pass that directory as data_dir"
+        )
+    test_split = _test_split(name, builder.info.splits)
+    train = _arrays(builder, "train", image_key, label_key)
+    if test_split is None:
+        test_split = "held out of train"
+        train, test = train.hold_out(round(TEST_FRACTION * len(train)))
+    else:
+        test = _arrays(builder, test_split, image_key, label_key)
+    return Source(
+        name=f"TFDS {builder.info.full_name}",
+        train=train,
+        test=test,
+        class_names=tuple(builder.info.features[label_key].names),
+        test_split=test_split,
+    )
+
+
+def fetch_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
+    """The shell command that makes TFDS fetch and prepare a set.
+
+    Not the `tfds build` program: that one asks for Apache Beam, which TFDS does not install.
+
+    Args:
+        name: the set's name in TFDS.
+        data_dir: where it is to be put; None for TFDS's own default.
+
+    Returns:
+        One line for a shell.
+
+    Example:
+        >>> print(fetch_command("mnist", "my data"))
+        python -c 'import tensorflow_datasets as tfds; tfds.load("mnist", data_dir="my data")'
+    """
+    arguments = json.dumps(name)
+    if data_dir is not None:
+        arguments += f", data_dir={json.dumps(_expanded(data_dir))}"
+    return "python -c " + shlex.quote(f"import tensorflow_datasets as tfds; tfds.load({arguments})")
+
+
+def _expanded(data_dir: str | os.PathLike) -> str:
+    return os.path.expanduser(os.fspath(data_dir))  # leaves gs://... as it is, pathlib would not
+
+
+def _builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
+    options = {} if data_dir is None else {"data_dir": _expanded(data_dir)}
+    try:
+        return tfds.builder(name, **options)
+    except (AssertionError, ValueError) as error:  # no such set, version or configuration; syntax
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        if re.split("[/:]", name)[0] in known:
+            raise ValueError(f"TFDS refuses {name!r}: {str(error).strip()}") from error
+        raise ValueError(f"There is no data set {name!r}. {_advice(name, known)}") from error
+
+
+def _advice(name: str, known: list[str]) -> str:
+    alike = re.sub("[^a-z0-9/:]+", "_", name.lower())
+    close = difflib.get_close_matches(alike, known, n=5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    return (
+        f"Known are digits, which is embedded, and {len(known) - 1} sets of TFDS, such as mnist, "
+        "fashion_mnist, cifar10, cifar100, svhn_cropped"
+    )
+
+
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """The names of the image and of the label among the features, if this is what they are."""
+    features = dict(info.features.items()) if hasattr(info.features, "items") else {}
+    keys = info.supervised_keys if info.supervised_keys is not None else ("image", "label")
+    kinds = {key: type(feature).__name__ for key, feature in features.items()}
+    found = [kinds.get(key) if isinstance(key, str) else None for key in keys]
+    if found != ["Image", "ClassLabel"]:
+        listed = (
+            ", ".join(f"{key} ({kind})" for key, kind in sorted(kinds.items())) or info.features
+        )
+        raise ValueError(
+            f"{name!r} is not an image classification set, with an image to be learnt with a "
+            f"class label: its features are {listed}; TFDS pairs {info.supervised_keys}"
+        )
+    _check_image(name, features[keys[0]])
+    return keys
+
+
+def _check_image(name: str, image: Any) -> None:
+    if None in image.shape:
+        raise ValueError(
+            f"The images of {name!r} vary in size (their shape is {image.shape}), and a model "
+            "here has one input shape. Choose a set with images of one size, or resize them and "
+            "pass the arrays to keras_robust.data.training_stream and evaluation_batches"
+        )
+    if image.np_dtype != np.uint8:
+        raise ValueError(
+            f"The images of {name!r} are {np.dtype(image.np_dtype).name}, without a known largest "
+            "value; uint8 is expected. Scale them to [0, 1] and pass the arrays to "
+            "keras_robust.data.training_stream and evaluation_batches"
+        )
+
+
+def _test_split(name: str, splits: Any) -> str | None:
+    if "train" not in splits:
+        raise ValueError(f"{name!r} has no split 'train'; its splits are {', '.join(splits)}")
+    return next((split for split in ("test", "validation") if split in splits), None)
+
+
+def _arrays(builder: Any, split: str, image_key: str, label_key: str) -> Arrays:
+    examples = builder.as_dataset(split=split)  # in the order of the files, always the same
+    pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+    whole = pairs.batch(builder.info.splits[split].num_examples).get_single_element()
+    images, labels = (part.numpy() for part in whole)
+    if labels.min() < 0:
+        raise ValueError(f"The split {split!r} of {builder.info.name!r} hides its labels (-1)")
+    return Arrays(images, labels.astype(np.int32))
