@@ -1,12 +1,14 @@
 """Attack, harden, judge and serve Keras 3 image classifiers.
 
-    import keras_robust as kr
+```python
+import keras_robust as kr
 
-    train, validation, test = kr.data.load("mnist")
-    model = kr.defenses.trades(kr.models.small_cnn((28, 28, 1), 10), kr.LinfBall(0.3))
-    model.compile(optimizer="adam")
-    model.fit(train, validation_data=validation, epochs=10)
-    report = kr.evaluation.evaluate(model, test, kr.attacks.pgd(kr.LinfBall(0.3), steps=40))
+train, validation, test = kr.data.load("mnist")
+model = kr.defenses.trades(kr.models.small_cnn((28, 28, 1), 10), kr.LinfBall(0.3))
+model.compile(optimizer="adam")
+model.fit(train, validation_data=validation, epochs=10)
+report = kr.evaluation.evaluate(model, test, kr.attacks.pgd(kr.LinfBall(0.3), steps=40))
+```
 """
 
 from keras_robust import (

@@ -122,6 +122,7 @@ class Ascent(Attack):
         rule: how a gradient moves the point.
         steps: the number of steps, >= 0.
         start: where to begin.
+        name: what reports call it.
 
     Raises:
         ValueError: a negative number of steps.
@@ -142,6 +143,7 @@ class Ascent(Attack):
     rule: Any
     steps: int
     start: Any = Uniform()
+    name: str = "ascent"
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:

@@ -45,6 +45,7 @@ class Attack(abc.ABC):
     """
 
     ball: Ball
+    name: str
 
     @abc.abstractmethod
     def craft(

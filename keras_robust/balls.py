@@ -20,7 +20,9 @@ from keras_robust.types import Images, PerExample, scalar
 
 
 def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
-    if isinstance(radius, bool) or (isinstance(radius, (int, float)) and not 0 <= radius < math.inf):
+    if isinstance(radius, bool) or (
+        isinstance(radius, (int, float)) and not 0 <= radius < math.inf
+    ):
         raise ValueError(
             f"{name}: radius is {radius!r}; expected a finite number >= 0 in the units of the "
             "images, such as 8 / 255 for images in [0, 1]."
@@ -186,7 +188,7 @@ class L1Ball:
         shape = tf.shape(_flat(x))
         # d + 1 exponentials over their sum are uniform on the simplex; dropping the last one
         # leaves a uniform point of the positive part of the L1 ball, and signs do the rest.
-        uniform = tf.random.stateless_uniform(shape + [0, 1], seeds[0], dtype=x.dtype)
+        uniform = tf.random.stateless_uniform(shape + tf.constant([0, 1]), seeds[0], dtype=x.dtype)
         exponential = -tf.math.log1p(-uniform)
         share = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
         sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, x.dtype))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 else:  # Python 3.10 has none, and only a type checker reads it
 
     def dataclass_transform(**_: Any) -> Any:
+        """Does nothing."""
         return lambda decorator: decorator
 
 

@@ -40,9 +40,7 @@ class Clean:
         """Clean outputs only."""
         return frozenset({"clean"})
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The cross-entropy of each clean image."""
         del adversarial
         return {"clean": losses.cross_entropy(clean["logits"], y)}
@@ -85,9 +83,7 @@ class Adversarial:
         """Clean outputs only where they have a weight."""
         return frozenset(self.names)
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted cross-entropies of each image."""
         hard = losses.cross_entropy(adversarial["logits"], y)
         terms = {"adversarial": self.adversarial_weight * hard}
@@ -130,14 +126,10 @@ class Sum:
         """What any part needs."""
         return frozenset().union(*(part.needs for part in self.parts))
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The terms of all parts."""
         return {
-            name: term
-            for part in self.parts
-            for name, term in part(y, adversarial, clean).items()
+            name: term for part in self.parts for name, term in part(y, adversarial, clean).items()
         }
 
 

@@ -107,7 +107,7 @@ class RobustModel(keras.Model):
                 "part of it. Leave `loss` out, and build the model with another robust loss."
             )
         kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer=optimizer, **kwargs)
+        super().compile(optimizer=optimizer, **kwargs)  # type: ignore[misc]
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was when saved, with the optimizer's state to be filled."""
@@ -142,7 +142,9 @@ class RobustModel(keras.Model):
             loss, terms = self._loss(y, outputs, weight)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(scaled, variables), variables, strict=True)
+        )
         if x_adv is not None:
             self.after_update(x, x_adv)
         return self._log(x, y, weight, outputs, loss, terms)
@@ -159,9 +161,7 @@ class RobustModel(keras.Model):
         loss, terms = self._loss(y, outputs, weight)
         return self._log(x, y, weight, outputs, loss, terms)
 
-    def _outputs(
-        self, x: Images, x_adv: Images | None, training: bool
-    ) -> dict[str, Outputs | None]:
+    def _outputs(self, x: Images, x_adv: Images | None, training: bool) -> dict[str, Any]:
         """The outputs that the loss needs, clean first: each batch has its own statistics."""
         clean = adversarial = None
         if "clean" in self.robust_loss.needs or not training:
@@ -171,7 +171,7 @@ class RobustModel(keras.Model):
         return {"clean": clean, "adversarial": adversarial}
 
     def _loss(
-        self, y: Labels, outputs: dict[str, Outputs | None], weight: tf.Tensor | None
+        self, y: Labels, outputs: dict[str, Any], weight: tf.Tensor | None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The mean loss of the batch and its mean terms."""
         terms = self.robust_loss(y, outputs["adversarial"], outputs["clean"])
@@ -185,7 +185,7 @@ class RobustModel(keras.Model):
         x: Images,
         y: Labels,
         weight: tf.Tensor | None,
-        outputs: dict[str, Outputs | None],
+        outputs: dict[str, Any],
         loss: tf.Tensor,
         terms: dict[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Step rules: how a gradient moves a point. Pure pairs of functions, the state passed in and out."""
+"""Step rules: how a gradient moves a point; pure, the state is passed in and handed back."""
 
 from __future__ import annotations
 

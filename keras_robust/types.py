@@ -1,29 +1,28 @@
 """Names for tensors, and the protocols by which the parts of the library fit together.
 
-| name | shape | dtype |
-|---|---|---|
-| `Images` | `[batch, height, width, channels]` (or any `[batch, ...]`) | float, in the ball's bounds |
-| `Labels` | `[batch]` | integer |
-| `Logits` | `[batch, classes]` | float |
-| `PerExample` | `[batch]` | float |
-| `Outputs` | `{"logits", "features"}`, ensembles add `"member_logits"` `[batch, members, classes]` | float |
+- `Images`: `[batch, height, width, channels]`, or any `[batch, ...]`; float, in a ball's bounds.
+- `Labels`: `[batch]`, integer.
+- `Logits`: `[batch, classes]`, float.
+- `PerExample`: `[batch]`, float.
+- `Outputs`: `{"logits", "features"}`; ensembles add `"member_logits"`, `[batch, members, classes]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import keras
 import tensorflow as tf
 
-Images = tf.Tensor
-Labels = tf.Tensor
-Logits = tf.Tensor
-PerExample = tf.Tensor
-Seed = Any  # an int, a pair of ints, or an int tensor of shape [2]
-Outputs = dict[str, tf.Tensor]
-Forward = Callable[[Images], Outputs]
+# Any, to a type checker: TensorFlow ships no types. The names are for the reader.
+Images: TypeAlias = Any
+Labels: TypeAlias = Any
+Logits: TypeAlias = Any
+PerExample: TypeAlias = Any
+Seed: TypeAlias = Any  # an int, a pair of ints, or an int tensor of shape [] or [2]
+Outputs: TypeAlias = dict[str, Any]
+Forward: TypeAlias = Callable[[Images], Outputs]
 
 
 @runtime_checkable
@@ -84,10 +83,11 @@ class RobustLoss(Protocol):
     def needs(self) -> frozenset[str]:
         """Which outputs are read: a subset of `{"clean", "adversarial"}`."""
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
-        """The weighted terms, one value per example; the loss is their sum."""
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted terms, one value per example; the loss is their sum.
+
+        Outputs that are not in `needs` may be None.
+        """
 
 
 def scalar(value: Any, dtype: tf.DType) -> tf.Tensor:

@@ -28,9 +28,7 @@ class _Combination(Attack):
         classes = logits.shape[-1]
         worst, worst_margin = x, losses.margin(logits, y)
         for part in self.rounds(classes):
-            candidate = part.attack.craft(
-                forward, x, y, part.seed(seed), part.targets(y, classes)
-            )
+            candidate = part.attack.craft(forward, x, y, part.seed(seed), part.targets(y, classes))
             candidate_margin = losses.margin(forward(candidate)["logits"], y)
             better = candidate_margin > worst_margin
             worst = tf.where(tf.reshape(better, [-1] + [1] * (x.shape.rank - 1)), candidate, worst)
@@ -67,6 +65,11 @@ class Restarts(_Combination):
     def ball(self) -> Ball:  # type: ignore[override]
         """The attack's threat model."""
         return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name and the number of restarts."""
+        return f"{self.attack.name} x {self.count}"
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """`count` times the rounds of the attack, each with a seed of its own."""
@@ -118,6 +121,11 @@ class WorstOf(_Combination):
         """The attacks' threat model."""
         return self.attacks[0].ball
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The names of the attacks."""
+        return "worst of " + ", ".join(attack.name for attack in self.attacks)
+
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """The rounds of every attack in turn."""
         return tuple(part for attack in self.attacks for part in attack.rounds(classes))
@@ -161,6 +169,11 @@ class MultiTargeted(_Combination):
     def ball(self) -> Ball:  # type: ignore[override]
         """The attack's threat model."""
         return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name, marked as multi-targeted."""
+        return f"multi-targeted {self.attack.name}"
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """One round for every class but the label."""

@@ -42,11 +42,6 @@ def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
     return step_size
 
 
-def _ascent(ball: Ball, count: int, step_size: Any, objective: Objective, start: Any) -> Ascent:
-    rule = FixedStep(_step_size(ball, count, step_size))
-    return Ascent(ball, objective, rule, count, start)
-
-
 def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
     if loss == "kl" or isinstance(loss, objectives.Divergence):
         raise ValueError(
@@ -89,7 +84,9 @@ def pgd(
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
     section 2.1.
     """
-    return _ascent(ball, steps, step_size, _objective(loss, targeted), _start(start))
+    rule = FixedStep(_step_size(ball, steps, step_size))
+    objective = _objective(loss, targeted)
+    return Ascent(ball, objective, rule, steps, _start(start), f"PGD-{steps}")
 
 
 def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
@@ -111,11 +108,11 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
         >>> fgsm(LinfBall(0.25)).steps
         1
 
-    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), section 4.
+    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
     _needs_gradient_at_clean("FGSM", loss)
     rule = FixedStep(ball.radius)
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean())
+    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
 def r_fgsm(
@@ -149,7 +146,7 @@ def r_fgsm(
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
     rule = FixedStep((1 - share) * ball.radius)
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share))
+    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
 
 
 def bim(
@@ -183,7 +180,9 @@ def bim(
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
     _needs_gradient_at_clean("BIM", loss)
-    return _ascent(ball, steps, step_size, _objective(loss, targeted), starts.Clean())
+    rule = FixedStep(_step_size(ball, steps, step_size))
+    objective = _objective(loss, targeted)
+    return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
 
 
 def mim(
@@ -220,4 +219,5 @@ def mim(
     """
     _needs_gradient_at_clean("MIM", loss)
     rule = MomentumStep(_step_size(ball, steps, step_size), decay)
-    return Ascent(ball, _objective(loss, targeted), rule, steps, starts.Clean())
+    objective = _objective(loss, targeted)
+    return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust.attacks import pgd
+from keras_robust.attacks.pgd import pgd
 from keras_robust.config import configured
 from keras_robust.robust_loss import check_weight
 from keras_robust.robust_model import RobustModel
@@ -49,9 +49,7 @@ class Mart:
         """Both outputs."""
         return frozenset({"clean", "adversarial"})
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
         boosted = adversarial if self.boosted_on == "adversarial" else clean
         # 1 - p_y, from the cross-entropy, which is exact where p_y is nearly 1.

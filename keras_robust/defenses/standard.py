@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_robust.attacks import pgd
+from keras_robust.attacks.pgd import pgd
 from keras_robust.robust_loss import Clean
 from keras_robust.robust_model import RobustModel
 from keras_robust.types import Ball

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_robust import losses
-from keras_robust.attacks import pgd
+from keras_robust.attacks.pgd import pgd
 from keras_robust.config import configured
 from keras_robust.robust_loss import check_weight
 from keras_robust.robust_model import RobustModel
@@ -41,9 +41,7 @@ class Trades:
         """Both outputs."""
         return frozenset({"clean", "adversarial"})
 
-    def __call__(
-        self, y: Labels, adversarial: Outputs | None, clean: Outputs | None
-    ) -> dict[str, PerExample]:
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
         divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
         return {

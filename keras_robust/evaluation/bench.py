@@ -1,0 +1,183 @@
+"""The bench of an evaluation: runs attacks on images that are still classified rightly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.attack import Attack, Round
+from keras_robust.evaluation.results import Curve
+from keras_robust.types import as_forward
+
+# Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
+_TOLERANCE = 1e-4
+
+
+class Run:
+    """What one attack left: which images it fooled, and the images themselves."""
+
+    def __init__(self, correct: np.ndarray, x: np.ndarray):
+        self.attacked = int(correct.sum())
+        self.robust = correct.copy()
+        self.images = x.copy()
+        self.seconds = 0.0
+
+
+class Bench:
+    """The images of an evaluation, with a compiled model."""
+
+    def __init__(
+        self,
+        model: Any,
+        data: Any,
+        limit: int | None,
+        seed: int,
+        progress: Callable[[str], None],
+    ):
+        self.model = getattr(model, "classifier", model)
+        self.x, self.y, self.batch = _arrays(data, limit)
+        self.seed, self.progress = seed, progress
+        self.warnings: list[str] = []
+        self._forward = tf.function(as_forward(self.model), autograph=False, reduce_retracing=True)
+        self._compiled: dict[Attack, Callable] = {}
+        logits = self.logits(self.x)
+        self._look_at(logits)
+        self.classes = logits.shape[1]
+        if not (self.y.min() >= 0 and self.y.max() < self.classes):
+            raise ValueError(
+                f"Labels run from {self.y.min()} to {self.y.max()}; expected 0 to "
+                f"{self.classes - 1}, as the model has {self.classes} classes."
+            )
+        self.clean_predictions = logits.argmax(1)
+        self.correct = self._right(logits, self.y)
+        progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """The model's logits, `[n, classes]`."""
+        parts = [self._forward(x[rows])["logits"].numpy()[:n] for rows, n in self.batches(len(x))]
+        return np.concatenate(parts)
+
+    def batches(self, count: int) -> Iterable[tuple[np.ndarray, int]]:
+        """Row numbers in batches of one size, the last filled up, with how many are real."""
+        for begin in range(0, count, self.batch):
+            rows = np.arange(begin, min(begin + self.batch, count))
+            yield np.pad(rows, (0, self.batch - len(rows)), mode="edge"), len(rows)
+
+    @staticmethod
+    def _right(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Where the prediction is the label; logits that are not finite predict nothing."""
+        return (logits.argmax(1) == y) & np.isfinite(logits).all(1)
+
+    def _look_at(self, logits: np.ndarray) -> None:
+        if not np.isfinite(logits).all():
+            self.warnings.append(
+                "The model's logits are not finite for some clean images; they count as mistakes."
+            )
+        elif (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
+            self.warnings.append(
+                "The model's logits look like probabilities (they sum to 1). A softmax in front of "
+                "the loss flattens gradients, and attacks look weaker than they are."
+            )
+
+    def run(
+        self,
+        name: str,
+        attack: Attack,
+        radius: float | None = None,
+        alive: np.ndarray | None = None,
+    ) -> Run:
+        """Runs every round of an attack on the images that are still classified rightly.
+
+        Args:
+            name: of the attack, for messages.
+            attack: the attack.
+            radius: attack at this radius instead of the attack's own.
+            alive: `[n]` bool, the images to attack; default those the model classifies rightly.
+
+        Returns:
+            What is left.
+
+        Raises:
+            ValueError: the attack left its ball.
+        """
+        run = Run(self.correct if alive is None else alive, self.x)
+        begin = time.perf_counter()
+        for part in attack.rounds(self.classes):
+            self._round(name, part, radius, run)
+        run.seconds = time.perf_counter() - begin
+        at = "" if radius is None else f" at radius {radius:.4g}"
+        self.progress(f"{name}{at}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
+        return run
+
+    def _round(self, name: str, part: Round, radius: float | None, run: Run) -> None:
+        left = np.flatnonzero(run.robust)
+        if part.attack not in self._compiled:
+            self._compiled[part.attack] = part.attack.compiled(self.model)
+        craft = self._compiled[part.attack]
+        for number, (rows, real) in enumerate(self.batches(len(left))):
+            chosen = left[rows]
+            x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
+            seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
+            x_adv = craft(x, y, seed, radius, part.targets(y, self.classes))
+            self._trust(name, part.attack, radius, x, x_adv)
+            logits = self._forward(x_adv)["logits"].numpy()[:real]
+            chosen = chosen[:real]
+            run.images[chosen] = x_adv.numpy()[:real]
+            run.robust[chosen] = self._right(logits, self.y[chosen])
+
+    def _trust(
+        self, name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor
+    ) -> None:
+        """Refuses images outside the threat model: a figure made with them would be worthless."""
+        limit = attack.ball.radius if radius is None else radius
+        low, high = attack.ball.bounds
+        distance = attack.ball.distance(x_adv, x).numpy().max()
+        values = x_adv.numpy()
+        # Written so that NaN is refused too.
+        if not (
+            distance <= limit * (1 + _TOLERANCE) + 1e-6
+            and low - 1e-6 <= values.min()
+            and values.max() <= high + 1e-6
+        ):
+            raise ValueError(
+                f"{name} left its threat model: distance {distance:g} for radius {limit:g}, values "
+                f"from {values.min():g} to {values.max():g} for [{low:g}, {high:g}]. "
+                "This is a defect of the attack."
+            )
+
+    def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
+        """Accuracy over radius, beginning with the clean accuracy at 0."""
+        robust, points = self.correct, [(0.0, float(self.correct.mean()))]
+        for radius in radii:
+            # An image fooled at a smaller radius is fooled at this one: the ball holds it too.
+            robust = self.run(name, attack, radius, robust).robust
+            points.append((radius, float(robust.mean())))
+        return Curve(name, *zip(*points, strict=True))
+
+
+def _arrays(data: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """All images and labels, and the size of a batch."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected at least 1 image, or None for all.")
+    if isinstance(data, tf.data.Dataset):
+        batches, have = [], 0
+        for x, y, *_ in data.as_numpy_iterator():
+            batches.append((x, y))
+            have += len(x)
+            if limit is not None and have >= limit:
+                break
+        if not batches:
+            raise ValueError("The data set is empty; expected batches of (images, labels).")
+        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        size = len(batches[0][0])
+    else:
+        x, y = (np.asarray(part) for part in data)
+        size = 128
+    x, y = x[:limit], y[:limit]
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"The data has {len(x)} images and {len(y)} labels; expected one each.")
+    return x, y.astype(np.int64), min(size, len(x))
