@@ -55,7 +55,7 @@ def confusion(
         figure = blank(NARROW, 0.7 + (4.0 if _upright(names) else 3.6) * len(panels))
         grid = figure.subplots(len(panels), 1, squeeze=False)
     else:
-        figure = blank(WIDE if len(panels) == 2 else 4.2, 4.3)
+        figure = blank(WIDE if len(panels) == 2 else 4.2, 4.7 if _upright(names) else 4.3)
         grid = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, counts) in zip(grid.flat, panels, strict=True):
         image = _panel(axes, title, counts, names)

@@ -1,0 +1,91 @@
+"""A page of reports as Markdown; needs nothing but Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from keras_robust.evaluation import tables, words
+
+if TYPE_CHECKING:
+    from keras_robust.evaluation.report import Report
+
+MATRIX = 12  # larger confusion matrices are unreadable as text; report.json has them
+
+
+def markdown_page(reports: Sequence[Report], title: str) -> str:
+    """The whole page.
+
+    Args:
+        reports: at least one.
+        title: its heading.
+
+    Returns:
+        GitHub-flavoured Markdown; names given by users are escaped.
+    """
+    names = words.labels(reports)
+    blocks = [f"# {escape(title)}"]
+    summaries = [escape(summary) for summary in words.summaries(reports)]
+    blocks += summaries if len(reports) == 1 else ["\n".join(f"- {s}" for s in summaries)]
+    warnings = words.all_warnings(reports)
+    if warnings:
+        blocks.append("\n>\n".join(f"> **Warning:** {escape(w)}" for w in warnings))
+    if len(reports) > 1:
+        blocks += ["## Comparison", _table(tables.comparison(reports))]
+    curves = tables.curves(reports)
+    if curves:
+        blocks += ["## Accuracy over radius", _table(curves)]
+    for name, report in zip(names, reports, strict=True):
+        blocks += _model(report, "Results" if len(reports) == 1 else name)
+    terms = (f"- **{term}**: {text}" for term, text in words.glossary(reports))
+    blocks += ["## Terms", "\n".join(terms)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _model(report: Report, heading: str) -> list[str]:
+    """The blocks about one model."""
+    blocks = [f"## {escape(heading)}", _table(tables.attacks(report))]
+    for title, counts in (
+        ("Confusion on clean images", report.confusion_clean),
+        ("Confusion on attacked images", report.confusion_adversarial),
+    ):
+        if counts is not None and len(counts) <= MATRIX:
+            matrix = tables.confusion(title, counts, report.class_names)
+            blocks += [f"### {title}", _table(matrix)]
+    if report.detection:
+        sentences = (words.CAVEAT, words.detection_text(report.detection))
+        blocks += ["### Detection", *map(escape, sentences)]
+    pairs = (*tables.facts(report), *report.versions.items())
+    blocks += [
+        "### How it was measured",
+        "\n".join(f"- {escape(k)}: {escape(v)}" for k, v in pairs),
+    ]
+    if report.command:
+        # The fence is longer than any run of backticks inside, so nothing closes it early.
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
+        blocks.append(f"{fence}sh\n{report.command}\n{fence}")
+    return blocks
+
+
+def _table(table: tables.Table) -> str:
+    def row(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    lines = [row(map(escape, table.columns)), row(["---"] + ["---:"] * (len(table.columns) - 1))]
+    for cells in table.rows:
+        texts = (f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells)
+        lines.append(row(map(escape, texts)))
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it, not as Markdown reads it, on one line.
+
+    Example:
+        >>> print(escape("a|b <script> *c*"))
+        a\\|b &lt;script> \\*c\\*
+    """
+    flat = " ".join(str(text).split())
+    flat = re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", flat)
+    return flat.replace("&", "&amp;").replace("<", "&lt;")

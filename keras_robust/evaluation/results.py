@@ -1,0 +1,269 @@
+"""The parts of a report: what one attack left, one curve, a detector's scores, a few images."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+
+
+def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[float, float]:
+    """The Wilson score interval of a share that was counted on `samples` images.
+
+    With `p` the share and `n` the samples, the ends are
+    `(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)`. It stays inside [0, 1]
+    and keeps a width at `p = 0` and `p = 1`, where the textbook interval shrinks to nothing.
+
+    Args:
+        accuracy: the share, in [0, 1].
+        samples: how many images it was counted on, at least 1.
+        z: the normal quantile; the default gives 95 %.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ValueError: for a share outside [0, 1] or fewer than one sample.
+
+    Example:
+        >>> low, high = wilson_interval(0.5, 100)
+        >>> print(f"{low:.4f} {high:.4f}")
+        0.4038 0.5962
+
+    Reference:
+        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    p, n = share("accuracy", accuracy), whole("samples", samples, at_least=1)
+    spread = z * z / n
+    middle = p + spread / 2
+    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
+    # Rounding must not push an end past the share, which lies between them: at 0 and 1 it is one.
+    low = max(0.0, min(p, (middle - half) / (1 + spread)))
+    high = min(1.0, max(p, (middle + half) / (1 + spread)))
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """What one attack left standing.
+
+    Args:
+        name: short name, unique inside a report; a column of the table.
+        description: the attack's settings, in words a reader can repeat.
+        radius: the radius attacked, in units of the [0, 1] pixel range.
+        accuracy: share of *all* samples of the report that are still classified correctly.
+        samples_attacked: images that the attack worked on; those already fooled may be left out.
+        seconds: wall-clock time.
+
+    Raises:
+        ValueError: for an accuracy outside [0, 1], or a negative radius, count or time.
+
+    Example:
+        >>> AttackResult("PGD-20", "20 steps of 0.02", 0.1, 0.75, 96, 3.5).accuracy
+        0.75
+    """
+
+    name: str
+    description: str
+    radius: float
+    accuracy: float
+    samples_attacked: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            radius=amount("radius", self.radius),
+            accuracy=share("accuracy", self.accuracy),
+            samples_attacked=whole("samples_attacked", self.samples_attacked),
+            seconds=amount("seconds", self.seconds),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Accuracy over radius of one attack.
+
+    Args:
+        name: the attack's name.
+        radii: increasing radii, in units of the [0, 1] pixel range.
+        accuracies: one share in [0, 1] for each radius.
+
+    Raises:
+        ValueError: for unequal lengths, no points, or radii that do not increase.
+
+    Example:
+        >>> Curve("PGD-20", (0.0, 0.1), (0.97, 0.61)).accuracies
+        (0.97, 0.61)
+    """
+
+    name: str
+    radii: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        radii = tuple(amount("radii", radius) for radius in self.radii)
+        accuracies = tuple(share("accuracies", accuracy) for accuracy in self.accuracies)
+        if not radii or len(radii) != len(accuracies):
+            raise ValueError(
+                f"Curve {self.name!r} has {len(radii)} radii and {len(accuracies)} accuracies; "
+                "expected the same number of both, at least one."
+            )
+        if any(after <= before for before, after in zip(radii, radii[1:], strict=False)):
+            raise ValueError(f"Curve {self.name!r} has radii {radii}; expected increasing radii.")
+        settle(self, radii=radii, accuracies=accuracies)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """How well a score tells attacked images from clean ones, at one threshold.
+
+    Args:
+        threshold: images with a score above it are flagged.
+        false_alarm_rate: the rate asked for at calibration, in [0, 1]; None for a threshold that
+            was set by hand.
+        measured_false_alarm_rate: share of clean test images flagged.
+        detection_rate: share of attacked test images flagged.
+        score_name: what the score is, with its unit, such as `"entropy (nats)"`.
+        clean_scores: one score per clean test image.
+        adversarial_scores: one score per attacked test image.
+
+    Raises:
+        ValueError: for rates outside [0, 1] or scores that are not finite.
+    """
+
+    threshold: float
+    false_alarm_rate: float | None
+    measured_false_alarm_rate: float
+    detection_rate: float
+    score_name: str
+    clean_scores: tuple[float, ...]
+    adversarial_scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rates = ["measured_false_alarm_rate", "detection_rate"]
+        if self.false_alarm_rate is not None:
+            rates.append("false_alarm_rate")
+        settle(
+            self,
+            threshold=finite("threshold", self.threshold),
+            **{name: share(name, getattr(self, name)) for name in rates},
+            clean_scores=tuple(finite("clean_scores", s) for s in self.clean_scores),
+            adversarial_scores=tuple(
+                finite("adversarial_scores", s) for s in self.adversarial_scores
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleImages:
+    """A few test images, clean and attacked, with what the model said of them.
+
+    Args:
+        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
+        adversarial: the attacked images, the same shape.
+        labels: `[n]` true classes.
+        clean_predictions: `[n]` predicted classes of the clean images.
+        adversarial_predictions: `[n]` predicted classes of the attacked images.
+
+    Raises:
+        ValueError: when shapes or lengths disagree.
+    """
+
+    clean: np.ndarray
+    adversarial: np.ndarray
+    labels: tuple[int, ...]
+    clean_predictions: tuple[int, ...]
+    adversarial_predictions: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "adversarial"):
+            images = np.array(getattr(self, name), dtype=np.float32)
+            images.flags.writeable = False  # frozen all the way down
+            settle(self, **{name: images})
+        if self.clean.ndim != 4 or self.clean.shape[-1] not in (1, 3) or not len(self.clean):
+            raise ValueError(
+                f"Example images have shape {self.clean.shape}; expected "
+                "[n, height, width, 1 or 3] with at least one image."
+            )
+        if self.adversarial.shape != self.clean.shape:
+            raise ValueError(
+                f"Attacked examples have shape {self.adversarial.shape}, clean ones "
+                f"{self.clean.shape}; expected the same."
+            )
+        for name in ("labels", "clean_predictions", "adversarial_predictions"):
+            values = tuple(whole(name, value) for value in getattr(self, name))
+            if len(values) != len(self.clean):
+                raise ValueError(f"{len(values)} {name} for {len(self.clean)} example images.")
+            settle(self, **{name: values})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ExampleImages):
+            return NotImplemented
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.clean.tobytes(), self.adversarial.tobytes(), self.labels))
+
+
+def encode_images(images: np.ndarray) -> dict[str, Any]:
+    """Images as JSON without loss: little-endian float32, deflated, in base64, with the shape."""
+    packed = zlib.compress(np.ascontiguousarray(images, dtype="<f4").tobytes(), level=9)
+    return {"shape": list(images.shape), "float32_zlib_base64": base64.b64encode(packed).decode()}
+
+
+def decode_images(document: dict[str, Any]) -> np.ndarray:
+    """Images from what `encode_images` wrote."""
+    packed = base64.b64decode(document["float32_zlib_base64"])
+    return np.frombuffer(zlib.decompress(packed), dtype="<f4").reshape(document["shape"])
+
+
+def settle(part: Any, **values: Any) -> None:
+    """Sets checked fields of a frozen dataclass from its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(part, name, value)
+
+
+def finite(name: str, value: Any) -> float:
+    """`value` as a Python float, which JSON can hold."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} holds {number}; expected finite numbers.")
+    return number
+
+
+def amount(name: str, value: Any) -> float:
+    """`value` as a float that is not negative."""
+    number = finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name} holds {number}; expected numbers that are not negative.")
+    return number
+
+
+def share(name: str, value: Any) -> float:
+    """`value` as a float in [0, 1]."""
+    number = finite(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} holds {number}; expected a share in [0, 1], not per cent.")
+    return number
+
+
+def whole(name: str, value: Any, at_least: int = 0) -> int:
+    """`value` as an int of at least `at_least`."""
+    number = int(value)
+    if number != value or number < at_least:
+        raise ValueError(f"{name} holds {value}; expected whole numbers of at least {at_least}.")
+    return number
+
+
+def texts(values: Iterable[Any]) -> tuple[str, ...]:
+    """`values` as a tuple of strings."""
+    return tuple(str(value) for value in values)

@@ -1,0 +1,213 @@
+"""What a report says in sentences: numbers as text, the summary, the warnings, the glossary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_robust.evaluation.report import Report
+    from keras_robust.evaluation.results import Detection
+
+CAVEAT = (
+    "Detection by entropy is no defense against an attacker who knows of it: such an attacker "
+    "keeps the entropy low while changing the class. The rates below hold for attacks that "
+    "ignore the detector."
+)
+
+_GLOSSARY = (
+    ("Clean accuracy", "The share of test images that the model classifies correctly as they are."),
+    (
+        "Adversarial image",
+        "A test image with a small change, computed to make the model err; most people see no "
+        "difference that matters.",
+    ),
+    (
+        "Threat model",
+        "The set of changes that an attacker may make: a norm (how a change is measured), a "
+        "radius (how large it may be) and bounds that every pixel stays in.",
+    ),
+    (
+        "Radius",
+        "How far an attacked image may be from the original, where pixels run from 0 (black) to "
+        "1 (full). With the norm Linf, a radius of 0.1 lets each pixel change by a tenth of that "
+        "range.",
+    ),
+    (
+        "Robust accuracy",
+        "The share of test images still classified correctly after an attack. It is an upper "
+        "bound: an attack that was not tried may fool more images.",
+    ),
+    (
+        "Worst case",
+        "An image counts only if it withstood every attack of the report. This is the number to "
+        "compare models by.",
+    ),
+    (
+        "95% interval",
+        "The Wilson score interval: how far the share could lie from the truth because only so "
+        "many images were tested. Do not rank models whose intervals overlap.",
+    ),
+)
+_DETECTION_GLOSSARY = (
+    (
+        "False-alarm rate",
+        "The share of clean images that the detector flags as attacked. It is set on validation "
+        "images and measured on test images.",
+    ),
+    ("Detection rate", "The share of attacked images that the detector flags."),
+)
+
+
+def percent(share: float) -> str:
+    """A share as text, to a tenth of a per cent.
+
+    Example:
+        >>> percent(0.6125)
+        '61.3%'
+    """
+    # Half away from zero: `format` alone would round the binary neighbour of 61.25 either way.
+    return f"{int(share * 1000 + 0.5 + 1e-9) / 10:.1f}%"
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """An interval of shares as text.
+
+    Example:
+        >>> interval((0.4038, 0.5962))
+        '40.4–59.6%'
+    """
+    return f"{percent(ends[0])[:-1]}–{percent(ends[1])}"
+
+
+def radius_text(radius: float) -> str:
+    """A radius as people write it: a short decimal, or so many of 255 grey levels.
+
+    Example:
+        >>> radius_text(0.3), radius_text(8 / 255), radius_text(0.123456)
+        ('0.3', '8/255', '0.1235')
+    """
+    if abs(radius - round(radius, 3)) <= 1e-6:
+        return f"{round(radius, 3):g}"
+    levels = round(radius * 255)
+    return f"{levels}/255" if abs(radius * 255 - levels) <= 1e-4 else f"{radius:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as text.
+
+    Example:
+        >>> seconds_text(3.52), seconds_text(754)
+        ('3.5 s', '12 min 34 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def labels(reports: Sequence[Report]) -> tuple[str, ...]:
+    """A name for each report, as short as keeps them apart: defense, then model, data, number."""
+    names: list[str] = []
+    for fields in (("defense",), ("defense", "model"), ("defense", "model", "dataset")):
+        parts = [[getattr(report, field) for field in fields] for report in reports]
+        names = [", ".join(filter(None, part)) for part in parts]
+        if len(set(names)) == len(names) and all(names):
+            return tuple(names)
+    return tuple(f"{name or 'model'} ({number})" for number, name in enumerate(names, 1))
+
+
+def page_title(reports: Sequence[Report]) -> str:
+    """What a page is called when nobody gave it a name."""
+    data = joined(tuple(dict.fromkeys(r.dataset for r in reports if r.dataset)))
+    what = _name(reports[0]) if len(reports) == 1 else f"{len(reports)} models"
+    return f"Robustness of {what}" + (f" on {data}" if data else "")
+
+
+def summary(report: Report, label: str) -> str:
+    """What was found, for a reader who knows none of the terms."""
+    data = f" of {report.dataset}" if report.dataset else ""
+    found = (
+        f"Of {report.samples:,} test images{data}, {label} classifies "
+        f"{percent(report.clean_accuracy)} correctly."
+    )
+    if not report.attacks:
+        return f"{found} No attack was run, so this says nothing about its robustness."
+    names = tuple(attack.name for attack in report.attacks)
+    by = f"the attack {names[0]}" if len(names) == 1 else f"each of {len(names)} attacks"
+    which = "" if len(names) == 1 else f" ({joined(names)})"
+    return (
+        f"{found} When an attacker may change each image within the threat model "
+        f"({report.threat_model}), {percent(report.worst_case_accuracy)} are still classified "
+        f"correctly after {by}{which}; an attack that was not tried may fool more."
+    )
+
+
+def summaries(reports: Sequence[Report]) -> tuple[str, ...]:
+    """One `summary` for each report."""
+    if len(reports) == 1:
+        return (summary(reports[0], _name(reports[0])),)
+    return tuple(
+        summary(report, f"the model “{label}”")
+        for report, label in zip(reports, labels(reports), strict=True)
+    )
+
+
+def _name(report: Report) -> str:
+    model = report.model or "the model"
+    return f"{model} ({report.defense})" if report.defense else model
+
+
+def all_warnings(reports: Sequence[Report]) -> tuple[str, ...]:
+    """The warnings of all reports, and one for each thing they do not have in common."""
+    names = labels(reports)
+    several = len(reports) > 1
+    found = [
+        f"{name}: {warning}" if several else warning
+        for name, report in zip(names, reports, strict=True)
+        for warning in report.warnings
+    ]
+    for field, what in (
+        ("dataset", "data"),
+        ("threat_model", "threat models"),
+        ("samples", "numbers of images"),
+    ):
+        values = dict.fromkeys(str(getattr(report, field)) for report in reports)
+        if len(values) > 1:
+            found.append(
+                f"These reports have different {what} ({'; '.join(values)}), so their numbers "
+                "cannot be compared directly."
+            )
+    if several and len({tuple(a.name for a in report.attacks) for report in reports}) > 1:
+        found.append(
+            "These reports have different attacks, so their worst cases cannot be compared "
+            "directly."
+        )
+    return tuple(found)
+
+
+def detection_text(detection: Detection) -> str:
+    """What a detector did, in two sentences."""
+    asked = detection.false_alarm_rate
+    how = "by hand" if asked is None else f"for a false-alarm rate of {percent(asked)}"
+    return (
+        f"Images with a score above {detection.threshold:.4g} are flagged. The threshold was set "
+        f"{how}; on the test images it flagged {percent(detection.measured_false_alarm_rate)} of "
+        f"the clean ones and {percent(detection.detection_rate)} of the attacked ones."
+    )
+
+
+def glossary(reports: Sequence[Report]) -> tuple[tuple[str, str], ...]:
+    """The terms that the page uses, each explained for a newcomer."""
+    detecting = any(report.detection for report in reports)
+    return _GLOSSARY + (_DETECTION_GLOSSARY if detecting else ())
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as an English list.
+
+    Example:
+        >>> joined(["FGSM", "PGD", "FAB"])
+        'FGSM, PGD and FAB'
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
