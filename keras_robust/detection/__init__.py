@@ -1,4 +1,4 @@
-"""Detection of attacked inputs: scores of a model's outputs, and thresholds calibrated on clean images."""
+"""Detection of attacked inputs: scores of outputs, and thresholds calibrated on clean images."""
 
 from keras_robust.detection.calibration import Calibration, threshold_at
 from keras_robust.detection.detector import EntropyDetector

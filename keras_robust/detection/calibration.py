@@ -26,7 +26,8 @@ class Calibration:
         samples: how many clean scores were used.
 
     Example:
-        >>> Calibration(threshold=0.7, false_alarm_rate=0.05, score="entropy", samples=200).threshold
+        >>> calibration = Calibration(0.7, false_alarm_rate=0.05, score="entropy", samples=200)
+        >>> calibration.threshold
         0.7
     """
 
@@ -37,7 +38,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         check_rate(self.false_alarm_rate)
-        if not _is_number(self.threshold):
+        if not is_number(self.threshold):
             raise ValueError(
                 f"threshold={self.threshold!r} was received; expected a finite number. "
                 "Calibrate the detector again on clean images."
@@ -65,7 +66,7 @@ class Calibration:
         try:
             content = json.loads(Path(path).read_text("utf-8"))
             return cls(**{name: content[name] for name in names})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no calibration ({error!r}); expected a JSON object with {names}. "
                 "Calibrate the detector again and save it."
@@ -76,9 +77,9 @@ def threshold_at(scores: Any, false_alarm_rate: float) -> float:
     """The smallest score with at most the given share of all scores strictly above it.
 
     Of `n` scores in ascending order `s_0 <= ... <= s_(n-1)`, with `k = floor(rate * n)` (the rate
-    taken as the decimal number that was typed), the threshold is `s_(n-1-k)`: at most `k` scores are
-    above it, and above anything smaller there are at least `k + 1`. With ties fewer than `k` may be
-    above it. It is one of the scores, never an interpolation between two.
+    taken as the decimal number that was typed), the threshold is `s_(n-1-k)`: at most `k` scores
+    are above it, and above anything smaller there are at least `k + 1`. With ties fewer than `k`
+    may be above it. It is one of the scores, never an interpolation between two.
 
     Args:
         scores: `[n]` finite scores of clean images.
@@ -108,8 +109,8 @@ def threshold_at(scores: Any, false_alarm_rate: float) -> float:
     allowed = math.floor(rate * scores.size)
     if allowed < 1:
         raise ValueError(
-            f"A false-alarm rate of {false_alarm_rate} cannot be set from {scores.size} clean images; "
-            f"at least {math.ceil(1 / rate)} are needed. Pass more images or a larger rate."
+            f"A false-alarm rate of {false_alarm_rate} cannot be set from {scores.size} clean "
+            f"images; at least {math.ceil(1 / rate)} are needed. Pass more, or a larger rate."
         )
     strange = int(np.count_nonzero(~np.isfinite(scores)))
     if strange:
@@ -140,13 +141,14 @@ def exceeds(scores: tf.Tensor, threshold: Any) -> tf.Tensor:
 
 def check_rate(false_alarm_rate: Any) -> None:
     """Refuses what is not a rate between 0 and 1, both excluded."""
-    if not _is_number(false_alarm_rate) or not 0 < false_alarm_rate < 1:
+    if not is_number(false_alarm_rate) or not 0 < false_alarm_rate < 1:
         raise ValueError(
             f"false_alarm_rate={false_alarm_rate!r} was received; expected a number greater than 0 "
             "and less than 1, such as 0.05 for one alarm in twenty clean images."
         )
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number (NumPy's too, but no truth value)."""
     kinds = (int, float, np.integer, np.floating)
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.detection import scores
-from keras_robust.detection.calibration import Calibration, check_rate, exceeds, threshold_at
+from keras_robust.detection.calibration import (
+    Calibration,
+    check_rate,
+    exceeds,
+    is_number,
+    threshold_at,
+)
 from keras_robust.types import Images, Outputs, PerExample, as_forward
 
 
@@ -19,9 +25,9 @@ class EntropyDetector:
     """Calls an image adversarial when the entropy of the prediction is above a threshold.
 
     The score is the entropy, in nats, of the softmax; of an ensemble, of its members' mean
-    probability. It is *not* a defense against an attacker who knows of it: whoever can take gradients
-    of the model can lower the entropy while crafting. It tells inputs from attacks that ignore it,
-    and it works best on models trained to be uncertain about attacked inputs (CCE).
+    probability. It is *not* a defense against an attacker who knows of it: whoever can take
+    gradients of the model can lower the entropy while crafting. It finds inputs of attacks that
+    ignore it, and works best on models trained to be uncertain about attacked inputs (CCE).
 
     Args:
         model: a `RobustModel`, a classifier, or a function `images -> {"logits", ...}`.
@@ -56,12 +62,12 @@ class EntropyDetector:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise TypeError(
-                f"A detector was given {type(self.model).__name__} as model; expected a Keras model, "
-                "or a function of images that returns a dictionary with 'logits'."
+                f"A detector was given {type(self.model).__name__} as model; expected a Keras "
+                "model, or a function of images that returns a dictionary with 'logits'."
             )
         if self.false_alarm_rate is not None:
             check_rate(self.false_alarm_rate)
-        if self.threshold is not None and not np.isfinite(self.threshold):
+        if self.threshold is not None and not is_number(self.threshold):
             raise ValueError(
                 f"threshold={self.threshold!r} was received; expected a finite number of nats, "
                 "or None for a detector that has yet to be calibrated."
@@ -107,7 +113,7 @@ class EntropyDetector:
         return exceeds(self.score(x), self.threshold)
 
     def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> EntropyDetector:
-        """A detector with the smallest threshold that keeps to the false-alarm rate on clean images.
+        """A detector with the smallest threshold that keeps to a false-alarm rate.
 
         Args:
             dataset: finite; batches of images, or tuples that begin with images: a
@@ -125,11 +131,14 @@ class EntropyDetector:
         """
         check_rate(false_alarm_rate)
         _check_dataset(dataset)
-        score = tf.function(self.score, reduce_retracing=True)
+        score: Callable[[Images], PerExample] | None = None
         found = []
         for batch in dataset:
             x = _images(batch[0] if isinstance(batch, (tuple, list)) else batch)
             _check_range(x)
+            if score is None:  # traced once, for batches of every size
+                images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+                score = tf.function(self.score).get_concrete_function(images)
             found.append(score(x).numpy())
         clean = np.concatenate(found) if found else np.zeros([0], np.float32)
         return dataclasses.replace(
@@ -163,8 +172,8 @@ class EntropyDetector:
         """
         if calibration.score != cls.SCORE:
             raise ValueError(
-                f"The calibration is of the score {calibration.score!r}; {cls.__name__} needs one of "
-                f"{cls.SCORE!r}. Calibrate {cls.__name__} on clean images."
+                f"The calibration is of the score {calibration.score!r}; {cls.__name__} needs one "
+                f"of {cls.SCORE!r}. Calibrate {cls.__name__} on clean images."
             )
         return cls(model, calibration.threshold, calibration.false_alarm_rate, calibration.samples)
 
@@ -191,11 +200,8 @@ def _check_range(x: tf.Tensor) -> None:
 
 
 def _check_dataset(dataset: Any) -> None:
-    if (
-        isinstance(dataset, np.ndarray)
-        or tf.is_tensor(dataset)
-        or not isinstance(dataset, Iterable)
-    ):
+    is_array = isinstance(dataset, np.ndarray) or tf.is_tensor(dataset)
+    if is_array or not isinstance(dataset, Iterable):
         raise TypeError(
             f"`calibrate` was given {type(dataset).__name__}; expected batches of images: a "
             "`tf.data.Dataset`, or a list such as `[(images, labels)]` with one large batch."
