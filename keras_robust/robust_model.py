@@ -109,6 +109,13 @@ class RobustModel(keras.Model):
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)  # type: ignore[misc]
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does."""
+        if isinstance(x, tf.data.Dataset):
+            # Keras would warn at every call that it does not shuffle a data set, which nobody asked.
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, *args, **kwargs)
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was when saved, with the optimizer's state to be filled."""
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -1,0 +1,48 @@
+# `make demo` and `make test` need Python 3.10 to 3.12 with venv, and nothing else.
+# uv is used where it is found, pip otherwise. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+# Set to have Chromium installed by apt for the tests of the report page (needs root).
+BROWSER ?=
+
+.PHONY: help setup demo test test-slow lint docs clean
+
+help:
+	@echo "make demo       train, attack, export and query a hardened model on embedded data"
+	@echo "make test       lint, types, import rules, doctests and the default tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make clean      remove the environment and what the demo wrote"
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "keras_robust needs Python 3.10 to 3.12; $(PYTHON) is %d.%d. Choose one with: make PYTHON=python3.12" % v)'
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[test]'
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+endif
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m trainers.demo --output_dir=runs/demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest --doctest-modules tests keras_robust trainers serving -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest tests -m slow
+
+clean:
+	rm -rf $(VENV) runs/demo
