@@ -1,0 +1,26 @@
+"""Classifiers: the architectures of the thesis, and `adapt` for a model of one's own.
+
+Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
+[0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`.
+"""
+
+from keras_robust.models.adapt import adapt
+from keras_robust.models.mlp import mlp
+from keras_robust.models.pre_act_resnet import pre_act_resnet18
+from keras_robust.models.registry import ARCHITECTURES, build
+from keras_robust.models.resnet_cifar import resnet18, resnet20
+from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
+
+__all__ = [
+    "ARCHITECTURES",
+    "adapt",
+    "build",
+    "mlp",
+    "pre_act_resnet18",
+    "resnet18",
+    "resnet20",
+    "small_cnn",
+    "wide_resnet",
+    "wrn_34_10",
+]

@@ -1,0 +1,180 @@
+"""Takes in a user's own Keras model: `adapt(model)` gives it the classifier contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.models.contract import checked_shape, is_classifier
+from keras_robust.models.dissect import dissect, finish, named_outputs
+from keras_robust.models.graph import Call, Graph, can_open
+
+Shape = tuple[int | None, ...]
+
+
+def adapt(
+    model: keras.Model,
+    features: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    preprocess: keras.layers.Layer | None = None,
+) -> keras.Model:
+    """Makes a classifier that gives `{"logits", "features"}` out of a Keras model.
+
+    The result is made of the model's own layers: nothing is copied, and training the one trains
+    the other. A final softmax is taken off in the result; the model keeps it and predicts as
+    before. Only a Sequential or subclassed model that is not built yet is changed: it is built.
+
+    The images are in [0, 1]. A model that was trained on another range needs `preprocess`:
+    `keras.layers.Rescaling(255.0)` for pixels of 0 to 255 (`keras.applications.EfficientNet...`,
+    which normalise inside), `keras.layers.Rescaling(2.0, offset=-1.0)` for [-1, 1]
+    (`MobileNet...`, `ResNet...V2`, `Inception...`, `Xception`).
+
+    A subclassed model (one with a `call` of its own) cannot be looked into: it must return logits,
+    or a dictionary of `"logits"` and `"features"`; without a dictionary the logits are the features
+    too. To be saved with the result it has to be registered with Keras and to have a `get_config`.
+
+    Args:
+        model: Sequential, functional or subclassed, one input, one output `[batch, classes]` (or a
+            dictionary with `"logits"`), with or without a final softmax.
+        features: name of the layer whose output becomes the features, flattened to one vector per
+            image; `"nested/layer"` for a layer inside a nested model that makes the logits. None
+            takes the input of the last layer with weights.
+        input_shape: shape of one image without the batch; needed if the model is not built or
+            leaves a size open.
+        preprocess: a layer put before the model, from images in [0, 1] to what the model expects.
+
+    Returns:
+        A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`, both
+        float32; `model` itself if it is one already and nothing else is asked for.
+
+    Raises:
+        TypeError: if `model` is not a Keras 3 model, or `preprocess` not a layer.
+        ValueError: if the model has no known input shape, several inputs or outputs, a sigmoid, one
+            single output unit, probabilities that cannot be traced to logits, no gradient with
+            respect to its images, or no layer called `features`.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.Input((28, 28, 1)),
+        ...     keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="conv"),
+        ...     keras.layers.Flatten(),
+        ...     keras.layers.Dense(10, activation="softmax"),
+        ... ])
+        >>> classifier = adapt(model, features="conv")
+        >>> outputs = classifier(np.ones((2, 28, 28, 1), "float32"))
+        >>> outputs["logits"].shape, outputs["features"].shape
+        (TensorShape([2, 10]), TensorShape([2, 676]))
+    """
+    _check_types(model, preprocess)
+    if is_classifier(model) and features is None and preprocess is None:
+        if input_shape is None or model.inputs[0].shape[1:] == tuple(input_shape):
+            return model
+    shape = _image_shape(model, input_shape)
+    image = keras.Input(shape, dtype="float32", name="images")
+    prepared = image if preprocess is None else preprocess(image)
+    inside = tuple(prepared.shape[1:])
+    if isinstance(model, keras.Sequential) and not model.built:
+        model.build((None, *inside))
+    core = dissect(model, features, inside) if can_open(model) else _wrap(model, features, inside)
+    result = core if preprocess is None else keras.Model(image, core(prepared))
+    _check(result, model.name)
+    return result
+
+
+def _check_types(model: Any, preprocess: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"adapt takes a Keras 3 model, received {type(model).__module__}."
+            f"{type(model).__qualname__}. A model of tf_keras or of an older file has to be loaded "
+            "with keras.models.load_model; a function needs no adapting."
+        )
+    if preprocess is not None and not isinstance(preprocess, keras.layers.Layer):
+        raise TypeError(
+            f"preprocess={preprocess!r} must be a Keras layer, such as "
+            "keras.layers.Rescaling(255.0); a Sequential of several is one too."
+        )
+    inputs = getattr(model, "inputs", None)
+    if inputs is not None and len(inputs) > 1:
+        raise ValueError(
+            f"Model {model.name!r} has {len(inputs)} inputs "
+            f"({', '.join(tensor.name for tensor in inputs)}), expected one, the images. Fix the "
+            "others in a functional model around it, and adapt that one."
+        )
+
+
+def _image_shape(model: keras.Model, input_shape: Sequence[int] | None) -> tuple[int, ...]:
+    if input_shape is not None:
+        return checked_shape(input_shape)
+    if getattr(model, "inputs", None):
+        known: Shape | None = tuple(model.inputs[0].shape[1:])
+    else:
+        build_config = model.get_build_config() or {}
+        known = build_config.get("input_shape")
+        known = known[1:] if isinstance(known, (tuple, list)) else None
+    if not known:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so the shape of its images is not known: pass "
+            "input_shape, such as adapt(model, input_shape=(32, 32, 3))."
+        )
+    if None in known:
+        raise ValueError(
+            f"Model {model.name!r} leaves sizes of its images open ({known}): pass input_shape, "
+            "such as adapt(model, input_shape=(32, 32, 3))."
+        )
+    return checked_shape(known)
+
+
+def _wrap(model: keras.Model, features: str | None, input_shape: Shape) -> keras.Model:
+    """A model that cannot be opened, as one layer of a functional model."""
+    if features is not None:
+        raise ValueError(
+            f"features={features!r} cannot be found: {model.name!r} is a subclassed model, whose "
+            "layers are called by its own code. Let its `call` return "
+            "{'logits': ..., 'features': ...}, and leave out `features`."
+        )
+    image = keras.Input(input_shape, dtype="float32", name="images")
+    output = model(image)
+    outputs = named_outputs(output, model.name)
+    graph = Graph(image, [Call(model, [image], output)], output)
+    return finish(graph, {"features": outputs["logits"], **outputs})
+
+
+def _check(classifier: keras.Model, name: str) -> None:
+    """Refuses what no attack could work on: bad shapes, probabilities, a broken gradient."""
+    spec = classifier.compute_output_spec(classifier.inputs[0])["logits"]
+    shape = tuple(spec.shape)
+    if len(shape) != 2 or shape[1] is None:
+        raise ValueError(
+            f"Model {name!r} returns {shape}, expected [batch, classes]: end it in a Dense layer, "
+            "or in Flatten where the further sizes are 1."
+        )
+    if shape[1] < 2:
+        raise ValueError(
+            f"Model {name!r} returns one value per image, expected one logit per class: for two "
+            "classes end it in Dense(2)."
+        )
+    x = tf.constant(_random_images(classifier.inputs[0].shape[1:]))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = classifier(x, training=False)["logits"]
+    if tape.gradient(logits, x) is None:
+        raise ValueError(
+            f"No gradient flows from the output of model {name!r} to its images, so it cannot be "
+            "attacked or hardened: look for a rounding, an argmax, or a cast to integers in it."
+        )
+    rows = logits.numpy()
+    if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1.0, atol=1e-2):
+        raise ValueError(
+            f"Model {name!r} returns probabilities, and its softmax is not a layer at its end that "
+            "could be taken off. Attacks need logits (the logarithm of a saturated softmax has no "
+            "gradient, which looks like robustness): return the values before the softmax, for "
+            "instance after model.head.activation = keras.activations.linear."
+        )
+
+
+def _random_images(shape: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(0).uniform(size=(4, *shape)).astype("float32")

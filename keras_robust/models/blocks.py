@@ -1,0 +1,175 @@
+"""Pieces that the residual architectures share: convolution, batch norm, the two kinds of block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+Tensor = keras.KerasTensor
+
+
+def batch_norm(x: Tensor, name: str) -> Tensor:
+    """Batch normalisation as the published networks set it; every batch norm is made here.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        name: name of the layer.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    # 0.9 and 1e-5 are PyTorch's defaults (there written as momentum 0.1), with which the published
+    # networks were trained; Keras's own defaults are 0.99 and 1e-3.
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+def relu(x: Tensor, name: str) -> Tensor:
+    """Rectifies `x`, as a named layer so that it can be chosen as the features.
+
+    Args:
+        x: a tensor of any shape.
+        name: name of the layer.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    return keras.layers.ReLU(name=name)(x)
+
+
+def convolution(
+    x: Tensor,
+    filters: int,
+    name: str,
+    size: int = 3,
+    stride: int = 1,
+    initializer: Any = "he_normal",
+) -> Tensor:
+    """A convolution without bias that keeps height and width, or divides them by `stride`.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        filters: number of output channels.
+        name: name of the layer.
+        size: height and width of the kernel, 1 or 3.
+        stride: 1 or 2.
+        initializer: of the kernel.
+
+    Returns:
+        `[batch, ceil(height / stride), ceil(width / stride), filters]`.
+    """
+    padding = "same"
+    if stride > 1 and size > 1:
+        # "same" pads an even image on one side only, which shifts the kernel's centre by a pixel
+        # against the 1x1 shortcut beside it; the published networks pad both sides.
+        x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=initializer,
+        name=name,
+    )(x)
+
+
+def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
+    """conv - BN - relu - conv - BN, added to the shortcut, relu.
+
+    The shortcut is `x` itself, or a 1x1 convolution and BN of it where the shapes differ.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        filters: number of output channels.
+        stride: of the first convolution, 1 or 2.
+        name: prefix of the layers' names.
+
+    Returns:
+        `[batch, height / stride, width / stride, filters]`.
+
+    Reference:
+        He et al., Deep residual learning for image recognition, CVPR 2016, figure 2.
+    """
+    y = convolution(x, filters, f"{name}_conv1", stride=stride)
+    y = relu(batch_norm(y, f"{name}_bn1"), f"{name}_relu1")
+    y = batch_norm(convolution(y, filters, f"{name}_conv2"), f"{name}_bn2")
+    if stride != 1 or x.shape[-1] != filters:
+        x = convolution(x, filters, f"{name}_shortcut", size=1, stride=stride)
+        x = batch_norm(x, f"{name}_shortcut_bn")
+    return relu(keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2")
+
+
+def pre_activation_block(
+    x: Tensor,
+    filters: int,
+    stride: int,
+    name: str,
+    initializer: Any = "he_normal",
+    dropout: float = 0.0,
+) -> Tensor:
+    """BN - relu - conv - BN - relu - (dropout) - conv, added to the shortcut.
+
+    The shortcut is `x` itself, or a 1x1 convolution of the first relu where the shapes differ.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        filters: number of output channels.
+        stride: of the first convolution, 1 or 2.
+        name: prefix of the layers' names.
+        initializer: of the kernels.
+        dropout: share of values dropped between the convolutions.
+
+    Returns:
+        `[batch, height / stride, width / stride, filters]`.
+
+    Reference:
+        He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.
+    """
+    y = relu(batch_norm(x, f"{name}_bn1"), f"{name}_relu1")
+    if stride != 1 or x.shape[-1] != filters:
+        x = convolution(y, filters, f"{name}_shortcut", 1, stride, initializer)
+    y = convolution(y, filters, f"{name}_conv1", 3, stride, initializer)
+    y = relu(batch_norm(y, f"{name}_bn2"), f"{name}_relu2")
+    if dropout:
+        y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)
+    y = convolution(y, filters, f"{name}_conv2", 3, 1, initializer)
+    return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def pooled(x: Tensor) -> Tensor:
+    """The mean over height and width.
+
+    On 32x32 images this is the 4x4 or 8x8 average pool of the published networks; it also takes
+    other sizes.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+
+    Returns:
+        `[batch, channels]`.
+    """
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def scaled(filters: int, width: float) -> int:
+    """`filters` times `width`, rounded, at least 1.
+
+    Args:
+        filters: number of channels of the published network.
+        width: factor.
+
+    Returns:
+        A number of channels.
+
+    Raises:
+        ValueError: if `width` is not positive.
+
+    Example:
+        >>> scaled(64, 0.25)
+        16
+    """
+    if not width > 0:
+        raise ValueError(f"width={width!r} must be positive; 1.0 is the published network.")
+    return max(1, round(filters * width))

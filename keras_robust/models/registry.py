@@ -1,0 +1,64 @@
+"""Architectures by name, for recipes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_robust.models.mlp import mlp
+from keras_robust.models.names import listed
+from keras_robust.models.pre_act_resnet import pre_act_resnet18
+from keras_robust.models.resnet_cifar import resnet18, resnet20
+from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
+
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
+    "mlp": mlp,
+    "small_cnn": small_cnn,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "pre_act_resnet18": pre_act_resnet18,
+    "wide_resnet": wide_resnet,
+    "wrn_34_10": wrn_34_10,
+}
+
+
+def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -> keras.Model:
+    """Builds the classifier of that name.
+
+    Args:
+        name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
+            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`.
+        input_shape: shape of one image without the batch.
+        classes: number of classes.
+        **options: further arguments of the builder of that name, such as `width`, `mean`, `std`.
+
+    Returns:
+        A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`.
+
+    Raises:
+        ValueError: for an unknown name, naming the valid ones, or a value the builder refuses.
+        TypeError: for an option that the builder does not have, naming the valid ones.
+
+    Example:
+        >>> build("mlp", (8, 8, 1), 10, hidden=(32,)).get_layer("logits").output.shape
+        (None, 10)
+        >>> try:
+        ...     build("resnet_18", (8, 8, 1), 10)
+        ... except ValueError as error:
+        ...     print(str(error)[-24:])
+        Did you mean 'resnet18'?
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"No architecture is called {name!r}; there are {listed(name, ARCHITECTURES)}"
+        )
+    builder = ARCHITECTURES[name]
+    valid = [key for key in inspect.signature(builder).parameters][2:]
+    for option in options:
+        if option not in valid:
+            raise TypeError(f"{name} has no option {option!r}; there are {listed(option, valid)}")
+    return builder(input_shape, classes, **options)

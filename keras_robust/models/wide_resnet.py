@@ -1,0 +1,107 @@
+"""Wide residual networks; WRN-34-10 is the usual one in the study of robustness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_robust.models import blocks
+from keras_robust.models.contract import PerChannel, checked_image_shape, classifier, image_input
+
+
+def wide_resnet(
+    input_shape: Sequence[int],
+    classes: int,
+    depth: int = 34,
+    widen_factor: int = 10,
+    dropout: float = 0.0,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+) -> keras.Model:
+    """A wide residual network: three stages of `(depth - 4) / 6` pre-activation blocks.
+
+    The features are the globally pooled output of the last batch norm and relu,
+    `64 * widen_factor` values.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        classes: number of classes.
+        depth: number of layers with weights: 10, 16, 22, 28, 34, 40, ...
+        widen_factor: factor on the 16, 32 and 64 filters of the three stages.
+        dropout: share of values dropped between the two convolutions of a block in training.
+        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
+        std: the images are then divided by it, a number or one per channel.
+
+    Returns:
+        A functional model `images -> {"logits": [batch, classes],
+        "features": [batch, 64 * widen_factor]}`.
+
+    Raises:
+        ValueError: for a depth that is not `6 n + 4`, or other values that cannot be built.
+
+    Example:
+        >>> model = wide_resnet((8, 8, 1), classes=10, depth=10, widen_factor=1)
+        >>> model(keras.ops.ones((2, 8, 8, 1)))["features"].shape
+        TensorShape([2, 64])
+
+    Reference:
+        Zagoruyko & Komodakis, Wide residual networks, BMVC 2016, table 1.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(
+            f"depth={depth!r} must be 6 n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ..."
+        )
+    inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
+    x = blocks.convolution(x, 16, "stem_conv", initializer=_he_fan_out())
+    for stage, filters in enumerate((16, 32, 64), start=1):
+        for block in range(1, (depth - 4) // 6 + 1):
+            x = blocks.pre_activation_block(
+                x,
+                blocks.scaled(filters, widen_factor),
+                stride=2 if stage > 1 and block == 1 else 1,
+                name=f"stage{stage}_block{block}",
+                initializer=_he_fan_out(),
+                dropout=dropout,
+            )
+    x = blocks.relu(blocks.batch_norm(x, "last_bn"), "last_relu")
+    return classifier(inputs, blocks.pooled(x), classes)
+
+
+def wrn_34_10(
+    input_shape: Sequence[int],
+    classes: int,
+    dropout: float = 0.0,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+) -> keras.Model:
+    """WRN-34-10: the wide residual network of depth 34 and factor 10; 46.2 M parameters.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        classes: number of classes.
+        dropout: share of values dropped between the two convolutions of a block in training.
+        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
+        std: the images are then divided by it, a number or one per channel.
+
+    Returns:
+        A functional model `images -> {"logits": [batch, classes], "features": [batch, 640]}`.
+
+    Raises:
+        ValueError: for values that cannot be built.
+
+    Example:
+        >>> wrn_34_10((8, 8, 3), classes=10).get_layer("features").output.shape
+        (None, 640)
+
+    Reference:
+        Zagoruyko & Komodakis, Wide residual networks, BMVC 2016; Madry et al., ICLR 2018, brought
+        the factor of 10 to adversarial training.
+    """
+    return wide_resnet(input_shape, classes, 34, 10, dropout, mean, std)
+
+
+def _he_fan_out() -> keras.initializers.Initializer:
+    # Variance 2 / (k * k * out), as the paper's code. A new one each time, since one initializer
+    # draws the same numbers twice.
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")

@@ -1,0 +1,264 @@
+"""What every architecture promises: the classifier contract, in one table."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust import models
+from keras_robust.models.contract import is_classifier
+
+SMALL = {
+    "mlp": {"hidden": (16, 12)},
+    "small_cnn": {"variant": "tiny"},
+    "resnet20": {"width": 0.25},
+    "resnet18": {"width": 0.125},
+    "pre_act_resnet18": {"width": 0.125},
+    "wide_resnet": {"depth": 10, "widen_factor": 1},
+}
+FEATURES = {
+    "mlp": 12,
+    "small_cnn": 32,
+    "resnet20": 16,
+    "resnet18": 64,
+    "pre_act_resnet18": 64,
+    "wide_resnet": 64,
+}
+# The full size of this one takes seconds; `wide_resnet` stands for it in the table.
+LARGE = {"wrn_34_10"}
+
+every_architecture = pytest.mark.parametrize("name", sorted(SMALL))
+
+
+@pytest.fixture
+def policy():
+    """Sets a precision policy, and puts the old one back."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+def images(shape=(8, 8, 1), batch=3, seed=0):
+    return np.random.default_rng(seed).uniform(size=(batch, *shape)).astype("float32")
+
+
+def build(name, shape=(8, 8, 1), **options):
+    keras.utils.set_random_seed(1)
+    return models.build(name, shape, 10, **{**SMALL[name], **options})
+
+
+def test_the_table_has_every_architecture():
+    assert set(SMALL) | LARGE == set(models.ARCHITECTURES)
+
+
+@every_architecture
+def test_contract(name):
+    model = build(name)
+    assert is_classifier(model)
+    assert model.built
+    outputs = model(images())
+    assert set(outputs) == {"logits", "features"}
+    assert outputs["logits"].shape == (3, 10)
+    assert outputs["features"].shape == (3, FEATURES[name])
+    assert outputs["logits"].dtype == outputs["features"].dtype == tf.float32
+
+
+@every_architecture
+def test_logits_are_the_last_layer_on_the_features(name):
+    model = build(name)
+    outputs = model(images(), training=False)
+    last = model.get_layer("logits")
+    by_hand = outputs["features"].numpy() @ last.kernel.numpy() + last.bias.numpy()
+    np.testing.assert_allclose(outputs["logits"], by_hand, rtol=1e-5, atol=1e-5)
+
+
+@every_architecture
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 7, 3)])
+def test_gradient_is_finite_and_not_zero(name, shape):
+    model = build(name, shape)
+    x = tf.constant(images(shape))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)["logits"]
+    gradient = tape.gradient(logits, x).numpy()
+    assert np.all(np.isfinite(gradient))
+    # Per image: a start at zero of the last layer would give zero here.
+    assert np.all(np.abs(gradient).sum(axis=(1, 2, 3)) > 0)
+
+
+@every_architecture
+def test_saved_and_loaded_gives_the_same(name, tmp_path):
+    model = build(name, (8, 8, 3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    for weight in model.non_trainable_weights:  # moving statistics that are not the initial ones
+        if weight.path.endswith("moving_mean"):
+            weight.assign(weight + 0.1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert is_classifier(loaded)
+    x = images((8, 8, 3))
+    before, after = model(x, training=False), loaded(x, training=False)
+    for key in ("logits", "features"):
+        np.testing.assert_array_equal(before[key], after[key])
+
+
+@every_architecture
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_logits_in_float32(name, precision, policy):
+    exact = build(name, (8, 8, 3), mean=0.5, std=0.25)
+    policy(precision)
+    model = build(name, (8, 8, 3), mean=0.5, std=0.25)
+    for mine, theirs in zip(model.weights, exact.weights, strict=True):
+        assert mine.dtype == "float32"
+        mine.assign(theirs)
+    x = tf.constant(images((8, 8, 3)))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = model(x, training=False)
+    assert outputs["logits"].dtype == outputs["features"].dtype == tf.float32
+    scale = float(tf.reduce_max(tf.abs(exact(x, training=False)["logits"])))
+    np.testing.assert_allclose(
+        outputs["logits"], exact(x, training=False)["logits"], atol=0.05 * scale
+    )
+    gradient = tape.gradient(outputs["logits"], x)
+    assert gradient.dtype == tf.float32
+    assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+
+
+@every_architecture
+def test_half_precision_really_computes_in_half(name, policy):
+    policy("mixed_bfloat16")
+    model = build(name)
+    computing = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) and layer.name != "logits"
+    ]
+    assert {layer.compute_dtype for layer in computing} == {"bfloat16"}
+
+
+@every_architecture
+def test_normalisation_is_exact_and_inside(name):
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    plain, normalising = build(name, (8, 8, 3)), build(name, (8, 8, 3), mean=mean, std=std)
+    normalising.set_weights(plain.get_weights())
+    x = images((8, 8, 3))
+    by_hand = (x - np.float32(mean)) / np.float32(std)
+    layer = normalising.get_layer("normalization")
+    np.testing.assert_allclose(layer(x), by_hand, rtol=3e-7, atol=3e-7)
+    np.testing.assert_allclose(
+        normalising(x, training=False)["logits"],
+        plain(by_hand, training=False)["logits"],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    assert len(normalising.weights) == len(plain.weights)
+
+
+@every_architecture
+def test_inference_mode_changes_nothing_and_training_mode_moves_batch_norm(name):
+    model = build(name)
+    before = [weight.numpy().copy() for weight in model.non_trainable_weights]
+    model(images(), training=False)
+    for weight, old in zip(model.non_trainable_weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), old)
+    model(images(), training=True)
+    moved = [
+        not np.array_equal(weight.numpy(), old)
+        for weight, old in zip(model.non_trainable_weights, before, strict=True)
+    ]
+    assert all(moved)
+
+
+@every_architecture
+def test_every_layer_has_a_name_of_its_own_that_does_not_count(name):
+    names = [layer.name for layer in build(name).layers]
+    assert names == [layer.name for layer in build(name).layers]
+
+
+@every_architecture
+@pytest.mark.parametrize(
+    ("shape", "classes", "options", "text"),
+    [
+        ((8, 8, None), 10, {}, "positive integers such as"),
+        (8, 10, {}, "positive integers such as"),
+        ((8, 0, 1), 10, {}, "positive integers such as"),
+        ((8, 8, 1), 1, {}, "classes=1 must be an integer of at least 2"),
+        ((8, 8, 1), 2.5, {}, "classes=2.5 must be an integer of at least 2"),
+        ((8, 8, 3), 10, {"mean": (0.5, 0.5)}, "mean=.* 3 of them, one per channel"),
+        ((8, 8, 3), 10, {"std": (0.5, 0.5, 0.0)}, "must be positive"),
+        ((8, 8, 3), 10, {"std": float("nan")}, "must be a finite number"),
+    ],
+)
+def test_bad_arguments(name, shape, classes, options, text):
+    with pytest.raises(ValueError, match=text):
+        models.build(name, shape, classes, **{**SMALL[name], **options})
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"mlp"}))
+def test_convolutions_ask_for_three_sizes(name):
+    with pytest.raises(ValueError, match=r"must be \(height, width, channels\)"):
+        build(name, (28, 28))
+
+
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"mlp"}))
+def test_channels_first_is_refused(name):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="set_image_data_format"):
+            build(name)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "pre_act_resnet18"])
+@pytest.mark.parametrize("width", [0, -1.0, float("nan")])
+def test_bad_width(name, width):
+    with pytest.raises(ValueError, match="must be positive; 1.0 is the published network"):
+        build(name, width=width)
+
+
+def test_one_training_step_changes_every_weight():
+    model = build("resnet18", (8, 8, 3))
+    x, y = images((8, 8, 3)), np.array([0, 1, 2])
+    before = [weight.numpy().copy() for weight in model.trainable_weights]
+    with tf.GradientTape() as tape:
+        logits = model(x, training=True)["logits"]
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
+    gradients = tape.gradient(loss, model.trainable_weights)
+    keras.optimizers.SGD(0.1).apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+    # All but biases that no gradient reaches would differ; the published networks have none such.
+    unchanged = [
+        weight.path
+        for weight, old in zip(model.trainable_weights, before, strict=True)
+        if np.array_equal(weight.numpy(), old)
+    ]
+    assert unchanged == []
+
+
+@pytest.mark.parametrize("depth", [4, 8, 33])
+def test_bad_depth(depth):
+    with pytest.raises(ValueError, match="must be 6 n \\+ 4"):
+        models.wide_resnet((8, 8, 1), 10, depth=depth)
+
+
+@pytest.mark.parametrize("hidden", [(), (16, 0)])
+def test_bad_hidden(hidden):
+    with pytest.raises(ValueError, match="one or more positive numbers"):
+        models.mlp((8, 8, 1), 10, hidden=hidden)
+
+
+@pytest.mark.parametrize(
+    ("builder", "options", "count"),
+    [("mlp", {"dropout": 0.5}, 2), ("small_cnn", {}, 1), ("wide_resnet", {"dropout": 0.3}, 3)],
+)
+def test_dropout_only_in_training(builder, options, count):
+    model = build(builder, **options)
+    assert sum(isinstance(layer, keras.layers.Dropout) for layer in model.layers) == count
+    x = images()
+    np.testing.assert_array_equal(
+        model(x, training=False)["logits"], model(x, training=False)["logits"]
+    )
+    first, second = model(x, training=True)["logits"], model(x, training=True)["logits"]
+    assert not np.array_equal(first, second)

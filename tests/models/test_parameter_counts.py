@@ -1,0 +1,122 @@
+"""Numbers of parameters against the published ones, each derived from the paper's table."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from keras_robust import models
+
+
+def trainable(model):
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def conv(size, inputs, outputs, bias=False):
+    return size * size * inputs * outputs + (outputs if bias else 0)
+
+
+def batch_norm(channels):
+    return 2 * channels
+
+
+def test_resnet18():
+    """Stem, 4 stages of 2 basic blocks, dense: 11,173,962, the known figure of ResNet18 on CIFAR10.
+
+    A block from a to b channels has conv 9ab, BN 2b, conv 9bb, BN 2b; where its shape changes (the
+    first block of stages 2 to 4) also a 1x1 convolution ab and its BN 2b.
+    """
+
+    def block(a, b, changes):
+        shortcut = conv(1, a, b) + batch_norm(b) if changes else 0
+        return conv(3, a, b) + conv(3, b, b) + 2 * batch_norm(b) + shortcut
+
+    count = conv(3, 3, 64) + batch_norm(64) + 512 * 10 + 10
+    for a, b in [(64, 64), (64, 128), (128, 256), (256, 512)]:
+        count += block(a, b, changes=a != b) + block(b, b, changes=False)
+    assert count == 11_173_962
+    assert trainable(models.resnet18((32, 32, 3), 10)) == count
+
+
+def test_pre_act_resnet18():
+    """As ResNet18, but a block from a to b channels normalises before: BN 2a, conv, BN 2b, conv.
+
+    The 1x1 shortcut has no BN, nor has the stem. That gives 11,171,146, the known figure of copies
+    that stop there; the last BN of the paper adds 2 * 512: 11,172,170.
+    """
+
+    def block(a, b, changes):
+        shortcut = conv(1, a, b) if changes else 0
+        return batch_norm(a) + conv(3, a, b) + batch_norm(b) + conv(3, b, b) + shortcut
+
+    count = conv(3, 3, 64) + 512 * 10 + 10
+    for a, b in [(64, 64), (64, 128), (128, 256), (256, 512)]:
+        count += block(a, b, changes=a != b) + block(b, b, changes=False)
+    assert count == 11_171_146
+    assert trainable(models.pre_act_resnet18((32, 32, 3), 10)) == count + batch_norm(512)
+
+
+def wide_resnet_count(depth, factor, classes):
+    count, a = conv(3, 3, 16), 16
+    for b in (16 * factor, 32 * factor, 64 * factor):
+        for _ in range((depth - 4) // 6):
+            shortcut = conv(1, a, b) if a != b else 0
+            count += batch_norm(a) + conv(3, a, b) + batch_norm(b) + conv(3, b, b) + shortcut
+            a = b
+    return count + batch_norm(a) + a * classes + classes
+
+
+def test_wrn_34_10():
+    """Stem of 16, 3 stages of 5 blocks, 160, 320 and 640 filters, BN, dense: 46,160,474."""
+    assert wide_resnet_count(34, 10, 10) == 46_160_474
+    assert trainable(models.wrn_34_10((32, 32, 3), 10)) == 46_160_474
+
+
+@pytest.mark.parametrize(("depth", "factor"), [(10, 1), (16, 2), (22, 1)])
+def test_other_wide_resnets(depth, factor):
+    model = models.wide_resnet((32, 32, 3), 7, depth=depth, widen_factor=factor)
+    assert trainable(model) == wide_resnet_count(depth, factor, 7)
+
+
+def test_resnet20():
+    """Stem, 3 stages of 3 blocks, 16, 32 and 64 filters, convolutions with bias: 273,066.
+
+    Two 1x1 projections without BN (stages 2 and 3). With the moving statistics, 2 per normalised
+    channel, 274,442: the figures of the Keras example whose network the thesis's code uses.
+    """
+    count = conv(3, 3, 16, bias=True) + batch_norm(16) + 64 * 10 + 10
+    for a, b in [(16, 16), (16, 32), (32, 64)]:
+        count += conv(3, a, b, bias=True) + 5 * conv(3, b, b, bias=True) + 6 * batch_norm(b)
+        count += conv(1, a, b, bias=True) if a != b else 0
+    assert count == 273_066
+    model = models.resnet20((32, 32, 3), 10)
+    assert trainable(model) == count
+    assert model.count_params() == 274_442
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "flat", "stages", "dense"),
+    [
+        # 28 - 4 = 24, pool 12, - 4 = 8, pool 4: 4 * 4 * 64 = 1024.
+        ((28, 28, 1), 10, 1024, ((32, 32), (64, 64)), (200, 200)),
+        # 32 - 4 = 28, pool 14, - 4 = 10, pool 5: 5 * 5 * 128 = 3200.
+        ((32, 32, 3), 10, 3200, ((64, 64), (128, 128)), (256, 256)),
+        # 32 - 6 = 26, pool 13, - 6 = 7, pool 3: 3 * 3 * 128 = 1152.
+        ((32, 32, 3), 100, 1152, ((64,) * 3, (128,) * 3), (256, 256, 256)),
+    ],
+    ids=["mnist", "cifar10", "cifar100"],
+)
+def test_small_cnn(shape, classes, flat, stages, dense):
+    """The thesis's table, by hand: 3x3 valid convolutions with bias, 2x2 pools, dense layers."""
+    count, channels = 0, shape[-1]
+    for filters in [f for stage in stages for f in stage]:
+        count += conv(3, channels, filters, bias=True)
+        channels = filters
+    units = flat
+    for layer in (*dense, classes):
+        count += units * layer + layer
+        units = layer
+    model = models.small_cnn(shape, classes)
+    assert model.get_layer("flatten").output.shape == (None, flat)
+    assert trainable(model) == count == model.count_params()

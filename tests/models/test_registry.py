@@ -1,0 +1,47 @@
+"""Architectures by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_robust import models
+
+
+def test_options_reach_the_builder():
+    model = models.build("mlp", [8, 8, 1], 3, hidden=[7], mean=0.5)
+    assert model.get_layer("fc1").units == 7
+    assert model.get_layer("logits").units == 3
+    assert model.get_layer("normalization")
+
+
+def test_names():
+    assert set(models.ARCHITECTURES) == {
+        *("mlp", "small_cnn", "resnet20", "resnet18", "pre_act_resnet18"),
+        *("wide_resnet", "wrn_34_10"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("resnet_18", "called 'resnet_18'; there are mlp, .*Did you mean 'resnet18'"),
+        ("WRN-34-10", "there are mlp, small_cnn"),
+        (None, "there are mlp, small_cnn"),
+    ],
+)
+def test_unknown_name(name, text):
+    with pytest.raises(ValueError, match=text):
+        models.build(name, (8, 8, 1), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text"),
+    [
+        ("resnet18", "widht", "no option 'widht'; there are width, mean, std. Did you mean 'width'"),
+        ("wrn_34_10", "depth", "no option 'depth'; there are dropout, mean, std"),
+        ("mlp", "classes", "no option 'classes'|multiple values"),
+    ],
+)
+def test_unknown_option(name, option, text):
+    with pytest.raises(TypeError, match=text):
+        models.build(name, (8, 8, 1), 10, **{option: 1})
