@@ -68,13 +68,13 @@ def styled(plot: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(plot)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            import matplotlib
+            import matplotlib.style
         except ImportError as error:
             raise ImportError(
                 "Plots need matplotlib, which is not installed; run: "
                 "pip install keras_robust[report]"
             ) from error
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.style.context(["default", _STYLE]):
             return plot(*args, **kwargs)
 
     return wrapped

@@ -1,0 +1,63 @@
+"""The style, and what is left of it after a plot: nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from keras_robust import plots
+from keras_robust.plots import canvas
+
+CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
+
+DRAWERS = {
+    "accuracy_over_radius": lambda: plots.accuracy_over_radius(CURVES),
+    "confusion": lambda: plots.confusion([[1, 0], [0, 1]]),
+    "detection_scores": lambda: plots.detection_scores([0.1], [0.2], 0.15),
+    "example_images": lambda: plots.example_images(
+        [[[[0.0]]]], [[[[0.1]]]], [0], [0], [1], ["x", "y"]
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_settings_of_the_caller_neither_matter_nor_change(draw):
+    import matplotlib
+
+    plain = plots.to_svg(draw())
+    with matplotlib.rc_context({"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}):
+        before = dict(matplotlib.rcParams)
+        assert plots.to_svg(draw()) == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_no_figure_enters_the_registry_of_pyplot(draw):
+    import matplotlib.pyplot
+
+    before = matplotlib.pyplot.get_fignums()
+    draw()
+    assert matplotlib.pyplot.get_fignums() == before
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_same_data_same_bytes(draw):
+    assert plots.to_svg(draw()) == plots.to_svg(draw())
+    assert plots.to_png(draw()).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_without_matplotlib_the_error_names_the_extra(draw, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install keras_robust\[report\]"):
+        draw()
+
+
+def test_names_with_dollar_signs_are_not_mathematics():
+    figure = plots.confusion([[1, 0], [0, 1]], class_names=["$\\frac$", "a$b"])
+    assert b"<svg" in plots.to_svg(figure)
+
+
+def test_the_palette_can_be_told_apart():
+    assert len(set(canvas.COLORS)) == len(canvas.COLORS) == len(canvas.MARKERS)
