@@ -23,7 +23,7 @@ PACKAGE = "keras_robust"
 def _encode(value: Any) -> Any:
     if hasattr(value, "get_config"):
         return keras.saving.serialize_keras_object(value)
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt
         return {"tuple": [_encode(item) for item in value]}
     return value
 
@@ -60,7 +60,9 @@ def configured(cls: type[T]) -> type[T]:
 
     cls.get_config = get_config  # type: ignore[attr-defined]
     cls.from_config = classmethod(from_config)  # type: ignore[attr-defined]
-    return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
+    # The module is part of the name: two parts may share a class name, and Keras would silently
+    # rebuild one as the other.
+    return keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
 
 def replace(part: T, **changes: Any) -> T:
