@@ -67,7 +67,8 @@ def value_and_gradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )
-    return per_example, gradient
+    # A NaN would spread over the image and leave the ball; without a gradient the pixel stays.
+    return per_example, tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
 
 
 def out_of_line(function: Callable) -> Callable:

@@ -15,6 +15,7 @@ from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 
 _EXAMPLES = 8
+_ABOUT = ("dataset", "model", "defense", "class_names", "command")
 _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy")
 
 
@@ -54,7 +55,8 @@ def evaluate(
         The report; `report.save(directory)` writes it as JSON, Markdown and HTML.
 
     Raises:
-        ValueError: no attacks, attacks in different balls, no data, an attack that left its ball.
+        ValueError: no attacks, attacks in different balls, no data, labels that the model has no
+            classes for, an attack that left its ball.
 
     Example:
         >>> import numpy as np
@@ -67,6 +69,11 @@ def evaluate(
 
     Reference: Carlini et al., "On Evaluating Adversarial Robustness" (2019), section 5.
     """
+    unknown = sorted(set(about) - set(_ABOUT))
+    if unknown:
+        raise ValueError(
+            f"about: unknown {', '.join(map(repr, unknown))}; expected some of {', '.join(_ABOUT)}."
+        )
     named = _named(attacks)
     radii = sorted({float(radius) for radius in radii} - {0.0})
     bench = Bench(model, data, limit, seed, progress or (lambda line: None))
