@@ -6,6 +6,7 @@ label's), beginning with the clean image itself: so a combination is never weake
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,14 @@ from keras_robust import losses, objectives
 from keras_robust.attack import Attack, Round
 from keras_robust.config import configured, replace
 from keras_robust.types import Ball, Forward, Images, Labels
+
+
+def _refuse_targeted(owner: str, attack: Attack) -> None:
+    if isinstance(getattr(attack, "objective", None), objectives.Targeted):
+        raise ValueError(
+            f"{owner}: the attack {attack.name} is targeted, and what is kept is the worst for the "
+            "true label. Wrap it in `keras_robust.attacks.multi_targeted` first."
+        )
 
 
 class _Combination(Attack):
@@ -32,7 +41,8 @@ class _Combination(Attack):
             candidate_margin = losses.margin(forward(candidate)["logits"], y)
             better = candidate_margin > worst_margin
             worst = tf.where(tf.reshape(better, [-1] + [1] * (x.shape.rank - 1)), candidate, worst)
-            worst_margin = tf.maximum(candidate_margin, worst_margin)
+            # Not `maximum`, which would let one NaN shut out all later candidates.
+            worst_margin = tf.where(better, candidate_margin, worst_margin)
         return worst
 
 
@@ -45,7 +55,7 @@ class Restarts(_Combination):
         count: how many times, >= 1.
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count below 1, or a targeted attack.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -58,8 +68,10 @@ class Restarts(_Combination):
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        whole = isinstance(self.count, numbers.Integral) and not isinstance(self.count, bool)
+        if not whole or self.count < 1:
             raise ValueError(f"Restarts: count is {self.count!r}; expected a whole number >= 1.")
+        _refuse_targeted("Restarts", self.attack)
 
     @property
     def ball(self) -> Ball:  # type: ignore[override]
@@ -93,7 +105,7 @@ class WorstOf(_Combination):
         attacks: a tuple of attacks that share a ball.
 
     Raises:
-        ValueError: no attacks, or different balls.
+        ValueError: no attacks, different balls, or a targeted attack.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -108,6 +120,8 @@ class WorstOf(_Combination):
     def __post_init__(self) -> None:
         if not self.attacks:
             raise ValueError("WorstOf: no attacks were given; expected at least one.")
+        for attack in self.attacks:
+            _refuse_targeted("WorstOf", attack)
         # Inside a compiled attack the radius is a symbol, which has been compared before.
         known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
         if any(ball != known[0] for ball in known):
