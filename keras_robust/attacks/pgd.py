@@ -17,6 +17,11 @@ _STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": start
 
 def _objective(loss: str | Objective, targeted: bool) -> Objective:
     if not isinstance(loss, str):
+        if targeted and not isinstance(loss, objectives.Targeted):
+            raise ValueError(
+                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
+                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
+            )
         return loss
     if loss == "kl":
         if targeted:
@@ -46,7 +51,7 @@ def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
     if loss == "kl" or isinstance(loss, objectives.Divergence):
         raise ValueError(
             f"{name} starts at the clean image, where the KL divergence has no gradient. "
-            "Use `pgd`, which starts elsewhere, or another loss."
+            "Start elsewhere (`pgd` does unless told otherwise), or climb another loss."
         )
 
 
@@ -74,7 +79,8 @@ def pgd(
         The attack.
 
     Raises:
-        ValueError: an unknown loss or start, a step size that is not positive, negative steps.
+        ValueError: an unknown loss or start, a step size that is not positive, negative steps,
+            or the loss `"kl"`, whose gradient is zero at the clean image, with the start `"none"`.
 
     Example:
         >>> from keras_robust import LinfBall
@@ -84,9 +90,11 @@ def pgd(
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
     section 2.1.
     """
+    first = _start(start)
+    if isinstance(first, starts.Clean):
+        _needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(_step_size(ball, steps, step_size))
-    objective = _objective(loss, targeted)
-    return Ascent(ball, objective, rule, steps, _start(start), f"PGD-{steps}")
+    return Ascent(ball, _objective(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
 def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
