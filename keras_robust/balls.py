@@ -11,6 +11,7 @@ A radius may be a float or a scalar tensor, so that one compiled attack serves m
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import tensorflow as tf
@@ -20,16 +21,16 @@ from keras_robust.types import Images, PerExample, scalar
 
 
 def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
-    if isinstance(radius, bool) or (
-        isinstance(radius, (int, float)) and not 0 <= radius < math.inf
-    ):
+    known = isinstance(radius, numbers.Real)  # NumPy's scalars are, tensors are not
+    if known and (isinstance(radius, bool) or not 0 <= radius < math.inf):
         raise ValueError(
             f"{name}: radius is {radius!r}; expected a finite number >= 0 in the units of the "
             "images, such as 8 / 255 for images in [0, 1]."
         )
-    if isinstance(radius, str) or radius is None:
+    if not known and not hasattr(radius, "dtype"):
         raise TypeError(f"{name}: radius is {radius!r}; expected a number, such as 8 / 255.")
-    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    if not pair or not bounds[0] < bounds[1]:
         raise ValueError(f"{name}: bounds are {bounds!r}; expected (low, high) with low < high.")
 
 
@@ -38,7 +39,9 @@ def _into(bounds: tuple[float, float], x: Images) -> Images:
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(x, [tf.shape(x)[0], -1])
+    # The number of pixels is spelled out: -1 cannot be inferred for an empty batch.
+    pixels = x.shape[1:].num_elements()
+    return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:]) if pixels is None else pixels])
 
 
 def _per_pixel(value: PerExample, like: tf.Tensor) -> tf.Tensor:
@@ -119,7 +122,7 @@ class L2Ball:
         direction = self.steepest(tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=x.dtype))
         uniform = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1], dtype=x.dtype)
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
-        dimension = tf.cast(tf.size(x) // tf.shape(x)[0], x.dtype)
+        dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), x.dtype)
         length = scalar(self.radius, x.dtype) * uniform ** (1 / dimension)
         return _into(self.bounds, x + _per_pixel(length, x) * direction)
 
