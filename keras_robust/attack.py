@@ -127,7 +127,9 @@ class Attack(abc.ABC):
         ) -> Images:
             # Values can be looked at here, before they are symbols in a graph.
             x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
-            radius = None if radius is None else scalar(radius, x.dtype)
+            if radius is not None:
+                self.at_radius(radius)  # refuses what is not a radius
+                radius = scalar(radius, x.dtype)
             return run(x, y, as_seed(seed), radius, targets)
 
         attack.traces = run.experimental_get_tracing_count  # type: ignore[attr-defined]
@@ -147,10 +149,10 @@ def as_seed(seed: Seed) -> tf.Tensor:
         >>> as_seed(7).numpy().tolist()
         [7, 0]
     """
-    tensor = tf.convert_to_tensor(seed)
-    if tensor.dtype.is_integer and tensor.shape == []:
+    tensor = None if seed is None else tf.convert_to_tensor(seed)
+    if tensor is not None and tensor.dtype.is_integer and tensor.shape == []:
         return tf.stack([tensor, tf.zeros_like(tensor)])
-    if tensor.dtype.is_integer and tensor.shape == [2]:
+    if tensor is not None and tensor.dtype.is_integer and tensor.shape == [2]:
         return tensor
     raise ValueError(f"seed is {seed!r}; expected a whole number or a pair of whole numbers.")
 
@@ -192,13 +194,28 @@ def check_batch(
                 f"Images have values from {low:g} to {high:g}; expected [{bounds[0]:g}, "
                 f"{bounds[1]:g}] and no NaN. Scale the images, or give the ball other `bounds`."
             )
-    y = _check_labels("Labels", y, x, classes)
+    y = check_labels("Labels", y, x, classes)
     if targets is not None:
-        targets = _check_labels("Targets", targets, x, classes)
+        targets = check_labels("Targets", targets, x, classes)
     return x, y, targets
 
 
-def _check_labels(name: str, y: Labels, x: Images, classes: int | None) -> Labels:
+def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) -> Labels:
+    """Checks class numbers, and widens them to a type that TensorFlow's losses take.
+
+    Args:
+        name: what to call them in an error.
+        y: class numbers `[batch]`, of any integer type.
+        x: the images that they belong to.
+        classes: the number of classes, where it is known.
+
+    Returns:
+        The labels, int32 or int64.
+
+    Raises:
+        TypeError: labels that are not integer.
+        ValueError: a shape that does not fit, or labels out of range.
+    """
     y = tf.convert_to_tensor(y)
     if not y.dtype.is_integer:
         raise TypeError(
@@ -217,7 +234,8 @@ def _check_labels(name: str, y: Labels, x: Images, classes: int | None) -> Label
                 f"{name} run from {low} to {high}; expected 0 to {classes - 1}, as the model has "
                 f"{classes} classes."
             )
-    return y
+    # The data sets of Keras have uint8 labels, which the losses of TensorFlow refuse.
+    return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
 
 def _classes(model: Any) -> int | None:

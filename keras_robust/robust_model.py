@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_robust import config
-from keras_robust.attack import Attack, as_seed
+from keras_robust.attack import Attack, as_seed, check_labels
 from keras_robust.robust_loss import total
 from keras_robust.types import Images, Labels, Outputs, PerExample, RobustLoss, contract_of
 
@@ -72,7 +73,8 @@ class RobustModel(keras.Model):
             )
         if crafting_mode not in ("eval", "train"):
             raise ValueError(f"crafting_mode is {crafting_mode!r}; expected 'eval' or 'train'.")
-        as_seed(seed)
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+            raise ValueError(f"seed is {seed!r}; expected a whole number.")
         self.classifier = classifier
         self.attack = attack
         self.robust_loss = loss
@@ -89,11 +91,12 @@ class RobustModel(keras.Model):
         """The classifier's outputs, `{"logits", "features"}`."""
         return self.classifier(x, training=training)
 
-    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+    def compile(self, optimizer: Any = "rmsprop", loss: None = None, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does; the loss is the model's own.
 
         Args:
             optimizer: a Keras optimizer, or its name.
+            loss: None; it is here to be refused.
             **kwargs: as for Keras (`metrics`, `steps_per_execution`, `run_eagerly`, ...). Metrics
                 see the clean logits. `jit_compile` is off unless asked for: XLA slows crafting
                 down on a CPU.
@@ -101,9 +104,9 @@ class RobustModel(keras.Model):
         Raises:
             ValueError: a `loss` was passed.
         """
-        if kwargs.get("loss") is not None:
+        if loss is not None:
             raise ValueError(
-                f"compile() received loss={kwargs['loss']!r}, but the loss of a robust model is "
+                f"compile() received loss={loss!r}, but the loss of a robust model is "
                 "part of it. Leave `loss` out, and build the model with another robust loss."
             )
         kwargs.setdefault("jit_compile", False)
@@ -148,6 +151,10 @@ class RobustModel(keras.Model):
             outputs = self._outputs(x, x_adv, training=True)
             loss, terms = self._loss(y, outputs, weight)
             scaled = self.optimizer.scale_loss(loss)
+        if outputs["clean"] is None:
+            # For the accuracy alone: before the weights move, as the robust accuracy is, and in
+            # inference mode, so that no statistics move.
+            outputs["clean"] = self.classifier(x, training=False)
         variables = self.trainable_variables
         self.optimizer.apply_gradients(
             zip(tape.gradient(scaled, variables), variables, strict=True)
@@ -184,7 +191,10 @@ class RobustModel(keras.Model):
         terms = self.robust_loss(y, outputs["adversarial"], outputs["clean"])
         means = {name: _mean(term, weight) for name, term in terms.items()}
         if self.losses:
-            means["regularization"] = tf.add_n(self.losses)
+            # Layers in half precision add losses in half precision.
+            dtype = next(iter(means.values())).dtype
+            added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in self.losses]
+            means["regularization"] = tf.add_n(added)
         return total(means), means
 
     def _log(
@@ -198,9 +208,6 @@ class RobustModel(keras.Model):
     ) -> dict[str, tf.Tensor]:
         """Updates the trackers; returns those that this step has a value for."""
         clean, adversarial = outputs["clean"], outputs["adversarial"]
-        if clean is None:
-            # The loss did not need them. In inference mode, so that no statistics move.
-            clean = self.classifier(x, training=False)
         size = tf.shape(y)[0]
         for name, value in {"loss": loss, **terms}.items():
             self._means[name].update_state(value, sample_weight=size)
@@ -270,12 +277,7 @@ def _check_data(x: Any, y: Any) -> tuple[Images, Labels]:
         )
     if y.shape.rank == 2 and y.shape[1] == 1:
         y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
-    if not y.dtype.is_integer:
-        raise TypeError(
-            f"Labels have dtype {y.dtype.name} and shape {tuple(y.shape)}; expected integer class "
-            "numbers [batch]. Turn one-hot labels into numbers with `argmax`."
-        )
-    return x, y
+    return x, check_labels("Labels", y, x)
 
 
 def _check_classifier(classifier: Any) -> None:
