@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ from absl import app, flags
 
 import keras_robust
 from keras_robust.detection import Calibration, EntropyDetector
-from serving import verify
+from serving.reference import REFERENCE_FILE, reference_of
 from serving.signatures import INPUTS, endpoints, image_shape
-from serving.versions import check_version, versions
+from serving.verify import DETECTOR_COLLECTION, verify
+from serving.version_dirs import check_version, versions
 from serving.warmup import write_warmup
 
 METADATA_FILE = "keras_robust.json"
@@ -70,14 +72,14 @@ def export_model(
     if version is not None:
         _check_free(base, check_version(version))
     metadata = _metadata(classifier, detector, class_names, recipe)
+    expected = reference_of(classifier, detector)
     with _workspace(base) as draft:
         _write_saved_model(draft, classifier, detector)
         extra = draft / "assets.extra"
         extra.mkdir()
-        expected = verify.reference(classifier, detector)
-        expected.save(extra / verify.REFERENCE_FILE)
+        expected.save(extra / REFERENCE_FILE)
         (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
-        verify.verify(draft, expected)
+        verify(draft, expected)
         write_warmup(draft, base.name, shape)
         return _publish(draft, base, version)
 
@@ -154,8 +156,8 @@ def _classifier(model: Any) -> keras.Model:
     classifier = getattr(model, "classifier", model)
     if not isinstance(classifier, keras.Model):
         raise TypeError(
-            f"export_model was given {type(model).__name__}; expected a RobustModel or a classifier, "
-            "that is a built functional keras.Model that gives {'logits', 'features'}."
+            f"export_model was given {type(model).__name__}; expected a RobustModel or a "
+            "classifier, that is a built functional keras.Model that gives {'logits', 'features'}."
         )
     outputs = getattr(classifier, "output", None)
     if not isinstance(outputs, dict) or "logits" not in outputs:
@@ -232,22 +234,19 @@ def _workspace(base: Path) -> Iterator[Path]:
     """A directory to write in, on the file system of `base`, and gone afterwards."""
     parent = next(path for path in base.parents if path.is_dir())
     if base.is_dir() and base.stat().st_dev != parent.stat().st_dev:
-        parent = (
-            base  # a mounted volume: a rename cannot cross its border, and servers ignore the name
-        )
+        # A mounted volume: no rename crosses its border, and servers ignore such a name in it.
+        parent = base
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{base.name}-export-") as workspace:
-        # One below, for the temporary directory itself is closed to other users, such as a server's.
+        # One below: the temporary directory itself is closed to other users, such as a server's.
         yield Path(workspace) / "model"
 
 
 def _write_saved_model(path: Path, classifier: keras.Model, detector: EntropyDetector) -> None:
-    threshold = tf.Variable(
-        detector.threshold, dtype=tf.float32, trainable=False, name=verify.THRESHOLD_NAME
-    )
+    threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
     # Not `tf.saved_model.save`: of a Keras 3 model it does not load as TensorFlow Serving loads.
     archive = keras.export.ExportArchive()
     archive.track(classifier)
-    archive.add_variable_collection(verify.THRESHOLD_COLLECTION, [threshold])
+    archive.add_variable_collection(DETECTOR_COLLECTION, [threshold])
     for name, (function, spec) in endpoints(classifier, detector, threshold).items():
         archive.add_endpoint(name, function, input_signature=[spec])
     archive.write_out(str(path), verbose=False)
@@ -263,7 +262,7 @@ def _publish(draft: Path, base: Path, version: int | None) -> Path:
             os.rename(draft, base / str(number))
             return base / str(number)
         except OSError as error:
-            # Another export took the number since; it is found to be taken, or the next one is tried.
+            # Another export took the number since: refused if asked for, else the next is tried.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
 
@@ -296,8 +295,11 @@ def run(values: flags.FlagValues = flags.FLAGS) -> Path:
 
 
 def main(_: list[str]) -> None:
-    """Runs the program."""
-    print(run())
+    """Runs the program; what the user can mend ends it with one sentence."""
+    try:
+        print(run())
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from keras_robust.detection.calibration import exceeds
 Answers = dict[str, tf.Tensor]
 Endpoint = tuple[Callable[[tf.Tensor], Answers], tf.TensorSpec]
 
-# Per-image outputs, as `[-1, ...]` shapes are built from them: name -> dtype.
+# Outputs, one for each image: name -> dtype.
 CLASSIFICATION = {"probabilities": tf.float32, "classes": tf.int64}
 DETECTION = {"detection_score": tf.float32, "is_adversarial": tf.bool}
+MEMBERS = {"member_probabilities": tf.float32}  # of ensembles, in every signature
 OUTPUTS = {
     "serving_default": CLASSIFICATION,
     "detect": {**CLASSIFICATION, **DETECTION},
@@ -55,8 +56,8 @@ def image_shape(classifier: keras.Model) -> tuple[int, int, int]:
         )
     if shape[2] not in (1, 3):
         raise ValueError(
-            f"The classifier {classifier.name!r} takes images of {shape[2]} channels; a served model "
-            "also takes PNG and JPEG files, so expected 1 (grey) or 3 (RGB)."
+            f"The classifier {classifier.name!r} takes images of {shape[2]} channels; a served "
+            "model also takes PNG and JPEG files, so expected 1 (grey) or 3 (RGB)."
         )
     return shape
 
@@ -146,7 +147,7 @@ def decoded(image_bytes: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """
 
     def one(content: tf.Tensor) -> tf.Tensor:
-        return _resized(_pixels(content, shape[2]), shape)
+        return _resized(_pixels(content, shape[2]), shape) / 255.0
 
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
@@ -168,8 +169,7 @@ def _pixels(content: tf.Tensor, channels: int) -> tf.Tensor:
     )
     with tf.control_dependencies([small]):
         pixels = tf.io.decode_image(content, channels=channels, expand_animations=False)
-    pixels.set_shape([None, None, channels])
-    return tf.cast(pixels, tf.float32) / 255.0
+    return tf.ensure_shape(pixels, [None, None, channels])
 
 
 def _png_size(content: tf.Tensor) -> tf.Tensor:
@@ -180,24 +180,25 @@ def _png_size(content: tf.Tensor) -> tf.Tensor:
     )
     with tf.control_dependencies([whole]):
         header = tf.strings.substr(content, 16, 8)
-    size = tf.io.decode_raw(header, tf.int32, little_endian=False)
-    return tf.cast(tf.ensure_shape(size, [2]), tf.int64)
+    width_height = tf.io.decode_raw(header, tf.int32, little_endian=False)
+    return tf.cast(tf.ensure_shape(width_height, [2]), tf.int64)[::-1]
 
 
 def _jpeg_size(content: tf.Tensor) -> tf.Tensor:
     return tf.image.extract_jpeg_shape(content, output_type=tf.int64)[:2]
 
 
-def _resized(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+def _resized(pixels: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     size = shape[:2]
 
     def resize() -> tf.Tensor:
-        resized = tf.image.resize(image, size, method="bilinear", antialias=True)
+        resized = tf.image.resize(pixels, size, method="bilinear", antialias=True)
         # The weights of a pixel add up to 1 only within rounding.
-        return tf.clip_by_value(resized, 0.0, 1.0)
+        return tf.clip_by_value(resized, 0.0, 255.0)
 
-    right = tf.reduce_all(tf.shape(image)[:2] == tf.constant(size))
-    return tf.ensure_shape(tf.cond(right, lambda: image, resize), shape)
+    right = tf.reduce_all(tf.shape(pixels)[:2] == tf.constant(size))
+    image = tf.cond(right, lambda: tf.cast(pixels, tf.float32), resize)
+    return tf.ensure_shape(image, shape)
 
 
 def _require(condition: tf.Tensor, sentence: str, values: tuple[tf.Tensor, ...]) -> tf.Operation:

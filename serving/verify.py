@@ -1,32 +1,30 @@
-"""Verification: a served model gives what the local Keras model gives, loaded as TF Serving loads it.
+"""Verification: loaded as TF Serving loads it, a model answers as the local Keras model does.
 
-python -m serving.verify --model_base_path=exported/digits                 # compares again
-python -m serving.verify --model_base_path=exported/digits --signatures    # shows what it takes
+Run as a program, it compares an exported version with the answers that were stored with it
+(`python -m serving.verify --model_base_path=exported/digits`), or prints what the version takes and
+gives (`--signatures`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from keras_robust.detection import EntropyDetector
-from serving.signatures import INPUTS, OUTPUTS, image_shape
-from serving.versions import version_dir
+from serving.quiet import quiet_logger
+from serving.reference import REFERENCE_FILE, Reference
+from serving.signatures import INPUTS, MEMBERS, OUTPUTS
+from serving.version_dirs import version_dir
 
-REFERENCE_FILE = "reference.npz"
-THRESHOLD_COLLECTION = "detector"
-THRESHOLD_NAME = "threshold"
-# Graph optimisers fuse and reorder operations, so the same model differs in the last bits.
-TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
+# The variables of a SavedModel's detector: one, its threshold.
+DETECTOR_COLLECTION = "detector"
 
 
 class VerificationError(ValueError):
@@ -34,7 +32,7 @@ class VerificationError(ValueError):
 
 
 class ServedModel:
-    """A SavedModel loaded the way TensorFlow Serving loads it: v1 Session, tag `serve`, SignatureDef.
+    """A SavedModel loaded as TensorFlow Serving loads it: v1 Session, tag `serve`, SignatureDef.
 
     Args:
         path: a version directory.
@@ -49,7 +47,7 @@ class ServedModel:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.session = tf.compat.v1.Session(graph=tf.Graph())
         try:
-            with self.session.graph.as_default():
+            with self.session.graph.as_default(), quiet_logger():  # the call is a v1 one
                 meta = tf.compat.v1.saved_model.load(self.session, ["serve"], str(path))
         except (OSError, RuntimeError, tf.errors.OpError) as error:
             self.session.close()
@@ -80,99 +78,6 @@ class ServedModel:
         return self.session.run(fetches, {definition.inputs[key].name: inputs})
 
 
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What the local model answers to sample images.
-
-    Args:
-        pixels: `[batch, height, width, channels]` uint8; the images are `pixels / 255`.
-        outputs: the outputs of the signature `detect`.
-        tolerance: how far a served float may be from the local one.
-    """
-
-    pixels: np.ndarray
-    outputs: dict[str, np.ndarray]
-    tolerance: float
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the reference as a NumPy archive."""
-        outputs = {f"outputs/{name}": values for name, values in self.outputs.items()}
-        np.savez_compressed(path, pixels=self.pixels, tolerance=self.tolerance, **outputs)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Reference:
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            outputs = {
-                name.removeprefix("outputs/"): archive[name]
-                for name in archive.files
-                if name.startswith("outputs/")
-            }
-            return cls(archive["pixels"], outputs, float(archive["tolerance"]))
-
-
-def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) -> np.ndarray:
-    """Images to compare on: one black, one white, the others random blocks.
-
-    Args:
-        shape: height, width and channels.
-        count: number of images.
-        seed: of the blocks.
-
-    Returns:
-        `[count, height, width, channels]` uint8.
-
-    Example:
-        >>> sample_pixels((8, 8, 1)).shape
-        (6, 8, 8, 1)
-    """
-    height, width, channels = shape
-    block = max(1, min(height, width) // 16)
-    grid = (count, -(-height // block), -(-width // block), channels)
-    pixels = np.random.default_rng(seed).integers(0, 256, grid, dtype=np.uint8)
-    pixels = pixels.repeat(block, axis=1).repeat(block, axis=2)[:, :height, :width]
-    pixels[:2] = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
-    return pixels
-
-
-def reference(
-    classifier: keras.Model, detector: EntropyDetector, pixels: np.ndarray | None = None
-) -> Reference:
-    """Asks the local model, by Keras alone.
-
-    Args:
-        classifier: a built functional model.
-        detector: a calibrated detector of it.
-        pixels: `[batch, height, width, channels]` uint8; `sample_pixels` by default.
-
-    Returns:
-        The images and the answers.
-    """
-    pixels = sample_pixels(image_shape(classifier)) if pixels is None else pixels
-    outputs = classifier(pixels.astype(np.float32) / 255, training=False)
-    scores = detector.score_outputs(outputs).numpy()
-    answers = {
-        "probabilities": keras.ops.softmax(outputs["logits"]),
-        "classes": keras.ops.argmax(outputs["logits"], axis=-1),
-        "detection_score": scores,
-        "is_adversarial": scores > detector.threshold,
-    }
-    if "member_logits" in outputs:
-        answers["member_probabilities"] = keras.ops.softmax(outputs["member_logits"])
-    kept = {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
-    return Reference(pixels, kept, _tolerance(classifier))
-
-
-def _tolerance(classifier: keras.Model) -> float:
-    return max(TOLERANCES.get(dtype, 0.0) for dtype in {"float32", *_dtypes(classifier)})
-
-
-def _dtypes(layer: Any) -> Iterator[str]:
-    yield layer.compute_dtype
-    for inner in getattr(layer, "layers", ()):
-        yield from _dtypes(inner)
-
-
 def verify(path: str | os.PathLike[str], expected: Reference | None = None) -> dict[str, float]:
     """Compares all signatures of a version with the local model, for one image and for several.
 
@@ -192,19 +97,21 @@ def verify(path: str | os.PathLike[str], expected: Reference | None = None) -> d
     """
     if expected is None:
         expected = stored_reference(path)
-    images = expected.pixels.astype(np.float32) / 255
-    files = np.array([tf.io.encode_png(pixels).numpy() for pixels in expected.pixels], object)
     threshold = read_threshold(path)
+    if threshold != np.float32(expected.threshold):
+        raise VerificationError(
+            f"The threshold in {path} is {threshold}; the local detector's is {expected.threshold}."
+        )
+    feeds = {"images": expected.images, "image_bytes": expected.files}
     with ServedModel(path) as model:
-        _check_signatures(model, images.shape[1:], expected)
-        _check_refusals(model, images)
+        _check_signatures(model, expected)
+        _check_refusals(model, expected.images)
         differences = {}
         for signature, key in INPUTS.items():
-            feed = images if key == "images" else files
-            compare = functools.partial(_difference, signature, expected, threshold)
+            compare = functools.partial(_difference, signature, expected)
             differences[signature] = max(
-                compare(model.predict(signature, feed), slice(None)),
-                compare(model.predict(signature, feed[:1]), slice(1)),
+                compare(model.predict(signature, feeds[key]), slice(None)),
+                compare(model.predict(signature, feeds[key][:1]), slice(1)),
             )
     return differences
 
@@ -227,7 +134,7 @@ def read_threshold(path: str | os.PathLike[str]) -> float:
         VerificationError: when there is none.
     """
     reader = tf.train.load_checkpoint(str(Path(path) / "variables" / "variables"))
-    names = [name for name in reader.get_variable_to_shape_map() if THRESHOLD_COLLECTION in name]
+    names = [name for name in reader.get_variable_to_shape_map() if DETECTOR_COLLECTION in name]
     if len(names) != 1:
         raise VerificationError(
             f"{path} holds {len(names)} variables of a detector; expected one, its threshold. "
@@ -236,31 +143,38 @@ def read_threshold(path: str | os.PathLike[str]) -> float:
     return float(reader.get_tensor(names[0]))
 
 
-def _check_signatures(model: ServedModel, shape: tuple[int, ...], expected: Reference) -> None:
+def _check_signatures(model: ServedModel, expected: Reference) -> None:
     if set(model.signatures) != set(INPUTS):
         raise VerificationError(
             f"The served model has the signatures {sorted(model.signatures)}; "
             f"expected {sorted(INPUTS)}."
         )
+    members = MEMBERS if MEMBERS.keys() <= expected.outputs.keys() else {}
+    inputs = {
+        "images": (tf.float32, [-1, *expected.images.shape[1:]]),
+        "image_bytes": (tf.string, [-1]),
+    }
     for name, signature in model.signatures.items():
-        extra = set(expected.outputs) - set(OUTPUTS["detect"])
-        wanted = {
-            key: (OUTPUTS["detect"].get(key, tf.float32), [-1, *expected.outputs[key].shape[1:]])
-            for key in {*OUTPUTS[name], *extra}
+        outputs = {
+            key: (dtype, [-1, *expected.outputs[key].shape[1:]])
+            for key, dtype in {**OUTPUTS[name], **members}.items()
         }
-        _check_tensors(f"The outputs of {name!r}", signature.outputs, wanted)
         key = INPUTS[name]
-        image = (tf.float32, [-1, *shape]) if key == "images" else (tf.string, [-1])
-        _check_tensors(f"The inputs of {name!r}", signature.inputs, {key: image})
+        _check_tensors(f"The inputs of {name!r}", signature.inputs, {key: inputs[key]})
+        _check_tensors(f"The outputs of {name!r}", signature.outputs, outputs)
 
 
 def _check_tensors(what: str, infos: Any, wanted: dict[str, tuple[tf.DType, list[int]]]) -> None:
-    found = {
+    found = _tensors(infos)
+    if found != wanted:
+        raise VerificationError(f"{what} are {_described(found)}; expected {_described(wanted)}.")
+
+
+def _tensors(infos: Any) -> dict[str, tuple[tf.DType, list[int]]]:
+    return {
         key: (tf.as_dtype(info.dtype), [dim.size for dim in info.tensor_shape.dim])
         for key, info in infos.items()
     }
-    if found != wanted:
-        raise VerificationError(f"{what} are {_described(found)}; expected {_described(wanted)}.")
 
 
 def _described(tensors: dict[str, tuple[tf.DType, list[int]]]) -> str:
@@ -268,44 +182,48 @@ def _described(tensors: dict[str, tuple[tf.DType, list[int]]]) -> str:
 
 
 def _check_refusals(model: ServedModel, images: np.ndarray) -> None:
-    for what, bad in {"above 1": images + 2, "below 0": images - 2, "NaN": images * np.nan}.items():
+    refused = {
+        "images above 1": images + 2,
+        "images below 0": images - 2,
+        "images that are NaN": images * np.float32(np.nan),
+        "a batch without images": images[:0],
+    }
+    for what, bad in refused.items():
         try:
-            model.predict("serving_default", bad)
+            model.predict("detect", bad)
         except tf.errors.InvalidArgumentError:
             continue
-        raise VerificationError(f"The served model accepts images that are {what}.")
+        raise VerificationError(f"The served model accepts {what}; it has to refuse them.")
 
 
 def _difference(
-    signature: str,
-    expected: Reference,
-    threshold: float,
-    served: dict[str, np.ndarray],
-    part: slice,
+    signature: str, expected: Reference, served: dict[str, np.ndarray], part: slice
 ) -> float:
     local = {name: values[part] for name, values in expected.outputs.items()}
-    worst = 0.0
-    for name in (name for name in served if served[name].dtype.kind == "f"):
-        gaps = np.abs(served[name] - local[name])
-        worst = max(worst, float(gaps.max()))
-        if not worst <= expected.tolerance:  # NaN must fail
+    floats = [name for name in served if served[name].dtype.kind == "f"]
+    largest = {name: float(np.abs(served[name] - local[name]).max()) for name in floats}
+    for name, difference in largest.items():
+        if not difference <= expected.tolerance:  # NaN is refused with the rest
             raise VerificationError(
                 f"The output {name!r} of {signature!r} differs from the local model's by "
-                f"{gaps.max():.3g}; at most {expected.tolerance:g} is allowed."
+                f"{difference:.3g}; at most {expected.tolerance:g} is allowed."
             )
-    top = np.sort(local["probabilities"], axis=-1)
-    clear = {
-        "classes": top[:, -1] - top[:, -2] > 2 * expected.tolerance,
-        "is_adversarial": np.abs(local["detection_score"] - threshold) > expected.tolerance,
-    }
-    for name in clear.keys() & served.keys():
-        wrong = (served[name] != local[name]) & clear[name]
-        if wrong.any():
+    for name, clear in _clear(local, expected).items():
+        if name in served and ((served[name] != local[name]) & clear).any():
             raise VerificationError(
-                f"The output {name!r} of {signature!r} is {served[name].tolist()}; the local model "
-                f"says {local[name].tolist()}."
+                f"The output {name!r} of {signature!r} is {served[name].tolist()}; the local "
+                f"model says {local[name].tolist()}."
             )
-    return worst
+    return max(largest.values())
+
+
+def _clear(local: dict[str, np.ndarray], expected: Reference) -> dict[str, np.ndarray]:
+    """Where a decision of the local model is no matter of rounding."""
+    best = np.sort(local["probabilities"], axis=-1)
+    return {
+        "classes": best[:, -1] - best[:, -2] > 2 * expected.tolerance,
+        "is_adversarial": abs(local["detection_score"] - expected.threshold) > expected.tolerance,
+    }
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -317,33 +235,37 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_bool("signatures", False, "Only print the signatures.", flag_values=values)
 
 
-def run(values: flags.FlagValues = flags.FLAGS) -> str:
-    """Verifies a version, or describes it; returns the lines to print."""
-    path = version_dir(values.model_base_path, values.version)
-    if values.signatures:
-        return "\n".join([str(path), *_signature_lines(path)])
-    lines = [
-        f"  {name}: equal to the local model, largest difference {difference:.1e}"
-        for name, difference in verify(path).items()
-    ]
-    return "\n".join(
-        [str(path), *lines, f"  threshold of the detector: {read_threshold(path):.6g}"]
-    )
+def report(path: Path) -> Iterator[str]:
+    """Verifies a version; yields the lines that say what was found."""
+    yield str(path)
+    for name, difference in verify(path).items():
+        yield f"  {name}: equal to the local model, largest difference {difference:.1e}"
+    yield f"  threshold of the detector: {read_threshold(path):.6g}"
 
 
-def _signature_lines(path: Path) -> Iterator[str]:
+def describe(path: Path) -> Iterator[str]:
+    """Yields the lines that say what a version takes and gives."""
+    yield str(path)
     with ServedModel(path) as model:
         for name, signature in sorted(model.signatures.items()):
             yield f"  {name}"
             for side, infos in (("takes", signature.inputs), ("gives", signature.outputs)):
-                for key, info in sorted(infos.items()):
-                    shape = [dim.size for dim in info.tensor_shape.dim]
-                    yield f"    {side} {key}: {tf.as_dtype(info.dtype).name} {shape}"
+                for key, (dtype, shape) in sorted(_tensors(infos).items()):
+                    yield f"    {side} {key}: {dtype.name} {shape}"
+
+
+def run(values: flags.FlagValues = flags.FLAGS) -> str:
+    """Does what the flags say; returns what to print."""
+    path = version_dir(values.model_base_path, values.version)
+    return "\n".join(describe(path) if values.signatures else report(path))
 
 
 def main(_: list[str]) -> None:
-    """Runs the program."""
-    print(run())
+    """Runs the program; what the user can mend ends it with one sentence."""
+    try:
+        print(run())
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

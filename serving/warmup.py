@@ -1,7 +1,8 @@
 """Warm-up requests: what TensorFlow Serving sends to a model before it is declared available.
 
-The first request to a signature is slow, for the graph is optimised then; TensorFlow Serving replays
-the file `assets.extra/tf_serving_warmup_requests` of a version while it loads, so that no client waits.
+The first request to a signature is slow, for the graph is optimised then; TensorFlow Serving
+replays the file `assets.extra/tf_serving_warmup_requests` of a version while it loads, so that no
+client waits.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def write_warmup(
     requests = len(INPUTS) * len(batch_sizes)
     if not 0 < requests <= MAX_REQUESTS or min(batch_sizes) < 1:
         raise ValueError(
-            f"batch_sizes={batch_sizes!r} was received; expected positive numbers of images, and at "
-            f"most {MAX_REQUESTS // len(INPUTS)} of them."
+            f"batch_sizes={batch_sizes!r} was received; expected positive numbers of images, and "
+            f"at most {MAX_REQUESTS // len(INPUTS)} of them."
         )
     path = Path(version_dir) / "assets.extra" / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)

@@ -55,7 +55,7 @@ def test_it_is_the_smallest_score_that_keeps_to_the_rate(scores, percent):
 
 
 def test_too_few_images_are_refused_and_enough_are_named():
-    with pytest.raises(ValueError, match="0.05 cannot be set from 19 clean images; at least 20"):
+    with pytest.raises(ValueError, match=r"0.05 cannot be set from 19 clean images; at least 20"):
         threshold_at(np.arange(19.0), 0.05)
     assert threshold_at(np.arange(20.0), 0.05) == 18.0
     with pytest.raises(ValueError, match="from 0 clean images"):
@@ -64,7 +64,7 @@ def test_too_few_images_are_refused_and_enough_are_named():
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, "0.05", None, True])
 def test_what_is_no_rate_is_refused(rate):
-    with pytest.raises(ValueError, match="false_alarm_rate=.*greater than 0 and less than 1"):
+    with pytest.raises(ValueError, match=r"false_alarm_rate=.*greater than 0 and less than 1"):
         threshold_at(np.arange(100.0), rate)
 
 
@@ -112,7 +112,7 @@ def test_save_and_load(tmp_path):
 def test_a_broken_file_is_refused_by_name(tmp_path, text):
     path = tmp_path / "detector.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="detector.json holds no calibration"):
+    with pytest.raises(ValueError, match=r"detector.json holds no calibration"):
         Calibration.load(path)
 
 

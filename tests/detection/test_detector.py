@@ -93,7 +93,7 @@ def test_a_score_that_is_not_a_number_raises_an_alarm():
 
 def test_an_uncalibrated_detector_says_how_to_calibrate():
     detector = EntropyDetector(certainty)
-    with pytest.raises(ValueError, match="no threshold.*detector.calibrate"):
+    with pytest.raises(ValueError, match=r"no threshold.*detector.calibrate"):
         detector.is_adversarial(grey([0.5]))
     with pytest.raises(ValueError, match="not calibrated"):
         _ = detector.calibration
@@ -114,7 +114,7 @@ def test_calibration_round_trip():
 
 def test_a_calibration_of_another_score_is_refused():
     other = Calibration(0.5, 0.05, score="max_probability", samples=100)
-    with pytest.raises(ValueError, match="'max_probability'.*'entropy'"):
+    with pytest.raises(ValueError, match=r"'max_probability'.*'entropy'"):
         EntropyDetector.from_calibration(certainty, other)
 
 
@@ -129,7 +129,7 @@ def test_bad_arguments_are_refused_at_once():
 
 def test_bad_images_are_refused():
     detector = EntropyDetector(certainty, threshold=0.5)
-    with pytest.raises(TypeError, match="uint8.*Divide 8-bit images by 255"):
+    with pytest.raises(TypeError, match=r"uint8.*Divide 8-bit images by 255"):
         detector.score(np.zeros([1, 2, 2, 1], np.uint8))
     with pytest.raises(ValueError, match="without images"):
         detector.score(tf.zeros([0, 2, 2, 1]))

@@ -1,4 +1,4 @@
-"""One tiny exported model for all tests of serving."""
+"""One tiny exported model for all tests of serving, and what it is made of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ SHAPE = (8, 8, 1)
 CLASSES = 10
 
 
-def tiny_classifier(shape=SHAPE, classes=CLASSES, members=0, policy=None, seed=0):
-    """A random convolutional classifier whose answers differ from image to image."""
+def _tiny_classifier(shape=SHAPE, classes=CLASSES, members=0, policy=None, seed=0):
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(shape)
     x = keras.layers.Rescaling(4.0, -2.0, dtype=policy)(inputs)
@@ -26,45 +25,58 @@ def tiny_classifier(shape=SHAPE, classes=CLASSES, members=0, policy=None, seed=0
     logits = [head(features) for head in heads]
     if not members:
         return keras.Model(inputs, {"logits": logits[0], "features": features}, name="tiny")
-    stacked = keras.layers.Lambda(lambda x: keras.ops.stack(x, axis=1))(logits)
-    mean = keras.layers.Average(dtype="float32")(logits)
-    outputs = {"logits": mean, "features": features, "member_logits": stacked}
+    outputs = {
+        "logits": keras.layers.Average(dtype="float32")(logits),
+        "features": features,
+        "member_logits": keras.ops.stack(logits, axis=1),
+    }
     return keras.Model(inputs, outputs, name="tiny_ensemble")
 
 
-def random_images(count, shape=SHAPE, seed=0):
-    """Images on the grid of 8 bits, so that they survive a PNG file."""
+def _random_images(count, shape=SHAPE, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
     return pixels.astype(np.float32) / 255
 
 
-def calibrated(model, shape=SHAPE, rate=0.25):
-    """A detector that raises an alarm for about a quarter of the random images."""
-    images = random_images(64, shape, seed=1)
-    return EntropyDetector(model).calibrate([(tf.constant(images), tf.zeros(64))], rate)
+def _calibrated(model, shape=SHAPE, false_alarm_rate=0.25):
+    images = tf.constant(_random_images(64, shape, seed=1))
+    return EntropyDetector(model).calibrate([(images, tf.zeros(64))], false_alarm_rate)
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier():
+    """Makes random convolutional classifiers: `(shape, classes, members, policy, seed)`."""
+    return _tiny_classifier
+
+
+@pytest.fixture(scope="session")
+def random_images():
+    """Makes float32 images on the grid of 8 bits, which PNG keeps: `(count, shape, seed)`."""
+    return _random_images
+
+
+@pytest.fixture(scope="session")
+def calibrated():
+    """Makes detectors that raise an alarm for a quarter of random images: `(model, shape)`."""
+    return _calibrated
 
 
 @pytest.fixture(scope="session")
 def classifier():
     """The classifier that `exported_model` serves."""
-    return tiny_classifier()
+    return _tiny_classifier()
 
 
 @pytest.fixture(scope="session")
 def detector(classifier):
     """The detector that `exported_model` serves."""
-    return calibrated(classifier)
+    return _calibrated(classifier)
 
 
 @pytest.fixture(scope="session")
 def exported_model(tmp_path_factory, classifier, detector):
     """The base path of a model named "digits" with version 1; tests must not write into it."""
     base = tmp_path_factory.mktemp("exported") / "digits"
-    export_model(
-        classifier,
-        base,
-        detector,
-        class_names=[str(i) for i in range(CLASSES)],
-        recipe="digits/tiny",
-    )
+    names = [str(label) for label in range(CLASSES)]
+    export_model(classifier, base, detector, class_names=names, recipe="digits/tiny")
     return base
