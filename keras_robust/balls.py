@@ -39,6 +39,7 @@ def _into(bounds: tuple[float, float], x: Images) -> Images:
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
+    x = tf.convert_to_tensor(x)
     # The number of pixels is spelled out: -1 cannot be inferred for an empty batch.
     pixels = x.shape[1:].num_elements()
     return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:]) if pixels is None else pixels])
@@ -203,13 +204,17 @@ class L1Ball:
         flat = _flat(x_adv - x)
         radius = scalar(self.radius, x.dtype)
         size = tf.abs(flat)
+        inside = tf.reduce_sum(size, axis=1, keepdims=True) <= radius
+        # The threshold is at least what the largest entry has beyond the radius. Taking that off
+        # first changes nothing but the rounding: sums of huge entries would cancel.
+        largest = tf.reduce_max(size, axis=1, keepdims=True)
+        size = tf.maximum(size - tf.maximum(largest - radius, 0), 0)
         descending = tf.sort(size, axis=1, direction="DESCENDING")
         rank = tf.range(1, tf.shape(flat)[1] + 1)
         excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, x.dtype)
         kept = tf.reduce_sum(tf.cast(descending > excess, tf.int32), axis=1)
         last = tf.maximum(kept - 1, 0)
         threshold = tf.maximum(tf.gather(excess, last, axis=1, batch_dims=1), 0)[:, None]
-        inside = tf.reduce_sum(size, axis=1, keepdims=True) <= radius
         shrunk = tf.sign(flat) * tf.maximum(size - threshold, 0)
         delta = tf.where(inside, flat, shrunk)
         return _into(self.bounds, x + tf.reshape(delta, tf.shape(x)))
