@@ -80,11 +80,11 @@ def _table(table: tables.Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as Markdown shows it, not as Markdown reads it, on one line.
+    r"""Text as Markdown shows it, not as Markdown reads it, on one line.
 
     Example:
         >>> print(escape("a|b <script> *c*"))
-        a\\|b &lt;script> \\*c\\*
+        a\|b &lt;script> \*c\*
     """
     flat = " ".join(str(text).split())
     flat = re.sub(r"([\\`*\[\]|]|(?<!\w)_|_(?!\w))", r"\\\1", flat)

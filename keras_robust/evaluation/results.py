@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import math
 import zlib
 from collections.abc import Iterable
@@ -116,7 +117,7 @@ class Curve:
                 f"Curve {self.name!r} has {len(radii)} radii and {len(accuracies)} accuracies; "
                 "expected the same number of both, at least one."
             )
-        if any(after <= before for before, after in zip(radii, radii[1:], strict=False)):
+        if any(after <= before for before, after in itertools.pairwise(radii)):
             raise ValueError(f"Curve {self.name!r} has radii {radii}; expected increasing radii.")
         settle(self, radii=radii, accuracies=accuracies)
 

@@ -11,7 +11,7 @@ from keras_robust.evaluation.words import interval, labels, percent, radius_text
 if TYPE_CHECKING:
     from keras_robust.evaluation.report import Report
 
-ABSENT = "–"
+ABSENT = "\N{EN DASH}"
 
 
 class Cell(NamedTuple):

@@ -77,7 +77,7 @@ def interval(ends: tuple[float, float]) -> str:
         >>> interval((0.4038, 0.5962))
         '40.4–59.6%'
     """
-    return f"{percent(ends[0])[:-1]}–{percent(ends[1])}"
+    return f"{percent(ends[0])[:-1]}\N{EN DASH}{percent(ends[1])}"
 
 
 def radius_text(radius: float) -> str:

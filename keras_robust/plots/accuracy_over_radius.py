@@ -53,7 +53,8 @@ def accuracy_over_radius(
     from matplotlib.ticker import PercentFormatter
 
     lines = _lines(curves)
-    figure = blank(NARROW, 3.6 + 0.18 * len(lines)) if narrow else blank(WIDE, 3.8)
+    legend = 0.18 * (len(lines) + 1)  # inches
+    figure = blank(NARROW, 3.5 + legend) if narrow else blank(WIDE, max(3.8, 0.4 + legend))
     axes = figure.subplots()
     for label, (radii, accuracies), color, marker, dash in lines:
         axes.plot(radii, accuracies, color=color, marker=marker, linestyle=dash, label=label)
@@ -91,7 +92,7 @@ def _lines(
                 )
             a = attacks.index(attack)
             shade = m if len(curves) > 1 else a
-            label = legend_label(attack if len(curves) == 1 else f"{model}, {attack}")
+            label = legend_label(attack) if len(curves) == 1 else legend_label(model, attack)
             points = (radii, accuracies)
             color, marker = COLORS[shade % len(COLORS)], MARKERS[shade % len(MARKERS)]
             lines.append((label, points, color, marker, DASHES[a % len(DASHES)]))

@@ -108,9 +108,23 @@ def to_png(figure: Figure, dpi: float = 192) -> bytes:
     return buffer.getvalue()
 
 
-def legend_label(name: str) -> str:
-    """A name as matplotlib's legends take it: they drop one that begins with an underscore."""
-    return f" {name}" if name.startswith("_") else name
+def shorten(name: str, letters: int) -> str:
+    """A name of at most so many letters, the middle left out: both ends tell names apart.
+
+    Example:
+        >>> shorten("automobile", 7)
+        'aut…ile'
+    """
+    if len(name) <= letters:
+        return name
+    tail = (letters - 1) // 2
+    return f"{name[: letters - 1 - tail]}…{name[-tail:]}"
+
+
+def legend_label(*names: str) -> str:
+    """Names as a legend takes them: short, and not dropped for an underscore at the front."""
+    label = ", ".join(shorten(name, 24) for name in names)
+    return f" {label}" if label.startswith("_") else label
 
 
 def plain_text(figure: Figure) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.canvas import INK, NARROW, WIDE, blank, plain_text, styled
+from keras_robust.plots.canvas import INK, NARROW, WIDE, blank, plain_text, shorten, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def _panel(axes: Any, title: str, counts: np.ndarray, names: list[str]) -> Any:
             text = f"{counts[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
     shown = np.arange(0, classes, -(-classes // NAMED))  # every class, or every second, ...
-    labels = [_short(names[index]) for index in shown]
+    labels = [shorten(names[index], 12) for index in shown]
     axes.set_xticks(shown, labels, rotation=90 if _upright(names) else 0, fontsize=8)
     axes.set_yticks(shown, labels, fontsize=8)
     axes.tick_params(length=0)
@@ -110,7 +110,3 @@ def _panel(axes: Any, title: str, counts: np.ndarray, names: list[str]) -> Any:
 def _upright(names: list[str]) -> bool:
     """Whether the names below a matrix need more room than the width of a cell."""
     return len(names) > NUMBERED or max(map(len, names)) > 2
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 12 else f"{name[:11]}…"

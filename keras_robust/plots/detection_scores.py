@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_robust.plots.canvas import ATTACKED, CLEAN, INK, NARROW, WIDE, blank, plain_text, styled
+from keras_robust.plots.canvas import (
+    ATTACKED,
+    CLEAN,
+    INK,
+    NARROW,
+    WIDE,
+    blank,
+    plain_text,
+    shorten,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +69,7 @@ def detection_scores(
     axes.axvline(
         threshold, color=INK, linewidth=1.4, linestyle=":", label=f"threshold {threshold:.3g}"
     )
-    axes.set_xlabel(score_name)
+    axes.set_xlabel(shorten(score_name, 44))
     axes.set_ylabel("Share of images")
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))

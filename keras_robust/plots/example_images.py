@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.canvas import ATTACKED, CLEAN, NARROW, WIDE, blank, plain_text, styled
+from keras_robust.plots.canvas import (
+    ATTACKED,
+    CLEAN,
+    NARROW,
+    WIDE,
+    blank,
+    plain_text,
+    shorten,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +92,7 @@ def example_images(
     change = np.clip(0.5 + factor * (adversarial - clean), 0.0, 1.0)
     kinds = (
         ("Clean", clean, clean_predictions),
-        (f"Change × {factor:g}", change, None),
+        (f"Change \N{MULTIPLICATION SIGN} {factor:g}", change, None),
         ("Attacked", adversarial, adversarial_predictions),
     )
     figure, grid = _grid(count, clean.shape[1] / clean.shape[2], narrow)
@@ -150,5 +159,4 @@ def _caption(axes: Any, predicted: int, label: int, class_names: Sequence[str] |
 
 
 def _name(index: int, class_names: Sequence[str] | None) -> str:
-    name = str(class_names[index]) if class_names else str(index)
-    return name if len(name) <= 12 else f"{name[:11]}…"
+    return shorten(str(class_names[index]) if class_names else str(index), 12)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
+import numpy as np
 import pytest
 
 from keras_robust import plots
@@ -26,7 +28,9 @@ def test_settings_of_the_caller_neither_matter_nor_change(draw):
     import matplotlib
 
     plain = plots.to_svg(draw())
-    with matplotlib.rc_context({"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}):
+    with matplotlib.rc_context(
+        {"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}
+    ):
         before = dict(matplotlib.rcParams)
         assert plots.to_svg(draw()) == plain
         assert dict(matplotlib.rcParams) == before
@@ -57,6 +61,26 @@ def test_without_matplotlib_the_error_names_the_extra(draw, monkeypatch):
 def test_names_with_dollar_signs_are_not_mathematics():
     figure = plots.confusion([[1, 0], [0, 1]], class_names=["$\\frac$", "a$b"])
     assert b"<svg" in plots.to_svg(figure)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_long_and_many_names_leave_room_for_the_plot(narrow):
+    long = "a_name_without_any_space" * 5
+    points = ([0.0, 0.1], [0.9, 0.5])
+    curves = {f"{long} {m}": {f"{a} {long}": points for a in range(4)} for m in range(8)}
+    names = [f"{index} {long}" for index in range(10)]
+    images = np.zeros((2, 4, 4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that finds no room warns
+        for figure in (
+            plots.accuracy_over_radius(curves, radius=0.1, narrow=narrow),
+            plots.confusion(np.eye(10, dtype=int), np.eye(10, dtype=int), names, narrow=narrow),
+            plots.detection_scores([0.1], [0.2], 0.15, score_name=long, narrow=narrow),
+            plots.example_images(images, images, [0, 1], [0, 1], [1, 1], names, narrow=narrow),
+        ):
+            plots.to_svg(figure)
+            size = figure.axes[0].get_window_extent().size / figure.dpi
+            assert size.min() > 0.8  # inches
 
 
 def test_the_palette_can_be_told_apart():

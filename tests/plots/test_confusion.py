@@ -51,7 +51,7 @@ def test_many_classes_get_no_numbers_and_few_names():
 
 def test_long_names_are_cut():
     axes = confusion([[1]], None, ["a very long name of a class"]).axes[0]
-    assert axes.get_yticklabels()[0].get_text() == "a very long…"
+    assert axes.get_yticklabels()[0].get_text() == "a very…class"
 
 
 def test_bad_matrices_are_refused():
