@@ -1,7 +1,7 @@
 """Random transformations of training images: padded crops, small shifts, mirror images.
 
 An augmentation is any function `(image, seed) -> image`: `image` float32 `[h, w, c]`, `seed` an
-integer tensor of shape `[2]`, the result of the image's own shape. It draws from the seed alone
+int64 tensor of shape `[2]`, the result of the image's own shape. It draws from the seed alone
 (`tf.random.stateless_*`, `tf.random.split`), so that the same seed always gives the same image.
 """
 

@@ -53,10 +53,10 @@ def training_stream(
         >>> images, labels = tf.zeros([10, 8, 8, 1]), tf.range(10)
         >>> run = training_stream(images, labels, 4, epochs=2)
         >>> [y.tolist() for _, y in run.as_numpy_iterator()]
-        [[0, 9, 1, 8], [4, 5, 3, 6], [1, 8, 5, 4], [3, 2, 6, 0]]
+        [[4, 7, 1, 9], [6, 0, 3, 8], [2, 7, 6, 0], [9, 8, 1, 4]]
         >>> resumed = training_stream(images, labels, 4, start_step=3, epochs=2)
         >>> [y.tolist() for _, y in resumed.as_numpy_iterator()]
-        [[3, 2, 6, 0]]
+        [[9, 8, 1, 4]]
     """
     batches = Batches(images, labels, batch_size, seed, augment)
     check_integer("start_step", start_step, 0)
@@ -106,9 +106,9 @@ def training_epochs(
     Example:
         >>> train = training_epochs(tf.zeros([10, 8, 8, 1]), tf.range(10), 4)
         >>> [y.tolist() for _, y in train.as_numpy_iterator()]
-        [[0, 9, 1, 8], [4, 5, 3, 6]]
+        [[4, 7, 1, 9], [6, 0, 3, 8]]
         >>> [y.tolist() for _, y in train.as_numpy_iterator()]
-        [[1, 8, 5, 4], [3, 2, 6, 0]]
+        [[2, 7, 6, 0], [9, 8, 1, 4]]
     """
     batches = Batches(images, labels, batch_size, seed, augment)
     length = batches.steps_per_epoch

@@ -1,0 +1,103 @@
+"""Augmentation of known images by known seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+
+from keras_robust.data import PadCropFlip, ShiftFlip, pad_crop_flip, shift_flip
+
+IMAGE = np.random.RandomState(0).uniform(size=[6, 8, 3]).astype(np.float32)
+SEEDS = [tf.constant([5, counter], tf.int64) for counter in range(60)]
+
+
+def apply(augment, image=IMAGE):
+    function = tf.function(augment)
+    return [function(tf.constant(image), seed).numpy() for seed in SEEDS]
+
+
+def draws(seed):
+    """The two streams of a seed: one for the place, one for the coin."""
+    place, coin = tf.unstack(tf.random.split(seed))
+    return place, bool(tf.random.stateless_uniform([], coin) < 0.5)
+
+
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
+def test_pad_crop_flip_is_the_drawn_crop_of_the_padded_image(mode, numpy_mode):
+    padded = np.pad(IMAGE, [(2, 2), (2, 2), (0, 0)], mode=numpy_mode)
+    for seed, result in zip(SEEDS, apply(pad_crop_flip(2, mode)), strict=True):
+        place, mirrored = draws(seed)
+        top, left = tf.random.stateless_uniform([2], place, 0, 5, tf.int32).numpy()
+        expected = padded[top : top + 6, left : left + 8]
+        np.testing.assert_array_equal(result, expected[:, ::-1] if mirrored else expected)
+
+
+def test_every_crop_and_no_other_turns_up():
+    """One bright pixel in the middle: its place tells the crop. 3 x 3 crops with padding 1."""
+    image = np.zeros([3, 3, 1], np.float32)
+    image[1, 1] = 1
+    places = {tuple(np.argwhere(x)[0][:2]) for x in apply(pad_crop_flip(1, flip=False), image)}
+    assert places == {(row, column) for row in range(3) for column in range(3)}
+
+
+def test_half_of_the_images_are_mirrored():
+    results = apply(pad_crop_flip(0))
+    mirrored = [np.array_equal(result, IMAGE[:, ::-1]) for result in results]
+    straight = [np.array_equal(result, IMAGE) for result in results]
+    assert 20 <= sum(mirrored) <= 40 and sum(mirrored) + sum(straight) == len(SEEDS)
+
+
+@pytest.mark.parametrize("augment", [pad_crop_flip(0, flip=False), shift_flip(0.0, flip=False)])
+def test_nothing_asked_nothing_done(augment):
+    for result in apply(augment):
+        np.testing.assert_array_equal(result, IMAGE)
+
+
+def test_shift_flip_is_scipys_linear_shift_with_the_nearest_border():
+    for seed, result in zip(SEEDS, apply(shift_flip(0.3)), strict=True):
+        place, mirrored = draws(seed)
+        offsets = tf.random.stateless_uniform([2], place, -0.3, 0.3).numpy() * [6, 8]
+        expected = scipy.ndimage.shift(IMAGE, [*offsets, 0], order=1, mode="nearest")
+        expected = expected[:, ::-1] if mirrored else expected
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+        assert IMAGE.min() <= result.min() and result.max() <= IMAGE.max()
+
+
+def test_shifts_reach_both_ways_and_no_further():
+    """On the ramp x the inner pixels become x - offset, which shows the offset."""
+    ramp = np.tile(np.arange(10, dtype=np.float32)[:, None, None] / 16, [1, 10, 1])
+    offsets = np.array([(ramp - x)[5, 5, 0] * 16 for x in apply(shift_flip(flip=False), ramp)])
+    assert -1 <= offsets.min() < -0.8 and 0.8 < offsets.max() <= 1
+
+
+@pytest.mark.parametrize("augment", [pad_crop_flip(), shift_flip()])
+def test_same_seed_same_image_eager_or_compiled(augment):
+    compiled = apply(augment)
+    for seed, result in zip(SEEDS[:5], compiled, strict=False):
+        np.testing.assert_array_equal(augment(tf.constant(IMAGE), seed).numpy(), result)
+    assert len({result.tobytes() for result in compiled}) > 20
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: pad_crop_flip(-1), "padding is a number of pixels, 0 or more; received -1"),
+        (lambda: pad_crop_flip(1.5), "received 1.5"),
+        (lambda: pad_crop_flip(True), "received True"),
+        (lambda: pad_crop_flip(mode="edge"), "'edge' is not a way to pad; .* 'zero', 'reflect'"),
+        (lambda: shift_flip(1.0), r"part of the image's size, in \[0, 1\); received 1.0"),
+        (lambda: shift_flip(-0.1), "received -0.1"),
+        (lambda: pad_crop_flip(6, "reflect")(tf.constant(IMAGE), SEEDS[0]), "use padding <= 5"),
+    ],
+)
+def test_unfit_settings_are_refused(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+def test_factories_make_configured_objects():
+    assert pad_crop_flip(2, "reflect", False) == PadCropFlip(2, "reflect", False)
+    augment = shift_flip(0.2, flip=False)
+    assert ShiftFlip.from_config(augment.get_config()) == augment == ShiftFlip(0.2, False)

@@ -1,0 +1,180 @@
+"""TFDS sets: real ones where they are present, small ones made here, and everything refused."""
+
+from __future__ import annotations
+
+import shlex
+
+import numpy as np
+import pytest
+
+import keras_robust.data as data
+from keras_robust.data import tfds_reader
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+
+def example(number):
+    pixels = np.full([4, 4, 1], number, np.uint8)
+    return number, {"image": pixels, "label": number % 2, "name": str(number)}
+
+
+class Small(tfds.core.GeneratorBasedBuilder):
+    """Image number n is filled with n and has the label n % 2. Nothing is downloaded."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    IMAGE = tfds.features.Image(shape=(4, 4, 1))
+    KEYS = ("image", "label")
+    SIZES = {"train": 20, "test": 6}
+
+    def _info(self):
+        features = {
+            "image": self.IMAGE,
+            "label": tfds.features.ClassLabel(names=["even", "odd"]),
+            "name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=self.KEYS,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(size) for split, size in self.SIZES.items()}
+
+    def _generate_examples(self, size):
+        for number in range(size):
+            yield example(number)
+
+
+class SmallValidated(Small):
+    """Has `validation` in place of `test`, and says nothing of supervised keys."""
+
+    KEYS = None
+    SIZES = {"train": 20, "validation": 6}
+
+
+class SmallWhole(Small):
+    """Has `train` alone."""
+
+    SIZES = {"train": 20}
+
+
+class SmallTest(Small):
+    """Has `test` alone."""
+
+    SIZES = {"test": 6}
+
+
+class SmallNamed(Small):
+    """Its task is to tell the name from the image."""
+
+    KEYS = ("image", "name")
+
+
+class SmallVarying(Small):
+    """Images of any size."""
+
+    IMAGE = tfds.features.Image(shape=(None, None, 3))
+
+
+class SmallDeep(Small):
+    """Images of 16 bits."""
+
+    IMAGE = tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def quiet_tfds():
+    tfds.disable_progress_bar()
+
+
+def pairs(arrays):
+    """The numbers of the images, after checking that each has its own label."""
+    numbers = arrays.images[:, 0, 0, 0]
+    assert arrays.images.dtype == np.uint8 and arrays.labels.dtype == np.int32
+    np.testing.assert_array_equal(numbers % 2, arrays.labels)
+    return sorted(numbers.tolist())
+
+
+def test_missing_data_names_the_command_that_fetches_it(tmp_path):
+    directory = tmp_path / "with 'quotes\" and $blanks"
+    with pytest.raises(FileNotFoundError) as caught:
+        tfds_reader.read("small", directory)
+    message = str(caught.value)
+    assert "There is no data of 'small'" in message and "small/1.0.0. Fetch it with" in message
+    assert "pass download=True" in message
+
+    python, option, code = shlex.split(message.splitlines()[1])
+    assert (python, option) == ("python", "-c")
+    exec(code)  # in this process, where the small sets are known to TFDS
+    source = tfds_reader.read("small", directory)
+    assert pairs(source.train) == list(range(20)) and pairs(source.test) == list(range(6))
+
+
+def test_the_command_without_a_directory_leaves_it_to_tfds():
+    command = tfds_reader.fetch_command("mnist")
+    assert command.endswith("""'import tensorflow_datasets as tfds; tfds.load("mnist")'""")
+
+
+def test_download_prepares_and_the_next_reading_is_the_same(tmp_path):
+    first = tfds_reader.read("small", tmp_path, download=True)
+    second = tfds_reader.read("small:1.0.0", str(tmp_path))
+    assert first.name == second.name == "TFDS small/1.0.0"
+    assert first.class_names == ("even", "odd") and first.test_split == "test"
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+
+
+def test_without_test_examples_validation_is_the_test(tmp_path):
+    source = tfds_reader.read("small_validated", tmp_path, download=True)
+    assert source.test_split == "validation" and pairs(source.test) == list(range(6))
+
+
+def test_without_either_a_fifth_is_held_out(tmp_path):
+    source = tfds_reader.read("small_whole", tmp_path, download=True)
+    assert source.test_split == "held out of train"
+    assert np.bincount(source.test.labels).tolist() == [2, 2]
+    assert sorted(pairs(source.train) + pairs(source.test)) == list(range(20))
+
+
+def test_load_gives_batches_and_the_info(tmp_path):
+    splits = data.load("small", batch_size=8, data_dir=tmp_path, download=True, validation=4)
+    assert splits.info == data.DatasetInfo(
+        name="small",
+        source="TFDS small/1.0.0",
+        image_shape=(4, 4, 1),
+        classes=2,
+        class_names=("even", "odd"),
+        train_size=16,
+        validation_size=4,
+        test_size=6,
+        test_split="test",
+    )
+    seen = [(x, y) for split in splits for x, y in split.unbatch().as_numpy_iterator()]
+    assert len(seen) == 26
+    for x, y in seen:
+        assert x.dtype == np.float32 and round(x[0, 0, 0] * 255) % 2 == y
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fashon_mnist", r"There is no data set 'fashon_mnist'. Did you mean fashion_mnist"),
+        ("CIFAR-10", r"There is no data set 'CIFAR-10'. Did you mean cifar10"),
+        ("digit", r"Did you mean digits"),
+        ("xyzzy", r"Known are digits, which is embedded, and \d+ sets of TFDS, such as mnist"),
+        ("mnist/foo", r"TFDS refuses 'mnist/foo': .*BuilderConfig foo not found"),
+        ("mnist:9.9.9", r"TFDS refuses 'mnist:9.9.9': .*cannot be loaded at version 9.9.9"),
+        ("ag_news_subset", r"its features are description \(Text\), label \(ClassLabel\), title"),
+        ("small_named", r"image \(Image\), label .* TFDS pairs \('image', 'name'\)"),
+        ("small_varying", r"vary in size \(their shape is \(None, None, 3\)\)"),
+        ("small_deep", r"'small_deep' are uint16, .* uint8 is expected"),
+    ],
+)
+def test_unfit_names_are_refused_before_any_data_is_asked_for(name, text, tmp_path):
+    with pytest.raises(ValueError, match=text):
+        tfds_reader.read(name, tmp_path / "nowhere")
+
+
+def test_a_set_without_train_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'small_test' has no split 'train'; its splits are test"):
+        tfds_reader.read("small_test", tmp_path, download=True)
