@@ -7,27 +7,33 @@ writes `exported/digits/<version>/`, verified, by one atomic rename.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import app, flags, logging
+
+from serving.quiet import quiet_logger, quiet_start
+
+if __name__ == "__main__":  # a program starts without TensorFlow's lines about the machine
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+
 import keras
 import tensorflow as tf
-from absl import app, flags
 
 import keras_robust
 from keras_robust.detection import Calibration, EntropyDetector
 from serving.reference import REFERENCE_FILE, reference_of
 from serving.signatures import INPUTS, endpoints, image_shape
 from serving.verify import DETECTOR_COLLECTION, verify
-from serving.version_dirs import check_version, versions
+from serving.version_dirs import check_free, check_version, publish, workspace
 from serving.warmup import write_warmup
 
 METADATA_FILE = "keras_robust.json"
@@ -70,10 +76,10 @@ def export_model(
     _check_detector(detector, classifier)
     base = Path(os.path.abspath(model_base_path))
     if version is not None:
-        _check_free(base, check_version(version))
+        check_free(base, check_version(version))
     metadata = _metadata(classifier, detector, class_names, recipe)
     expected = reference_of(classifier, detector)
-    with _workspace(base) as draft:
+    with workspace(base) as draft:
         _write_saved_model(draft, classifier, detector)
         extra = draft / "assets.extra"
         extra.mkdir()
@@ -81,7 +87,7 @@ def export_model(
         (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
         verify(draft, expected)
         write_warmup(draft, base.name, shape)
-        return _publish(draft, base, version)
+        return publish(draft, base, version)
 
 
 def export_run(
@@ -186,14 +192,6 @@ def _check_detector(detector: Any, classifier: keras.Model) -> None:
         )
 
 
-def _check_free(base: Path, version: int) -> None:
-    if version in versions(base) or os.path.lexists(base / str(version)):
-        raise FileExistsError(
-            f"{base} already holds version {version}; a served version is never written over. "
-            "Leave --version out to take the next free one, or remove that directory first."
-        )
-
-
 def _metadata(
     classifier: keras.Model,
     detector: EntropyDetector,
@@ -229,18 +227,6 @@ def _metadata(
     }
 
 
-@contextlib.contextmanager
-def _workspace(base: Path) -> Iterator[Path]:
-    """A directory to write in, on the file system of `base`, and gone afterwards."""
-    parent = next(path for path in base.parents if path.is_dir())
-    if base.is_dir() and base.stat().st_dev != parent.stat().st_dev:
-        # A mounted volume: no rename crosses its border, and servers ignore such a name in it.
-        parent = base
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{base.name}-export-") as workspace:
-        # One below: the temporary directory itself is closed to other users, such as a server's.
-        yield Path(workspace) / "model"
-
-
 def _write_saved_model(path: Path, classifier: keras.Model, detector: EntropyDetector) -> None:
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
     # Not `tf.saved_model.save`: of a Keras 3 model it does not load as TensorFlow Serving loads.
@@ -249,22 +235,8 @@ def _write_saved_model(path: Path, classifier: keras.Model, detector: EntropyDet
     archive.add_variable_collection(DETECTOR_COLLECTION, [threshold])
     for name, (function, spec) in endpoints(classifier, detector, threshold).items():
         archive.add_endpoint(name, function, input_signature=[spec])
-    archive.write_out(str(path), verbose=False)
-
-
-def _publish(draft: Path, base: Path, version: int | None) -> Path:
-    """Gives the finished version its name in one atomic step."""
-    base.mkdir(parents=True, exist_ok=True)
-    while True:
-        number = max(versions(base), default=0) + 1 if version is None else version
-        _check_free(base, number)
-        try:
-            os.rename(draft, base / str(number))
-            return base / str(number)
-        except OSError as error:
-            # Another export took the number since: refused if asked for, else the next is tried.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+    with quiet_logger():
+        archive.write_out(str(path), verbose=False)
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -296,6 +268,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> Path:
 
 def main(_: list[str]) -> None:
     """Runs the program; what the user can mend ends it with one sentence."""
+    logging.set_verbosity(logging.WARNING)
     try:
         print(run())
     except (OSError, ValueError) as error:

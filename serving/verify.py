@@ -14,11 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from absl import app, flags, logging
+
+from serving.quiet import quiet_logger, quiet_start
+
+if __name__ == "__main__":  # a program starts without TensorFlow's lines about the machine
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
 
-from serving.quiet import quiet_logger
 from serving.reference import REFERENCE_FILE, Reference
 from serving.signatures import INPUTS, MEMBERS, OUTPUTS
 from serving.version_dirs import version_dir
@@ -262,6 +270,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> str:
 
 def main(_: list[str]) -> None:
     """Runs the program; what the user can mend ends it with one sentence."""
+    logging.set_verbosity(logging.WARNING)
     try:
         print(run())
     except (OSError, ValueError) as error:

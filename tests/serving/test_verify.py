@@ -17,7 +17,6 @@ from serving import verify as program
 from serving.reference import Reference, reference_of, sample_pixels
 from serving.signatures import endpoints
 from serving.verify import ServedModel, VerificationError, read_threshold, verify
-from serving.version_dirs import check_version, version_dir, versions
 
 
 @pytest.fixture(scope="module")
@@ -195,28 +194,6 @@ def test_samples_hold_black_white_and_much_between():
         assert pixels[0].max() == 0
         assert pixels[1].min() == 255
         assert len(np.unique(pixels[2:])) > 60
-
-
-# Version directories.
-
-
-def test_versions_are_sorted_as_numbers(tmp_path):
-    for name in ("10", "9", "0", "x", "-3", "1.5", "9" * 30):
-        (tmp_path / name).mkdir()
-    (tmp_path / "11").touch()
-    assert list(versions(tmp_path)) == [0, 9, 10]
-    assert version_dir(tmp_path).name == "10"
-    assert version_dir(tmp_path, 9).name == "9"
-    assert versions(tmp_path / "nowhere") == {}
-
-
-def test_a_missing_version_names_those_there_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no version of a model"):
-        version_dir(tmp_path)
-    (tmp_path / "3").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no version 4; it holds \[3\]"):
-        version_dir(tmp_path, 4)
-    assert check_version(2**63 - 1)
 
 
 # The program.
