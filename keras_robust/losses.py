@@ -16,6 +16,7 @@ _TIE = 1e-12
 
 
 def _wide(logits: Logits) -> Logits:
+    logits = tf.convert_to_tensor(logits)
     return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
 
 
