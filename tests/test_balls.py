@@ -1,4 +1,4 @@
-"""Projections, uniform points and steepest directions against formulas and optimality conditions."""
+"""Projections, uniform points, steepest directions against formulas and optimality conditions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def near(value, expected, deviation):
 
 
 def test_linf_projection():
-    """Clip to 0.5 +- 0.25, then to [0, 1]: 0.9 -> 0.75, 0.6 stays; around 0.9: -1 -> 0.65, 2 -> 1."""
+    """Clip to x +- 0.25, then to [0, 1]; around 0.9 the far ends are 0.65 and 1."""
     ball = kr.LinfBall(0.25)
     centre = np.array([[0.5, 0.5], [0.9, 0.9]])
     moved = project(ball, np.array([[0.9, 0.6], [-1.0, 2.0]]), centre)

@@ -1,0 +1,117 @@
+"""Objectives do the clean work once, and climb what they say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust import losses, objectives
+
+LOGITS = tf.constant([[1.0, 3.0, 0.0, -1.0], [4.0, 0.0, 2.0, 1.0]], tf.float64)
+Y = tf.constant([0, 0])
+TARGETS = tf.constant([2, 3])
+
+
+class Counting:
+    """The identity as a model, counting its calls."""
+
+    calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return {"logits": x}
+
+
+def identity(x):
+    return {"logits": x}
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "dlr"])
+def test_label_loss_is_the_loss_of_the_true_label(name):
+    value = objectives.LabelLoss(name)(identity, tf.zeros_like(LOGITS), Y)
+    np.testing.assert_array_equal(value(LOGITS), getattr(losses, name)(LOGITS, Y))
+
+
+def test_label_loss_of_the_prediction():
+    """The clean predictions are 1 and 0; the labels, 0 and 2, do not matter."""
+    objective = objectives.LabelLoss("margin", labels="predicted")
+    value = objective(identity, LOGITS, tf.constant([0, 2]))
+    moved = tf.constant([[5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 7.0, 0.0]], tf.float64)
+    np.testing.assert_allclose(value(moved), [5, 7])
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_predicted_labels_keep_the_type_of_labels(dtype):
+    value = objectives.LabelLoss(labels="predicted")(identity, LOGITS, tf.cast(Y, dtype))
+    assert np.isfinite(value(LOGITS)).all()
+
+
+def test_targeted_by_hand():
+    """Minus the cross-entropy of the target; target less best other; (z_t - z_y) / spread.
+
+    First row: target 2, z = (1, 3, 0, -1): margin 0 - 3; DLR (0 - 1) / (3 - (0 - 1) / 2) = -2/7.
+    Second: target 3, z = (4, 0, 2, 1): margin 1 - 4; DLR (1 - 4) / (4 - (1 + 0) / 2) = -6/7.
+    """
+    build = {name: objectives.Targeted(name) for name in ("cross_entropy", "margin", "dlr")}
+    values = {name: part(identity, LOGITS, Y, TARGETS)(LOGITS) for name, part in build.items()}
+    np.testing.assert_allclose(values["margin"], [-3, -3])
+    np.testing.assert_allclose(values["dlr"], [-2 / 7, -6 / 7])
+    log_sum = math.log(math.exp(1) + math.exp(3) + 1 + math.exp(-1))
+    np.testing.assert_allclose(values["cross_entropy"][0], 0 - log_sum)
+
+
+def test_targeted_needs_targets():
+    with pytest.raises(ValueError, match=r"without targets.*multi_targeted"):
+        objectives.Targeted()(identity, LOGITS, Y)
+
+
+def test_divergence_is_kl_from_the_clean_prediction():
+    value = objectives.Divergence()(identity, LOGITS, Y)
+    np.testing.assert_array_equal(value(LOGITS), [0, 0])
+    np.testing.assert_array_equal(value(-LOGITS), losses.kl_divergence(LOGITS, -LOGITS))
+
+
+def test_divergence_holds_the_clean_prediction_fixed():
+    """No gradient reaches the clean side: at x_adv it is q - p alone, at x none at all."""
+    moved = tf.reverse(LOGITS, [1])
+    with tf.GradientTape() as tape:
+        tape.watch([LOGITS, moved])
+        value = objectives.Divergence()(identity, LOGITS, Y)(moved)
+    clean, adversarial = tape.gradient(value, [LOGITS, moved])
+    assert clean is None
+    np.testing.assert_allclose(adversarial, tf.nn.softmax(moved) - tf.nn.softmax(LOGITS))
+
+
+@pytest.mark.parametrize(
+    ("objective", "clean_calls"),
+    [
+        (objectives.LabelLoss(), 0),
+        (objectives.LabelLoss("margin", labels="predicted"), 1),
+        (objectives.Targeted(), 0),
+        (objectives.Divergence(), 1),
+    ],
+    ids=repr,
+)
+def test_clean_images_are_seen_once_and_outside_the_loop(objective, clean_calls):
+    model = Counting()
+    value = objective(model, LOGITS, Y, TARGETS)
+    assert model.calls == clean_calls
+    for _ in range(3):
+        value(LOGITS)
+    assert model.calls == clean_calls + 3
+
+
+@pytest.mark.parametrize("kind", [objectives.LabelLoss, objectives.Targeted])
+@pytest.mark.parametrize("loss", ["kl", "Margin", "", None])
+def test_unknown_loss(kind, loss):
+    with pytest.raises(ValueError, match=rf"{kind.__name__}: loss is .*cross_entropy, dlr, margin"):
+        kind(loss)
+
+
+@pytest.mark.parametrize("labels", ["clean", None, "True"])
+def test_unknown_labels(labels):
+    with pytest.raises(ValueError, match=r"labels is .*expected 'true' or 'predicted'"):
+        objectives.LabelLoss(labels=labels)
