@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.models.contract import checked_shape, is_classifier
-from keras_robust.models.dissect import dissect, finish, named_outputs
+from keras_robust.models.dissect import Wanted, dissect, finish, named_outputs
 from keras_robust.models.graph import Call, Graph, can_open
 
 Shape = tuple[int | None, ...]
@@ -79,7 +79,11 @@ def adapt(
     inside = tuple(prepared.shape[1:])
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, *inside))
-    core = dissect(model, features, inside) if can_open(model) else _wrap(model, features, inside)
+    if can_open(model):
+        _check_fits(model, inside)
+        core = dissect(model, Wanted(features), inside)
+    else:
+        core = _wrap(model, features, inside)
     result = core if preprocess is None else keras.Model(image, core(prepared))
     _check(result, model.name)
     return result
@@ -126,6 +130,17 @@ def _image_shape(model: keras.Model, input_shape: Sequence[int] | None) -> tuple
             "such as adapt(model, input_shape=(32, 32, 3))."
         )
     return checked_shape(known)
+
+
+def _check_fits(model: keras.Model, input_shape: Shape) -> None:
+    own = tuple(model.inputs[0].shape[1:])
+    same_rank = len(own) == len(input_shape)
+    if not same_rank or any(a not in (None, b) for a, b in zip(own, input_shape, strict=True)):
+        raise ValueError(
+            f"Model {model.name!r} takes images of {own}, not {input_shape}: leave out "
+            "input_shape, or let preprocess=keras.layers.Resizing(height, width) bring the images "
+            "to its size."
+        )
 
 
 def _wrap(model: keras.Model, features: str | None, input_shape: Shape) -> keras.Model:

@@ -96,7 +96,7 @@ def is_classifier(model: Any) -> bool:
     """
     if not (isinstance(model, keras.Model) and isinstance(model, keras.Function)):
         return False
-    if len(model.inputs) != 1:
+    if not isinstance(model.input, keras.KerasTensor):  # a list or dictionary of inputs
         return False
     outputs = model.compute_output_spec(model.inputs[0])
     if not isinstance(outputs, dict) or not {"logits", "features"} <= set(outputs):
@@ -105,7 +105,7 @@ def is_classifier(model: Any) -> bool:
     return len(logits.shape) == 2 and len(features.shape) == 2 and logits.dtype == "float32"
 
 
-def checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
+def checked_shape(input_shape: Sequence[int | None]) -> tuple[int, ...]:
     """`input_shape` as a tuple of positive integers, or an error that says what is wrong.
 
     Args:
@@ -121,12 +121,12 @@ def checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
         shape = tuple(input_shape)
     except TypeError:
         shape = ()
-    if not shape or not all(isinstance(size, Integral) and size > 0 for size in shape):
+    if not shape or not all(isinstance(size, Integral) and int(size) > 0 for size in shape):
         raise ValueError(
             f"input_shape={input_shape!r} must be the shape of one image without the batch, "
             "positive integers such as (32, 32, 3)."
         )
-    return tuple(int(size) for size in shape)
+    return tuple(int(size) for size in shape if size is not None)
 
 
 def checked_image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:

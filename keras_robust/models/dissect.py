@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -11,15 +11,56 @@ from keras_robust.models.graph import Call, Graph, can_open, trace
 from keras_robust.models.names import listed
 from keras_robust.models.unactivated import Unactivated
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = keras.KerasTensor
+
+
+class Wanted(NamedTuple):
+    """The layer asked for as the features, and how far the search for it has come."""
+
+    name: str | None
+    path: str = ""  # of the model that is searched, "outer/inner/"
+    seen: tuple[str, ...] = ()  # names in the models around it
+
+    def names(self, graph: Graph) -> tuple[str, ...]:
+        """All names that would have been found so far.
+
+        Args:
+            graph: of the model that is searched.
+
+        Returns:
+            Those of the models around it first.
+        """
+        return (*self.seen, *(f"{self.path}{call.operation.name}" for call in graph.calls))
+
+    def found(self, graph: Graph) -> Call | None:
+        """The call of the layer, by its path or its bare name.
+
+        Args:
+            graph: of the model that is searched.
+
+        Returns:
+            The call; None if nothing is asked for, or it is not there.
+        """
+        return graph.named(self.name.removeprefix(self.path)) if self.name is not None else None
+
+    def inside(self, nested: keras.Model, graph: Graph) -> Wanted:
+        """The search in a nested model.
+
+        Args:
+            nested: the model.
+            graph: of the model that is searched so far.
+
+        Returns:
+            What `dissect` takes.
+        """
+        return Wanted(self.name, f"{self.path}{nested.name}/", self.names(graph))
 
 
 def dissect(
     model: keras.Model,
-    features: str | None,
+    wanted: Wanted,
     input_shape: Iterable[int | None],
     strip_softmax: bool = True,
-    outer_names: tuple[str, ...] = (),
     name: str | None = None,
 ) -> keras.Model:
     """A functional classifier made of the layers of `model`, without its final softmax.
@@ -28,11 +69,10 @@ def dissect(
 
     Args:
         model: for which `can_open` holds.
-        features: name of the layer whose output becomes the features, `"nested/layer"` for one
-            inside a nested model at the end; None for the input of the layer that makes the logits.
+        wanted: the layer whose output becomes the features; if no name is asked for, the input of
+            the layer that makes the logits is taken.
         input_shape: shape of one image without the batch.
         strip_softmax: whether a final softmax is still to be taken off.
-        outer_names: names that `features` could have had in the models around this one.
         name: of the result.
 
     Returns:
@@ -40,7 +80,7 @@ def dissect(
         dictionary with `"logits"`.
 
     Raises:
-        ValueError: if `model` has several outputs, ends in a sigmoid, or has no layer `features`.
+        ValueError: if `model` has several outputs, ends in a sigmoid, or has not the layer.
     """
     graph = trace(model, input_shape)
     outputs = named_outputs(graph.outputs, model.name)
@@ -54,15 +94,18 @@ def dissect(
     if head is None:
         raise ValueError(f"Model {model.name!r} returns its input: it has no layer to make logits.")
 
-    latent = outputs.pop("features", None) if features is None else None
-    chosen = graph.named(features)
+    latent = outputs.pop("features", None) if wanted.name is None else None
+    chosen = wanted.found(graph)
     if can_open(head.operation) and latent is None:
-        inner = _open_head(graph, head, None if chosen else features, strip_softmax, outer_names)
+        inside = Wanted(None) if chosen else wanted.inside(head.operation, graph)
+        # Not under the nested model's own name: both may stand in this graph, and names are unique.
+        inner_name, shape = graph.unused("classifier"), head.inputs[0].shape[1:]
+        inner = dissect(head.operation, inside, shape, strip_softmax, inner_name)
         outputs.update(inner(head.inputs[0]))
         logits, latent = outputs["logits"], outputs.pop("features")
-    elif features is not None and chosen is None:
-        names = listed(features, (*outer_names, *_names(graph)))
-        raise ValueError(f"Model {model.name!r} has no layer {features!r}; there are {names}")
+    elif wanted.name is not None and chosen is None:
+        names = listed(wanted.name, wanted.names(graph))
+        raise ValueError(f"features={wanted.name!r} names no layer; there are {names}")
     elif strip_softmax and _is_dense_softmax(head.operation):
         # In float32 under every policy, which is where Keras wants a softmax and its logits.
         unactivated = graph.unused(f"{head.operation.name}_logits")
@@ -119,21 +162,6 @@ def finish(graph: Graph, outputs: dict[str, Tensor], name: str | None = None) ->
     layer = keras.layers.Identity if len(latent.shape) == 2 else keras.layers.Flatten
     latent = layer(dtype="float32", name=graph.unused("features"))(latent)
     return keras.Model(graph.image, {**outputs, "logits": logits, "features": latent}, name=name)
-
-
-def _open_head(
-    graph: Graph, head: Call, features: str | None, strip: bool, outer_names: tuple[str, ...]
-) -> keras.Model:
-    nested = head.operation
-    return dissect(
-        nested,
-        features.removeprefix(f"{nested.name}/") if features else None,
-        head.inputs[0].shape[1:],
-        strip,
-        (*outer_names, *_names(graph)),
-        # Not the nested model's own name: both may stand in one graph, where names are unique.
-        graph.unused("classifier"),
-    )
 
 
 def _before_identities(graph: Graph, tensor: Tensor) -> Tensor:
@@ -194,7 +222,7 @@ def _refuse_sigmoid(operation: Any, model_name: str) -> None:
         )
 
 
-def _is_plain(operation: Any, layer: type) -> bool:
+def _is_plain(operation: Any, layer: Any) -> bool:
     """Of that class, or of a subclass that computes the same."""
     return isinstance(operation, layer) and type(operation).call is layer.call
 
@@ -204,10 +232,6 @@ def _is_function(operation: Any, name: str) -> bool:
     module = type(operation).__module__.split(".")[0]
     plain = not isinstance(operation, keras.layers.Layer) and module == "keras"
     return plain and type(operation).__name__ == name
-
-
-def _names(graph: Graph) -> tuple[str, ...]:
-    return tuple(call.operation.name for call in graph.calls)
 
 
 def _single(call: Call) -> Tensor:

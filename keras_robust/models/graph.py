@@ -7,11 +7,11 @@ It rests on `keras.models.clone_model` with a `clone_function` that returns the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = keras.KerasTensor
 
 
 class Call(NamedTuple):
@@ -118,7 +118,10 @@ def trace(model: keras.Model, input_shape: Iterable[int | None]) -> Graph:
     # A plain model around the same layers: `model` may be compiled, with a loss that cannot be
     # cloned, and may have been built for one batch size.
     plain = keras.Model(model.inputs[0], _structured(model))
-    image = keras.Input(tuple(input_shape), dtype="float32", name="images")
+    name = "images"
+    while name in {layer.name for layer in model.layers}:
+        name += "_"  # names are unique in a graph
+    image = keras.Input(tuple(input_shape), dtype="float32", name=name)
     copy = keras.models.clone_model(
         plain, input_tensors=image, clone_function=lambda layer: layer, call_function=listen
     )

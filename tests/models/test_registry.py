@@ -37,7 +37,11 @@ def test_unknown_name(name, text):
 @pytest.mark.parametrize(
     ("name", "option", "text"),
     [
-        ("resnet18", "widht", "no option 'widht'; there are width, mean, std. Did you mean 'width'"),
+        (
+            "resnet18",
+            "widht",
+            "no option 'widht'; there are width, mean, std. Did you mean 'width'",
+        ),
         ("wrn_34_10", "depth", "no option 'depth'; there are dropout, mean, std"),
         ("mlp", "classes", "no option 'classes'|multiple values"),
     ],
