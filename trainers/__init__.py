@@ -1,0 +1,10 @@
+"""Programs that train, evaluate and attack classifiers by recipes, in run directories.
+
+    python -m trainers.train    --recipe=digits/trades --output_dir=runs/digits
+    python -m trainers.evaluate --run=runs/digits --attacks=pgd,fgsm
+    python -m trainers.attack   --run=runs/digits --attack=pgd --output_dir=runs/digits/attacked
+    python -m trainers.demo     --output_dir=runs/demo
+
+The programs are thin: flags, and a call of a function that a program of your own can call too
+(`training`, `measuring`, `crafting`).
+"""

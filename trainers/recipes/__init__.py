@@ -1,0 +1,45 @@
+"""Recipes by name: `<dataset>/<defense>`, one file per dataset."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from trainers.names import chosen
+from trainers.recipes import cifar10, digits, mnist
+
+FAMILIES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all recipes.
+
+    Example:
+        >>> names()[:2]
+        ('digits/standard', 'digits/pgd_at')
+    """
+    return tuple(f"{name}/{defense}" for name, family in FAMILIES.items() for defense in
+                 family.DEFENSES)  # fmt: skip
+
+
+def load(name: str) -> ConfigDict:
+    """The recipe of that name, with every field that `fields.defaults` describes.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        A recipe that can be changed.
+
+    Raises:
+        ValueError: there is no such recipe; the message names those that there are.
+
+    Example:
+        >>> load("mnist/trades").ball.radius
+        0.3
+    """
+    dataset, _, defense = chosen("recipe", name, names()).partition("/")
+    config = FAMILIES[dataset].get_config(defense)
+    config.name = name
+    return config

@@ -1,0 +1,220 @@
+"""From a recipe to its parts: data, classifier, robust model, optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from ml_collections import ConfigDict
+
+import keras_robust as kr
+from keras_robust.types import Ball
+from trainers import attack_settings
+from trainers.names import check_options, chosen
+
+BALLS: dict[str, Callable[..., Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
+OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
+SCHEDULES = ("constant", "step", "cosine")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+def defenses() -> tuple[str, ...]:
+    """The names of the defenses.
+
+    Example:
+        >>> "trades" in defenses()
+        True
+    """
+    return _factories(kr.defenses, "classifier")
+
+
+def _factories(family: Any, first: str) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name in family.__all__
+        if inspect.isfunction(getattr(family, name))
+        and next(iter(inspect.signature(getattr(family, name)).parameters), None) == first
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses names and numbers of a recipe that cannot be, before any data is read.
+
+    Args:
+        config: the recipe.
+
+    Raises:
+        ValueError: naming the field, what it holds and what it may hold.
+    """
+    for name, least in (("epochs", 1), ("steps_per_execution", 1)):
+        if config[name] < least:
+            raise ValueError(f"{name} is {config[name]}; expected a whole number >= {least}.")
+    chosen("precision (mixed_precision)", config.mixed_precision, PRECISIONS)
+    augmentation(config)
+    name = chosen("model", config.model.name, kr.models.ARCHITECTURES)
+    check_options("model", name, kr.models.ARCHITECTURES[name], 2, config.model.options)
+    name = chosen("defense", config.defense.name, defenses())
+    check_options("defense", name, getattr(kr.defenses, name), 2, config.defense.options)
+    where = ball(config)
+    settings = attack_settings.from_recipe(config)
+    for name in config.evaluation.attacks:
+        attack_settings.attack(name, where, settings)
+    optimizer(config, steps_per_epoch=1)
+    rate = config.detector.false_alarm_rate
+    if not 0 < rate < 1:
+        raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
+
+
+def augmentation(config: ConfigDict) -> Any:
+    """The augmentation of training images, or None.
+
+    Raises:
+        ValueError: there is no such augmentation, or no such option of it.
+    """
+    settings = config.dataset.augment
+    name = chosen("augmentation", settings.name, AUGMENTATIONS)
+    if name == "none":
+        return None
+    factory = getattr(kr.data, name)
+    check_options("augmentation", name, factory, 0, settings.options)
+    return factory(**settings.options)
+
+
+def data(config: ConfigDict) -> kr.data.Splits:
+    """Reads the data.
+
+    Raises:
+        ValueError: there is no such data set.
+        FileNotFoundError: it is not there; the message is the command that fetches it.
+    """
+    settings = config.dataset
+    held_out = settings.validation
+    return kr.data.load(
+        settings.name,
+        settings.batch_size,
+        settings.data_dir,
+        validation=int(held_out) if held_out >= 1 else held_out,
+        seed=config.seed,
+        augment=augmentation(config),
+    )
+
+
+def ball(config: ConfigDict) -> Ball:
+    """The threat model.
+
+    Raises:
+        ValueError: there is no such norm, or the radius is negative.
+    """
+    name = chosen("norm (ball.norm)", config.ball.norm, BALLS)
+    return BALLS[name](config.ball.radius)
+
+
+def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
+    """A classifier with new weights, drawn from the recipe's seed.
+
+    Args:
+        config: the recipe.
+        info: of the data: the shape of an image, and the number of classes.
+
+    Returns:
+        A functional model, in the precision of the recipe.
+
+    Raises:
+        ValueError: an option that the architecture refuses.
+    """
+    keras.utils.set_random_seed(config.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.mixed_precision)
+    try:
+        settings = config.model
+        return kr.models.build(
+            settings.name, info.image_shape, info.classes, **settings.options.to_dict()
+        )
+    finally:
+        keras.config.set_dtype_policy(before)  # the layers keep theirs
+
+
+def robust_model(
+    config: ConfigDict, info: kr.data.DatasetInfo, steps_per_epoch: int
+) -> kr.RobustModel:
+    """The model to train, compiled.
+
+    Args:
+        config: the recipe.
+        info: of the data.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        A model to `fit`.
+
+    Raises:
+        ValueError: an option that the model or the defense refuses.
+    """
+    settings = config.defense
+    model = getattr(kr.defenses, settings.name)(
+        classifier(config, info), ball(config), seed=config.seed, **settings.options.to_dict()
+    )
+    rule: Any = optimizer(config, steps_per_epoch)
+    if config.mixed_precision == "mixed_float16":
+        # Keras would wrap it by itself only under a global policy.
+        rule = keras.optimizers.LossScaleOptimizer(rule)
+    model.compile(optimizer=rule, steps_per_execution=config.steps_per_execution)
+    return model
+
+
+def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its schedule.
+
+    Args:
+        config: the recipe.
+        steps_per_epoch: batches in an epoch.
+
+    Returns:
+        A new optimizer.
+
+    Raises:
+        ValueError: an unknown name, or a number that the optimizer refuses.
+    """
+    settings = config.optimizer
+    kind = OPTIMIZERS[chosen("optimizer", settings.name, OPTIMIZERS)]
+    if not settings.learning_rate > 0:
+        raise ValueError(f"optimizer.learning_rate is {settings.learning_rate}; expected > 0.")
+    if not (settings.weight_decay >= 0 and 0 <= settings.ema < 1):
+        raise ValueError(
+            f"optimizer.weight_decay is {settings.weight_decay} and optimizer.ema is "
+            f"{settings.ema}; expected >= 0, and a share in [0, 1)."
+        )
+    options: dict[str, Any] = {"weight_decay": settings.weight_decay or None}
+    if settings.ema:
+        options |= {"use_ema": True, "ema_momentum": settings.ema}
+    if "momentum" in inspect.signature(kind).parameters:
+        options["momentum"] = settings.momentum
+    elif settings.momentum:
+        raise ValueError(f"optimizer.momentum is {settings.momentum}; {settings.name} takes none.")
+    return kind(learning_rate=_learning_rate(config, steps_per_epoch), **options)
+
+
+def _learning_rate(config: ConfigDict, steps_per_epoch: int) -> Any:
+    rate, schedule = config.optimizer.learning_rate, config.optimizer.schedule
+    kind = chosen("schedule (optimizer.schedule.kind)", schedule.kind, SCHEDULES)
+    boundaries = schedule.boundaries
+    if kind == "cosine":
+        return keras.optimizers.schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
+    if kind == "constant" or not boundaries:
+        return rate
+    if list(boundaries) != sorted(set(boundaries)) or boundaries[0] <= 0:
+        raise ValueError(
+            f"optimizer.schedule.boundaries is {boundaries}; expected increasing epochs > 0."
+        )
+    # Keras still gives the old rate at the boundary itself, which is a step's number from 0.
+    steps = [max(round(epoch * steps_per_epoch) - 1, 0) for epoch in boundaries]
+    rates = [rate * schedule.factor**passed for passed in range(len(boundaries) + 1)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(steps, rates)

@@ -1,0 +1,129 @@
+"""Attacks a run's test images with one attack, and keeps what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import keras_robust as kr
+from trainers.opened import Opened
+from trainers.run_directory import replacing
+
+ARRAYS_FILE = "adversarial.npz"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Crafted:
+    """Test images and what an attack made of them.
+
+    Args:
+        attack: what crafted them.
+        images: `[n, height, width, channels]` float32 in [0, 1].
+        labels: `[n]` int32, the true classes.
+        adversarial: the perturbed images.
+        clean_predictions: `[n]` int32, what the model says of the images.
+        predictions: `[n]` int32, what it says of the perturbed ones.
+        target: the class that was aimed at; None for any other than the label.
+    """
+
+    attack: kr.Attack
+    images: np.ndarray
+    labels: np.ndarray
+    adversarial: np.ndarray
+    clean_predictions: np.ndarray
+    predictions: np.ndarray
+    target: int | None = None
+
+    def summary(self) -> str:
+        """What the attack achieved, in two lines."""
+        right = self.clean_predictions == self.labels
+        fooled = right & (self.predictions != self.labels)
+        distance = self.attack.ball.distance(self.adversarial, self.images).numpy().max()
+        lines = [
+            f"{self.attack.name}: of {len(right)} images the model got {right.sum()} right; "
+            f"{fooled.sum()} of these are fooled ({fooled.sum() / max(right.sum(), 1):.1%}).",
+            f"Largest distance {distance:.4g}, radius {float(self.attack.ball.radius):.4g}.",
+        ]
+        if self.target is not None:
+            reached = (self.predictions == self.target).mean()
+            lines.append(f"{reached:.1%} of the images are taken for class {self.target}.")
+        return "\n".join(lines)
+
+    def save(self, directory: Path, pictures: int = 0) -> None:
+        """Writes the arrays, and the first images as PNG files of 8 bits per channel.
+
+        Args:
+            directory: made if it is not there.
+            pictures: how many images to write as PNG, a clean and an adversarial file each.
+        """
+        arrays = {
+            name: getattr(self, name)
+            for name in ("images", "labels", "adversarial", "clean_predictions", "predictions")
+        }
+        with replacing(directory / ARRAYS_FILE) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        for row in range(min(pictures, len(self.labels))):
+            label, said = self.labels[row], self.predictions[row]
+            _save_png(directory / f"{row:04d}_label{label}_clean.png", self.images[row])
+            _save_png(
+                directory / f"{row:04d}_label{label}_adversarial_as{said}.png",
+                self.adversarial[row],
+            )
+
+
+def craft(
+    opened: Opened,
+    attack: kr.Attack,
+    *,
+    target: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Crafted:
+    """Attacks the test images of a run.
+
+    Args:
+        opened: the run.
+        attack: the attack; a targeted one if there is a target.
+        target: the class to reach; images of that class are left out.
+        limit: use only the first so many test images.
+        seed: of all random starts.
+
+    Returns:
+        The images, before and after.
+
+    Raises:
+        ValueError: no test images are left, or the target is no class.
+    """
+    x, y = opened.test_images(limit)
+    if target is not None:
+        if not 0 <= target < opened.splits.info.classes:
+            raise ValueError(
+                f"The target is {target}; expected a class from 0 to "
+                f"{opened.splits.info.classes - 1}."
+            )
+        x, y = x[y != target], y[y != target]
+    if not len(y):
+        raise ValueError("No test images are left to attack; expected a limit of at least 1.")
+    run = attack.compiled(opened.model)
+    predict = tf.function(
+        lambda x: tf.argmax(opened.model(x, training=False)["logits"], 1, tf.int32),
+        reduce_retracing=True,
+    )
+    parts = []
+    size = opened.config.dataset.batch_size
+    for number, start in enumerate(range(0, len(y), size)):
+        images, labels = x[start : start + size], y[start : start + size]
+        targets = None if target is None else tf.fill(labels.shape, target)
+        adversarial = run(images, labels, seed=(seed, number), targets=targets)
+        parts.append((images, labels, adversarial, predict(images), predict(adversarial)))
+    arrays = [np.concatenate([t.numpy() for t in column]) for column in zip(*parts, strict=True)]
+    return Crafted(attack, *arrays, target)
+
+
+def _save_png(path: Path, image: np.ndarray) -> None:
+    pixels = np.round(image * 255).astype(np.uint8)
+    with replacing(path) as draft:
+        draft.write_bytes(tf.io.encode_png(pixels).numpy())

@@ -1,0 +1,104 @@
+"""Judges a run: attacks its test images, and writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras_robust as kr
+from trainers.opened import Opened
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to measure; what is None is as the run's recipe says.
+
+    Args:
+        attacks: names of attacks; accuracy over radius is measured with the first.
+        settings: of the attacks, those that differ from the recipe's: see `Opened.attack`.
+        norm: of the threat model.
+        radius: of the threat model.
+        radii: to measure accuracy over; empty for none.
+        limit: use only the first so many test images.
+        seed: of all random starts.
+    """
+
+    attacks: Sequence[str] | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    norm: str | None = None
+    radius: float | None = None
+    radii: Sequence[float] | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    def for_run(self, opened: Opened) -> tuple[list[kr.Attack], tuple[float, ...]]:
+        """The attacks and the radii for a run.
+
+        Raises:
+            ValueError: a name or a number that cannot be.
+        """
+        recipe = opened.config.evaluation
+        attacks = [
+            opened.attack(name, self.settings, norm=self.norm, radius=self.radius)
+            for name in self.attacks or recipe.attacks
+        ]
+        # The recipe's radii mean nothing in another norm.
+        same_norm = self.norm in (None, opened.config.ball.norm)
+        default = recipe.radii if same_norm else ()
+        return attacks, tuple(default if self.radii is None else self.radii)
+
+
+def measure(
+    opened: Opened,
+    plan: Plan | None = None,
+    *,
+    command: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> kr.evaluation.Report:
+    """Judges a run on its test images.
+
+    Args:
+        opened: the run.
+        plan: what to measure; default what the recipe says.
+        command: what the user typed, to be kept in the report.
+        progress: called with a line of text now and then.
+
+    Returns:
+        The report, not saved yet.
+
+    Raises:
+        ValueError: a name or a number of the plan that cannot be.
+    """
+    plan = plan or Plan()
+    attacks, radii = plan.for_run(opened)
+    config, info = opened.config, opened.splits.info
+    limit = plan.limit if plan.limit is not None else config.evaluation.limit
+    report = kr.evaluation.evaluate(
+        opened.model,
+        opened.splits.test,
+        attacks,
+        radii=radii,
+        detector=opened.detector,
+        limit=limit,
+        seed=plan.seed,
+        progress=progress,
+        dataset=info.name,
+        defense=_training(opened),
+        class_names=info.class_names,
+        command=command,
+    )
+    return dataclasses.replace(report, model=config.model.name)
+
+
+def _training(opened: Opened) -> str:
+    """How the run was trained, such as `trades, beta 6, 10 steps`."""
+    defense = opened.config.defense
+    options = defense.options.to_dict()
+    steps = options.pop("steps", None)
+    words = [defense.name]
+    if defense.name != "standard":  # its only attack is that of the validation
+        words += [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                  for name, value in options.items() if value is not None]  # fmt: skip
+        words += [] if steps is None else [f"{steps} steps"]
+    return ", ".join(words)

@@ -1,0 +1,99 @@
+"""Names and numbers that users type: looked up, or refused with the ones that are valid."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def chosen(kind: str, name: Any, valid: Iterable[str]) -> str:
+    """`name`, if it is valid.
+
+    Args:
+        kind: what it is a name of, for the message.
+        name: what was typed.
+        valid: the names that there are.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: it is not among them; the message names them, and the closest.
+
+    Example:
+        >>> chosen("defense", "tradse", ["pgd_at", "trades"])
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no defense 'tradse'; expected one of pgd_at, trades. \
+Did you mean 'trades'?
+    """
+    valid = tuple(valid)
+    if name in valid:
+        return str(name)
+    raise ValueError(f"There is no {kind} {name!r}; expected one of {listed(name, valid)}")
+
+
+def listed(name: Any, valid: Iterable[str]) -> str:
+    """The valid names, and the one that is closest to `name`, if any is.
+
+    Example:
+        >>> listed("epoch", ["epochs", "seed"])
+        "epochs, seed. Did you mean 'epochs'?"
+    """
+    valid = tuple(valid)
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    return f"{', '.join(valid)}.{f' Did you mean {close[0]!r}?' if close else ''}"
+
+
+def check_options(
+    kind: str, name: str, function: Callable[..., Any], skip: int, options: Iterable[str]
+) -> None:
+    """Refuses options that a function has no argument for.
+
+    Args:
+        kind: what the function is, for the message.
+        name: what it is called there.
+        function: takes the options as arguments.
+        skip: how many of its first arguments are no options.
+        options: the names that were given.
+
+    Raises:
+        ValueError: an option that there is not; the message names those that there are.
+
+    Example:
+        >>> check_options("defense", "f", lambda classifier, beta: None, 1, ["beta"])
+    """
+    valid = [p for p in list(inspect.signature(function).parameters)[skip:] if p != "seed"]
+    for option in options:
+        if option not in valid:
+            there = listed(option, valid) if valid else "none."
+            raise ValueError(f"The {kind} {name!r} has no option {option!r}; there are {there}")
+
+
+def number(kind: str, value: Any) -> float:
+    """A number as typed in a shell, which may be a fraction.
+
+    Args:
+        kind: what it is, for the message.
+        value: a number, or text such as `"0.3"` or `"8/255"`.
+
+    Returns:
+        The number; a fraction as exact as a float can be.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> number("radius", "8/255") == 8 / 255
+        True
+    """
+    try:
+        parts = [float(part) for part in str(value).split("/", 1)]
+        return parts[0] / parts[1] if len(parts) == 2 else parts[0]
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"{value!r} is not a {kind}; expected a number such as 0.3, or a fraction such as "
+            "8/255."
+        ) from None

@@ -1,0 +1,35 @@
+"""Digits: scikit-learn's 8x8 handwritten digits, for first steps; a run takes seconds."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from trainers.recipes.fields import defaults, with_defense
+
+DEFENSES = ("standard", "pgd_at", "trades", "mart")
+
+
+def get_config(defense: str) -> ConfigDict:
+    """The recipe of one of `DEFENSES`."""
+    config = defaults()
+    config.epochs = 30
+    config.dataset.name = "digits"
+    config.dataset.batch_size = 64
+    config.dataset.validation = 0.15
+    # Sized for 8x8 images; half of the units dropped would be too many for so few images.
+    config.model.options = ConfigDict({"variant": "mnist", "dropout": 0.0})
+    config.ball.radius = 0.15
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.evaluation.steps = 40
+    config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    return with_defense(
+        config,
+        defense,
+        {
+            "standard": {"steps": 10},
+            "pgd_at": {"steps": 10, "clean_weight": 0.0},
+            "trades": {"steps": 10, "beta": 6.0},
+            "mart": {"steps": 10, "beta": 5.0},
+        },
+    )

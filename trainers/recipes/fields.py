@@ -1,0 +1,154 @@
+"""Every field that a recipe has, with its default; reading recipes from files, and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from trainers.names import number
+
+
+def defaults() -> ConfigDict:
+    """A recipe with every field: what a new recipe starts from.
+
+    Radii and step sizes are in units of the [0, 1] pixel range. `options` hold the further
+    arguments of the function that the `name` beside them stands for.
+
+    Returns:
+        A recipe that can be changed.
+
+    Example:
+        >>> defaults().dataset.batch_size
+        128
+    """
+    config = ConfigDict()
+    config.name = ""
+    config.seed = 0  # of the weights, the order of the data and all random starts
+    config.epochs = 10
+    config.mixed_precision = "float32"  # or "mixed_float16", "mixed_bfloat16"
+    config.steps_per_execution = 1  # training steps in one call of TensorFlow; divides an epoch
+    config.dataset = ConfigDict(
+        {
+            "name": "digits",  # or a name in TensorFlow Datasets
+            "batch_size": 128,
+            "data_dir": config_dict.placeholder(str),  # of TensorFlow Datasets; None: its own
+            "validation": 0.1,  # taken from the training set: a part below 1, or a number of images
+            "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip"
+        }
+    )
+    config.model = ConfigDict({"name": "small_cnn", "options": {}})  # of keras_robust.models
+    config.defense = ConfigDict({"name": "standard", "options": {}})  # of keras_robust.defenses
+    config.ball = ConfigDict({"norm": "linf", "radius": 0.1})  # or "l2", "l1"
+    config.optimizer = ConfigDict(
+        {
+            "name": "adam",  # or "sgd", "adamw", "rmsprop"
+            "learning_rate": 1e-3,
+            "momentum": 0.0,  # of SGD and RMSprop
+            # As in Keras: each step takes this part times the learning rate off every weight.
+            "weight_decay": 0.0,
+            "ema": 0.0,  # momentum of an average of the weights, judged and kept as best; 0: none
+            "schedule": {
+                "kind": "constant",  # or "step", "cosine"
+                "boundaries": (),  # of "step", in epochs that are over
+                "factor": 0.1,  # of "step", at each boundary
+            },
+        }
+    )
+    # What chooses the best checkpoint, always on the validation images.
+    config.monitor = "val_robust_accuracy"
+    config.evaluation = ConfigDict(
+        {
+            "attacks": ("pgd", "fgsm"),  # accuracy over radius is measured with the first
+            "steps": 20,
+            "step_size": config_dict.placeholder(float),  # None: 2.5 radius / steps
+            "restarts": 1,
+            "radii": (),
+            "limit": config_dict.placeholder(int),  # only the first so many test images
+        }
+    )
+    config.detector = ConfigDict({"false_alarm_rate": 0.05})
+    return config
+
+
+def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any]]) -> ConfigDict:
+    """The recipe with a defense of that name and its options.
+
+    Args:
+        config: the recipe, which is changed.
+        name: a defense of `keras_robust.defenses`.
+        options: for each name, the options of the defense.
+
+    Returns:
+        The same recipe.
+    """
+    config.defense.name = name
+    config.defense.options = ConfigDict(options[name])
+    if name == "standard":
+        config.monitor = "val_accuracy"  # its robust accuracy says nothing of how well it trains
+    return config
+
+
+def normalised(config: ConfigDict) -> ConfigDict:
+    """The same recipe with lists as a shell gives them taken apart: `pgd,fgsm`, `0.1,8/255`.
+
+    Raises:
+        ValueError: a radius or a boundary that is not a number.
+
+    Example:
+        >>> config = defaults()
+        >>> config.evaluation.radii = ("0.1,1/4",)
+        >>> normalised(config).evaluation.radii
+        (0.1, 0.25)
+    """
+    evaluation, schedule = config.evaluation, config.optimizer.schedule
+    evaluation.attacks = tuple(map(str, _flat(evaluation.attacks)))
+    evaluation.radii = tuple(number("radius", item) for item in _flat(evaluation.radii))
+    schedule.boundaries = tuple(
+        int(value) if value == int(value) else value
+        for value in (number("boundary", item) for item in _flat(schedule.boundaries))
+    )
+    return config
+
+
+def _flat(items: tuple[Any, ...]) -> list[Any]:
+    parts = [item.split(",") if isinstance(item, str) else [item] for item in items]
+    return [item.strip() if isinstance(item, str) else item for part in parts for item in part]
+
+
+def from_json(path: str | os.PathLike[str]) -> ConfigDict:
+    """The recipe in a file that `trainers.train` wrote, to run it again.
+
+    Args:
+        path: a `recipe.json`.
+
+    Returns:
+        A recipe that can be changed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a recipe.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no recipe at {path}.")
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        document["dataset"].pop("class_names", None)  # told for those who export the model
+        config = defaults()
+        config.update(_tuples(document))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a recipe that this release reads ({error}); expected a recipe.json "
+            "that `python -m trainers.train` wrote."
+        ) from error
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
