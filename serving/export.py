@@ -29,9 +29,10 @@ import keras
 import tensorflow as tf
 
 import keras_robust
-from keras_robust.detection import Calibration, EntropyDetector
+from keras_robust.detection import EntropyDetector
 from serving.reference import REFERENCE_FILE, reference_of
-from serving.signatures import INPUTS, endpoints, image_shape
+from serving.runs import open_run
+from serving.signatures import INPUTS, classifier_of, endpoints, image_shape
 from serving.verify import DETECTOR_COLLECTION, verify
 from serving.version_dirs import check_free, check_version, publish, workspace
 from serving.warmup import write_warmup
@@ -71,7 +72,7 @@ def export_model(
         FileExistsError: when the version exists.
         VerificationError: when the served model differs from the local one.
     """
-    classifier = _classifier(model)
+    classifier = classifier_of(model)
     shape = image_shape(classifier)
     _check_detector(detector, classifier)
     base = Path(os.path.abspath(model_base_path))
@@ -97,7 +98,10 @@ def export_run(
     checkpoint: str | None = None,
     version: int | None = None,
 ) -> Path:
-    """Exports a checkpoint of a run directory, with the detector that was calibrated in the run.
+    """Exports a checkpoint of a run directory, with a detector that is calibrated for it.
+
+    The run's own threshold is of its best checkpoint, or of the last one if there is no best. For
+    another checkpoint one is made on the run's validation images, at the same false-alarm rate.
 
     Args:
         run: a directory made by `trainers.train`.
@@ -112,66 +116,15 @@ def export_run(
         FileNotFoundError: when the run, its checkpoint or its calibration is missing.
         ValueError, FileExistsError, VerificationError: see `export_model`.
     """
-    run = Path(run)
-    path = _checkpoint(run, checkpoint)
-    calibration = _calibration(run)
-    recipe_file = run / "recipe.json"
-    recipe = json.loads(recipe_file.read_text("utf-8")) if recipe_file.is_file() else {}
-    classifier = _classifier(keras.saving.load_model(path, compile=False))
+    trained = open_run(run, checkpoint)
     return export_model(
-        classifier,
+        trained.classifier,
         model_base_path,
-        EntropyDetector.from_calibration(classifier, calibration),
+        trained.detector,
         version=version,
-        class_names=recipe.get("dataset", {}).get("class_names"),
-        recipe=recipe.get("name"),
+        class_names=trained.class_names,
+        recipe=trained.recipe,
     )
-
-
-def _checkpoint(run: Path, name: str | None) -> Path:
-    if not run.is_dir():
-        raise FileNotFoundError(
-            f"The run directory {run} does not exist; train one with "
-            f"`python -m trainers.train --recipe=digits/trades --output_dir={run}`."
-        )
-    names = ["best", "last"] if name is None else [name]
-    paths = [run / "checkpoints" / f"{name}.keras" for name in names]
-    for path in paths:
-        if path.is_file():
-            return path
-    there = sorted(path.stem for path in run.glob("checkpoints/*.keras"))
-    raise FileNotFoundError(
-        f"{' and '.join(map(str, paths))} not found; the run holds the checkpoints {there}. "
-        "Pass one of them as --checkpoint, or train on."
-    )
-
-
-def _calibration(run: Path) -> Calibration:
-    path = run / "detector.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: the detector of this run has no threshold. `trainers.train` "
-            "writes it at the end of the training; for a model trained otherwise, call "
-            "`kr.detection.EntropyDetector(model).calibrate(validation, false_alarm_rate=0.05)"
-            f".calibration.save({str(path)!r})`."
-        )
-    return Calibration.load(path)
-
-
-def _classifier(model: Any) -> keras.Model:
-    classifier = getattr(model, "classifier", model)
-    if not isinstance(classifier, keras.Model):
-        raise TypeError(
-            f"export_model was given {type(model).__name__}; expected a RobustModel or a "
-            "classifier, that is a built functional keras.Model that gives {'logits', 'features'}."
-        )
-    outputs = getattr(classifier, "output", None)
-    if not isinstance(outputs, dict) or "logits" not in outputs:
-        raise TypeError(
-            f"The classifier {classifier.name!r} is not a built functional model that gives a "
-            "dictionary with 'logits'; wrap your own with `keras_robust.models.adapt(model)`."
-        )
-    return classifier
 
 
 def _check_detector(detector: Any, classifier: keras.Model) -> None:

@@ -34,6 +34,27 @@ INPUTS = {
 MAX_PIXELS = 2**24
 
 
+def classifier_of(model: Any) -> keras.Model:
+    """The classifier inside a `RobustModel`, or the model itself if it is a classifier.
+
+    Raises:
+        TypeError: when it is neither.
+    """
+    classifier = getattr(model, "classifier", model)
+    if not isinstance(classifier, keras.Model):
+        raise TypeError(
+            f"export_model was given {type(model).__name__}; expected a RobustModel or a "
+            "classifier, that is a built functional keras.Model that gives {'logits', 'features'}."
+        )
+    outputs = getattr(classifier, "output", None)
+    if not isinstance(outputs, dict) or "logits" not in outputs:
+        raise TypeError(
+            f"The classifier {classifier.name!r} is not a built functional model that gives a "
+            "dictionary with 'logits'; wrap your own with `keras_robust.models.adapt(model)`."
+        )
+    return classifier
+
+
 def image_shape(classifier: keras.Model) -> tuple[int, int, int]:
     """Height, width and channels of the images that a classifier takes.
 

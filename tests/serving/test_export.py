@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+import keras_robust
 from keras_robust.detection import EntropyDetector
 from serving import export
 from serving.export import export_model, export_run
@@ -497,7 +498,9 @@ def run(tmp_path, classifier, tiny_classifier, detector):
     (path / "checkpoints").mkdir(parents=True)
     classifier.save(path / "checkpoints" / "best.keras")
     tiny_classifier(seed=1).save(path / "checkpoints" / "last.keras")
-    (path / "recipe.json").write_text(json.dumps({"dataset": {"name": "digits"}, "model": {}}))
+    dataset = {"name": "digits", "batch_size": 64, "data_dir": None, "validation": 0.1}
+    recipe = {"name": "digits/tiny", "dataset": {**dataset, "class_names": list("0123456789")}}
+    (path / "recipe.json").write_text(json.dumps(recipe))
     detector.calibration.save(path / "detector.json")
     return path
 
@@ -510,15 +513,23 @@ def test_a_run_is_exported_from_its_best_checkpoint(
     with ServedModel(path) as model:
         close(model.predict("detect", images)["probabilities"], local(classifier, images))
     assert read_threshold(path) == detector.threshold
+    assert metadata(path)["class_names"] == list("0123456789")
+    assert metadata(path)["recipe"] == "digits/tiny"
 
 
-def test_the_last_checkpoint_can_be_asked_for(
-    tmp_path, run, classifier, tiny_classifier, random_images
+def test_the_last_checkpoint_gets_a_threshold_of_its_own(
+    tmp_path, run, tiny_classifier, random_images
 ):
     images = random_images(3)
-    expected = local(tiny_classifier(seed=1), images)
-    with ServedModel(export_run(run, tmp_path / "digits", checkpoint="last")) as model:
-        close(model.predict("detect", images)["probabilities"], expected)
+    last = tiny_classifier(seed=1)
+    validation = keras_robust.data.load("digits", validation=0.1).validation
+    expected = EntropyDetector(last).calibrate(validation, false_alarm_rate=0.25)
+    path = export_run(run, tmp_path / "digits", checkpoint="last")
+    with ServedModel(path) as model:
+        close(model.predict("detect", images)["probabilities"], local(last, images))
+    assert read_threshold(path) == pytest.approx(expected.threshold, abs=1e-6)
+    assert metadata(path)["detector"]["samples"] == expected.samples
+    assert metadata(path)["detector"]["false_alarm_rate"] == 0.25
 
 
 def test_without_a_best_checkpoint_the_last_one_is_taken(tmp_path, run, monkeypatch):
@@ -536,6 +547,12 @@ def test_what_a_run_lacks_is_named(tmp_path, run):
     (run / "checkpoints" / "best.keras").unlink()
     with pytest.raises(FileNotFoundError, match=r"best.keras not found.*\['last'\]"):
         export_run(run, tmp_path / "m", checkpoint="best")
+    (run / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"recipe.json is no recipe"):
+        export_run(run, tmp_path / "m")
+    (run / "recipe.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"recipe.json"):
+        export_run(run, tmp_path / "m")
     (run / "detector.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"detector.json does not exist.*calibrate"):
         export_run(run, tmp_path / "m")
