@@ -83,7 +83,7 @@ def load_array(path: str) -> np.ndarray:
             return found
         with found:
             names = [name for name in ("images", "x") if name in found.files] or found.files
-            if len(names) == 1 or names[0] in ("images", "x"):
+            if len(names) == 1 or {"images", "x"} & set(names):
                 return found[names[0]]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no NumPy file of numbers: {error}") from error
@@ -112,10 +112,12 @@ def as_batch(array: np.ndarray, shape: Sequence[int], path: str) -> np.ndarray:
         raise ValueError(
             f"{path} holds {array.dtype}; expected floats in [0, 1]: divide 8-bit images by 255."
         )
+    if not len(np.atleast_1d(array)):
+        raise ValueError(f"{path} holds no image; expected at least one.")
     shape = tuple(shape)
     shapes = [shape, shape[:-1]] if shape[-1:] == (1,) else [shape]
     for accepted in shapes:
-        if array.shape in (accepted, (len(array), *accepted)):
+        if array.shape == accepted or array.shape[1:] == accepted:
             return array.reshape(-1, *shape).astype(np.float32)
     raise ValueError(
         f"{path} has shape {list(array.shape)}; expected {list(shape)}, or [batch, ...] of that."

@@ -81,6 +81,8 @@ class ServingError(Exception):
     """
 
     def __init__(self, code: Code, sentence: str) -> None:
+        # It may quote a request, or a server that is not trusted: one line, no escapes.
+        sentence = "".join(c if c.isprintable() else " " for c in sentence[: MAX_SENTENCE + 1])
         if len(sentence) > MAX_SENTENCE:
             sentence = sentence[: MAX_SENTENCE - 3] + "..."
         super().__init__(sentence)

@@ -64,7 +64,8 @@ arguments=(--monitoring_config_file=/config/monitoring.config --file_system_poll
 
 if [[ -n $config_file ]]; then
   [[ -n $models ]] || fail "--model_config_file also needs --models_dir, which becomes /models"
-  config_file=$(absolute "$config_file") models=$(absolute "$models")
+  config_file=$(absolute "$config_file")
+  models=$(absolute "$models")
   command+=(--mount "type=bind,source=$models,target=/models,readonly"
     --mount "type=bind,source=$config_file,target=/models.config,readonly")
   arguments+=(--model_config_file=/models.config --model_config_file_poll_wait_seconds=60)

@@ -322,6 +322,10 @@ def test_http_statuses_stand_for_codes():
     assert code_of_http(413) is Code.RESOURCE_EXHAUSTED
 
 
+def test_sentences_are_one_line_without_escapes():
+    assert str(ServingError(Code.NOT_FOUND, "a\n\tb\x1b[31m\ud800é")) == "a  b [31m é"
+
+
 def test_long_sentences_are_cut():
     error = ServingError(Code.NOT_FOUND, "x" * 10_000)
     assert len(str(error)) == MAX_SENTENCE and str(error).endswith("...")

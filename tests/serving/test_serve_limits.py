@@ -1,0 +1,307 @@
+"""What only the embedded server promises: bounds on sizes and connections, junk on both ports."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from serving import grpc_service, http_server
+from serving.client import Client, RestClient
+from serving.servable import Servable
+from serving.server import Limits, Server
+from serving.status import ServingError
+
+LIMIT = 2**18
+PREDICT = "/v1/models/digits:predict"
+
+
+@pytest.fixture(scope="module")
+def server(exported_model):
+    limits = Limits(max_message_mb=0.25, threads=4)
+    with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def alive(server):
+    yield
+    images = np.full((1, 8, 8, 1), 0.5, np.float32)
+    with Client(server.grpc_address) as client:
+        assert client.predict("digits", images)["classes"].shape == (1,)
+    assert RestClient(server.rest_address).predict("digits", images)["classes"].shape == (1,)
+
+
+def raw(server, *parts, close=False):
+    """Sends bytes to the REST port; returns the status and body of the answer."""
+    host, port = server.rest_address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for part in parts:
+            connection.sendall(part)
+        if close:
+            connection.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.read()
+
+
+def error_of(content):
+    body = json.loads(content)
+    assert list(body) == ["error"] and "\n" not in body["error"]
+    return body["error"]
+
+
+# --- gRPC ---------------------------------------------------------------------------------------
+
+
+def test_a_message_too_large(server):
+    images = np.zeros((LIMIT // 256 + 1, 8, 8, 1), np.float32)
+    with Client(server.grpc_address) as client, pytest.raises(ServingError) as caught:
+        client.predict("digits", images)
+    assert caught.value.code.name == "RESOURCE_EXHAUSTED"
+    with Client(server.grpc_address) as client:
+        assert len(client.predict("digits", images[:-8])["classes"]) == len(images) - 8
+
+
+def test_an_answer_too_large(server):
+    """Few bytes in, many out: 1000 images of one value, and 10 probabilities for each."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "digits"
+    splat = tf.make_tensor_proto(0.5, tf.float32, shape=[1000, 8, 8, 1])
+    request.inputs["images"].CopyFrom(splat)
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert len(stub.Predict(request).outputs["classes"].int64_val) == 1000
+        request.inputs["images"].tensor_shape.dim[0].size = 1100
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "declares the shape [1100, 8, 8, 1]" in caught.value.details()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\x0a\xff", bytes(range(256)) * 4])
+def test_junk_instead_of_a_message(server, content):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(content, timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "are no PredictRequest" in caught.value.details()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "PredictionService/Classify",
+        "PredictionService/Regress",
+        "PredictionService/MultiInference",
+        "ModelService/HandleReloadConfigRequest",
+    ],
+)
+def test_other_methods_are_unimplemented(server, method):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        call = channel.unary_unary(f"/tensorflow.serving.{method}")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_http_on_the_grpc_port_and_grpc_on_the_http_port(server):
+    with pytest.raises(ServingError, match="does not speak HTTP"):
+        RestClient(server.grpc_address).status("digits")
+    with Client(server.rest_address, timeout=10) as client, pytest.raises(ServingError) as caught:
+        client.status("digits")
+    assert caught.value.code.name == "UNAVAILABLE"
+
+
+def test_a_failure_of_the_server_is_told_without_details(server, monkeypatch, caplog):
+    def broken(*_):
+        raise KeyError("a secret of the machine")
+
+    monkeypatch.setattr("serving.servable.Servable.run", broken)
+    images = np.zeros((1, 8, 8, 1), np.float32)
+    with Client(server.grpc_address) as client, pytest.raises(ServingError) as over_grpc:
+        client.predict("digits", images)
+    with pytest.raises(ServingError) as over_rest:
+        RestClient(server.rest_address).predict("digits", images)
+    monkeypatch.undo()
+    for caught in (over_grpc, over_rest):
+        assert caught.value.code.name == "INTERNAL"
+        assert str(caught.value) == "The server failed; its log tells why."
+    assert len(caplog.records) == 2
+    assert all("a secret of the machine" in str(record.exc_info) for record in caplog.records)
+
+
+def test_more_requests_than_may_wait_are_refused(exported_model, monkeypatch):
+    monkeypatch.setattr(grpc_service, "WAITING_PER_THREAD", 0)
+    started, go = threading.Event(), threading.Event()
+
+    def slow(self, signature, inputs):
+        started.set()
+        go.wait(10)
+        return original(self, signature, inputs)
+
+    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=Limits(threads=1))
+    images = np.zeros((1, 8, 8, 1), np.float32)
+    with server, Client(server.grpc_address) as client:
+        original = Servable.run
+        monkeypatch.setattr(Servable, "run", slow)
+        first = threading.Thread(target=client.predict, args=("digits", images))
+        first.start()
+        assert started.wait(10)
+        with pytest.raises(ServingError) as caught:
+            client.predict("digits", images)
+        go.set()
+        first.join()
+        assert caught.value.code.name == "RESOURCE_EXHAUSTED"
+
+
+# --- REST ---------------------------------------------------------------------------------------
+
+
+def test_a_body_too_large(server):
+    body = b'{"instances": [' + b"0," * LIMIT
+    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    status, content = raw(server, head, body)
+    assert status == 413
+    assert "expected at most 262144" in error_of(content)
+    # Told before the body is sent, to those who ask.
+    status, content = raw(server, head[:-2] + b"Expect: 100-continue\r\n\r\n")
+    assert status == 413 and "expected at most" in error_of(content)
+    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {10**17}\r\n\r\n".encode()
+    status, content = raw(server, head)
+    assert status == 413 and "expected at most" in error_of(content)
+
+
+def test_an_answer_over_rest_too_large(server):
+    body = {"signature_name": "detect", "instances": [[[[0.5]] * 8] * 8] * 650}
+    small = json.dumps(body, separators=(",", ":")).encode()
+    assert len(small) < LIMIT
+    connection = http.client.HTTPConnection(server.rest_address, timeout=10)
+    connection.request("POST", PREDICT, small)
+    response = connection.getresponse()
+    content = response.read()
+    assert len(content) < LIMIT and response.status in (200, 429)
+    if response.status == 429:
+        assert "The answer has" in error_of(content)
+    connection.close()
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "1, 2", "٣", "9" * 40, ""])
+def test_a_wrong_content_length(server, length):
+    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+    status, content = raw(server, head.encode(), b"{}")
+    assert status == 400
+    assert "Content-Length" in error_of(content)
+
+
+def test_two_content_lengths(server):
+    head = (
+        b"POST %s HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}" % PREDICT.encode()
+    )
+    assert raw(server, head)[0] == 400
+
+
+def test_a_body_that_ends_early(server):
+    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode()
+    status, content = raw(server, head, b'{"instances"', close=True)
+    assert status == 400
+    assert error_of(content) == "The body ended after 12 of 100 bytes"
+
+
+def test_a_body_that_does_not_come(server, monkeypatch):
+    monkeypatch.setattr(http_server._Handler, "timeout", 0.2)
+    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode()
+    status, content = raw(server, head)
+    assert status == 408 and "did not arrive in time" in error_of(content)
+    monkeypatch.setattr(http_server._Handler, "timeout", 60)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", -1)
+    status, content = raw(server, head, b"{")
+    assert status == 408 and "did not arrive in time" in error_of(content)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Transfer-Encoding: chunked", 411),
+        ("Content-Encoding: gzip\r\nContent-Length: 2", 415),
+    ],
+)
+def test_bodies_that_are_not_supported(server, headers, status):
+    found, content = raw(server, f"POST {PREDICT} HTTP/1.1\r\n{headers}\r\n\r\n".encode())
+    assert found == status
+    assert error_of(content)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("PATCH / HTTP/1.1", 501),
+        ("GET / HTTP/1.1", 404),
+        ("GET /v2/models/digits HTTP/1.1", 404),
+        ("GET * HTTP/1.1", 404),
+        ("GET /v1/models/digits HTTP/9.9", 505),
+        ("GET /v1/models/" + "x" * 70_000 + " HTTP/1.1", 414),
+        ("one two three four five", 400),
+        ("POST /v1/models/digits:classify HTTP/1.1", 501),
+        ("POST /v1/models/digits:regress HTTP/1.1", 501),
+        ("GET /v1/models/%00%ff%22 HTTP/1.1", 404),
+        ("GET /V1/Models/digits HTTP/1.1", 200),
+        ("GET /v1/models/digits?x=1 HTTP/1.1", 200),
+    ],
+)
+def test_request_lines(server, request_line, status):
+    found, content = raw(server, f"{request_line}\r\n\r\n".encode())
+    assert found == status
+    assert isinstance(json.loads(content), dict)
+
+
+def test_a_head_request_has_no_body(server):
+    connection = http.client.HTTPConnection(server.rest_address, timeout=10)
+    for _ in range(2):  # a body would be taken for the next answer
+        connection.request("HEAD", "/v1/models/digits")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (400, b"")
+    connection.close()
+
+
+def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(
+                contextlib.closing(http.client.HTTPConnection(server.rest_address, timeout=10))
+            )
+            for _ in range(3)
+        ]
+        for connection in held * 2:
+            connection.request("GET", "/v1/models/digits")
+            assert connection.getresponse().read()
+        status, content = raw(server, b"GET /v1/models/digits HTTP/1.1\r\n\r\n")
+        assert status == 503 and "too many connections" in error_of(content)
+        held[0].request("GET", "/v1/models/digits")
+        assert held[0].getresponse().status == 200
+    while len(server._rest._server._connections) > 0:
+        threading.Event().wait(0.01)
+
+
+def test_large_bodies_wait_for_each_other(server, monkeypatch):
+    monkeypatch.setattr(http_server, "LARGE_BODY", 10)
+    monkeypatch.setattr(http_server, "LARGE_SECONDS", 0.1)
+    rest = RestClient(server.rest_address)
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    assert rest.predict("digits", images)
+    with contextlib.ExitStack() as stack:
+        for _ in range(http_server.LARGE_BODIES):
+            stack.enter_context(server._rest._server.holding(11))
+        with pytest.raises(ServingError, match="Too many large requests") as caught:
+            rest.predict("digits", images)
+        assert caught.value.code.name == "UNAVAILABLE"

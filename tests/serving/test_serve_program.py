@@ -1,0 +1,339 @@
+"""The embedded server as a whole: versions that change under load, drains, ports, the program."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from serving import serve
+from serving.client import Client, RestClient
+from serving.quiet import LEVEL
+from serving.servable import Servable
+from serving.server import Limits, Server
+from serving.status import ServingError
+
+IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
+
+
+def wait_for(condition, seconds=20):
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("the condition did not come true")
+
+
+def add_version(source, base, version):
+    """A version that appears at once, as an export's does."""
+    draft = base / f"draft-{version}"
+    shutil.copytree(source, draft)
+    draft.rename(base / str(version))
+
+
+@pytest.fixture
+def base(exported_model, tmp_path):
+    """A base path of its own, to write into."""
+    add_version(exported_model / "1", tmp_path, 1)
+    return tmp_path
+
+
+def test_versions_change_under_load_without_a_failed_request(base):
+    limits = Limits(poll_wait_seconds=0.05)
+    errors, done, counts = [], threading.Event(), [0] * 4
+    with Server("digits", base, port=0, rest_api_port=0, limits=limits) as server:
+
+        def ask(client, index):
+            try:
+                while not done.is_set():
+                    assert client.predict("digits", IMAGES, "detect")["classes"].shape == (2,)
+                    counts[index] += 1
+            except Exception as error:
+                errors.append(error)
+
+        with Client(server.grpc_address) as client:
+            clients = [client, client, RestClient(server.rest_address), client]
+            threads = [
+                threading.Thread(target=ask, args=(each, index))
+                for index, each in enumerate(clients)
+            ]
+            for thread in threads:
+                thread.start()
+            for version in (2, 3):
+                before = list(counts)
+                add_version(base / "1", base, version)
+                wait_for(lambda version=version: server.version == version or errors)
+                reached = [count + 2 for count in before]
+                wait_for(lambda r=reached: all(map(int.__ge__, counts, r)) or errors)
+            done.set()
+            for thread in threads:
+                thread.join()
+            assert not errors
+            wait_for(lambda: client.status("digits")[1] == client.status("digits")[2] == "END")
+            assert client.status("digits")[3] == "AVAILABLE"
+            assert client.predict("digits", IMAGES, version=3)
+            with pytest.raises(ServingError, match="Specific.digits, 1."):
+                client.predict("digits", IMAGES, version=1)
+
+
+def test_a_broken_version_leaves_the_one_before_in_use(base):
+    limits = Limits(poll_wait_seconds=0.05)
+    with Server("digits", base, port=0, rest_api_port=0, limits=limits) as server:
+        (base / "2").mkdir()
+        (base / "2" / "saved_model.pb").write_bytes(b"junk")
+        rest = RestClient(server.rest_address)
+        wait_for(lambda: 2 in rest.status("digits"))
+        wait_for(lambda: rest.status("digits")[2] == "END")
+        assert rest.predict("digits", IMAGES)
+        answer = rest.request("GET", "/v1/models/digits/versions/2")["model_version_status"][0]
+        assert answer["status"]["error_code"] == "UNKNOWN"
+        assert "failed to load" in answer["status"]["error_message"]
+
+
+def test_warm_up_requests_are_replayed(exported_model, monkeypatch):
+    seen = []
+    original = Servable.predict
+
+    def predict(self, request):
+        seen.append(request.model_spec.signature_name)
+        return original(self, request)
+
+    monkeypatch.setattr(Servable, "predict", predict)
+    Servable(exported_model / "1", 1, 2**20).close()
+    assert set(seen) == {"serving_default", "detect", "serving_bytes", "detect_bytes"}
+    monkeypatch.setattr("serving.servable.MAX_REQUESTS", len(seen) - 1)
+    with pytest.raises(ValueError, match=r"warm-up requests; expected at most"):
+        Servable(exported_model / "1", 1, 2**20)
+    monkeypatch.setattr("serving.servable.read_warmup", lambda path: [_wrong_request()])
+    with pytest.raises(ServingError, match="not found"):
+        Servable(exported_model / "1", 1, 2**20)
+
+
+def _wrong_request():
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = "guess"
+    return request
+
+
+def test_served_equals_local(exported_model, classifier):
+    images = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
+    local = tf.nn.softmax(classifier(images)["logits"]).numpy()
+    with Server("digits", exported_model, port=0, rest_api_port=0) as server:
+        with Client(server.grpc_address) as client:
+            served = client.predict("digits", images)["probabilities"]
+        over_rest = RestClient(server.rest_address).predict("digits", images)["probabilities"]
+    np.testing.assert_allclose(served, local, atol=1e-5)
+    np.testing.assert_allclose(over_rest, local, atol=1e-5)
+
+
+class Gate:
+    """Holds requests inside the server until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Event()
+        original = Servable.run
+
+        def run(servable, signature, inputs):
+            self.entered.release()
+            assert self.open.wait(20)
+            return original(servable, signature, inputs)
+
+        monkeypatch.setattr(Servable, "run", run)
+
+
+def start_requests(server, results):
+    def ask(kind, client):
+        try:
+            results[kind] = client.predict("digits", IMAGES)["classes"].shape
+        except ServingError as error:
+            results[kind] = error
+
+    client = Client(server.grpc_address, timeout=20)
+    clients = {"grpc": client, "rest": RestClient(server.rest_address, timeout=20)}
+    threads = [threading.Thread(target=ask, args=pair) for pair in clients.items()]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypatch):
+    server = Server("digits", exported_model, port=0, rest_api_port=0)
+    server.start()
+    grpc_address, rest_address = server.grpc_address, server.rest_address
+    gate, results = Gate(monkeypatch), {}
+    threads = start_requests(server, results)
+    assert all(gate.entered.acquire(timeout=20) for _ in threads)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    rest = RestClient(rest_address, timeout=5)
+    wait_for(lambda: _refuses(lambda: rest.status("digits")))
+    with Client(grpc_address, timeout=5) as client:
+        wait_for(lambda: _refuses(lambda: client.status("digits")))
+    assert stopper.is_alive() and not results
+    gate.open.set()
+    stopper.join(20)
+    for thread in threads:
+        thread.join()
+    assert results == {"grpc": (2,), "rest": (2,)}
+    assert server.version is None
+    server.stop()  # twice does nothing
+
+
+def _refuses(call):
+    try:
+        call()
+    except ServingError as error:
+        assert error.code.name == "UNAVAILABLE"
+        return True
+    return False
+
+
+def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch):
+    limits = Limits(drain_seconds=0.1)
+    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
+    server.start()
+    gate, results = Gate(monkeypatch), {}
+    threads = start_requests(server, results)
+    assert all(gate.entered.acquire(timeout=20) for _ in threads)
+    server.stop()
+    wait_for(lambda: "grpc" in results)
+    assert isinstance(results["grpc"], ServingError)
+    gate.open.set()
+    for thread in threads:
+        thread.join()
+
+
+# --- what start refuses -------------------------------------------------------------------------
+
+
+def test_a_port_in_use(exported_model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for ports in ({"port": port, "rest_api_port": 0}, {"port": 0, "rest_api_port": port}):
+            server = Server("digits", exported_model, **ports)
+            with pytest.raises(OSError, match=rf"127.0.0.1:{port}: .*in use.* Choose another port"):
+                server.start()
+            with pytest.raises(ValueError, match="not started"):
+                print(server.grpc_address)
+
+
+def test_a_host_that_is_not_of_this_machine(exported_model):
+    server = Server("digits", exported_model, port=0, rest_api_port=0, host="192.0.2.1")
+    with pytest.raises(OSError, match=r"Cannot listen on 192.0.2.1:0"):
+        server.start()
+
+
+def test_a_base_path_without_a_model(tmp_path):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(ServingError, match=r"Version 1 of model digits in .* failed to load"):
+        Server("digits", tmp_path, port=0, rest_api_port=0).start()
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
+        Server("digits", tmp_path / "none", port=0, rest_api_port=0).start()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:predict", "a b", "a?", "a#"])
+def test_names_that_cannot_stand_in_a_path(name):
+    with pytest.raises(ValueError, match="model_name"):
+        Server(name, "exported")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_message_mb": 0},
+        {"max_message_mb": 2048},
+        {"threads": 0},
+        {"poll_wait_seconds": -1},
+        {"drain_seconds": float("nan")},
+        {"drain_seconds": float("inf")},
+    ],
+)
+def test_limits_have_to_be_positive(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Limits(**wrong)
+
+
+def test_ports_out_of_range():
+    with pytest.raises(ValueError, match="port 65536"):
+        Server("digits", "exported", port=65536)
+
+
+def test_ipv6(exported_model):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Server("digits", exported_model, port=0, rest_api_port=0, host="::1") as server:
+        assert server.rest_address.startswith("[::1]:")
+        assert RestClient(server.rest_address).status("digits") == {1: "AVAILABLE"}
+        with Client(server.grpc_address) as client:
+            assert client.status("digits") == {1: "AVAILABLE"}
+
+
+# --- the program --------------------------------------------------------------------------------
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    serve.define_flags(values)
+    values(["serve", *arguments])
+    return values
+
+
+def test_run_says_when_it_waits_for_a_version(tmp_path, capfd):
+    stop = threading.Event()
+    stop.set()
+    values = parsed(
+        "--model_name=digits", f"--model_base_path={tmp_path}", "--port=0", "--rest_api_port=0"
+    )
+    serve.run(values, stop)
+    ready = (
+        rf"Serving digits \(no version yet under {tmp_path}\): gRPC 127.0.0.1:\d+, REST http://.*\n"
+    )
+    assert re.fullmatch(ready, capfd.readouterr().out)
+
+
+def test_a_typo_in_a_flag_names_the_valid_one():
+    with pytest.raises(flags.UnrecognizedFlagError, match="Did you mean: rest_api_port"):
+        parsed("--model_name=digits", "--model_base_path=x", "--rest_api_prt=1")
+    with pytest.raises(flags.IllegalFlagValueError, match="port"):
+        parsed("--model_name=digits", "--model_base_path=x", "--port=70000")
+
+
+def test_the_program_serves_until_it_is_told_to_stop(exported_model):
+    command = [sys.executable, "-m", "serving.serve", "--model_name=digits"]
+    command += [f"--model_base_path={exported_model}", "--port=0", "--rest_api_port=0"]
+    environment = {name: value for name, value in os.environ.items() if name != LEVEL}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
+    try:
+        ready = process.stdout.readline()
+        found = re.fullmatch(
+            r"Serving digits version 1: gRPC 127.0.0.1:(\d+), "
+            r"REST http://(127.0.0.1:\d+)/v1/models/digits\n",
+            ready,
+        )
+        assert found, (ready, process.stderr.read())
+        assert RestClient(found[2]).predict("digits", IMAGES)["classes"].shape == (2,)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 2 and all("INFO" in line and "digits version 1" in line for line in lines)
