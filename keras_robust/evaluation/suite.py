@@ -42,8 +42,9 @@ def evaluate(
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
         attacks: one attack, several, or names for them.
-        radii: also measure accuracy over these radii, with the first attack. An image fooled at
-            one radius counts as fooled at every larger one, whose ball holds the same image.
+        radii: also measure accuracy over these radii, with the attack that left the least. An
+            image fooled at one radius counts as fooled at every larger one, whose ball holds the
+            same image.
         detector: a calibrated detector, to measure how many attacked images it flags.
         limit: use only the first so many images.
         seed: of all random starts.
@@ -78,7 +79,8 @@ def evaluate(
     radii = sorted({float(radius) for radius in radii} - {0.0})
     bench = Bench(model, data, limit, seed, progress or (lambda line: None))
     runs = {name: bench.run(name, attack) for name, attack in named.items()}
-    curves = (bench.curve(*next(iter(named.items())), radii),) if radii else ()
+    strongest = min(runs, key=lambda name: runs[name].robust.sum())
+    curves = (bench.curve(strongest, named[strongest], radii),) if radii else ()
     return _report(bench, named, runs, curves, detector, about)
 
 
@@ -94,6 +96,7 @@ def _report(
     robust = np.logical_and.reduce([run.robust for run in runs.values()])
     worst = _worst_images(bench, list(runs.values()))
     predictions = bench.logits(worst).argmax(1)
+    detection = _detection(bench, detector, worst)
     if all(getattr(attack, "steps", 2) < 2 for attack in named.values()):
         bench.warnings.append("Only one-step attacks were run; iterated ones are stronger.")
     ball = next(iter(named.values())).ball
@@ -119,7 +122,7 @@ def _report(
         curves=curves,
         confusion_clean=_confusion(bench, bench.clean_predictions),
         confusion_adversarial=_confusion(bench, predictions),
-        detection=_detection(bench, detector, worst),
+        detection=detection,
         versions=_versions(),
         warnings=tuple(bench.warnings),
         examples=_examples(bench, worst, predictions, robust),
@@ -150,6 +153,9 @@ def _detection(bench: Bench, detector: Any, worst: np.ndarray) -> Detection | No
         np.concatenate([detector.score(x[rows]).numpy()[:n] for rows, n in bench.batches(len(x))])
         for x in (bench.x, worst[bench.correct])
     ]
+    if not all(np.isfinite(part).all() for part in scores):
+        bench.warnings.append("The detector's scores are not finite for some images: not reported.")
+        return None
     flagged = [float((s > detector.threshold).mean()) if len(s) else 0.0 for s in scores]
     return Detection(
         threshold=float(detector.threshold),

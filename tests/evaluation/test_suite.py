@@ -1,7 +1,7 @@
 """The suite on a model whose robustness is a formula.
 
-The model's logits are twice its two pixels. With the label 0 and the margin `m = x_0 - x_1 > 0`, an Linf
-attack of radius r lowers x_0 and raises x_1 by r each, so the image falls exactly where `2 r > m`.
+The model's logits are twice its two pixels. With the label 0 and the margin `m = x_0 - x_1 > 0`, an
+Linf attack of radius r lowers x_0 and raises x_1 by r each, so the image falls where `2 r > m`.
 """
 
 import dataclasses
