@@ -90,6 +90,10 @@ def training_epochs(
     this dataset gives the k-th epoch of `training_stream`. A pass that is broken off does not
     count: the next one begins the same epoch again.
 
+    A strategy with several replicas reads a few batches ahead of the training. If an epoch is as
+    short as that (seen with 4 steps, not with 8), an iterator that Keras does not use may count as
+    a pass, and an epoch of the stream be left out. `training_stream` has no such limit.
+
     Args:
         images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
         labels: `[size]`, integers of 0 or more.
