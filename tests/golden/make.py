@@ -1,0 +1,44 @@
+"""Copies the reference arrays that the tests use, and no others.
+
+python tests/golden/make.py ../shared/golden
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import numpy as np
+
+USED = {
+    "trades_mart": (
+        "logits_nat logits_adv labels kl_nat_adv_per_sample kl_adv_nat_per_sample ce_nat ce_adv "
+        "bce_nat bce_adv trades_total_beta1 trades_total_beta6 d_trades6_d_logits_nat "
+        "d_trades6_d_logits_adv mart_official_beta1 mart_official_beta5 mart_official_beta6 "
+        "d_mart_official5_d_logits_nat d_mart_official5_d_logits_adv mart_text_beta5 "
+        "g_udr_pgd_beta1 g_udr_pgd_nonat_beta1 g_udr_trades_beta6"
+    ),
+    "pgd_attacks": (
+        "x y eps eta steps W1 b1 W2 b2 noise_uniform xadv_pgd_ce_unclipped_start "
+        "delta0_clipped_start xadv_pgd_ce_clipped_start noise_randn xadv_trades_kl"
+    ),
+    "aa_losses": (
+        "logits labels target_second target_rank ce dlr d_dlr dlr_targeted_second "
+        "d_dlr_targeted_second dlr_targeted_rank d_dlr_targeted_rank ce_targeted_second "
+        "ce_targeted_rank cw_margin_raw square_margin"
+    ),
+}
+
+
+def main(source: str) -> None:
+    """Writes one small file beside this one for each of `USED`."""
+    here = pathlib.Path(__file__).parent
+    for name, arrays in USED.items():
+        with np.load(pathlib.Path(source) / f"{name}.npz") as full:
+            np.savez_compressed(here / f"{name}.npz", **{key: full[key] for key in arrays.split()})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
