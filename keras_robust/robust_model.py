@@ -115,7 +115,7 @@ class RobustModel(keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does."""
         if isinstance(x, tf.data.Dataset):
-            # Keras would warn at every call that it does not shuffle a data set, which nobody asked.
+            # Keras would warn at every call that it shuffles no data set, which nobody asked.
             kwargs.setdefault("shuffle", False)
         return super().fit(x, *args, **kwargs)
 
