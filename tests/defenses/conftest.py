@@ -1,0 +1,69 @@
+"""One step of training against the step on paper."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+WEIGHTS = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
+BIAS = np.array([0.2, -0.1, 0.0])
+RATE = 0.5
+
+
+def slope(function, at, width=1e-5):
+    """The gradient by central differences."""
+    found = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        step = np.zeros_like(at)
+        step[index] = width
+        found[index] = (function(at + step) - function(at - step)) / (2 * width)
+    return found
+
+
+@pytest.fixture
+def one_step(make_linear, make_batch):
+    """Checks that one `fit` step of a defense is a gradient step of a loss written in NumPy.
+
+    The loss is `(log p(x), log p(x_adv), y) -> dictionary of mean terms`; its gradient in the
+    weights of a linear classifier, the adversarial images held fixed, is by finite differences.
+    """
+
+    def check(defense, loss_on_paper):
+        x, y = make_batch(6, (4, 1, 1))
+        model = defense(make_linear(WEIGHTS, BIAS))
+        model.compile(keras.optimizers.SGD(RATE))
+        crafted = model.attack is not None
+        x_adv = model.craft(tf.constant(x), tf.constant(y)).numpy() if crafted else x
+
+        def terms(parameters):
+            log_p = []
+            for images in (x, x_adv):
+                z = images.reshape(6, 4).astype("float64") @ parameters[:4] + parameters[4]
+                log_p.append(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+            return loss_on_paper(*log_p, y)
+
+        parameters = np.concatenate([WEIGHTS, BIAS[None]])
+        history = model.fit(x, y, batch_size=6, shuffle=False, verbose=0).history
+        logs = {name: values[0] for name, values in history.items()}
+        expected = terms(parameters)
+        assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert logs["loss"] == pytest.approx(sum(expected.values()), rel=1e-5)
+        moved = parameters - RATE * slope(lambda p: sum(terms(p).values()), parameters)
+        np.testing.assert_allclose(np.vstack(model.get_weights()), moved, atol=2e-6)
+        return model
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def of_label():
+    """`log p` of the label of each image."""
+    return lambda log_p, y: log_p[np.arange(len(y)), y]
+
+
+@pytest.fixture(scope="session")
+def kl():
+    """`KL(p || q)` from two arrays of logarithms."""
+    return lambda log_p, log_q: (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
