@@ -92,8 +92,11 @@ def _check(config: ConfigDict, path: str | None) -> None:
     group = config
     for depth, name in enumerate(groups):
         where = ".".join(groups[:depth])
-        if not isinstance(group.get(name), ConfigDict):
+        if name not in group:
             raise ValueError(_unknown(path, where, name, group))
+        if not isinstance(group[name], ConfigDict):
+            whole = ".".join(groups[: depth + 1])
+            raise ValueError(f"--config.{path}: {name!r} holds a value; set --config.{whole}.")
         group = group[name]
     if field not in group and groups and groups[-1] in _OPEN:
         with group.unlocked():

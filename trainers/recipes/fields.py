@@ -71,7 +71,7 @@ def defaults() -> ConfigDict:
         }
     )
     config.detector = ConfigDict({"false_alarm_rate": 0.05})
-    return config
+    return config.lock()
 
 
 def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any]]) -> ConfigDict:
@@ -139,13 +139,22 @@ def from_json(path: str | os.PathLike[str]) -> ConfigDict:
         document = json.loads(path.read_text("utf-8"))
         document["dataset"].pop("class_names", None)  # told for those who export the model
         config = defaults()
-        config.update(_tuples(document))
+        _fill(config, _tuples(document))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a recipe that this release reads ({error}); expected a recipe.json "
             "that `python -m trainers.train` wrote."
         ) from error
     return config
+
+
+def _fill(config: ConfigDict, values: dict[str, Any]) -> None:
+    """Sets the fields of a recipe; refuses others, except among options."""
+    for name, value in values.items():
+        if isinstance(value, dict) and name != "options":
+            _fill(config[name], value)
+        else:
+            config[name] = ConfigDict(value) if isinstance(value, dict) else value
 
 
 def _tuples(value: Any) -> Any:

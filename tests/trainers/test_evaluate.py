@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from absl import flags
+
+import keras_robust as kr
+from trainers import evaluate, measuring, training
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    evaluate.define_flags(values)
+    values(["program", *arguments])
+    return values
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run to write into."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_the_report_of_a_run(run, capsys):
+    values = parsed(f"--run={run}", "--limit=50", "--attacks=fgsm,pgd", "--radii=0,1/20,0.1")
+    (directory,) = evaluate.run(values, command="python -m y")
+    assert directory == run / "report"
+    assert {path.name for path in directory.iterdir()} == {
+        "report.json",
+        "report.md",
+        "report.html",
+    }
+    (report,) = kr.evaluation.load_reports(directory)
+    assert [attack.name for attack in report.attacks] == ["FGSM", "PGD-2"]
+    assert (report.samples, report.radius) == (50, 0.15)
+    assert report.curves[0].radii == (0.0, 0.05, 0.1)
+    assert report.command == "python -m y"
+    assert (report.dataset, report.model) == ("digits", "mlp")
+    assert report.defense == "trades, beta 6, 1 steps"
+    assert report.detection.false_alarm_rate == 0.05
+    assert "best checkpoint" in capsys.readouterr().out
+
+
+def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
+    training.train(tiny("standard"), tmp_path / "plain", verbose=0)
+    runs = f"--run={tmp_path / 'plain'},{run}"
+    with pytest.raises(ValueError, match="--output_dir is missing"):
+        evaluate.run(parsed(runs), "")
+    page = tmp_path / "page"
+    written = evaluate.run(parsed(runs, f"--output_dir={page}", "--limit=20"), "")
+    assert written == [tmp_path / "plain" / "report", run / "report", page]
+    reports = kr.evaluation.load_reports(page)
+    assert [report.defense for report in reports] == ["standard", "trades, beta 6, 1 steps"]
+
+
+def test_the_recipe_says_what_is_not_given(opened):
+    attacks, radii = measuring.Plan().for_run(opened)
+    ball = kr.LinfBall(0.15)
+    assert attacks == [kr.attacks.pgd(ball, 2), kr.attacks.fgsm(ball)]
+    assert radii == (0.1, 0.2)
+
+
+def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(opened):
+    opened.config.evaluation.step_size = 0.01
+    try:
+        (attack, _), _ = measuring.Plan().for_run(opened)
+        assert attack == kr.attacks.pgd(kr.LinfBall(0.15), 2, 0.01)
+        plan = measuring.Plan(["pgd"], {"restarts": 2, "step_size": None}, norm="l2", radius=1.0)
+        (attack,), radii = plan.for_run(opened)
+        assert attack == kr.attacks.restarts(kr.attacks.pgd(kr.L2Ball(1.0), 2), 2)
+        assert radii == ()
+    finally:
+        opened.config.evaluation.step_size = None
+
+
+def test_another_norm_wants_a_radius(opened):
+    with pytest.raises(ValueError, match=r"radius is 0.15 in linf; give the radius in l2"):
+        measuring.Plan(norm="l2").for_run(opened)
+
+
+def test_a_detector_belongs_to_its_checkpoint(run):
+    from trainers.opened import open_run
+
+    best, last = open_run(run), open_run(run, "last")
+    assert (best.checkpoint, last.checkpoint) == ("best", "last")
+    kept = kr.detection.Calibration.load(run / "detector.json")
+    assert best.detector.threshold == kept.threshold
+    # Both are of the only epoch, so the threshold found anew is the one that was kept.
+    assert last.detector.threshold == pytest.approx(kept.threshold, abs=1e-5)
+    (run / "detector.json").unlink()
+    assert open_run(run).detector is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ([], ValueError, "--run is missing"),
+        (["--run=nowhere"], FileNotFoundError, "nowhere holds no run; train one with"),
+        (["--run={run}", "--attacks=pdg"], ValueError, "no attack 'pdg'.*Did you mean 'pgd'"),
+        (["--run={run}", "--radii=a"], ValueError, "'a' is not a radius"),
+        (["--run={run}", "--radius=-1"], ValueError, "radius is -1"),
+        (["--run={run}", "--attacks=fgsm", "--loss=kl"], ValueError, "no gradient"),
+    ],
+)
+def test_what_cannot_be_measured(trained, arguments, error, message):
+    with pytest.raises(error, match=message):
+        evaluate.run(parsed(*(a.format(run=trained) for a in arguments)), "")
+
+
+@pytest.mark.parametrize("argument", ["--norm=l3", "--steps=0", "--radius=x", "--checkpoint=first"])
+def test_what_cannot_be_parsed(argument):
+    with pytest.raises(flags.IllegalFlagValueError):
+        parsed(argument)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from absl import flags
+
+from trainers import recipe_flags, recipes
+
+
+def parsed(*arguments, recipe="digits/trades"):
+    values = flags.FlagValues()
+    argv = ["program", *arguments]
+    recipe_flags.define(recipes.load(recipe), argv, values)
+    values(argv)
+    return values.config
+
+
+def test_the_recipe_as_it_is():
+    assert parsed().to_dict() == recipes.load("digits/trades").to_dict()
+
+
+def test_fields_are_changed_whatever_their_kind():
+    config = parsed(
+        "--config.epochs=3",
+        "--config.ball.radius=8/255",
+        "-config.optimizer.name",
+        "sgd",
+        "--config.dataset.data_dir=data",
+        "--config.dataset.validation=2000",
+        "--config.evaluation.step_size=1/100",
+        "--config.evaluation.limit=7",
+        "--config.evaluation.radii=(0.1, 0.2)",
+        "--config.evaluation.attacks=pgd,fgsm",
+    )
+    assert config.epochs == 3
+    assert config.ball.radius == 8 / 255
+    assert config.optimizer.name == "sgd"
+    assert config.dataset.data_dir == "data"
+    assert config.dataset.validation == 2000
+    assert (config.evaluation.step_size, config.evaluation.limit) == (0.01, 7)
+    assert config.evaluation.radii == (0.1, 0.2)
+    assert config.evaluation.attacks == ("pgd,fgsm",)  # taken apart by `fields.normalised`
+
+
+def test_options_may_be_added():
+    config = parsed(
+        "--config.defense.options.beta=1",
+        "--config.defense.options.step_size=0.01",
+        "--config.model.options.variant=tiny",
+        "--config.model.options.dropout=0.25",
+    )
+    assert config.defense.options.to_dict() == {"steps": 10, "beta": 1.0, "step_size": 0.01}
+    assert config.model.options.to_dict() == {"variant": "tiny", "dropout": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.epoch=3", r"no field 'epoch' at the top; valid fields: .*Did you mean 'epochs'"),
+        ("--config.ball.radus=3", r"'radus' in 'ball'; valid fields: norm, radius\. Did you mean"),
+        ("--config.bal.radius=3", r"no field 'bal' at the top.*Did you mean 'ball'"),
+        ("--config.epochs.x=3", r"'epochs' holds a value; set --config.epochs\."),
+        ("--noconfig.x", "no field 'x'"),
+        ("--config.ball=3", r"is a group of fields; set --config.ball.norm, --config.ball.radius"),
+        ("--config.dataset.augment.options=3", "set --config.dataset.augment.options.NAME"),
+        ("--config=3", "choose one with --recipe=NAME"),
+    ],
+)
+def test_what_is_no_field(argument, message):
+    with pytest.raises(ValueError, match=message):
+        parsed(argument)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.epochs=many", "--config.epochs=many: invalid literal for int"),
+        ("--config.ball.radius=8/x", "is not a number; expected a number such as 0.3"),
+    ],
+)
+def test_a_value_of_the_wrong_kind(argument, message):
+    with pytest.raises(flags.IllegalFlagValueError, match=message):
+        parsed(argument)
+
+
+def test_a_flag_that_is_a_field():
+    values = flags.FlagValues()
+    assert recipe_flags.field_called("epochs", values) is None
+    recipe_flags.define(recipes.load("digits/trades"), ["program"], values)
+    assert recipe_flags.field_called("epochs", values) == "epochs"
+    assert recipe_flags.field_called("radius", values) == "ball.radius"
+    assert recipe_flags.field_called("ball.radius", values) == "ball.radius"
+    assert recipe_flags.field_called("dius", values) is None

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_robust as kr
+from trainers import build, recipes
+from trainers.recipes import fields
+
+SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+TFDS = Path(__file__).parents[2] / ".." / "shared" / "tensorflow_datasets"
+
+
+def info(dataset):
+    shape = SHAPES[dataset]
+    return kr.data.DatasetInfo(dataset, "made up", shape, 10, (), 1000, 100, 100, "test")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_valid(name):
+    config = recipes.load(name)
+    build.check(config)
+    assert config.name == name
+    assert config.defense.name == name.split("/")[1]
+
+
+@pytest.mark.parametrize("dataset", SHAPES)
+def test_every_data_set_builds_its_model(dataset):
+    config = recipes.load(f"{dataset}/trades")
+    model = build.robust_model(config, info(dataset), steps_per_epoch=10)
+    assert model.classifier.input_shape == (None, *SHAPES[dataset])
+    assert model.classifier.output["logits"].shape == (None, 10)
+    assert float(model.attack.ball.radius) == config.ball.radius
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.names() if name.startswith("mnist/")])
+def test_the_thesis_settings_of_mnist(name):
+    config = recipes.load(name)
+    assert (config.ball.norm, config.ball.radius) == ("linf", 0.3)
+    options = config.defense.options
+    if not name.endswith("standard"):
+        assert (options.steps, options.step_size) == (40, 0.01)
+        assert options.get("beta", options.get("clean_weight")) == 1.0
+        assert config.monitor == "val_robust_accuracy"
+    else:
+        assert config.monitor == "val_accuracy"
+    assert config.optimizer.schedule.boundaries == (55, 75, 90)
+
+
+def test_the_settings_of_cifar10_are_exact_fractions():
+    config = recipes.load("cifar10/mart")
+    assert config.ball.radius == 8 / 255
+    assert config.defense.options.step_size == 2 / 255
+    assert config.defense.options.beta == 5.0
+    assert recipes.load("cifar10/trades").defense.options.beta == 6.0
+    # In the long run as much as 3.5e-3 in the gradient, times 1 / (1 - 0.9) of the momentum.
+    assert math.isclose(config.optimizer.weight_decay, 0.035)
+
+
+def test_an_unknown_recipe_names_those_there_are():
+    with pytest.raises(ValueError, match=r"digits/standard.*Did you mean 'mnist/trades'"):
+        recipes.load("mnist/tradse")
+
+
+def test_a_recipe_survives_json(tmp_path):
+    config = recipes.load("cifar10/pgd_at")
+    config.dataset.data_dir = "data"
+    path = tmp_path / "recipe.json"
+    document = config.to_dict()
+    document["dataset"]["class_names"] = ["a", "b"]
+    path.write_text(json.dumps(document))
+    again = fields.from_json(path)
+    assert again.to_dict() == config.to_dict()
+    assert again.optimizer.schedule.boundaries == (75, 90, 100)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": {}, "epoch": 3}', '{"dataset": 1}'])
+def test_a_file_that_is_no_recipe(tmp_path, text):
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="not a recipe that this release reads"):
+        fields.from_json(path)
+
+
+def test_no_file():
+    with pytest.raises(FileNotFoundError, match="no recipe at nowhere"):
+        fields.from_json("nowhere/recipe.json")
+
+
+def test_lists_as_a_shell_gives_them():
+    config = fields.defaults()
+    config.evaluation.attacks = ("pgd, fgsm",)
+    config.evaluation.radii = ("0.1,8/255", 1)
+    config.optimizer.schedule.boundaries = ("5,7.5",)
+    fields.normalised(config)
+    assert config.evaluation.attacks == ("pgd", "fgsm")
+    assert config.evaluation.radii == (0.1, 8 / 255, 1.0)
+    assert config.optimizer.schedule.boundaries == (5, 7.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_the_data_of_a_recipe_has_the_shape_of_its_model(dataset):
+    if not TFDS.is_dir():
+        pytest.skip("no TensorFlow Datasets beside the project")
+    config = recipes.load(f"{dataset}/standard")
+    config.dataset.data_dir = str(TFDS)
+    splits = build.data(config)
+    assert splits.info.image_shape == SHAPES[dataset]
+    assert splits.info.validation_size == 2000
+    assert keras.ops.shape(next(iter(splits.train))[0]) == (128, *SHAPES[dataset])

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from trainers import build, training
+from trainers.run_directory import RunDirectory
+
+
+def weights(path, name="last"):
+    return keras.saving.load_model(RunDirectory(path).checkpoint(name)).get_weights()
+
+
+def assert_same(mine, theirs):
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_run_directory_holds(trained):
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/")}
+    assert {name.split("/")[1] for name in events} == {"train", "validation"}
+    assert names - events == {
+        "recipe.json",
+        "run.json",
+        "metrics.csv",
+        "metrics.json",
+        "detector.json",
+        "checkpoints/last.keras",
+        "checkpoints/best.keras",
+    }
+
+
+def test_what_is_known_of_a_run(trained):
+    facts = json.loads((trained / "run.json").read_text())
+    assert facts["recipe"] == "digits/trades"
+    assert facts["seed"] == 0
+    assert set(facts["versions"]) >= {"keras_robust", "tensorflow", "keras", "numpy"}
+    (session,) = facts["sessions"]
+    assert session["state"] == "finished"
+    assert session["command"] == "python -m x"
+    assert session["started"] <= session["ended"]
+    recipe = json.loads((trained / "recipe.json").read_text())
+    assert recipe["name"] == "digits/trades"  # what serving.export reads
+    assert recipe["dataset"]["class_names"] == [str(digit) for digit in range(10)]
+
+
+def test_metrics_of_a_run(trained):
+    (row,) = json.loads((trained / "metrics.json").read_text())
+    assert list(row)[:3] == ["epoch", "seconds", "learning_rate"]
+    for name in ("loss", "clean", "divergence", "accuracy", "robust_accuracy"):
+        assert {name, f"val_{name}"} <= set(row)
+    header = (trained / "metrics.csv").read_text().splitlines()[0]
+    assert header == ",".join(row)
+
+
+def test_the_detector_keeps_to_its_rate_on_the_validation_images(trained, opened):
+    calibration = kr.detection.Calibration.load(trained / "detector.json")
+    assert calibration.samples == opened.splits.info.validation_size == 216
+    flagged = [opened.detector.is_adversarial(x).numpy() for x, _ in opened.splits.validation]
+    assert np.concatenate(flagged).sum() <= 0.05 * 216
+
+
+@pytest.mark.parametrize("defense", build.defenses())
+def test_every_defense_trains(tiny, tmp_path, defense):
+    run = training.train(tiny(defense), tmp_path / "run", verbose=0, say=lambda line: None)
+    (row,) = run.rows()
+    assert np.isfinite(row["loss"])
+    assert {"val_accuracy", "val_robust_accuracy"} <= set(row)
+    assert run.checkpoint().stem == "best"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "mixed_precision": "mixed_float16",
+            "optimizer.ema": 0.9,
+            "optimizer.schedule.kind": "cosine",
+        },
+        {
+            "mixed_precision": "mixed_bfloat16",
+            "steps_per_execution": 3,
+            "optimizer.name": "sgd",
+            "optimizer.momentum": 0.9,
+            "ball.norm": "l2",
+        },
+    ],
+    ids=["float16", "bfloat16"],
+)
+def test_a_run_resumes_as_if_it_had_never_stopped(tiny, tmp_path, changes):
+    first = training.prepare(tiny(epochs=2, **changes), tmp_path / "a")
+    first.config.epochs = 1  # from here on; a cosine schedule has had both epochs in view
+    training.complete(first, verbose=0)
+    first.run.write_recipe(tiny(epochs=2, **changes), ("",))
+    training.train(tiny(epochs=2, **changes), tmp_path / "a", resume=True, verbose=0)
+    training.train(tiny(epochs=2, **changes), tmp_path / "b", verbose=0)
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    rows = [RunDirectory(tmp_path / name).rows() for name in "ab"]
+    for mine, theirs in zip(*rows, strict=True):
+        assert mine.pop("seconds") and theirs.pop("seconds")
+        assert mine == theirs
+    sessions = RunDirectory(tmp_path / "a").facts()["sessions"]
+    assert [session["first_epoch"] for session in sessions] == [1, 2]
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 13:  # epoch 2, as an epoch has 9 steps
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_after_its_last_epoch(tiny, tmp_path, monkeypatch):
+    config = tiny(epochs=3)
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.callbacks, "AveragedValidation", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, path, verbose=0)
+    run = RunDirectory(path)
+    assert run.facts()["sessions"][0]["state"] == "interrupted"
+    assert len(run.rows()) == 1
+    assert run.checkpoint().is_file()
+    # A row without its checkpoint, as a kill between the two leaves it, is forgotten.
+    run.write_rows([*run.rows(), {**run.rows()[0], "epoch": 2}])
+    training.train(tiny(epochs=3), path, resume=True, verbose=0)
+    assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
+    assert [s["state"] for s in run.facts()["sessions"]] == ["interrupted", "finished"]
+
+
+def test_a_run_that_diverges_keeps_what_it_had(tiny, tmp_path):
+    config = tiny("standard", **{"optimizer.name": "sgd", "optimizer.learning_rate": 1e30})
+    with pytest.raises(FloatingPointError, match="smaller optimizer.learning_rate"):
+        training.train(config, tmp_path / "run", verbose=0)
+    run = RunDirectory(tmp_path / "run")
+    assert run.facts()["sessions"][0]["state"] == "failed"
+    assert all(np.isfinite(value).all() for value in weights(run.path))
+
+
+def test_without_validation_images_there_is_no_best(tiny, tmp_path):
+    said = []
+    config = tiny(**{"dataset.validation": 0.0})
+    run = training.train(config, tmp_path / "run", verbose=0, say=said.append)
+    assert run.checkpoint().stem == "last"
+    assert not run.detector_file.exists()
+    assert said == ["No detector: 0 validation images are too few for a false-alarm rate of 0.05."]
+
+
+def test_overwriting_removes_the_old_run_when_the_new_one_begins(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.write_recipe(tiny(), ("",))
+    run.report.mkdir()
+    ready = training.prepare(tiny(), run.path, overwrite=True)
+    assert run.report.exists()
+    training.complete(ready, verbose=0)
+    assert not run.report.exists()
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tiny, trained):
+    changed = tiny(**{"ball.radius": 0.2, "evaluation.steps": 99, "epochs": 5})
+    with pytest.raises(ValueError, match=r"differs in ball.radius \(0.15, not 0.2\)\. Train"):
+        training.prepare(changed, trained, resume=True)
+
+
+def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
+    cosine = {"optimizer.schedule.kind": "cosine"}
+    RunDirectory(tmp_path).write_recipe(tiny(**cosine), ("",))
+    with pytest.raises(ValueError, match="planned for 1 epochs"):
+        training.prepare(tiny(**cosine, epochs=2), tmp_path, resume=True)
+
+
+def test_a_run_that_is_over_says_so(tiny, trained):
+    with pytest.raises(ValueError, match="has had its 1 epochs; train it longer"):
+        training.prepare(tiny(), trained, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"monitor": "val_acuracy"}, r"no metric \(monitor\) 'val_acuracy'.*'val_accuracy'"),
+        ({"steps_per_execution": 2}, "expected a divisor of the 9 steps of an epoch: 1, 3, 9"),
+        ({"dataset.name": "digit"}, "Did you mean .*digits"),
+        ({"dataset.batch_size": 5000}, "more than the 1221 training images"),
+        ({"model.options": {"hidden": ()}}, "hidden"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing_behind(tiny, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        training.prepare(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_is_answered_with_the_command_that_fetches_it(tiny, tmp_path):
+    config = tiny(**{"dataset.name": "mnist", "dataset.data_dir": str(tmp_path)})
+    with pytest.raises(FileNotFoundError, match="tensorflow_datasets"):
+        training.prepare(config, tmp_path / "run")
