@@ -84,10 +84,10 @@ def _unary(method: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMet
         try:
             return method(_parsed(content, kind)).SerializeToString()
         except ServingError as error:
-            context.abort(grpc.StatusCode[error.code.name], error.sentence)
+            return context.abort(grpc.StatusCode[error.code.name], error.sentence)
         except Exception:  # a client is never told what broke inside, and the server goes on
             _LOG.exception("A request to %s failed.", kind.DESCRIPTOR.name)
-            context.abort(grpc.StatusCode.INTERNAL, "The server failed; its log tells why.")
+            return context.abort(grpc.StatusCode.INTERNAL, "The server failed; its log tells why.")
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

@@ -88,7 +88,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Binds without asking the name service who this host is, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._changed:

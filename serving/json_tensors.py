@@ -147,7 +147,7 @@ def _leaves(slot: Slot, flat: list[Any], kinds: set[type]) -> np.ndarray:
         array = np.empty(len(flat), object)
         array[:] = [_to_bytes(slot, leaf) for leaf in flat]
         return array
-    wanted = {int, float} if slot.dtype.is_floating else {int}
+    wanted: set[type] = {int, float} if slot.dtype.is_floating else {int}
     wanted = {bool} if slot.dtype == tf.bool else wanted
     if not kinds <= wanted:
         odd = next(leaf for leaf in flat if type(leaf) not in wanted)

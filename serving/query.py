@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,11 @@ def as_batch(array: np.ndarray, shape: Sequence[int], path: str) -> np.ndarray:
 
 def table(rows: Rows) -> str:
     """The answers as aligned columns."""
-    columns = {"image": str, "class": str, "probability": "{:.4f}".format}
+    columns: dict[str, Callable[[Any], str]] = {
+        "image": str,
+        "class": str,
+        "probability": "{:.4f}".format,
+    }
     if all("detection_score" in row for row in rows):
         columns |= {"detection_score": "{:.4f}".format, "is_adversarial": _yes_no}
     cells = [list(columns)]

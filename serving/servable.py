@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -152,6 +153,11 @@ class Servable:
     def close(self) -> None:
         """Gives the memory back; the version cannot be used afterwards."""
         self._session.close()
+        # The calls hold the session, and graphs are full of cycles: a server that saw many
+        # versions was found to have grown by one graph for each.
+        self.signatures = {}
+        del self._session
+        gc.collect()
 
 
 def _slots(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, Slot]:

@@ -120,7 +120,7 @@ def reason_of_http(status: int) -> str:
 
 
 def clean_sentence(message: str) -> str:
-    r"""What a TensorFlow error says, without the names of nodes and the trace of the graph.
+    """What a TensorFlow error says, without the names of nodes and the trace of the graph.
 
     Args:
         message: as in `tf.errors.OpError.message`.
@@ -129,10 +129,7 @@ def clean_sentence(message: str) -> str:
         One line. Of a failed assertion, the message and values given by who wrote it.
 
     Example:
-        >>> clean_sentence(
-        ...     "Graph execution error:\\n\\nassertion failed: [images must be in [0, 1]; got] [5]"
-        ...     "\\n\\t [[{{node Assert/Assert}}]]"
-        ... )
+        >>> clean_sentence("assertion failed: [images must be in [0, 1]; got] [5] [[{{node A}}]]")
         'images must be in [0, 1]; got 5'
     """
     lines = [re.sub(r"\[\[?\{\{.*", "", line).strip() for line in message.splitlines()]

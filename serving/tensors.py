@@ -130,8 +130,8 @@ def encode(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
 
 def _values(slot: Slot, proto: tensor_pb2.TensorProto, count: int) -> np.ndarray:
     numpy_type = slot.dtype.as_numpy_dtype
-    field = _FIELDS.get(slot.dtype)
-    if slot.dtype != tf.string and (proto.tensor_content or field is None):
+    field = _FIELDS.get(slot.dtype, "")
+    if slot.dtype != tf.string and (proto.tensor_content or not field):
         if len(proto.tensor_content) != count * slot.dtype.size:
             raise _wrong_content(slot, f"{len(proto.tensor_content)} bytes", count)
         return np.frombuffer(proto.tensor_content, numpy_type)

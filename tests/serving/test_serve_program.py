@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ def _wrong_request():
     request = predict_pb2.PredictRequest()
     request.model_spec.signature_name = "guess"
     return request
+
+
+def test_a_closed_version_leaves_no_graph_behind(exported_model):
+    servable = Servable(exported_model / "1", 1, 2**20)
+    graph = weakref.ref(servable._session.graph)
+    servable.close()
+    assert graph() is None
 
 
 def test_served_equals_local(exported_model, classifier):
