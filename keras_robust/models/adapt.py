@@ -41,8 +41,9 @@ def adapt(
         model: Sequential, functional or subclassed, one input, one output `[batch, classes]` (or a
             dictionary with `"logits"`), with or without a final softmax.
         features: name of the layer whose output becomes the features, flattened to one vector per
-            image; `"nested/layer"` for a layer inside a nested model that makes the logits. None
-            takes the input of the last layer with weights.
+            image; `"nested/layer"` for a layer inside a nested model that makes the logits. Of a
+            layer that is called several times, the last call. None takes the input of the last
+            layer with weights, or the logits where no single line leads back to one.
         input_shape: shape of one image without the batch; needed if the model is not built or
             leaves a size open.
         preprocess: a layer put before the model, from images in [0, 1] to what the model expects.
@@ -70,9 +71,8 @@ def adapt(
         (TensorShape([2, 10]), TensorShape([2, 676]))
     """
     _check_types(model, preprocess)
-    if is_classifier(model) and features is None and preprocess is None:
-        if input_shape is None or model.inputs[0].shape[1:] == tuple(input_shape):
-            return model
+    if features is None and preprocess is None and _is_done(model, input_shape):
+        return model
     shape = _image_shape(model, input_shape)
     image = keras.Input(shape, dtype="float32", name="images")
     prepared = image if preprocess is None else preprocess(image)
@@ -87,6 +87,12 @@ def adapt(
     result = core if preprocess is None else keras.Model(image, core(prepared))
     _check(result, model.name)
     return result
+
+
+def _is_done(model: keras.Model, input_shape: Sequence[int] | None) -> bool:
+    if not is_classifier(model):
+        return False
+    return input_shape is None or tuple(input_shape) == tuple(model.input.shape[1:])
 
 
 def _check_types(model: Any, preprocess: Any) -> None:

@@ -57,7 +57,7 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
             f"No architecture is called {name!r}; there are {listed(name, ARCHITECTURES)}"
         )
     builder = ARCHITECTURES[name]
-    valid = [key for key in inspect.signature(builder).parameters][2:]
+    valid = list(inspect.signature(builder).parameters)[2:]
     for option in options:
         if option not in valid:
             raise TypeError(f"{name} has no option {option!r}; there are {listed(option, valid)}")

@@ -179,6 +179,8 @@ FEATURES = {
 def test_softmax_comes_off_and_the_model_stays(make):
     keras.utils.set_random_seed(3)
     model = make()
+    for weight in model.weights:  # biases start at zero, where a forgotten one would not show
+        weight.assign(weight + np.random.default_rng(1).uniform(0.1, 0.4, weight.shape))
     x = images()
     if make is integer_images:  # the model would cut off what the classifier does not
         x = np.floor(255 * x)
@@ -269,7 +271,7 @@ def test_frozen_layers_and_regularizers_are_kept():
 def test_a_classifier_is_returned_unchanged():
     model = mlp((8, 8, 1), 3, hidden=(7,))
     assert adapt(model) is model
-    assert adapt(model, input_shape=(8, 8, 1)) is model
+    assert adapt(model, input_shape=[8, 8, 1]) is model
     classifier = adapt(sequential_with_activation())
     assert adapt(classifier) is classifier
 
@@ -322,6 +324,21 @@ def test_named_features_are_that_layers_output():
     conv = keras.Model(model.inputs[0], model.get_layer("conv").output)(images())
     features = adapt(model, features="conv")(images())["features"]
     np.testing.assert_array_equal(features, np.reshape(conv, (5, -1)))
+
+
+def test_features_of_a_layer_used_twice_are_those_of_its_last_call():
+    model = layer_used_twice()
+    shared = model.get_layer("shared")
+    features = adapt(model, features="shared")(images())["features"]
+    np.testing.assert_allclose(features, np.reshape(shared(shared(images())), (5, -1)), rtol=1e-6)
+
+
+def test_features_are_the_logits_where_two_lines_lead_back():
+    image = keras.Input((8, 8, 1))
+    flat = L.Flatten()(image)
+    model = keras.Model(image, L.Average()([L.Dense(3)(flat), L.Dense(3)(flat)]))
+    outputs = adapt(model)(images())
+    np.testing.assert_array_equal(outputs["features"], outputs["logits"])
 
 
 def test_features_of_a_classifier_can_be_chosen_again():

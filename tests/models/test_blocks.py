@@ -1,0 +1,62 @@
+"""Blocks of the residual networks, where a number can be derived by hand."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust.models import blocks
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_stride_two_looks_at_every_other_pixel_from_the_first(kernel, size):
+    """With a kernel that is 1 at its centre, stride 2 gives x[::2, ::2].
+
+    So the 3x3 convolution and the 1x1 shortcut beside it are aligned, as with PyTorch's padding of
+    one pixel on both sides; Keras's "same" would give x[1::2, 1::2] for the 3x3 on even sizes.
+    """
+    image = keras.Input((size, size, 1))
+    model = keras.Model(image, blocks.convolution(image, 1, "conv", size=kernel, stride=2))
+    centre = np.zeros((kernel, kernel, 1, 1), "float32")
+    centre[kernel // 2, kernel // 2] = 1
+    model.get_layer("conv").kernel.assign(centre)
+    x = np.random.default_rng(0).uniform(size=(2, size, size, 1)).astype("float32")
+    np.testing.assert_array_equal(model(x), x[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("block", [blocks.basic_block, blocks.pre_activation_block])
+def test_a_block_whose_last_scale_is_zero_is_its_shortcut(block):
+    """With its branch switched off a block returns its input (relu of it, in the basic block)."""
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, block(image, 3, 1, "block"))
+    last = "block_bn2" if block is blocks.basic_block else "block_conv2"
+    layer = model.get_layer(last)
+    for weight in layer.trainable_weights:
+        weight.assign(np.zeros(weight.shape))
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    expected = np.maximum(x, 0) if block is blocks.basic_block else x
+    np.testing.assert_array_equal(model(x, training=False), expected)
+
+
+@pytest.mark.parametrize(
+    ("block", "names"),
+    [
+        (blocks.basic_block, {"block_shortcut", "block_shortcut_bn"}),
+        (blocks.pre_activation_block, {"block_shortcut"}),
+    ],
+)
+@pytest.mark.parametrize(("filters", "stride"), [(4, 1), (3, 2), (4, 2)])
+def test_a_convolution_in_the_shortcut_where_the_shape_changes(block, names, filters, stride):
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, block(image, filters, stride, "block"))
+    assert {layer.name for layer in model.layers if "shortcut" in layer.name} == names
+    assert model.output_shape == (None, 4 // stride, 4 // stride, filters)
+
+
+def test_batch_norm_has_the_published_settings():
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, blocks.batch_norm(image, "bn"))
+    layer = model.get_layer("bn")
+    assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
