@@ -7,9 +7,14 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from trainers.names import chosen
-from trainers.recipes import cifar10, digits, mnist
+from trainers.recipes import cifar10, digits, mnist, mnist_thesis
 
-FAMILIES: dict[str, ModuleType] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+FAMILIES: dict[str, ModuleType] = {
+    "digits": digits,
+    "mnist": mnist,
+    "mnist_thesis": mnist_thesis,
+    "cifar10": cifar10,
+}
 
 
 def names() -> tuple[str, ...]:
