@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust import config
@@ -73,7 +73,7 @@ class RobustModel(keras.Model):
             )
         if crafting_mode not in ("eval", "train"):
             raise ValueError(f"crafting_mode is {crafting_mode!r}; expected 'eval' or 'train'.")
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise ValueError(f"seed is {seed!r}; expected a whole number.")
         self.classifier = classifier
         self.attack = attack

@@ -1,0 +1,1 @@
+"""Programs that export a model, serve it, and query it: `export`, `serve`, `query`, `verify`."""
