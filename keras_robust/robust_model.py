@@ -76,9 +76,9 @@ class RobustModel(keras.Model):
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise ValueError(f"seed is {seed!r}; expected a whole number.")
         self.classifier = classifier
-        self.attack = attack
+        self.attack: Any = attack
         self.robust_loss = loss
-        self.validation_attack = validation_attack or attack
+        self.validation_attack: Any = validation_attack or attack
         self.crafting_mode = crafting_mode
         self.seed = int(seed)
         names = ("loss", *loss.names, "regularization")
