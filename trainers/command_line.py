@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from trainers import recipe_flags
 from trainers.names import listed
@@ -103,8 +103,13 @@ def start(
         except (*MENDABLE, flags.Error) as error:
             fail(program, error)
 
+    def run(argv: list[str]) -> int | None:
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # TensorFlow has much to tell of an export
+        return main(argv)
+
     define_flags(flags.FLAGS)
-    app.run(main, flags_parser=flags_parser)
+    app.run(run, flags_parser=flags_parser)
 
 
 def fail(program: str, error: BaseException) -> Any:

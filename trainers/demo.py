@@ -1,0 +1,283 @@
+"""The whole road in a minute or two, on data that needs no download.
+
+    python -m trainers.demo --output_dir=runs/demo
+
+trains a plain and a hardened classifier of handwritten digits, judges both, exports the hardened
+one, serves it on this machine's loopback address, and asks the server about clean and attacked
+images, over gRPC and over REST.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from serving.quiet import quiet_start
+from trainers import command_line, recipes
+
+if TYPE_CHECKING:
+    from keras_robust.evaluation import Report
+    from trainers.crafting import Crafted
+    from trainers.opened import Opened
+
+PROGRAM = "trainers.demo"
+MODEL = "digits"
+SHOWN = 3  # images of a kind in the table
+Answers = dict[str, np.ndarray]
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares the flags of the program."""
+    flags.DEFINE_string(
+        "output_dir", "runs/demo", "Everything is written here.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "epochs", 10, "To train each of the two.", lower_bound=1, flag_values=values
+    )
+
+
+def configs(epochs: int) -> dict[str, ConfigDict]:
+    """The two recipes: plain training and TRADES, alike in everything else."""
+    chosen = {name: recipes.load(f"digits/{name}") for name in ("standard", "trades")}
+    for config in chosen.values():
+        config.epochs = epochs
+    return chosen
+
+
+def run(
+    directory: Path,
+    configs: dict[str, ConfigDict],
+    say: Callable[[str], None] = print,
+    verbose: int | str = 2,
+    command: str = "",
+) -> list[Report]:
+    """Walks the road.
+
+    Args:
+        directory: where everything is written; runs of an earlier demo in it are lost.
+        configs: the recipes by their names; the last one is hardened, and gets served.
+        say: called with lines of text.
+        verbose: of the trainings, as for Keras's `fit`.
+        command: what the user typed, to be kept.
+
+    Returns:
+        The reports.
+
+    Raises:
+        ValueError, OSError: the directory cannot be used.
+    """
+    from trainers import crafting
+
+    begin = time.perf_counter()
+    opened = _train(directory, configs, say, verbose, command)
+    say(_heading(len(opened) + 1, "Judge both on test images that neither has seen"))
+    reports = _judge(directory, opened, say, command)
+    name, hardened = list(opened.items())[-1]
+    exported = directory / "exported" / MODEL
+    say(_heading(len(opened) + 2, f"Export: {name}, with a detector of attacked images"))
+    _export(hardened, exported, say)
+    say(_heading(len(opened) + 3, "Serve it, and ask over gRPC and over REST"))
+    _serve_and_ask(exported, crafting.craft(hardened, hardened.attack("pgd")), say)
+    say(_farewell(directory, name, time.perf_counter() - begin))
+    return reports
+
+
+def _train(
+    directory: Path,
+    configs: dict[str, ConfigDict],
+    say: Callable[[str], None],
+    verbose: int | str,
+    command: str,
+) -> dict[str, Opened]:
+    """Trains each recipe in a directory of its own."""
+    from trainers import training
+    from trainers.opened import open_run
+
+    # All of them are checked before the first is trained.
+    ready = {
+        name: training.prepare(config, directory / name, overwrite=True)
+        for name, config in configs.items()
+    }
+    for number, (name, one) in enumerate(ready.items(), start=1):
+        say(_heading(number, f"Train: {name}"))
+        say(_plan(one.config))
+        training.complete(one, command=command, verbose=verbose, say=say)
+        say(f"Written: {directory / name}")
+    return {name: open_run(directory / name) for name in ready}
+
+
+def _judge(
+    directory: Path, opened: dict[str, Opened], say: Callable[[str], None], command: str
+) -> list[Report]:
+    """Attacks every model, and writes one page about them."""
+    from keras_robust.evaluation import save_page
+    from trainers import measuring
+
+    reports = []
+    for name, one in opened.items():
+        say(f"{name}:")
+        reports.append(
+            measuring.measure(one, command=command, progress=lambda line: say(f"  {line}"))
+        )
+    page = save_page(reports, directory / "report")
+    say(_verdict(reports))
+    say(f"Written: {page / 'report.html'}, and beside it report.md and report.json")
+    return reports
+
+
+def _heading(number: int, text: str) -> str:
+    return f"\n{number}. {text}\n{'-' * (len(text) + 3)}"
+
+
+def _plan(config: ConfigDict) -> str:
+    ball = config.ball
+    within = f"every pixel moved by up to {ball.radius:g} of the range from black to white"
+    if config.defense.name == "standard":
+        return f"{config.epochs} epochs on clean images; validation also attacks them, {within}."
+    steps = config.defense.options.steps
+    return f"{config.epochs} epochs, each batch attacked first: {steps} steps, {within}."
+
+
+def _verdict(reports: list[Report]) -> str:
+    lines = ["", f"{'':10} {'clean':>8} {'attacked':>10}   (worst of all attacks, 95 % interval)"]
+    for report in reports:
+        low, high = report.worst_case_interval
+        lines.append(
+            f"{report.defense.split(',')[0]:10} {report.clean_accuracy:8.1%} "
+            f"{report.worst_case_accuracy:10.1%}   {low:.1%} to {high:.1%}"
+        )
+    return "\n".join(lines)
+
+
+def _export(hardened: Opened, base: Path, say: Callable[[str], None]) -> None:
+    from serving.export import export_run
+
+    version = export_run(hardened.run.path, base)
+    detector = hardened.detector
+    if detector is not None:
+        say(
+            f"The detector calls an image attacked if the entropy of the prediction is above "
+            f"{detector.threshold:.3f}:\nset for {detector.false_alarm_rate:.0%} false alarms on "
+            "validation images. It is no defense against an attacker who knows of it."
+        )
+    say("Loaded as TensorFlow Serving loads it: all four signatures agree with the Keras model.")
+    say(f"Written: {base / version.name}")
+
+
+def _serve_and_ask(base: Path, crafted: Crafted, say: Callable[[str], None]) -> None:
+    """Starts a server, asks it about all images in both ways, and stops it."""
+    from serving.client import Client, RestClient
+    from serving.server import Server
+
+    with Server(MODEL, base, port=0, rest_api_port=0) as server:
+        say(
+            f"Serving {MODEL} version {server.version}: gRPC {server.grpc_address}, "
+            f"REST http://{server.rest_address}/v1/models/{MODEL}"
+        )
+        rest = RestClient(server.rest_address)
+        with Client(server.grpc_address) as grpc:
+            answers, gap = [], 0.0
+            for images in (crafted.images, crafted.adversarial):
+                answers.append(grpc.predict(MODEL, images, "detect"))
+                again = rest.predict(MODEL, images[:SHOWN], "detect")
+                gap = max(gap, _gap({k: v[:SHOWN] for k, v in answers[-1].items()}, again))
+    say(table(crafted, *answers))
+    say(f"gRPC and REST give the same answers (largest difference {gap:.0e}). Server stopped.")
+
+
+def _gap(mine: Answers, theirs: Answers) -> float:
+    return max(
+        float(np.abs(mine[name].astype(float) - theirs[name].astype(float)).max()) for name in mine
+    )
+
+
+def table(crafted: Crafted, clean: Answers, attacked: Answers) -> str:
+    """What a server said of images, before and after an attack.
+
+    Args:
+        crafted: the images.
+        clean: the outputs of the signature `detect` for the images as they were.
+        attacked: the same for the attacked ones.
+
+    Returns:
+        A few images that were fooled and a few that withstood, then the shares of all.
+    """
+    right = clean["classes"] == crafted.labels
+    fooled = right & (attacked["classes"] != crafted.labels)
+    rows = [*np.flatnonzero(fooled)[:SHOWN], *np.flatnonzero(right & ~fooled)[:SHOWN]]
+    lines = [
+        "",
+        f"{'image':>6} {'true':>5} | {'clean: says':>11} {'score':>6} {'flagged':>8} |"
+        f" {'attacked: says':>14} {'score':>6} {'flagged':>8}",
+    ]
+    for row in rows:
+        cells = [
+            f"{said['classes'][row]:>{width}} {said['detection_score'][row]:6.2f} "
+            f"{'yes' if said['is_adversarial'][row] else 'no':>8}"
+            for said, width in ((clean, 11), (attacked, 14))
+        ]
+        lines.append(f"{row:6d} {crafted.labels[row]:>5} | {cells[0]} | {cells[1]}")
+    lines.append(f"Of all {len(right)} test images, as the server sees them:")
+    for name, said in (("clean", clean), ("attacked", attacked)):
+        accurate = (said["classes"] == crafted.labels).mean()
+        lines.append(
+            f"  {name:8} {accurate:6.1%} classified correctly, "
+            f"{said['is_adversarial'].mean():6.1%} flagged"
+        )
+    return "\n".join(lines)
+
+
+def _farewell(directory: Path, name: str, seconds: float) -> str:
+    base = shlex.quote(str(directory / "exported" / MODEL))
+    report = directory / "report" / "report.html"
+    return (
+        f"\nDone in {seconds:.0f} s. What next:\n"
+        f"  open {shlex.quote(str(report))}\n"
+        f"  python -m trainers.attack --run={shlex.quote(str(directory / name))} "
+        "--attack=multi_targeted\n"
+        f"  python -m serving.serve --model_name={MODEL} --model_base_path={base}\n"
+        "  python -m trainers.train --recipe=mnist/trades --config.epochs=3 --output_dir=runs/mnist"
+    )
+
+
+def main(_: list[str]) -> int:
+    """Runs the demo; what the user can mend ends it with one sentence."""
+    needed = {"matplotlib": "report", "jinja2": "report", "tensorflow_serving": "serving"}
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"{PROGRAM}: {', '.join(missing)} not installed; the demo needs "
+            "pip install 'keras_robust[report,serving]'"
+        )
+    values = flags.FLAGS
+    with quiet_start():
+        from trainers import training  # noqa: F401  starts TensorFlow
+
+        command_line.wake_tensorflow()
+    command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}".strip()
+    try:
+        verbose = 1 if sys.stdout.isatty() else 2
+        run(Path(values.output_dir), configs(values.epochs), _say, verbose, command)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    except command_line.MENDABLE as error:
+        command_line.fail(PROGRAM, error)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    command_line.start(PROGRAM, main, define_flags)
