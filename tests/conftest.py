@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
+
 # Every run tries the same examples: a test that fails, fails again.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("same")
@@ -19,16 +22,20 @@ tf.get_logger().setLevel("ERROR")  # one model after another is traced on purpos
 
 SHAPE = (6, 6, 1)
 CLASSES = 3
+FGSM = kr.attacks.fgsm(kr.LinfBall(0.1))
 
 
 @pytest.fixture(autouse=True)
 def clean_state():
     """Seeds before a test; the dtype policy and eager functions put back after it.
 
-    `keras.utils.clear_session` is not called: it would rob session fixtures of their state, and
-    nothing here depends on the names that Keras counts up.
+    Keras draws the seeds of weights and of dropout from Python's generator, and the library passes
+    its own: TensorFlow's global seed decides nothing, and setting it throws away every compiled
+    kernel, a tenth of a second a test. `keras.utils.clear_session` is not called either: it would
+    rob session fixtures of their state, and nothing depends on the names that Keras counts up.
     """
-    keras.utils.set_random_seed(0)
+    random.seed(0)
+    np.random.seed(0)
     yield
     keras.config.set_dtype_policy("float32")
     tf.config.run_functions_eagerly(False)
@@ -36,7 +43,7 @@ def clean_state():
 
 def build_classifier(shape=SHAPE, classes=CLASSES, *, seed=0, dropout=0.25, regularizer=None):
     """A random convolutional classifier whose batch norm has seen other images already."""
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)
     inputs = keras.Input(shape)
     x = keras.layers.Rescaling(4.0, -2.0)(inputs)
     x = keras.layers.Conv2D(4, 3, strides=2, kernel_regularizer=regularizer)(x)
@@ -64,6 +71,19 @@ def build_linear(weights, bias=None, shape=None):
     return model
 
 
+def build_robust(classifier, attack=FGSM, loss=None, optimizer=None, eager=True, **settings):
+    """A model ready to train; eager, so that a test of one step need not trace it."""
+    loss = loss or kr.robust_loss.Adversarial()
+    model = kr.RobustModel(classifier, attack, loss, **settings)
+    model.compile(optimizer or keras.optimizers.SGD(1.0), run_eagerly=eager)
+    return model
+
+
+def fit_one_batch(model, x, y, **settings):
+    """One step of `fit` on all examples in their order; its history."""
+    return model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, **settings).history
+
+
 def build_batch(count, shape=SHAPE, classes=CLASSES, seed=0):
     """Random images over the whole range, and labels that name every class."""
     images = np.random.default_rng(seed).random((count, *shape)).astype("float32")
@@ -80,6 +100,18 @@ def make_classifier():
 def make_linear():
     """`build_linear`: a linear classifier with given weights."""
     return build_linear
+
+
+@pytest.fixture(scope="session")
+def make_robust():
+    """`build_robust`: a compiled `RobustModel` around a classifier, attacked by FGSM."""
+    return build_robust
+
+
+@pytest.fixture(scope="session")
+def fit_once():
+    """`fit_one_batch`: one step of `fit` on a whole data set."""
+    return fit_one_batch
 
 
 @pytest.fixture(scope="session")

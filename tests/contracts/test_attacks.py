@@ -1,0 +1,213 @@
+"""What every attack promises, in every ball; a new attack is a new row of `ROWS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.attacks import bim, fgsm, mim, multi_targeted, pgd, r_fgsm, restarts, worst_of
+from keras_robust.types import as_forward
+
+CLASSES = 4
+BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
+
+
+class Row(NamedTuple):
+    """An attack, and which of the promises are for it."""
+
+    build: Callable  # ball -> attack
+    random: bool = True  # it starts at random
+    targeted: bool = False  # it is called with targets
+    longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
+
+
+def from_pgd(**settings):
+    """A row for `pgd` with these settings."""
+    return Row(
+        lambda ball: pgd(ball, 3, **settings),
+        random=settings.get("start") != "none",
+        targeted=settings.get("targeted", False),
+        longer=lambda ball, steps, size: pgd(ball, steps, size, **settings),
+    )
+
+
+ROWS = {
+    "fgsm": Row(fgsm, random=False),
+    "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
+    "r_fgsm": Row(r_fgsm),
+    "bim": Row(lambda ball: bim(ball, 3), random=False, longer=bim),
+    "mim": Row(lambda ball: mim(ball, 3), random=False, longer=mim),
+    "pgd": from_pgd(),
+    "pgd margin": from_pgd(loss="margin"),
+    "pgd dlr": from_pgd(loss="dlr"),
+    "pgd kl": from_pgd(loss="kl"),
+    "pgd gaussian": from_pgd(loss="kl", start="gaussian"),
+    "pgd clean": from_pgd(start="none"),
+    "pgd predicted": from_pgd(loss=kr.objectives.LabelLoss(labels="predicted")),
+    "pgd targeted": from_pgd(targeted=True),
+    "pgd targeted margin": from_pgd(targeted=True, loss="margin"),
+    "pgd targeted dlr": from_pgd(targeted=True, loss="dlr"),
+    "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
+    "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+}
+
+
+class Case:
+    """A row in a ball, compiled for one model; the tests of the row share the trace."""
+
+    def __init__(self, row, ball, model, batch):
+        self.row, self.ball, self.model = row, ball, model
+        self.attack = row.build(ball)
+        self.x, self.y = batch
+        self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
+        self.compiled = self.attack.compiled(model)
+
+    def run(self, seed=0, radius=None):
+        radius = self.ball.radius if radius is None else radius
+        return self.compiled(self.x, self.y, seed, radius, **self.extra).numpy()
+
+
+@pytest.fixture(scope="module")
+def model(make_classifier):
+    return make_classifier(classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def batch(make_batch):
+    """Images with pixels on both ends of the range."""
+    x, y = make_batch(6, classes=CLASSES)
+    return np.clip(1.4 * x - 0.2, 0, 1), y
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(row, ball) for row in ROWS for ball in BALLS],
+    ids=lambda pair: f"{pair[0]} in {pair[1]}",
+)
+def case(request, model, batch):
+    row, ball = request.param
+    return Case(ROWS[row], BALLS[ball], model, batch)
+
+
+def test_results_are_inside_the_ball_and_the_range(case):
+    for seed in range(2):
+        x_adv = case.run(seed)
+        assert x_adv.shape == case.x.shape and x_adv.dtype == case.x.dtype
+        assert np.isfinite(x_adv).all()
+        assert case.ball.distance(x_adv, case.x).numpy().max() <= case.ball.radius * (1 + 1e-5)
+        assert x_adv.min() >= 0 and x_adv.max() <= 1
+    assert np.any(x_adv != case.x)
+
+
+def test_radius_zero_is_identity(case):
+    np.testing.assert_array_equal(case.run(radius=0.0), case.x)
+
+
+def test_the_seed_decides(case):
+    first = case.run(seed=1)
+    np.testing.assert_array_equal(first, case.run(seed=1))
+    # Few steps, so that what the seed chose has not been forgotten at the rim of the ball.
+    differs = any(np.any(first != case.run(seed=seed)) for seed in (2, 3, 4))
+    assert differs == case.row.random
+
+
+def test_one_trace_serves_all_seeds_and_radii(case):
+    for seed, radius in ((0, 0.0), (1, case.ball.radius / 3), ((2, 3), case.ball.radius)):
+        case.run(seed, radius)
+    assert case.compiled.traces() == 1
+
+
+def test_a_smaller_radius_is_kept(case):
+    radius = case.ball.radius / 3
+    assert case.ball.distance(case.run(radius=radius), case.x).numpy().max() <= radius * (1 + 1e-5)
+
+
+def test_eager_is_the_graph_and_no_gradient_flows_out(case):
+    x = tf.constant(case.x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        eager = case.attack(case.model, x, case.y, seed=5, **case.extra)
+    assert tape.gradient(eager, x) is None
+    np.testing.assert_allclose(eager, case.run(seed=5), atol=2e-5)
+
+
+def test_the_model_is_left_alone(case, values_of):
+    before = values_of(case.model)
+    case.run(seed=6)
+    for old, new in zip(before, values_of(case.model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_config_round_trip(case):
+    text = json.dumps(keras.saving.serialize_keras_object(case.attack))
+    again = keras.saving.deserialize_keras_object(json.loads(text))
+    assert again == case.attack and again.name == case.attack.name
+    assert type(again).from_config(again.get_config()) == case.attack
+
+
+def test_rounds_are_the_attack(case):
+    """An evaluation runs rounds one by one; together they are what the attack itself runs."""
+    parts = case.attack.rounds(CLASSES)
+    if len(parts) == 1:
+        assert parts[0].attack == case.attack
+        return
+    forward, x, y = as_forward(case.model), tf.constant(case.x), tf.constant(case.y)
+    worst = kr.losses.margin(forward(x)["logits"], y)
+    for part in parts:
+        x_adv = part.attack(forward, x, y, seed=part.seed(7), targets=part.targets(y, CLASSES))
+        worst = tf.maximum(worst, kr.losses.margin(forward(x_adv)["logits"], y))
+    whole = kr.losses.margin(forward(case.run(seed=7))["logits"], y)
+    np.testing.assert_allclose(whole, worst, atol=1e-4)
+
+
+@pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS.keys())
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.longer])
+def test_more_steps_are_no_weaker(name, ball, model, batch):
+    """Along one ascent the objective grows, but for the zigzag of steps of a fixed length."""
+    row, (x, y) = ROWS[name], batch
+    targets = (y + 1) % CLASSES if row.targeted else None
+    reached = []
+    for steps in (1, 4, 10):
+        attack = row.longer(ball, steps, ball.radius / 8)
+        x_adv = attack(model, x, y, seed=3, targets=targets)
+        value = attack.objective(as_forward(model), tf.constant(x), tf.constant(y), targets)
+        reached.append(float(tf.reduce_mean(value(x_adv))))
+    assert reached[0] <= reached[1] + 1e-4 and reached[1] <= reached[2] + 1e-4, reached
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_climbs(name, model, batch):
+    """In a large ball the attack raises what it climbs; combinations climb the margin."""
+    row, (x, y) = ROWS[name], map(tf.constant, batch)
+    targets = (y + 1) % CLASSES if row.targeted else None
+    attack = row.build(kr.LinfBall(0.3))
+    climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))
+    value = climbed(as_forward(model), x, y, targets)
+    x_adv = attack(model, x, y, targets=targets)
+    assert tf.reduce_mean(value(x_adv)) > tf.reduce_mean(value(x)) + 0.01
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_bad_batches_are_refused(name, model, batch):
+    x, y = batch
+    attack = ROWS[name].build(BALLS["linf"])
+    for bad_x, bad_y, error, match in (
+        ((x * 255).astype("uint8"), y, TypeError, "Divide uint8 images by 255"),
+        (x * 255, y, ValueError, r"expected \[0, 1\] and no NaN"),
+        (x * np.nan, y, ValueError, "no NaN"),
+        (x, np.eye(CLASSES)[y], TypeError, "argmax"),
+        (x, y[:-1], ValueError, "one class number per image"),
+        (x, y + CLASSES, ValueError, r"expected 0 to 3"),
+    ):
+        with pytest.raises(error, match=match):
+            attack(model, bad_x, bad_y)
+    with pytest.raises(ValueError, match="seed is None"):
+        attack(model, x, y, seed=None, targets=y)
