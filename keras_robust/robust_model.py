@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust import config
-from keras_robust.attack import Attack, as_seed, check_labels
+from keras_robust.attack import Attack, as_seed, check_batch, check_labels
 from keras_robust.robust_loss import total
 from keras_robust.types import Images, Labels, Outputs, PerExample, RobustLoss, contract_of
 
@@ -144,8 +144,7 @@ class RobustModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, y = _check_data(x, y)
+        x, y, weight = self._unpack(data)
         x_adv = self.craft(x, y) if "adversarial" in self.robust_loss.needs else None
         with tf.GradientTape() as tape:
             outputs = self._outputs(x, x_adv, training=True)
@@ -165,8 +164,7 @@ class RobustModel(keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, and both accuracies, under the validation attack."""
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, y = _check_data(x, y)
+        x, y, weight = self._unpack(data)
         x_adv = None
         if self.validation_attack is not None:
             seed = self._fold(_EVALUATION)
@@ -174,6 +172,33 @@ class RobustModel(keras.Model):
         outputs = self._outputs(x, x_adv, training=False)
         loss, terms = self._loss(y, outputs, weight)
         return self._log(x, y, weight, outputs, loss, terms)
+
+    def _unpack(self, data: Any) -> tuple[Images, Labels, tf.Tensor | None]:
+        """Images, labels and sample weights, checked."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None:
+            raise ValueError(
+                "The data has no labels; expected batches of (images, labels) or "
+                "(images, labels, sample_weights)."
+            )
+        if y.shape.rank == 2 and y.shape[1] == 1:
+            y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
+        if self.validation_attack is None:
+            return x, check_labels("Labels", y, x), weight
+        bounds = self.validation_attack.ball.bounds
+        x, y, _ = check_batch(x, y, None, bounds)
+        if not tf.executing_eagerly():  # else they have been looked at
+            # Images in [0, 255] would train without a complaint, against no attack to speak of.
+            tf.debugging.Assert(
+                tf.reduce_all((x >= bounds[0]) & (x <= bounds[1])),
+                [
+                    f"Images lie outside the ball's bounds {bounds}, or are NaN. Scale "
+                    "them (divide uint8 images by 255), or give the ball other `bounds`. Range:",
+                    tf.reduce_min(x),
+                    tf.reduce_max(x),
+                ],
+            )
+        return x, y, weight
 
     def _outputs(self, x: Images, x_adv: Images | None, training: bool) -> dict[str, Any]:
         """The outputs that the loss needs, clean first: each batch has its own statistics."""
@@ -267,17 +292,6 @@ def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:
     if weight is not None:
         term = term * tf.cast(tf.reshape(weight, tf.shape(term)), term.dtype)
     return tf.reduce_sum(term) / tf.cast(tf.shape(term)[0], term.dtype)
-
-
-def _check_data(x: Any, y: Any) -> tuple[Images, Labels]:
-    if y is None:
-        raise ValueError(
-            "The data has no labels; expected batches of (images, labels) or "
-            "(images, labels, sample_weights)."
-        )
-    if y.shape.rank == 2 and y.shape[1] == 1:
-        y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
-    return x, check_labels("Labels", y, x)
 
 
 def _check_classifier(classifier: Any) -> None:
