@@ -104,8 +104,8 @@ def start(
             fail(program, error)
 
     def run(argv: list[str]) -> int | None:
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)  # TensorFlow has much to tell of an export
+        if not flags.FLAGS["verbosity"].present:  # absl makes INFO of the default
+            logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every export
         return main(argv)
 
     define_flags(flags.FLAGS)
