@@ -1,0 +1,55 @@
+"""Nothing public without a row in the contracts and a line in the docs."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+import keras_robust as kr
+
+ROOT = pathlib.Path(__file__).parents[2]
+METHODS = (ROOT / "docs" / "methods.md").read_text()
+
+
+def keys_of(path, table):
+    """The keys of a dictionary that a test file assigns to a name."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == table:
+            return [key.value for key in node.value.keys]
+    raise AssertionError(f"{path} has no table {table}")
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "table"),
+    [
+        (kr.attacks, "test_attacks.py", "ROWS"),
+        (kr.defenses, "test_defenses.py", "DEFENSES"),
+    ],
+    ids=["attacks", "defenses"],
+)
+def test_every_member_has_a_row_and_a_line(family, file, table):
+    """A row is named after its member, alone or with more words; docs name it in code type."""
+    rows = {key.split()[0] for key in keys_of(pathlib.Path(__file__).with_name(file), table)}
+    assert rows == set(family.__all__), f"{table} in {file} does not match {family.__name__}"
+    missing = [name for name in family.__all__ if f"`{name}`" not in METHODS]
+    assert not missing, f"docs/methods.md does not name {missing}"
+
+
+def test_what_is_public_is_there():
+    for module in (kr, kr.attacks, kr.defenses):
+        assert sorted(module.__all__) == list(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, f"{module.__name__}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("family", [kr.attacks, kr.defenses], ids=lambda f: f.__name__)
+def test_public_docstrings_have_all_their_parts(family):
+    for name in family.__all__:
+        docstring = getattr(family, name).__doc__
+        if "; see `" in docstring:  # one line that points to the class with the rest
+            docstring = getattr(family.combine, docstring.split("; see `")[1].split("`")[0]).__doc__
+        else:
+            assert "Returns:" in docstring, name
+        assert "Args:" in docstring and ">>>" in docstring, name
