@@ -35,6 +35,9 @@ class RobustModel(keras.Model):
         validation_attack: crafts the images of `evaluate` and of validation; default `attack`.
         crafting_mode: `"eval"`, or `"train"` to craft against the batch statistics and dropout of
             training (their running statistics are not touched either way).
+        radius_warmup: over so many first steps the training attack's radius grows linearly from 0
+            to its own. Where the radius is large, a loss without a clean term may otherwise never
+            leave the constant prediction that no attack can make worse.
         seed: of all random starts; with the step number it gives each step its own.
 
     Raises:
@@ -59,6 +62,7 @@ class RobustModel(keras.Model):
         *,
         validation_attack: Attack | None = None,
         crafting_mode: str = "eval",
+        radius_warmup: int = 0,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -73,13 +77,14 @@ class RobustModel(keras.Model):
             )
         if crafting_mode not in ("eval", "train"):
             raise ValueError(f"crafting_mode is {crafting_mode!r}; expected 'eval' or 'train'.")
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            raise ValueError(f"seed is {seed!r}; expected a whole number.")
+        _check_whole("seed", seed)
+        _check_whole("radius_warmup", radius_warmup, least=0)
         self.classifier = classifier
         self.attack: Any = attack
         self.robust_loss = loss
         self.validation_attack: Any = validation_attack or attack
         self.crafting_mode = crafting_mode
+        self.radius_warmup = int(radius_warmup)
         self.seed = int(seed)
         names = ("loss", *loss.names, "regularization")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
@@ -134,10 +139,13 @@ class RobustModel(keras.Model):
 
     def craft(self, x: Images, y: Labels) -> Images:
         """The adversarial images of a training step; a hook for defenses with state."""
-        seed = self._fold(self.optimizer.iterations)
+        attack, seed = self.attack, self._fold(self.optimizer.iterations)
+        if self.radius_warmup:
+            share = (tf.cast(self.optimizer.iterations, x.dtype) + 1) / self.radius_warmup
+            attack = attack.at_radius(tf.minimum(share, 1.0) * attack.ball.radius)
         if self.crafting_mode == "eval":
-            return self.attack(self.classifier, x, y, seed=seed)
-        return self.attack(self._classifier_in_training, x, y, seed=seed)
+            return attack(self.classifier, x, y, seed=seed)
+        return attack(self._classifier_in_training, x, y, seed=seed)
 
     def after_update(self, x: Images, x_adv: Images) -> None:
         """Called after the weights moved; a hook for defenses with state."""
@@ -272,8 +280,8 @@ class RobustModel(keras.Model):
             name: None if part is None else keras.saving.serialize_keras_object(part)
             for name, part in parts.items()
         }
-        own = {"crafting_mode": self.crafting_mode, "seed": self.seed, "name": self.name}
-        return {**encoded, **own}
+        own = ("crafting_mode", "radius_warmup", "seed", "name")
+        return {**encoded, **{name: getattr(self, name) for name in own}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:
@@ -292,6 +300,13 @@ def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:
     if weight is not None:
         term = term * tf.cast(tf.reshape(weight, tf.shape(term)), term.dtype)
     return tf.reduce_sum(term) / tf.cast(tf.shape(term)[0], term.dtype)
+
+
+def _check_whole(name: str, value: Any, least: int | None = None) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or (least is not None and value < least):
+        bound = "" if least is None else f" >= {least}"
+        raise ValueError(f"{name} is {value!r}; expected a whole number{bound}.")
 
 
 def _check_classifier(classifier: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -70,6 +72,7 @@ def mart(
     steps: int = 10,
     step_size: float | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> RobustModel:
     """MART: boosted cross-entropy, and a divergence weighted by how wrong the clean prediction is.
 
@@ -81,6 +84,7 @@ def mart(
         steps: the steps of PGD.
         step_size: their length, in the units of the images; default `2.5 radius / steps`.
         seed: of the random starts.
+        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
 
     Returns:
         A model to `compile` and `fit`.
@@ -103,4 +107,5 @@ def mart(
         Mart(beta, boosted_on),
         validation_attack=pgd(ball, steps, step_size),
         seed=seed,
+        **options,
     )

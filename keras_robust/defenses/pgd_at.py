@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_robust.attacks.pgd import pgd
@@ -18,6 +20,7 @@ def pgd_at(
     steps: int = 10,
     step_size: float | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> RobustModel:
     """Adversarial training: minimises `CE(x_adv) + clean_weight * CE(x)`.
 
@@ -28,6 +31,7 @@ def pgd_at(
         steps: the steps of PGD.
         step_size: their length, in the units of the images; default `2.5 radius / steps`.
         seed: of the random starts.
+        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
 
     Returns:
         A model to `compile` and `fit`.
@@ -45,5 +49,5 @@ def pgd_at(
     Eq. 2.1.
     """
     return RobustModel(
-        classifier, pgd(ball, steps, step_size), Adversarial(clean_weight), seed=seed
+        classifier, pgd(ball, steps, step_size), Adversarial(clean_weight), seed=seed, **options
     )

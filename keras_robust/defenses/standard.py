@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_robust.attacks.pgd import pgd
@@ -11,7 +13,12 @@ from keras_robust.types import Ball
 
 
 def standard(
-    classifier: keras.Model, ball: Ball | None = None, *, steps: int = 10, seed: int = 0
+    classifier: keras.Model,
+    ball: Ball | None = None,
+    *,
+    steps: int = 10,
+    seed: int = 0,
+    **options: Any,
 ) -> RobustModel:
     """Cross-entropy on clean images: no defense.
 
@@ -20,6 +27,7 @@ def standard(
         ball: where `evaluate` and validation attack the model with PGD; None for no attack.
         steps: the steps of that attack.
         seed: of the random starts.
+        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
 
     Returns:
         A model to `compile` and `fit`.
@@ -30,4 +38,4 @@ def standard(
         ('clean',)
     """
     attack = None if ball is None else pgd(ball, steps)
-    return RobustModel(classifier, None, Clean(), validation_attack=attack, seed=seed)
+    return RobustModel(classifier, None, Clean(), validation_attack=attack, seed=seed, **options)

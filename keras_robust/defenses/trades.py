@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_robust import losses
@@ -58,6 +60,7 @@ def trades(
     steps: int = 10,
     step_size: float | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> RobustModel:
     """TRADES: minimises `CE(x) + beta * KL(p(x) || p(x_adv))`, the attack maximising that KL.
 
@@ -71,6 +74,7 @@ def trades(
         steps: the steps of the attack.
         step_size: their length, in the units of the images; default `2.5 radius / steps`.
         seed: of the random starts.
+        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
 
     Returns:
         A model to `compile` and `fit`.
@@ -92,4 +96,5 @@ def trades(
         Trades(beta),
         validation_attack=pgd(ball, steps, step_size),
         seed=seed,
+        **options,
     )
