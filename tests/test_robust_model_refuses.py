@@ -124,24 +124,3 @@ def test_labels_as_keras_data_sets_have_them(
     x, y = make_batch(8)
     plain, odd = (make_robust(make_classifier(dropout=0)) for _ in range(2))
     assert fit_once(odd, x, labels(y)) == fit_once(plain, x, y)
-
-
-@pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("spoil", [lambda x: x * 255, lambda x: x * np.nan])
-def test_images_outside_the_bounds_are_refused_while_training(
-    make_classifier, make_batch, eager, spoil
-):
-    model = kr.defenses.pgd_at(make_classifier(), kr.LinfBall(0.1), steps=1)
-    model.compile(optimizer="sgd", run_eagerly=eager)
-    x, y = make_batch(6)
-    kind = ValueError if eager else tf.errors.InvalidArgumentError
-    with pytest.raises(kind, match=r"bounds|expected \[0, 1\]"):
-        model.fit(spoil(x), y, verbose=0)
-
-
-def test_uint8_images_are_refused_while_training(make_classifier, make_batch):
-    model = kr.defenses.pgd_at(make_classifier(), kr.LinfBall(0.1), steps=1)
-    model.compile(optimizer="sgd")
-    x, y = make_batch(6)
-    with pytest.raises(TypeError, match="Divide uint8 images by 255"):
-        model.fit((x * 255).astype("uint8"), y, verbose=0)
