@@ -48,7 +48,12 @@ def listed(name: Any, valid: Iterable[str]) -> str:
 
 
 def check_options(
-    kind: str, name: str, function: Callable[..., Any], skip: int, options: Iterable[str]
+    kind: str,
+    name: str,
+    function: Callable[..., Any],
+    skip: int,
+    options: Iterable[str],
+    passed_on: Iterable[str] = (),
 ) -> None:
     """Refuses options that a function has no argument for.
 
@@ -58,6 +63,7 @@ def check_options(
         function: takes the options as arguments.
         skip: how many of its first arguments are no options.
         options: the names that were given.
+        passed_on: options that a function with `**options` takes too.
 
     Raises:
         ValueError: an option that there is not; the message names those that there are.
@@ -65,7 +71,10 @@ def check_options(
     Example:
         >>> check_options("defense", "f", lambda classifier, beta: None, 1, ["beta"])
     """
-    valid = [p for p in list(inspect.signature(function).parameters)[skip:] if p != "seed"]
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    valid = [p.name for p in parameters if p.name != "seed" and p.kind != p.VAR_KEYWORD]
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        valid += passed_on
     for option in options:
         if option not in valid:
             there = listed(option, valid) if valid else "none."

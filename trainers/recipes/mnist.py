@@ -34,6 +34,8 @@ def get_config(defense: str) -> ConfigDict:
             "standard": {"steps": 10},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
-            "mart": {**crafting, "beta": 1.0},
+            # Without a warm-up MART stays at the constant prediction for hundreds of steps: its
+            # divergence is least there, and no clean term draws it away.
+            "mart": {**crafting, "beta": 1.0, "radius_warmup": 300},
         },
     )
