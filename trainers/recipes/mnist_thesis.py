@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import defaults, with_defense
+from trainers.recipes import mnist
+from trainers.recipes.fields import with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart")
+DEFENSES = mnist.DEFENSES
 
 
 def get_config(defense: str) -> ConfigDict:
     """The recipe of one of `DEFENSES`."""
-    config = defaults()
+    config = mnist.get_config(defense)
     config.epochs = 100
-    config.dataset.name = "mnist"
-    config.dataset.validation = 2000  # attacked after each epoch: more would take too long
-    config.ball.radius = 0.3
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 0.01
     config.optimizer.momentum = 0.9
     config.optimizer.schedule.kind = "step"
     config.optimizer.schedule.boundaries = (55, 75, 90)
-    config.evaluation.steps = 40
-    config.evaluation.step_size = 0.01
-    config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
     crafting = {"steps": 40, "step_size": 0.01}
     return with_defense(
         config,
