@@ -31,7 +31,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "attacks",
         None,
-        "Names of attacks, such as pgd,fgsm; accuracy over radius is measured with the first.",
+        "Names of attacks, such as pgd,fgsm; accuracy over radius is of the strongest.",
         flag_values=values,
     )
     flags.DEFINE_list("radii", None, "To measure accuracy over radius.", flag_values=values)

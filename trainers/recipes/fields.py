@@ -62,7 +62,7 @@ def defaults() -> ConfigDict:
     config.monitor = "val_robust_accuracy"
     config.evaluation = ConfigDict(
         {
-            "attacks": ("pgd", "fgsm"),  # accuracy over radius is measured with the first
+            "attacks": ("pgd", "fgsm"),  # accuracy over radius is of the strongest
             "steps": 20,
             "step_size": config_dict.placeholder(float),  # None: 2.5 radius / steps
             "restarts": 1,
