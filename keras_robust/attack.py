@@ -136,6 +136,14 @@ class Attack(abc.ABC):
         return attack
 
 
+def check_attack(name: str, attack: Any) -> None:
+    """Refuses what is no attack: a ball, a factory that was not called, a tuple of attacks."""
+    if not isinstance(attack, Attack):
+        raise TypeError(
+            f"{name} is {attack!r}; expected an attack, such as `keras_robust.attacks.pgd(ball)`."
+        )
+
+
 def as_seed(seed: Seed) -> tf.Tensor:
     """An int tensor of shape `[2]`, as stateless random ops take it.
 

@@ -158,6 +158,6 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     """
     logits = _wide(logits)
     # 1.0001 and 1e-12 keep the logarithm finite for a confident mistake; constants of the
-    # published implementation, which moves the value by less than 2e-4 elsewhere.
+    # published implementation, which move the value by less than 2e-4 where the label is predicted.
     runner_up = _best_other(tf.nn.softmax(logits), labels)
     return cross_entropy(logits, labels) - tf.math.log(1.0001 - runner_up + 1e-12)

@@ -37,6 +37,15 @@ def _check_loss(owner: str, loss: str, table: dict[str, Callable]) -> None:
         raise ValueError(f"{owner}: loss is {loss!r}; expected one of {', '.join(sorted(table))}.")
 
 
+def refuse_targets(owner: str, targets: Labels | None) -> None:
+    """Raises where targets are passed to what would ignore them."""
+    if targets is not None:
+        raise ValueError(
+            f"{owner} was called with targets, which it does not use. Leave them out, or build a "
+            "targeted attack: `keras_robust.attacks.pgd(ball, targeted=True)`."
+        )
+
+
 @configured
 class LabelLoss:
     """Climbs a loss of the true label: away from it, towards any other class.
@@ -47,7 +56,7 @@ class LabelLoss:
             from the prediction repairs images that were misclassified, which flatters a model.
 
     Raises:
-        ValueError: an unknown loss or kind of labels.
+        ValueError: an unknown loss or kind of labels; or, when called, targets.
 
     Example:
         >>> import tensorflow as tf
@@ -70,7 +79,7 @@ class LabelLoss:
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
     ) -> Value:
         """Returns `x_adv -> loss of the label`."""
-        del targets
+        refuse_targets("LabelLoss", targets)
         loss = _UNTARGETED[self.loss]
         if self.labels == "predicted":
             y = tf.argmax(forward(x)["logits"], axis=1, output_type=y.dtype)
@@ -134,6 +143,7 @@ class Divergence:
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
     ) -> Value:
         """Returns `x_adv -> KL(p(x) || p(x_adv))`."""
-        del y, targets
+        del y
+        refuse_targets("Divergence", targets)
         clean = tf.stop_gradient(forward(x)["logits"])
         return lambda x_adv: losses.kl_divergence(clean, forward(x_adv)["logits"])

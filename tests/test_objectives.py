@@ -68,6 +68,17 @@ def test_targeted_needs_targets():
         objectives.Targeted()(identity, LOGITS, Y)
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [objectives.LabelLoss(), objectives.LabelLoss(labels="predicted"), objectives.Divergence()],
+    ids=repr,
+)
+def test_the_others_refuse_targets(objective):
+    """They would be ignored, and the attack would not be the one that was asked for."""
+    with pytest.raises(ValueError, match=r"with targets, which it does not use.*targeted=True"):
+        objective(identity, LOGITS, Y, TARGETS)
+
+
 def test_divergence_is_kl_from_the_clean_prediction():
     value = objectives.Divergence()(identity, LOGITS, Y)
     np.testing.assert_array_equal(value(LOGITS), [0, 0])
@@ -97,7 +108,8 @@ def test_divergence_holds_the_clean_prediction_fixed():
 )
 def test_clean_images_are_seen_once_and_outside_the_loop(objective, clean_calls):
     model = Counting()
-    value = objective(model, LOGITS, Y, TARGETS)
+    targets = TARGETS if isinstance(objective, objectives.Targeted) else None
+    value = objective(model, LOGITS, Y, targets)
     assert model.calls == clean_calls
     for _ in range(3):
         value(LOGITS)

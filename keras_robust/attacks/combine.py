@@ -12,12 +12,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust import losses, objectives
-from keras_robust.attack import Attack, Round
+from keras_robust.attack import Attack, Round, check_attack
 from keras_robust.config import configured, replace
 from keras_robust.types import Ball, Forward, Images, Labels
 
 
-def _refuse_targeted(owner: str, attack: Attack) -> None:
+def _check_part(owner: str, attack: Any) -> None:
+    check_attack(f"{owner}: the part", attack)
     if isinstance(getattr(attack, "objective", None), objectives.Targeted):
         raise ValueError(
             f"{owner}: the attack {attack.name} is targeted, and what is kept is the worst for the "
@@ -32,7 +33,7 @@ class _Combination(Attack):
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
         """The worst of the rounds; the rounds choose their own targets."""
-        del targets
+        objectives.refuse_targets(self.name, targets)
         logits = forward(x)["logits"]
         classes = logits.shape[-1]
         worst, worst_margin = x, losses.margin(logits, y)
@@ -55,6 +56,7 @@ class Restarts(_Combination):
         count: how many times, >= 1.
 
     Raises:
+        TypeError: no attack.
         ValueError: a count below 1, or a targeted attack.
 
     Example:
@@ -71,7 +73,7 @@ class Restarts(_Combination):
         whole = isinstance(self.count, numbers.Integral) and not isinstance(self.count, bool)
         if not whole or self.count < 1:
             raise ValueError(f"Restarts: count is {self.count!r}; expected a whole number >= 1.")
-        _refuse_targeted("Restarts", self.attack)
+        _check_part("Restarts", self.attack)
 
     @property
     def ball(self) -> Ball:  # type: ignore[override]
@@ -105,6 +107,7 @@ class WorstOf(_Combination):
         attacks: a tuple of attacks that share a ball.
 
     Raises:
+        TypeError: a part that is no attack.
         ValueError: no attacks, different balls, or a targeted attack.
 
     Example:
@@ -121,7 +124,7 @@ class WorstOf(_Combination):
         if not self.attacks:
             raise ValueError("WorstOf: no attacks were given; expected at least one.")
         for attack in self.attacks:
-            _refuse_targeted("WorstOf", attack)
+            _check_part("WorstOf", attack)
         # Inside a compiled attack the radius is a symbol, which has been compared before.
         known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
         if any(ball != known[0] for ball in known):

@@ -38,10 +38,19 @@ def _start(start: str | Any) -> Any:
     return _STARTS[start]()
 
 
+def _radius(ball: Any) -> Any:
+    if not isinstance(ball, Ball):
+        raise TypeError(
+            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
+        )
+    return ball.radius
+
+
 def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
+    radius = _radius(ball)
     if step_size is None:
         # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
-        return 2.5 * ball.radius / max(count, 1)
+        return 2.5 * radius / max(count, 1)
     if isinstance(step_size, (int, float)) and not step_size > 0:
         raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
     return step_size
@@ -79,6 +88,7 @@ def pgd(
         The attack.
 
     Raises:
+        TypeError: a ball that is none.
         ValueError: an unknown loss or start, a step size that is not positive, negative steps,
             or the loss `"kl"`, whose gradient is zero at the clean image, with the start `"none"`.
 
@@ -109,6 +119,7 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
         The attack.
 
     Raises:
+        TypeError: a ball that is none.
         ValueError: an unknown loss, or `"kl"`.
 
     Example:
@@ -119,7 +130,7 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
     _needs_gradient_at_clean("FGSM", loss)
-    rule = FixedStep(ball.radius)
+    rule = FixedStep(_radius(ball))
     return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
@@ -142,6 +153,7 @@ def r_fgsm(
         The attack.
 
     Raises:
+        TypeError: a ball that is none.
         ValueError: an unknown loss, or a share outside (0, 1).
 
     Example:
@@ -153,7 +165,7 @@ def r_fgsm(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * ball.radius)
+    rule = FixedStep((1 - share) * _radius(ball))
     return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
 
 
@@ -178,6 +190,7 @@ def bim(
         The attack.
 
     Raises:
+        TypeError: a ball that is none.
         ValueError: as for `pgd`, or the loss `"kl"`.
 
     Example:
@@ -216,6 +229,7 @@ def mim(
         The attack.
 
     Raises:
+        TypeError: a ball that is none.
         ValueError: as for `bim`, or a negative decay.
 
     Example:

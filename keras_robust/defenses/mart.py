@@ -54,7 +54,7 @@ class Mart:
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
         boosted = adversarial if self.boosted_on == "adversarial" else clean
-        # 1 - p_y, from the cross-entropy, which is exact where p_y is nearly 1.
+        # 1 - p_y, by way of the cross-entropy, which is in float32 at least.
         mistaken = -tf.math.expm1(-losses.cross_entropy(clean["logits"], y))
         divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
         return {

@@ -185,6 +185,20 @@ def test_untargeted_attacks_have_no_targets():
             multi_targeted(attack)
 
 
+def test_targets_are_the_combinations_own():
+    for attack in (multi_targeted(AIMED), restarts(PGD, 2), worst_of(PGD, MIM)):
+        with pytest.raises(ValueError, match=r"with targets, which it does not use"):
+            attack(identity, CLEAN, Y, targets=Y)
+
+
+@pytest.mark.parametrize("part", [BALL, pgd, "pgd", None, (PGD, MIM)], ids=repr)
+def test_parts_are_attacks(part):
+    with pytest.raises(TypeError, match=r"Restarts: the part is .*expected an attack"):
+        restarts(part, 2)
+    with pytest.raises(TypeError, match=r"WorstOf: the part is .*expected an attack"):
+        worst_of(PGD, part)
+
+
 def test_targeted_attacks_are_wrapped_first():
     """Their targets would be lost, and the worst for the label is not the nearest to the target."""
     with pytest.raises(ValueError, match=r"Restarts: .*PGD-2 is targeted.*multi_targeted"):

@@ -176,6 +176,13 @@ def test_unknown_losses(factory, loss):
         factory(BALL, loss=loss)
 
 
+@every_factory
+@pytest.mark.parametrize("ball", [8 / 255, None, kr.LinfBall], ids=repr)
+def test_a_radius_is_no_ball(factory, ball):
+    with pytest.raises(TypeError, match=r"ball is .*expected a threat model.*LinfBall\(8 / 255\)"):
+        factory(ball)
+
+
 @pytest.mark.parametrize("factory", [fgsm, bim, mim])
 @pytest.mark.parametrize("loss", ["kl", objectives.Divergence()])
 def test_kl_from_the_clean_image(factory, loss):
