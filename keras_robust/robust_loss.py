@@ -12,13 +12,22 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.config import configured
-from keras_robust.types import Labels, Outputs, PerExample
+from keras_robust.types import Labels, Outputs, PerExample, RobustLoss
 
 
 def check_weight(owner: str, name: str, value: Any) -> None:
     """Refuses a weight that is not a finite number >= 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e30:
         raise ValueError(f"{owner}: {name} is {value!r}; expected a finite number >= 0.")
+
+
+def check_loss(loss: Any) -> None:
+    """Refuses what is no robust loss, such as the name of a Keras loss."""
+    if isinstance(loss, type) or not isinstance(loss, RobustLoss):
+        raise TypeError(
+            f"The loss is {loss!r}; expected a robust loss, such as "
+            "`keras_robust.robust_loss.Adversarial()`."
+        )
 
 
 @configured

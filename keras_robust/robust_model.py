@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust import config
-from keras_robust.attack import Attack, as_seed, check_batch, check_labels
-from keras_robust.robust_loss import total
+from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
+from keras_robust.robust_loss import check_loss, total
 from keras_robust.types import Images, Labels, Outputs, PerExample, RobustLoss, contract_of
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
@@ -70,6 +70,10 @@ class RobustModel(keras.Model):
         # sees them would move them by more than a small radius allows.
         super().__init__(autocast=False, **kwargs)
         _check_classifier(classifier)
+        check_loss(loss)
+        for name, part in (("attack", attack), ("validation_attack", validation_attack)):
+            if part is not None:
+                check_attack(name, part)
         if attack is None and "adversarial" in loss.needs:
             raise ValueError(
                 f"The loss {type(loss).__name__} needs adversarial images, and no attack was "

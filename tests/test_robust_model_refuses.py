@@ -62,6 +62,20 @@ def test_a_classifier_without_the_contract():
         kr.RobustModel(partial, FGSM, Adversarial())
 
 
+@pytest.mark.parametrize("loss", ["mse", None, keras.losses.MeanSquaredError(), Adversarial])
+def test_a_loss_that_is_none(tiny_classifier, loss):
+    with pytest.raises(TypeError, match=r"The loss is .*expected a robust loss"):
+        kr.RobustModel(tiny_classifier, FGSM, loss)
+
+
+@pytest.mark.parametrize("attack", [BALL, kr.attacks.pgd, "pgd"], ids=repr)
+def test_an_attack_that_is_none(tiny_classifier, attack):
+    with pytest.raises(TypeError, match=r"attack is .*expected an attack"):
+        kr.RobustModel(tiny_classifier, attack, Adversarial())
+    with pytest.raises(TypeError, match=r"validation_attack is .*expected an attack"):
+        kr.RobustModel(tiny_classifier, FGSM, Adversarial(), validation_attack=attack)
+
+
 def test_a_loss_without_its_attack(tiny_classifier):
     with pytest.raises(ValueError, match=r"Adversarial needs adversarial images.*pgd\(ball\)"):
         kr.RobustModel(tiny_classifier, None, Adversarial())
