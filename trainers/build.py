@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,13 +13,14 @@ from keras_robust.types import Ball
 from trainers import attack_settings
 from trainers.names import check_options, chosen
 
-BALLS: dict[str, Callable[..., Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
+BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
+CRAFTING = ("crafting_mode", "radius_warmup")  # options of every defense
 AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -62,7 +62,8 @@ def check(config: ConfigDict) -> None:
     name = chosen("model", config.model.name, kr.models.ARCHITECTURES)
     check_options("model", name, kr.models.ARCHITECTURES[name], 2, config.model.options)
     name = chosen("defense", config.defense.name, defenses())
-    check_options("defense", name, getattr(kr.defenses, name), 2, config.defense.options)
+    factory = getattr(kr.defenses, name)
+    check_options("defense", name, factory, 2, config.defense.options, CRAFTING)
     where = ball(config)
     settings = attack_settings.from_recipe(config)
     for name in config.evaluation.attacks:

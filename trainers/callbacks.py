@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -138,6 +141,48 @@ class AveragedValidation(keras.callbacks.Callback):
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Puts the weights back."""
         self._stack.close()
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a training between two steps, once it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Ends the training by a `KeyboardInterrupt`."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_test_batch_end = on_train_batch_end
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """A callback that ends a training when the process gets SIGINT (Ctrl-C) or SIGTERM.
+
+    Left to itself, Python raises wherever it happens to be: in the middle of a write, or in a
+    place that swallows the exception. A second signal still does that.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+
+    def ask(*_: Any) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        # Not `print`, which cannot be called while it is at work.
+        os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

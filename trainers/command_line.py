@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -112,7 +112,7 @@ def start(
     app.run(run, flags_parser=flags_parser)
 
 
-def fail(program: str, error: BaseException) -> Any:
+def fail(program: str, error: BaseException) -> NoReturn:
     """Ends the program with what an error says, and an exit code that is not zero."""
     sys.exit(f"{program}: {error}")
 

@@ -13,6 +13,7 @@ from trainers.opened import Opened
 from trainers.run_directory import replacing
 
 ARRAYS_FILE = "adversarial.npz"
+ARRAYS = ("images", "labels", "adversarial", "clean_predictions", "predictions")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,10 +60,7 @@ class Crafted:
             directory: made if it is not there.
             pictures: how many images to write as PNG, a clean and an adversarial file each.
         """
-        arrays = {
-            name: getattr(self, name)
-            for name in ("images", "labels", "adversarial", "clean_predictions", "predictions")
-        }
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         with replacing(directory / ARRAYS_FILE) as draft, draft.open("wb") as file:
             np.savez_compressed(file, **arrays)
         for row in range(min(pictures, len(self.labels))):
@@ -119,8 +117,11 @@ def craft(
         targets = None if target is None else tf.fill(labels.shape, target)
         adversarial = run(images, labels, seed=(seed, number), targets=targets)
         parts.append((images, labels, adversarial, predict(images), predict(adversarial)))
-    arrays = [np.concatenate([t.numpy() for t in column]) for column in zip(*parts, strict=True)]
-    return Crafted(attack, *arrays, target)
+    arrays = {
+        name: np.concatenate([tensor.numpy() for tensor in column])
+        for name, column in zip(ARRAYS, zip(*parts, strict=True), strict=True)
+    }
+    return Crafted(attack, **arrays, target=target)
 
 
 def _save_png(path: Path, image: np.ndarray) -> None:

@@ -15,7 +15,7 @@ class Plan:
     """What to measure; what is None is as the run's recipe says.
 
     Args:
-        attacks: names of attacks; accuracy over radius is measured with the first.
+        attacks: names of attacks; accuracy over radius is of the strongest.
         settings: of the attacks, those that differ from the recipe's: see `Opened.attack`.
         norm: of the threat model.
         radius: of the threat model.

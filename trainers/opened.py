@@ -39,14 +39,15 @@ class Opened:
     @functools.cached_property
     def detector(self) -> kr.detection.EntropyDetector | None:
         """A calibrated detector of the model; None where the run has none."""
-        if not self.run.detector_file.is_file():
+        validation = self.splits.validation
+        if validation is None or not self.run.detector_file.is_file():
             return None
         calibration = kr.detection.Calibration.load(self.run.detector_file)
         if self.checkpoint == self.run.checkpoint().stem:
             return kr.detection.EntropyDetector.from_calibration(self.model, calibration)
         # A threshold means nothing for another model than the one it was calibrated for.
         detector = kr.detection.EntropyDetector(self.model)
-        return detector.calibrate(self.splits.validation, calibration.false_alarm_rate)
+        return detector.calibrate(validation, calibration.false_alarm_rate)
 
     def test_images(self, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         """The first test images and their labels; all of them for None."""

@@ -64,7 +64,8 @@ def field_called(name: str, values: flags.FlagValues) -> str | None:
     """
     if "config" not in values:
         return None
-    paths = leaves(values["config"].default.to_dict())
+    recipe: Any = values["config"].default
+    paths = leaves(recipe.to_dict())
     return next((path for path in paths if f".{path}".endswith(f".{name}")), None)
 
 

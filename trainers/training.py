@@ -62,32 +62,35 @@ class Training:
         """
         monitor = self.monitor
         best = max((row[monitor] for row in self.rows if monitor in row), default=-math.inf)
-        self.model.fit(
-            self.splits.stream(start_step=int(self.model.optimizer.iterations)),
-            steps_per_epoch=len(self.splits.train),
-            initial_epoch=len(self.rows),
-            epochs=self.config.epochs,
-            validation_data=self.splits.validation,
-            callbacks=[
-                callbacks.AveragedValidation(),
-                callbacks.EpochLog(self.run, self.rows),
-                callbacks.Checkpoints(self.run, monitor, best),
-                callbacks.EventFiles(self.run),
-            ],
-            verbose=verbose,
-        )
+        with callbacks.stopped_by_signals() as stop:
+            self.model.fit(
+                self.splits.stream(start_step=int(self.model.optimizer.iterations)),
+                steps_per_epoch=len(self.splits.train),
+                initial_epoch=len(self.rows),
+                epochs=self.config.epochs,
+                validation_data=self.splits.validation,
+                callbacks=[
+                    callbacks.AveragedValidation(),
+                    callbacks.EpochLog(self.run, self.rows),
+                    callbacks.Checkpoints(self.run, monitor, best),
+                    callbacks.EventFiles(self.run),
+                    stop,
+                ],
+                verbose=verbose,
+            )
 
     def calibrate(self, say: Say) -> None:
         """Sets the detector's threshold on the validation images, for the best model."""
         rate = self.config.detector.false_alarm_rate
-        if self.splits.info.validation_size * rate < 1:
+        validation = self.splits.validation
+        if validation is None or self.splits.info.validation_size * rate < 1:
             say(
                 f"No detector: {self.splits.info.validation_size} validation images are too few "
                 f"for a false-alarm rate of {rate:g}."
             )
             return
         model = keras.saving.load_model(self.run.checkpoint(), compile=False)
-        detector = kr.detection.EntropyDetector(model).calibrate(self.splits.validation, rate)
+        detector = kr.detection.EntropyDetector(model).calibrate(validation, rate)
         detector.calibration.save(self.run.detector_file)
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -106,3 +109,28 @@ def test_event_files_hold_the_metrics_as_keras_names_them(tmp_path, model):
                 number = tf.make_ndarray(value.tensor).item()
                 found[file.parent.name, value.tag, event.step] = number
     assert found == {("train", "epoch_loss", 4): 0.5, ("validation", "epoch_loss", 4): 0.25}
+
+
+def test_the_first_signal_waits_for_the_step_and_the_second_does_not(capfd):
+    with callbacks.stopped_by_signals() as stop:
+        stop.on_train_batch_end(0)
+        signal.raise_signal(signal.SIGINT)
+        assert "Stopping after this step" in capfd.readouterr().err
+        for step_ends in (stop.on_train_batch_end, stop.on_test_batch_end):
+            with pytest.raises(KeyboardInterrupt):
+                step_ends(0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_leave_signals_alone():
+    before = signal.getsignal(signal.SIGINT)
+
+    def enter():
+        with callbacks.stopped_by_signals():
+            assert signal.getsignal(signal.SIGINT) is before
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()

@@ -25,6 +25,7 @@ def test_every_recipe_is_valid(name):
     config = recipes.load(name)
     build.check(config)
     assert config.name == name
+    assert config.dataset.name in SHAPES
     assert config.defense.name == name.split("/")[1]
 
 
@@ -37,18 +38,27 @@ def test_every_data_set_builds_its_model(dataset):
     assert float(model.attack.ball.radius) == config.ball.radius
 
 
-@pytest.mark.parametrize("name", [name for name in recipes.names() if name.startswith("mnist/")])
-def test_the_thesis_settings_of_mnist(name):
-    config = recipes.load(name)
+@pytest.mark.parametrize("name", recipes.names())
+def test_the_best_checkpoint_is_chosen_by_what_the_defense_is_for(name):
+    plain = name.endswith("/standard")
+    assert recipes.load(name).monitor == ("val_accuracy" if plain else "val_robust_accuracy")
+
+
+@pytest.mark.parametrize("defense", ["pgd_at", "trades", "mart"])
+def test_the_thesis_settings_of_mnist(defense):
+    config = recipes.load(f"mnist_thesis/{defense}")
     assert (config.ball.norm, config.ball.radius) == ("linf", 0.3)
     options = config.defense.options
-    if not name.endswith("standard"):
-        assert (options.steps, options.step_size) == (40, 0.01)
-        assert options.get("beta", options.get("clean_weight")) == 1.0
-        assert config.monitor == "val_robust_accuracy"
-    else:
-        assert config.monitor == "val_accuracy"
-    assert config.optimizer.schedule.boundaries == (55, 75, 90)
+    assert (options.steps, options.step_size) == (40, 0.01)
+    assert options.get("beta", options.get("clean_weight")) == 1.0
+    assert (config.optimizer.name, config.optimizer.momentum) == ("sgd", 0.9)
+    assert (config.epochs, config.optimizer.schedule.boundaries) == (100, (55, 75, 90))
+
+
+@pytest.mark.parametrize("family", ["mnist", "mnist_thesis"])
+def test_mnist_is_judged_with_40_steps_of_a_hundredth(family):
+    evaluation = recipes.load(f"{family}/trades").evaluation
+    assert (evaluation.attacks[0], evaluation.steps, evaluation.step_size) == ("pgd", 40, 0.01)
 
 
 def test_the_settings_of_cifar10_are_exact_fractions():

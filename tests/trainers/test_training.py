@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import keras
 import numpy as np
@@ -74,25 +75,16 @@ def test_every_defense_trains(tiny, tmp_path, defense):
     assert run.checkpoint().stem == "best"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {
-            "mixed_precision": "mixed_float16",
-            "optimizer.ema": 0.9,
-            "optimizer.schedule.kind": "cosine",
-        },
-        {
-            "mixed_precision": "mixed_bfloat16",
-            "steps_per_execution": 3,
-            "optimizer.name": "sgd",
-            "optimizer.momentum": 0.9,
-            "ball.norm": "l2",
-        },
-    ],
-    ids=["float16", "bfloat16"],
-)
-def test_a_run_resumes_as_if_it_had_never_stopped(tiny, tmp_path, changes):
+def test_a_run_resumes_as_if_it_had_never_stopped(tiny, tmp_path):
+    changes = {
+        "mixed_precision": "mixed_float16",
+        "steps_per_execution": 3,
+        "optimizer.name": "sgd",
+        "optimizer.momentum": 0.9,
+        "optimizer.ema": 0.9,
+        "optimizer.schedule.kind": "cosine",
+        "ball.norm": "l2",
+    }
     first = training.prepare(tiny(epochs=2, **changes), tmp_path / "a")
     first.config.epochs = 1  # from here on; a cosine schedule has had both epochs in view
     training.complete(first, verbose=0)
@@ -108,19 +100,22 @@ def test_a_run_resumes_as_if_it_had_never_stopped(tiny, tmp_path, changes):
     assert [session["first_epoch"] for session in sessions] == [1, 2]
 
 
-class Stop(keras.callbacks.Callback):
+class Interrupt(keras.callbacks.Callback):
+    """Sends this process a signal in step 13, that is in epoch 2, as an epoch has 9 steps."""
+
     def on_train_batch_begin(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == 13:  # epoch 2, as an epoch has 9 steps
-            raise KeyboardInterrupt
+        if int(self.model.optimizer.iterations) == 13:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_an_interrupted_run_goes_on_after_its_last_epoch(tiny, tmp_path, monkeypatch):
     config = tiny(epochs=3)
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(training.callbacks, "AveragedValidation", Stop)
+        patch.setattr(training.callbacks, "AveragedValidation", Interrupt)
         with pytest.raises(KeyboardInterrupt):
             training.train(config, path, verbose=0)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     run = RunDirectory(path)
     assert run.facts()["sessions"][0]["state"] == "interrupted"
     assert len(run.rows()) == 1
