@@ -74,7 +74,7 @@ def measure(
     attacks, radii = plan.for_run(opened)
     config, info = opened.config, opened.splits.info
     limit = plan.limit if plan.limit is not None else config.evaluation.limit
-    report = kr.evaluation.evaluate(
+    return kr.evaluation.evaluate(
         opened.model,
         opened.splits.test,
         attacks,
@@ -84,11 +84,11 @@ def measure(
         seed=plan.seed,
         progress=progress,
         dataset=info.name,
+        model_name=config.model.name,
         defense=_training(opened),
         class_names=info.class_names,
         command=command,
     )
-    return dataclasses.replace(report, model=config.model.name)
 
 
 def _training(opened: Opened) -> str:

@@ -15,7 +15,7 @@ from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 
 _EXAMPLES = 8
-_ABOUT = ("dataset", "model", "defense", "class_names", "command")
+_ABOUT = ("dataset", "model_name", "defense", "class_names", "command")
 _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy")
 
 
@@ -49,7 +49,7 @@ def evaluate(
         limit: use only the first so many images.
         seed: of all random starts.
         progress: called with a line of text now and then, such as `print`.
-        **about: what the report says of itself: `dataset`, `model`, `defense`, `class_names`,
+        **about: what the report says of itself: `dataset`, `model_name`, `defense`, `class_names`,
             `command`.
 
     Returns:
@@ -107,11 +107,13 @@ def _report(
     )  # fmt: skip
     defaults = {
         "dataset": "",
-        "model": getattr(bench.model, "name", "a function"),
+        "model_name": getattr(bench.model, "name", "a function"),
         "defense": "",
         "class_names": tuple(str(i) for i in range(bench.classes)),
     }
+    words = {**defaults, **about}
     return Report(
+        model=words.pop("model_name"),
         threat_model=describe(ball),
         radius=float(ball.radius),
         samples=len(bench.x),
@@ -126,7 +128,7 @@ def _report(
         versions=_versions(),
         warnings=tuple(bench.warnings),
         examples=_examples(bench, worst, predictions, robust),
-        **{**defaults, **about},
+        **words,
     )
 
 

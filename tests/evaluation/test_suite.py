@@ -166,6 +166,14 @@ def test_bad_arguments(data, attacks, options, text):
         kr.evaluation.evaluate(pixels, data, attacks, **options)
 
 
+def test_a_report_says_what_it_is_told():
+    words = {"dataset": "pixels", "defense": "none", "class_names": ("a", "b"), "command": "c"}
+    attack = kr.attacks.fgsm(BALL)
+    report = kr.evaluation.evaluate(pixels, (X, Y), attack, model_name="identity", **words)
+    assert report.model == "identity"
+    assert {name: getattr(report, name) for name in words} == words
+
+
 def test_attacks_of_one_name_are_numbered():
     attacks = [kr.attacks.pgd(BALL, 2), kr.attacks.pgd(BALL, 2, loss="margin")]
     report = kr.evaluation.evaluate(pixels, (X, Y), attacks)
