@@ -99,6 +99,19 @@ def test_evaluation_repeats_itself(make_robust, make_classifier, make_batch):
     assert first == second
 
 
+def test_evaluation_attacks_with_the_same_noise_all_along(
+    make_robust, fit_once, make_linear, make_batch
+):
+    """A learning rate of 0 leaves the model as it was; the number of steps must not matter."""
+    batch = make_batch(8, (4, 1, 1))
+    start = kr.attacks.pgd(kr.LinfBall(0.5), steps=0)
+    still = keras.optimizers.SGD(0.0)
+    model = make_robust(make_linear(np.eye(4)[:, :3]), start, optimizer=still)
+    before = model.evaluate(*batch, verbose=0, return_dict=True)
+    fit_once(model, *batch)
+    assert model.evaluate(*batch, verbose=0, return_dict=True) == before
+
+
 # Hooks.
 
 
@@ -137,3 +150,16 @@ def test_images_are_not_rounded_before_the_attack(make_robust, make_classifier, 
     outputs = model(tf.constant(x))
     assert outputs["features"].dtype == keras.config.dtype_policy().compute_dtype
     assert outputs["logits"].dtype == tf.float32
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_images_reach_layers_in_single_precision_unrounded(make_batch, policy):
+    """Such as a normalisation that was asked to stay in float32."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((6, 6, 1))
+    features = keras.layers.Flatten(dtype="float32")(inputs)
+    logits = keras.layers.Dense(3, dtype="float32")(features)
+    classifier = keras.Model(inputs, {"logits": logits, "features": features})
+    model = kr.RobustModel(classifier, None, kr.robust_loss.Clean())
+    x, _ = make_batch(8)
+    np.testing.assert_array_equal(model(x)["features"], x.reshape(8, 36))
