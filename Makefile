@@ -25,7 +25,7 @@ ifneq ($(UV),)
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[test]'
 else
 	$(PYTHON) -m venv $(VENV)
-	# The pip of Python 3.10 loses itself among the versions; a new one takes a minute.
+# The pip of Python 3.10 loses itself among the versions; a new one takes a minute.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 endif
