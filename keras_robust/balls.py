@@ -59,7 +59,8 @@ class LinfBall:
         bounds: the range of a valid pixel.
 
     Raises:
-        ValueError: a negative or infinite radius, or bounds that are not `low < high`.
+        ValueError: a negative or infinite radius, one larger than the range of a pixel, or bounds
+            that are not `low < high`.
 
     Example:
         >>> import tensorflow as tf
@@ -73,6 +74,12 @@ class LinfBall:
 
     def __post_init__(self) -> None:
         _check("LinfBall", self.radius, self.bounds)
+        width = self.bounds[1] - self.bounds[0]
+        if isinstance(self.radius, numbers.Real) and self.radius > width:
+            raise ValueError(
+                f"LinfBall: radius is {self.radius:g}, more than the range {self.bounds} of a "
+                f"pixel. Radii are in the units of the images: {self.radius:g} / 255, perhaps?"
+            )
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""

@@ -27,6 +27,11 @@ class RobustModel(keras.Model):
 
     Logs `loss`, each of its terms, `accuracy` on clean and `robust_accuracy` on adversarial images.
     Terms carry their weights: `loss` is their sum, plus `regularization` where layers add losses.
+    While training, accuracies are those of the outputs that the loss saw, in training mode; a clean
+    accuracy that the loss had no need of is measured in inference mode.
+
+    `ModelCheckpoint` and `EarlyStopping` on `val_robust_accuracy` need `mode="max"`: Keras knows
+    the direction of its own metrics only.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.

@@ -107,7 +107,8 @@ def test_projection_is_the_nearest_point(kind, point, radius):
 def test_projection_brings_no_two_points_apart(kind, first, second, centre, radius):
     """A projection onto a convex set is no expansion, and neither is clipping after it."""
     centre = np.clip(centre, 0, 1)
-    a, b = (project(kind(radius), point, centre) for point in (first, second))
+    ball = kind(min(radius, 1) if kind is kr.LinfBall else radius)  # a pixel's range is 1
+    a, b = (project(ball, point, centre) for point in (first, second))
     assert np.linalg.norm(a - b) <= np.linalg.norm(first - second) + 1e-12
 
 
@@ -254,3 +255,11 @@ def test_density_is_refused(density):
 def test_numbers_that_are_radii(radius):
     centre = tf.fill([1, 3], 0.5)
     assert float(kr.LinfBall(radius).project(centre + 5, centre)[0, 0]) == min(0.5 + radius, 1)
+
+
+def test_a_radius_in_grey_levels_is_refused():
+    """8 instead of 8 / 255; a radius of the whole range is allowed, to see accuracy fall to 0."""
+    with pytest.raises(ValueError, match=r"radius is 8, more than the range .*8 / 255, perhaps"):
+        kr.LinfBall(8)
+    assert kr.LinfBall(1.0).radius == 1.0
+    assert kr.LinfBall(8, bounds=(0.0, 255.0)).radius == 8

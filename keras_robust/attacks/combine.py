@@ -144,8 +144,9 @@ class WorstOf(_Combination):
         return "worst of " + ", ".join(attack.name for attack in self.attacks)
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
-        """The rounds of every attack in turn."""
-        return tuple(part for attack in self.attacks for part in attack.rounds(classes))
+        """The rounds of every attack in turn, each with a seed of its own."""
+        parts = [part for attack in self.attacks for part in attack.rounds(classes)]
+        return tuple(part._replace(fold=number) for number, part in enumerate(parts))
 
     def at_radius(self, radius: Any, step_size: Any = None) -> WorstOf:
         """The same attacks in a ball of another radius."""

@@ -117,7 +117,7 @@ def test_rounds_of_restarts():
 
 
 def test_rounds_of_worst_of():
-    assert rounds(worst_of(PGD, MIM)) == [(PGD, 0, None), (MIM, 0, None)]
+    assert rounds(worst_of(PGD, MIM)) == [(PGD, 0, None), (MIM, 1, None)]
 
 
 def test_rounds_of_multi_targeted():
