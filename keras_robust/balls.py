@@ -75,7 +75,7 @@ class LinfBall:
     def __post_init__(self) -> None:
         _check("LinfBall", self.radius, self.bounds)
         width = self.bounds[1] - self.bounds[0]
-        if isinstance(self.radius, numbers.Real) and self.radius > width:
+        if isinstance(self.radius, numbers.Real) and float(self.radius) > width:
             raise ValueError(
                 f"LinfBall: radius is {self.radius:g}, more than the range {self.bounds} of a "
                 f"pixel. Radii are in the units of the images: {self.radius:g} / 255, perhaps?"
