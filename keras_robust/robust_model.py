@@ -133,6 +133,14 @@ class RobustModel(keras.Model):
             kwargs.setdefault("shuffle", False)
         return super().fit(x, *args, **kwargs)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Measures as `keras.Model.evaluate` does; single numbers are floats."""
+        # Keras before 3.13 hands out tensors.
+        return keras.tree.map_structure(
+            lambda value: float(value) if tf.is_tensor(value) and value.shape == () else value,
+            super().evaluate(*args, **kwargs),
+        )
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was when saved, with the optimizer's state to be filled."""
         self.compile(**keras.saving.deserialize_keras_object(config))

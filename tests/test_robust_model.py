@@ -109,6 +109,8 @@ def test_regularization_takes_part_in_the_step(make_robust, fit_once, make_class
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_losses_added_by_layers_of_any_precision(make_robust, fit_once, policy, make_batch):
+    if policy != "float32" and keras.__version__ < "3.13":
+        pytest.skip("Keras 3.12 cannot call such a layer itself")
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6, 6, 1))
     x = keras.layers.Dense(2, kernel_regularizer="l2", activity_regularizer="l1")(inputs)
