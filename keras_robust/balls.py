@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.config import configured
-from keras_robust.types import Images, PerExample, scalar
+from keras_robust.types import Images, PerExample, per_pixel, scalar
 
 
 def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
@@ -43,11 +43,6 @@ def _flat(x: tf.Tensor) -> tf.Tensor:
     # The number of pixels is spelled out: -1 cannot be inferred for an empty batch.
     pixels = x.shape[1:].num_elements()
     return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:]) if pixels is None else pixels])
-
-
-def _per_pixel(value: PerExample, like: tf.Tensor) -> tf.Tensor:
-    """Reshapes `[batch]` so that it broadcasts over the images `like`."""
-    return tf.reshape(value, [-1] + [1] * (like.shape.rank - 1))
 
 
 @configured
@@ -132,7 +127,7 @@ class L2Ball:
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
         dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), x.dtype)
         length = scalar(self.radius, x.dtype) * uniform ** (1 / dimension)
-        return _into(self.bounds, x + _per_pixel(length, x) * direction)
+        return _into(self.bounds, x + per_pixel(length, x) * direction)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Scales the perturbation down to the radius, then clips into the bounds.
@@ -143,7 +138,7 @@ class L2Ball:
         delta = x_adv - x
         length = tf.norm(_flat(delta), axis=1)
         scale = tf.minimum(scalar(self.radius, x.dtype) / tf.maximum(length, 1e-12), 1)
-        return _into(self.bounds, x + _per_pixel(scale, x) * delta)
+        return _into(self.bounds, x + per_pixel(scale, x) * delta)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The gradient scaled to Euclidean length 1; zero where the gradient is zero."""

@@ -101,6 +101,16 @@ def scalar(value: Any, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
 
 
+def per_pixel(value: PerExample, like: Images) -> tf.Tensor:
+    """One value per example, `[batch]`, in the shape that broadcasts over the images `like`.
+
+    Example:
+        >>> per_pixel(tf.constant([1.0, 2.0]), tf.zeros([2, 8, 8, 3])).shape.as_list()
+        [2, 1, 1, 1]
+    """
+    return tf.reshape(value, [-1] + [1] * (like.shape.rank - 1))
+
+
 def contract_of(model: Any) -> dict[str, Any] | None:
     """The symbolic outputs of a built functional model that returns a dictionary, else None."""
     output = getattr(model, "output", None) if isinstance(model, keras.Model) else None

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_robust import losses, objectives
 from keras_robust.attack import Attack, Round, check_attack
 from keras_robust.config import configured, replace
-from keras_robust.types import Ball, Forward, Images, Labels
+from keras_robust.types import Ball, Forward, Images, Labels, per_pixel
 
 
 def _check_part(owner: str, attack: Any) -> None:
@@ -41,7 +41,7 @@ class _Combination(Attack):
             candidate = part.attack.craft(forward, x, y, part.seed(seed), part.targets(y, classes))
             candidate_margin = losses.margin(forward(candidate)["logits"], y)
             better = candidate_margin > worst_margin
-            worst = tf.where(tf.reshape(better, [-1] + [1] * (x.shape.rank - 1)), candidate, worst)
+            worst = tf.where(per_pixel(better, x), candidate, worst)
             # Not `maximum`, which would let one NaN shut out all later candidates.
             worst_margin = tf.where(better, candidate_margin, worst_margin)
         return worst

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attack import Attack
+from keras_robust.detection.calibration import exceeds
 from keras_robust.evaluation.bench import Bench, Run
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
@@ -158,7 +159,9 @@ def _detection(bench: Bench, detector: Any, worst: np.ndarray) -> Detection | No
     if not all(np.isfinite(part).all() for part in scores):
         bench.warnings.append("The detector's scores are not finite for some images: not reported.")
         return None
-    flagged = [float((s > detector.threshold).mean()) if len(s) else 0.0 for s in scores]
+    flagged = [
+        float(exceeds(s, detector.threshold).numpy().mean()) if len(s) else 0.0 for s in scores
+    ]
     return Detection(
         threshold=float(detector.threshold),
         false_alarm_rate=detector.false_alarm_rate,
