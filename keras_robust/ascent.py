@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -172,7 +173,7 @@ class Ascent(Attack):
             ValueError: no step size where the present radius is 0, which has no ratio.
         """
         if step_size is None:
-            if isinstance(self.ball.radius, (int, float)) and self.ball.radius == 0:
+            if isinstance(self.ball.radius, numbers.Real) and self.ball.radius == 0:
                 raise ValueError(
                     "The attack's radius is 0, so its step size has no ratio to keep. "
                     "Pass `step_size` to `at_radius`."

@@ -12,7 +12,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust.types import Ball, Forward, Images, Labels, Seed, as_forward, contract_of, scalar
+from keras_robust.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Seed,
+    as_forward,
+    contract_of,
+    scalar,
+    wide,
+)
+
+# Narrower floats are for storage: TensorFlow has no arithmetic for them.
+_FLOATS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 
 
 class Round(NamedTuple):
@@ -129,7 +142,7 @@ class Attack(abc.ABC):
             x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
             if radius is not None:
                 self.at_radius(radius)  # refuses what is not a radius
-                radius = scalar(radius, x.dtype)
+                radius = scalar(radius, wide(x).dtype)
             return run(x, y, as_seed(seed), radius, targets)
 
         attack.traces = run.experimental_get_tracing_count  # type: ignore[attr-defined]
@@ -157,12 +170,22 @@ def as_seed(seed: Seed) -> tf.Tensor:
         >>> as_seed(7).numpy().tolist()
         [7, 0]
     """
-    tensor = None if seed is None else tf.convert_to_tensor(seed)
-    if tensor is not None and tensor.dtype.is_integer and tensor.shape == []:
-        return tf.stack([tensor, tf.zeros_like(tensor)])
-    if tensor is not None and tensor.dtype.is_integer and tensor.shape == [2]:
-        return tensor
-    raise ValueError(f"seed is {seed!r}; expected a whole number or a pair of whole numbers.")
+    tensor = _tensor(seed)
+    if tensor is None or not tensor.dtype.is_integer or tensor.shape not in ([], [2]):
+        raise ValueError(
+            f"seed is {seed!r}; expected a whole number or a pair of whole numbers of 64 bits."
+        )
+    if tensor.dtype not in (tf.int32, tf.int64):  # the only ones that stateless random ops take
+        tensor = tf.cast(tensor, tf.int64)
+    return tf.stack([tensor, tf.zeros_like(tensor)]) if tensor.shape == [] else tensor
+
+
+def _tensor(value: Any) -> tf.Tensor | None:
+    """The value as a tensor, or None for what cannot be one."""
+    try:
+        return tf.convert_to_tensor(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def check_batch(
@@ -185,19 +208,27 @@ def check_batch(
         The three as tensors.
 
     Raises:
-        TypeError: images that are not float, labels that are not integer.
-        ValueError: shapes that do not fit, pixels outside the bounds or NaN, labels out of range.
+        TypeError: what is no tensor, images that are not float, labels that are not integer.
+        ValueError: shapes that do not fit, pixels outside the bounds, infinite or NaN, labels out
+            of range.
     """
-    x = tf.convert_to_tensor(x)
-    if not x.dtype.is_floating:
+    given, x = x, _tensor(x)
+    if x is None:
+        raise TypeError(
+            f"Images are {_short(given)}; expected an array or a tensor [batch, ...], all images "
+            "of one size."
+        )
+    if x.dtype not in _FLOATS:
         raise TypeError(
             f"Images have dtype {x.dtype.name}; expected a float dtype with values in "
             f"[{bounds[0]:g}, {bounds[1]:g}]. Divide uint8 images by 255."
         )
     if tf.executing_eagerly():
         low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+        # A pixel on a bound is as close to it as its dtype can be, on either side of it.
+        least, most = (float(scalar(bound, x.dtype)) for bound in bounds)
         # Written so that NaN, which compares false with everything, is refused too.
-        if not (bounds[0] <= low and high <= bounds[1]) and tf.size(x) > 0:
+        if not (least <= low and high <= most) and tf.size(x) > 0:
             raise ValueError(
                 f"Images have values from {low:g} to {high:g}; expected [{bounds[0]:g}, "
                 f"{bounds[1]:g}] and no NaN. Scale the images, or give the ball other `bounds`."
@@ -221,10 +252,14 @@ def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) ->
         The labels, int32 or int64.
 
     Raises:
-        TypeError: labels that are not integer.
+        TypeError: what is no tensor, or labels that are not integer.
         ValueError: a shape that does not fit, or labels out of range.
     """
-    y = tf.convert_to_tensor(y)
+    given, y = y, _tensor(y)
+    if y is None:
+        raise TypeError(
+            f"{name} are {_short(given)}; expected one class number per image, shape [batch]."
+        )
     if not y.dtype.is_integer:
         raise TypeError(
             f"{name} have dtype {y.dtype.name}; expected integer class numbers. "
@@ -235,15 +270,23 @@ def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) ->
             f"{name} have shape {tuple(y.shape)} for images of shape {tuple(x.shape)}; "
             "expected one class number per image, shape [batch]."
         )
-    if classes is not None and tf.executing_eagerly() and tf.size(y) > 0:
+    if tf.executing_eagerly() and tf.size(y) > 0:
         low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
-        if not 0 <= low <= high < classes:
+        if classes is not None and not 0 <= low <= high < classes:
             raise ValueError(
                 f"{name} run from {low} to {high}; expected 0 to {classes - 1}, as the model has "
                 f"{classes} classes."
             )
+        if low < 0:
+            raise ValueError(f"{name} run from {low} to {high}; expected class numbers >= 0.")
     # The data sets of Keras have uint8 labels, which the losses of TensorFlow refuse.
     return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
+
+
+def _short(value: Any) -> str:
+    """What was received, in a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _classes(model: Any) -> int | None:

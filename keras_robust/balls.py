@@ -6,6 +6,11 @@ ascent and the distance. Nothing else in the library asks which norm it is.
 
 Radii are in the units of the images, which lie in `bounds`: the usual CIFAR-10 radius is `8 / 255`.
 A radius may be a float or a scalar tensor, so that one compiled attack serves many radii.
+
+What comes out is inside the bounds exactly, as numbers of the images' dtype, and inside the ball
+but for rounding: each pixel is the nearest number of the dtype to where it should be, and in L2 and
+L1 the length is right to a few units of the last place. Images of half precision are moved in
+float32 and rounded once. Numbers too small for the dtype's normal range may count as 0.
 """
 
 from __future__ import annotations
@@ -17,25 +22,28 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.config import configured
-from keras_robust.types import Images, PerExample, per_pixel, scalar
+from keras_robust.types import Images, PerExample, per_pixel, scalar, wide
 
 
 def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
-    known = isinstance(radius, numbers.Real)  # NumPy's scalars are, tensors are not
-    if known and (isinstance(radius, bool) or not 0 <= radius < math.inf):
+    if not isinstance(radius, numbers.Real) and not hasattr(radius, "dtype"):
+        raise TypeError(f"{name}: radius is {radius!r}; expected a number, such as 8 / 255.")
+    # The value of a tensor is known outside of graphs; a symbol has none yet, only a shape.
+    value = tf.get_static_value(radius) if tf.is_tensor(radius) else radius
+    several = getattr(radius, "shape", ()) not in ((), tf.TensorShape(None))
+    if several or isinstance(radius, bool) or (value is not None and not 0 <= value < math.inf):
         raise ValueError(
             f"{name}: radius is {radius!r}; expected a finite number >= 0 in the units of the "
             "images, such as 8 / 255 for images in [0, 1]."
         )
-    if not known and not hasattr(radius, "dtype"):
-        raise TypeError(f"{name}: radius is {radius!r}; expected a number, such as 8 / 255.")
     pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
     if not pair or not bounds[0] < bounds[1]:
         raise ValueError(f"{name}: bounds are {bounds!r}; expected (low, high) with low < high.")
 
 
-def _into(bounds: tuple[float, float], x: Images) -> Images:
-    return tf.clip_by_value(x, scalar(bounds[0], x.dtype), scalar(bounds[1], x.dtype))
+def _into(bounds: tuple[float, float], x: Images, dtype: tf.DType) -> Images:
+    """Rounds to the dtype of the images, then clips, so that rounding cannot leave the bounds."""
+    return tf.clip_by_value(tf.cast(x, dtype), scalar(bounds[0], dtype), scalar(bounds[1], dtype))
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
@@ -43,6 +51,21 @@ def _flat(x: tf.Tensor) -> tf.Tensor:
     # The number of pixels is spelled out: -1 cannot be inferred for an empty batch.
     pixels = x.shape[1:].num_elements()
     return tf.reshape(x, [-1, tf.reduce_prod(tf.shape(x)[1:]) if pixels is None else pixels])
+
+
+def _scaled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest entry of each example, `[batch, 1]`, and the flat examples divided by it.
+
+    Squares of the tiny would vanish in float32, and squares of the huge are infinite.
+    """
+    flat = wide(_flat(x))
+    largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
+    return largest, tf.math.divide_no_nan(flat, largest)
+
+
+def _length(delta: tf.Tensor) -> PerExample:
+    largest, scaled = _scaled(delta)
+    return largest[:, 0] * tf.norm(scaled, axis=1)
 
 
 @configured
@@ -78,13 +101,16 @@ class LinfBall:
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
-        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, x.dtype)
-        return _into(self.bounds, x + scalar(self.radius, x.dtype) * noise)
+        centre = wide(x)
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, centre.dtype)
+        return _into(self.bounds, centre + scalar(self.radius, centre.dtype) * noise, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Brings `x_adv` to the nearest point in the ball around `x`, then into the bounds."""
-        radius = scalar(self.radius, x.dtype)
-        return _into(self.bounds, tf.clip_by_value(x_adv, x - radius, x + radius))
+        centre = wide(x)
+        radius = scalar(self.radius, centre.dtype)
+        nearest = tf.clip_by_value(wide(x_adv), centre - radius, centre + radius)
+        return _into(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The sign of the gradient: the steepest direction whose largest entry is 1."""
@@ -92,7 +118,7 @@ class LinfBall:
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """The largest change of a pixel."""
-        return tf.reduce_max(tf.abs(_flat(x_adv - x)), axis=1)
+        return tf.reduce_max(tf.abs(_flat(wide(x_adv) - wide(x))), axis=1)
 
 
 @configured
@@ -121,13 +147,15 @@ class L2Ball:
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        centre = wide(x)
+        dtype = centre.dtype
         seeds = tf.random.split(seed, 2)
-        direction = self.steepest(tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=x.dtype))
-        uniform = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1], dtype=x.dtype)
+        direction = self.steepest(tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=dtype))
+        uniform = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1], dtype=dtype)
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
-        dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), x.dtype)
-        length = scalar(self.radius, x.dtype) * uniform ** (1 / dimension)
-        return _into(self.bounds, x + per_pixel(length, x) * direction)
+        dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
+        length = scalar(self.radius, dtype) * uniform ** (1 / dimension)
+        return _into(self.bounds, centre + per_pixel(length, x) * direction, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Scales the perturbation down to the radius, then clips into the bounds.
@@ -135,23 +163,23 @@ class L2Ball:
         Clipping moves each pixel towards the clean one, so the result stays inside the ball. It is
         the nearest point of the ball, and of the box, not always of their intersection.
         """
-        delta = x_adv - x
-        length = tf.norm(_flat(delta), axis=1)
-        scale = tf.minimum(scalar(self.radius, x.dtype) / tf.maximum(length, 1e-12), 1)
-        return _into(self.bounds, x + per_pixel(scale, x) * delta)
+        centre, x_adv = wide(x), wide(x_adv)
+        delta = x_adv - centre
+        radius = scalar(self.radius, delta.dtype)
+        inside = per_pixel(_length(delta) <= radius, delta)
+        # Points inside are handed back, not rebuilt: x + (x_adv - x) need not be x_adv.
+        nearest = tf.where(inside, x_adv, centre + radius * self.steepest(delta))
+        return _into(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The gradient scaled to Euclidean length 1; zero where the gradient is zero."""
-        # Scaled by its largest entry first: squares of tiny gradients would underflow in float32.
-        flat = _flat(gradient)
-        largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
-        flat = tf.math.divide_no_nan(flat, largest)
-        unit = tf.math.divide_no_nan(flat, tf.norm(flat, axis=1, keepdims=True))
-        return tf.reshape(unit, tf.shape(gradient))
+        _, scaled = _scaled(gradient)
+        unit = tf.math.divide_no_nan(scaled, tf.norm(scaled, axis=1, keepdims=True))
+        return tf.cast(tf.reshape(unit, tf.shape(gradient)), gradient.dtype)
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """The Euclidean length of the perturbation."""
-        return tf.norm(_flat(x_adv - x), axis=1)
+        return _length(wide(x_adv) - wide(x))
 
 
 @configured
@@ -190,47 +218,52 @@ class L1Ball:
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        centre = wide(x)
+        dtype = centre.dtype
         seeds = tf.random.split(seed, 2)
         shape = tf.shape(_flat(x))
         # d + 1 exponentials over their sum are uniform on the simplex; dropping the last one
         # leaves a uniform point of the positive part of the L1 ball, and signs do the rest.
-        uniform = tf.random.stateless_uniform(shape + tf.constant([0, 1]), seeds[0], dtype=x.dtype)
+        uniform = tf.random.stateless_uniform(shape + tf.constant([0, 1]), seeds[0], dtype=dtype)
         exponential = -tf.math.log1p(-uniform)
         share = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
-        sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, x.dtype))
-        delta = scalar(self.radius, x.dtype) * sign * share[:, :-1]
-        return _into(self.bounds, x + tf.reshape(delta, tf.shape(x)))
+        sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, dtype))
+        delta = scalar(self.radius, dtype) * sign * share[:, :-1]
+        return _into(self.bounds, centre + tf.reshape(delta, tf.shape(x)), x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Brings `x_adv` to the nearest point of the L1 ball around `x`, then into the bounds."""
-        flat = _flat(x_adv - x)
-        radius = scalar(self.radius, x.dtype)
+        centre, x_adv = wide(x), wide(x_adv)
+        flat = _flat(x_adv - centre)
+        radius = scalar(self.radius, flat.dtype)
         size = tf.abs(flat)
-        inside = tf.reduce_sum(size, axis=1, keepdims=True) <= radius
+        inside = tf.reduce_sum(size, axis=1) <= radius
         # The threshold is at least what the largest entry has beyond the radius. Taking that off
-        # first changes nothing but the rounding: sums of huge entries would cancel.
+        # first changes nothing but the rounding: sums of huge entries would cancel. In this order
+        # the largest entry is the radius afterwards, however much larger it was.
         largest = tf.reduce_max(size, axis=1, keepdims=True)
-        size = tf.maximum(size - tf.maximum(largest - radius, 0), 0)
+        size = tf.where(largest > radius, tf.maximum(size - largest + radius, 0), size)
         descending = tf.sort(size, axis=1, direction="DESCENDING")
         rank = tf.range(1, tf.shape(flat)[1] + 1)
-        excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, x.dtype)
+        excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, flat.dtype)
         kept = tf.reduce_sum(tf.cast(descending > excess, tf.int32), axis=1)
         last = tf.maximum(kept - 1, 0)
         threshold = tf.maximum(tf.gather(excess, last, axis=1, batch_dims=1), 0)[:, None]
         shrunk = tf.sign(flat) * tf.maximum(size - threshold, 0)
-        delta = tf.where(inside, flat, shrunk)
-        return _into(self.bounds, x + tf.reshape(delta, tf.shape(x)))
+        # Points inside are handed back, not rebuilt: x + (x_adv - x) need not be x_adv.
+        nearest = tf.where(per_pixel(inside, x), x_adv, centre + tf.reshape(shrunk, tf.shape(x)))
+        return _into(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """Signs of the largest entries (`density` of them), scaled to an absolute sum of 1."""
-        flat = _flat(gradient)
+        flat = wide(_flat(gradient))
         pixels = flat.shape[1] or tf.shape(flat)[1]
         count = tf.cast(tf.math.ceil(self.density * tf.cast(pixels, tf.float32)), tf.int32)
         smallest_kept = tf.math.top_k(tf.abs(flat), k=count).values[:, -1:]
         signs = tf.sign(flat) * tf.cast(tf.abs(flat) >= smallest_kept, flat.dtype)
         unit = tf.math.divide_no_nan(signs, tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True))
-        return tf.reshape(unit, tf.shape(gradient))
+        return tf.cast(tf.reshape(unit, tf.shape(gradient)), gradient.dtype)
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """The sum of the absolute changes."""
-        return tf.reduce_sum(tf.abs(_flat(x_adv - x)), axis=1)
+        return tf.reduce_sum(tf.abs(_flat(wide(x_adv) - wide(x))), axis=1)

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_robust.types import Labels, Logits, PerExample
+from keras_robust.types import Labels, Logits, PerExample, wide
 
 # Added to denominators that vanish when logits are tied (the constant of the official AutoAttack).
 _TIE = 1e-12
-
-
-def _wide(logits: Logits) -> Logits:
-    logits = tf.convert_to_tensor(logits)
-    return tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
 
 
 def _at(values: tf.Tensor, labels: Labels) -> PerExample:
@@ -47,7 +42,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
         >>> print(f"{cross_entropy(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
         0.6931
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, _wide(logits))
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, wide(logits))
 
 
 def kl_divergence(logits: Logits, other: Logits) -> PerExample:
@@ -58,8 +53,8 @@ def kl_divergence(logits: Logits, other: Logits) -> PerExample:
         >>> kl_divergence(tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0]])).numpy().tolist()
         [0.0]
     """
-    log_p = tf.nn.log_softmax(_wide(logits))
-    log_q = tf.nn.log_softmax(_wide(other))
+    log_p = tf.nn.log_softmax(wide(logits))
+    log_q = tf.nn.log_softmax(wide(other))
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
 
 
@@ -71,7 +66,7 @@ def entropy(logits: Logits) -> PerExample:
         >>> print(f"{entropy(tf.zeros([1, 10]))[0]:.4f}")
         2.3026
     """
-    log_p = tf.nn.log_softmax(_wide(logits))
+    log_p = tf.nn.log_softmax(wide(logits))
     return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=1)
 
 
@@ -86,7 +81,7 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     Reference: Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017),
     objective f6 without its floor.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     return _best_other(logits, labels) - _at(logits, labels)
 
 
@@ -100,7 +95,7 @@ def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExamp
         [3.0]
     """
     del labels
-    logits = _wide(logits)
+    logits = wide(logits)
     return _at(logits, targets) - _best_other(logits, targets)
 
 
@@ -119,7 +114,7 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
 
     Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness" (2020), Eq. 6.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     top = _descending(logits, 3, "The DLR loss")
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + _TIE)
 
@@ -138,7 +133,7 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
 
     Reference: Croce and Hein (2020), Eq. 7.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     top = _descending(logits, 4, "The targeted DLR loss")
     ahead = _at(logits, targets) - _at(logits, labels)
     return ahead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TIE)
@@ -156,7 +151,7 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     Reference: Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified
     Examples" (MART, 2020), Eq. 10.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     # 1.0001 and 1e-12 keep the logarithm finite for a confident mistake; constants of the
     # published implementation, which move the value by less than 2e-4 where the label is predicted.
     runner_up = _best_other(tf.nn.softmax(logits), labels)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from keras_robust.config import configured
-from keras_robust.types import Ball, Images, scalar
+from keras_robust.types import Ball, Images, scalar, wide
 
 
 @configured
@@ -35,19 +37,20 @@ class Gaussian:
         scale: the standard deviation, in the units of the images.
 
     Raises:
-        ValueError: a scale that is not positive.
+        ValueError: a scale that is not positive and finite.
     """
 
     scale: float = 0.001
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(f"Gaussian: scale is {self.scale!r}; expected a number > 0.")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"Gaussian: scale is {self.scale!r}; expected a finite number > 0.")
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns a point near `x`."""
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)
-        return ball.project(x + self.scale * noise, x)
+        centre = wide(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
+        return ball.project(centre + scalar(self.scale, centre.dtype) * noise, x)
 
 
 @configured
@@ -71,6 +74,7 @@ class RandomStep:
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns `x` moved along the steepest direction of Gaussian noise."""
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=x.dtype)
-        length = self.share * scalar(ball.radius, x.dtype)
-        return ball.project(x + length * ball.steepest(noise), x)
+        centre = wide(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
+        length = self.share * scalar(ball.radius, centre.dtype)
+        return ball.project(centre + length * ball.steepest(noise), x)

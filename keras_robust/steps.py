@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_robust.config import configured
-from keras_robust.types import Ball, Images, PerExample, scalar
+from keras_robust.types import Ball, Images, PerExample, scalar, wide
 
 
 class Point(NamedTuple):
@@ -28,12 +29,17 @@ class Point(NamedTuple):
 
 
 def _check_size(owner: str, size: Any) -> None:
-    # 0 is allowed: it is the step that belongs to a ball of radius 0.
-    if isinstance(size, (int, float)) and not 0 <= size < math.inf:
+    # 0 is allowed: it is the step that belongs to a ball of radius 0. NumPy's scalars are numbers.
+    if isinstance(size, numbers.Real) and not 0 <= float(size) < math.inf:
         raise ValueError(
             f"{owner}: step size is {size!r}; expected a finite number >= 0 in the units of the "
             "images, such as 2 / 255."
         )
+
+
+def _moved(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) -> Images:
+    """A step of a size along the steepest direction, projected; rounded once, by the projection."""
+    return ball.project(wide(x_adv) + scalar(size, along.dtype) * ball.steepest(along), x)
 
 
 @configured
@@ -62,8 +68,7 @@ class FixedStep:
 
     def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
         """One projected step."""
-        step = scalar(self.size, x.dtype) * ball.steepest(point.gradient)
-        return ball.project(point.x + step, x), state
+        return _moved(ball, x, point.x, self.size, wide(point.gradient)), state
 
 
 @configured
@@ -91,12 +96,17 @@ class MomentumStep:
     def init(self, ball: Ball, x_start: Images) -> Images:
         """The accumulated gradient: zero."""
         del ball
-        return tf.zeros_like(x_start)
+        return tf.zeros_like(wide(x_start))
 
     def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
         """One projected step along the accumulated gradient."""
         axes = list(range(1, x.shape.rank))
-        length = tf.reduce_sum(tf.abs(point.gradient), axis=axes, keepdims=True)
-        velocity = self.decay * state + tf.math.divide_no_nan(point.gradient, length)
-        step = scalar(self.size, x.dtype) * ball.steepest(velocity)
-        return ball.project(point.x + step, x), velocity
+        gradient = wide(point.gradient)
+        # Divided by its largest entry first: a sum of the huge is infinite, which is no direction.
+        largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+        gradient = tf.math.divide_no_nan(gradient, largest)
+        length = tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True)
+        velocity = self.decay * state + tf.math.divide_no_nan(gradient, length)
+        # A decay above 1 lets it grow without end; its direction is all that is read.
+        velocity = tf.clip_by_value(velocity, velocity.dtype.min, velocity.dtype.max)
+        return _moved(ball, x, point.x, self.size, velocity), velocity

@@ -5,6 +5,7 @@ All are the same ascent; they differ in where it starts and in how a gradient mo
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 from keras_robust import objectives, starts
@@ -51,7 +52,7 @@ def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
     if step_size is None:
         # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
         return 2.5 * radius / max(count, 1)
-    if isinstance(step_size, (int, float)) and not step_size > 0:
+    if isinstance(step_size, numbers.Real) and not float(step_size) > 0:
         raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
     return step_size
 
