@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -15,8 +18,17 @@ from serving.api import Api
 from serving.status import ServingError, invalid
 
 _LOG = logging.getLogger(__name__)
-# Requests that wait for a thread hold their message in memory; the ones beyond are refused.
-WAITING_PER_THREAD = 16
+_OPTIONS = [
+    # Otherwise a second server takes the same port, and half of the requests.
+    ("grpc.so_reuseport", 0),
+    # A message is read when a thread takes its request on; until then the connection holds 64 KiB
+    # of it. With the probe, which widens that window to megabytes, the messages of all requests
+    # that wait were found in memory.
+    ("grpc.http2.bdp_probe", 0),
+    # A client that vanished, with its message half sent, gives its thread back.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
 
 
 class GrpcServer:
@@ -26,25 +38,28 @@ class GrpcServer:
         api: answers the messages.
         address: `host:port`; port 0 takes a free one.
         threads: requests answered at the same time.
+        queue: requests that may wait for a thread; beyond, they are RESOURCE_EXHAUSTED.
         max_message_bytes: of a request, and of an answer.
 
     Raises:
         OSError: when the address cannot be taken.
     """
 
-    def __init__(self, api: Api, address: str, threads: int, max_message_bytes: int) -> None:
+    def __init__(
+        self, api: Api, address: str, threads: int, queue: int, max_message_bytes: int
+    ) -> None:
         options = [
+            *_OPTIONS,
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
-            # Otherwise a second server takes the same port, and half of the requests.
-            ("grpc.so_reuseport", 0),
         ]
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, "grpc"),
             options=options,
-            maximum_concurrent_rpcs=threads * (1 + WAITING_PER_THREAD),
+            maximum_concurrent_rpcs=threads + queue,
         )
-        self._server.add_generic_rpc_handlers(_handlers(api))
+        self._running = _Count()
+        self._server.add_generic_rpc_handlers(_handlers(api, self._running))
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -56,20 +71,59 @@ class GrpcServer:
         """Begins to answer."""
         self._server.start()
 
-    def stop(self, grace_seconds: float) -> Callable[[], Any]:
-        """Refuses new requests; the function it gives waits for those under way."""
-        return self._server.stop(grace_seconds).wait
+    def stop(self, grace_seconds: float) -> Callable[[], bool]:
+        """Refuses new requests.
+
+        Returns:
+            A function that waits for those under way, and says whether all have ended: one that
+            runs past the grace is cancelled for its client, but nothing ends its thread.
+        """
+        deadline = time.monotonic() + grace_seconds
+        stopped = self._server.stop(grace_seconds)
+
+        def wait() -> bool:
+            stopped.wait()
+            # What its client has given up runs on, and gRPC does not wait for it.
+            return self._running.wait_for_none(deadline - time.monotonic())
+
+        return wait
 
 
-def _handlers(api: Api) -> tuple[grpc.GenericRpcHandler, ...]:
+class _Count:
+    """How many requests run."""
+
+    def __init__(self) -> None:
+        self._value = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self._changed:
+            self._value += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._value -= 1
+                self._changed.notify_all()
+
+    def wait_for_none(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._value, max(0.0, seconds))
+
+
+def _handlers(api: Api, running: _Count) -> tuple[grpc.GenericRpcHandler, ...]:
+    def unary(method: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
+        return _unary(method, kind, running)
+
     prediction = {
-        "Predict": _unary(api.predict, predict_pb2.PredictRequest),
-        "GetModelMetadata": _unary(
+        "Predict": unary(api.predict, predict_pb2.PredictRequest),
+        "GetModelMetadata": unary(
             api.get_model_metadata, get_model_metadata_pb2.GetModelMetadataRequest
         ),
     }
     model = {
-        "GetModelStatus": _unary(api.get_model_status, get_model_status_pb2.GetModelStatusRequest)
+        "GetModelStatus": unary(api.get_model_status, get_model_status_pb2.GetModelStatusRequest)
     }
     return (
         grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
@@ -77,12 +131,15 @@ def _handlers(api: Api) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
-def _unary(method: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
+def _unary(
+    method: Callable[[Any], Message], kind: type[Message], running: _Count
+) -> grpc.RpcMethodHandler:
     """A handler that parses the bytes itself: gRPC answers junk as a failure of the server."""
 
     def handle(content: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            return method(_parsed(content, kind)).SerializeToString()
+            with running.one():
+                return method(_parsed(content, kind)).SerializeToString()
         except ServingError as error:
             return context.abort(grpc.StatusCode[error.code.name], error.sentence)
         except Exception:  # a client is never told what broke inside, and the server goes on

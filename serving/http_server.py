@@ -15,18 +15,19 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from serving.api import Api
+from serving.http_body import HttpError, content_length, read_body, too_large
 from serving.rest_service import answer
 from serving.status import Code, ServingError, reason_of_http
 
 _LOG = logging.getLogger(__name__)
-MAX_CONNECTIONS = 128
+# Connections that may idle, beside those whose requests are answered or wait.
+IDLE_CONNECTIONS = 120
 # A body of JSON becomes lists of many times its size: of large ones, only so many are in memory at
 # the same time, and only one as lists.
 LARGE_BODY = 4 * 2**20
 LARGE_BODIES = 4
 LARGE_SECONDS = 30.0
 IDLE_SECONDS = 60.0
-BODY_SECONDS = 120.0
 _CHUNK = 2**16
 
 
@@ -38,6 +39,7 @@ class RestServer:
         host: to listen on.
         port: 0 takes a free one.
         threads: requests answered at the same time.
+        queue: requests that may wait for a thread; beyond, they are answered 503.
         max_message_bytes: of a request body, and of an answer.
 
     Raises:
@@ -45,9 +47,9 @@ class RestServer:
     """
 
     def __init__(
-        self, api: Api, host: str, port: int, threads: int, max_message_bytes: int
+        self, api: Api, host: str, port: int, threads: int, queue: int, max_message_bytes: int
     ) -> None:
-        self._server = _Server((host, port), api, threads, max_message_bytes)
+        self._server = _Server((host, port), api, threads, queue, max_message_bytes)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
@@ -57,12 +59,14 @@ class RestServer:
         """Begins to answer."""
         self._thread.start()
 
-    def stop(self, grace_seconds: float) -> None:
-        """Refuses new connections, and waits for the requests under way."""
+    def stop(self, grace_seconds: float) -> bool:
+        """Refuses new requests, and waits for those under way; says whether all have ended."""
+        self._server.draining = True
         if self._thread.is_alive():
             self._server.shutdown()
+            self._server.answer_backlog()
         self._server.server_close()
-        self._server.drain(grace_seconds)
+        return self._server.drain(grace_seconds)
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -71,9 +75,16 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, address: tuple[str, int], api: Api, threads: int, max_message_bytes: int
+        self,
+        address: tuple[str, int],
+        api: Api,
+        threads: int,
+        queue: int,
+        max_message_bytes: int,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.max_requests = threads + queue
+        self.max_connections = self.max_requests + IDLE_CONNECTIONS
         self.api = api
         self.max_message_bytes = max_message_bytes
         self.draining = False
@@ -92,7 +103,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._changed:
-            full = len(self._connections) >= MAX_CONNECTIONS
+            full = len(self._connections) >= self.max_connections
             if not full:
                 self._connections.add(request)
         if full:
@@ -115,9 +126,13 @@ class _Server(http.server.ThreadingHTTPServer):
         _LOG.debug("A connection broke.", exc_info=True)
 
     @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """While a request is answered, a drain waits for it."""
+    def admitted(self) -> Iterator[None]:
+        """While a request waits or is answered: a drain waits for it, and the queue is bounded."""
         with self._changed:
+            if self.draining:
+                raise HttpError(503, "The server is shutting down; try another, or later")
+            if self._busy >= self.max_requests:
+                raise HttpError(503, "The server has too many requests waiting; try later")
             self._busy += 1
         try:
             yield
@@ -133,7 +148,8 @@ class _Server(http.server.ThreadingHTTPServer):
             yield
             return
         if not self._large_held.acquire(timeout=LARGE_SECONDS):
-            raise ServingError(Code.UNAVAILABLE, "Too many large requests are waiting; try later")
+            # Its body was not read, so the connection is of no more use.
+            raise HttpError(503, "Too many large requests are waiting; try later")
         try:
             yield
         finally:
@@ -146,16 +162,23 @@ class _Server(http.server.ThreadingHTTPServer):
         with alone, self.work:
             yield
 
-    def drain(self, grace_seconds: float) -> None:
+    def answer_backlog(self) -> None:
+        """Takes the connections that were made but not yet accepted, so that they are answered."""
+        self.socket.setblocking(False)
+        with contextlib.suppress(OSError):  # there are no more
+            for _ in range(self.request_queue_size):
+                self.process_request(*self.get_request())
+
+    def drain(self, grace_seconds: float) -> bool:
         """Waits for the requests under way, then ends the connections that idle."""
-        self.draining = True
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy, grace_seconds)
+            ended = self._changed.wait_for(lambda: not self._busy, grace_seconds)
             for connection in self._connections:
-                # Only reading ends: a request that slipped in meanwhile is still answered.
+                # Only reading ends: a refusal that is being sent still arrives.
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
             self._changed.wait_for(lambda: not self._connections, 1.0)
+        return ended
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -167,32 +190,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def _answer(self) -> None:
-        with self.server.busy():
-            try:
-                path = unquote(urlsplit(self.path).path)
-                self._send(200, self._result(path))
-            except _HttpError as error:
-                self.close_connection = True
-                self._send(error.status, {"error": str(error)})
-                self._discard_rest()
-            except ServingError as error:
-                self._send(error.http_status, {"error": error.sentence})
-            except OSError:
-                raise  # the connection broke: nobody is there to be answered
-            except Exception:  # a client is never told what broke inside, and the server goes on
-                _LOG.exception("A request to %r failed.", self.path)
-                self._send(500, {"error": "The server failed; its log tells why."})
+        try:
+            with self.server.admitted():
+                self._answer_admitted()
+        except HttpError as error:
+            self.close_connection = True
+            self._send(error.status, {"error": str(error)})
+            self._discard_rest()
+
+    def _answer_admitted(self) -> None:
+        try:
+            path = unquote(urlsplit(self.path).path)
+            self._send(200, self._result(path))
+        except ServingError as error:
+            self._send(error.http_status, {"error": error.sentence})
+        except (HttpError, OSError):
+            raise  # refused by HTTP; or the connection broke, and nobody is there to be answered
+        except Exception:  # a client is never told what broke inside, and the server goes on
+            _LOG.exception("A request to %r failed.", self.path)
+            self._send(500, {"error": "The server failed; its log tells why."})
 
     do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _answer
 
     def _result(self, path: str) -> bytes:
-        length = self._length()
+        length = content_length(self.headers)
         if length > self.server.max_message_bytes:
-            raise _too_large(length, self.server.max_message_bytes)
+            raise too_large(length, self.server.max_message_bytes)
         if self.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise _HttpError(415, "A compressed body was received; expected plain JSON")
+            raise HttpError(415, "A compressed body was received; expected plain JSON")
         with self.server.holding(length):
-            body = self._body(length)
+            body = read_body(self.rfile, length)
             with self.server.working(length):
                 content = json.dumps(answer(self.server.api, self.command, path, body)).encode()
         if len(content) > self.server.max_message_bytes:
@@ -203,38 +230,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             )
         return content
 
-    def _body(self, length: int) -> bytes:
-        body, deadline = bytearray(), time.monotonic() + BODY_SECONDS
-        while len(body) < length:
-            try:
-                chunk = self.rfile.read1(min(_CHUNK, length - len(body)))
-            except TimeoutError as error:
-                raise _HttpError(408, "The body did not arrive in time") from error
-            if not chunk:
-                raise _HttpError(400, f"The body ended after {len(body)} of {length} bytes")
-            if time.monotonic() > deadline:
-                raise _HttpError(408, "The body did not arrive in time")
-            body += chunk
-        return bytes(body)
-
-    def _length(self) -> int:
-        if "Transfer-Encoding" in self.headers:
-            raise _HttpError(411, "A chunked body was received; expected a Content-Length")
-        lengths = set(self.headers.get_all("Content-Length", []))
-        if not lengths:
-            return 0
-        text = lengths.pop().strip()
-        if lengths or not (text.isascii() and text.isdigit()) or len(text) > 18:
-            raise _HttpError(400, f"Content-Length is {text[:40]!r}; expected one number of bytes")
-        return int(text)
-
     def handle_expect_100(self) -> bool:
         """Refuses a body that is too large before it is sent."""
-        with contextlib.suppress(_HttpError):
-            length = self._length()
+        with contextlib.suppress(HttpError):
+            length = content_length(self.headers)
             if length > self.server.max_message_bytes:
                 self.close_connection = True
-                error = _too_large(length, self.server.max_message_bytes)
+                error = too_large(length, self.server.max_message_bytes)
                 self._send(error.status, {"error": str(error)})
                 return False
         return super().handle_expect_100()
@@ -273,20 +275,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps requests out of standard error."""
         _LOG.debug(format, *args)
-
-
-class _HttpError(Exception):
-    """A request that HTTP itself refuses, before TensorFlow Serving's codes come into play."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-def _too_large(length: int, limit: int) -> _HttpError:
-    return _HttpError(
-        413, f"The body has {length} bytes; expected at most {limit}. Send smaller batches."
-    )
 
 
 _BUSY_BODY = json.dumps({"error": "The server has too many connections; try later"}).encode()

@@ -10,6 +10,7 @@ of the two they ask.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     declare(flags.DEFINE_integer, "rest_api_port", 8501, "Of REST; 0 takes a free one.", **port)
     declare(flags.DEFINE_float, "max_message_mb", 64.0, "Largest request or answer, in MiB.")
     declare(flags.DEFINE_integer, "threads", 8, "Requests that each interface answers at a time.")
+    declare(flags.DEFINE_integer, "queue", 128, "Requests that wait for each of the interfaces.")
     declare(
         flags.DEFINE_float,
         "file_system_poll_wait_seconds",
@@ -44,8 +46,12 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     declare(flags.DEFINE_float, "drain_seconds", 10.0, "How long a stop waits for requests.")
 
 
-def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = None) -> None:
-    """Serves until the event is set; prints one line when it is ready."""
+def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = None) -> bool:
+    """Serves until the event is set; prints one line when it is ready.
+
+    Returns:
+        Whether everything has ended; see `Server.stop`.
+    """
     stop = stop or threading.Event()
     with quiet_start():
         import tensorflow as tf
@@ -56,6 +62,7 @@ def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = N
     limits = Limits(
         max_message_mb=values.max_message_mb,
         threads=values.threads,
+        queue=values.queue,
         poll_wait_seconds=values.file_system_poll_wait_seconds,
         drain_seconds=values.drain_seconds,
     )
@@ -67,7 +74,8 @@ def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = N
         host=values.host,
         limits=limits,
     )
-    with server:
+    server.start()
+    try:
         version = f"version {server.version}"
         if server.version is None:
             version = f"(no version yet under {values.model_base_path})"
@@ -77,6 +85,9 @@ def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = N
             flush=True,
         )
         stop.wait()
+    finally:
+        ended = server.stop()
+    return ended
 
 
 def main(_: list[str]) -> None:
@@ -88,9 +99,17 @@ def main(_: list[str]) -> None:
     from serving.status import ServingError
 
     try:
-        run(stop=stop)
+        ended = run(stop=stop)
     except (OSError, ValueError, ServingError, ModuleNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    if not ended:
+        logging.getLogger("serving").warning(
+            "Requests, or the load of a version, went on for longer than --drain_seconds; they end "
+            "here, without an answer."
+        )
+        sys.stdout.flush()
+        # Python would wait for the threads of those requests, for as long as they run.
+        os._exit(1)
 
 
 def _log_to_stderr() -> None:

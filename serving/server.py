@@ -24,15 +24,17 @@ class Limits:
     Args:
         max_message_mb: size of a request or an answer, in MiB, over gRPC and over REST.
         threads: requests that each of the two interfaces answers at the same time.
+        queue: requests that wait for a thread of each interface; the ones beyond are refused.
         poll_wait_seconds: between two looks for a new version.
         drain_seconds: how long a stop waits for the requests under way.
 
     Raises:
-        ValueError: when one of them is not positive.
+        ValueError: when one of them is not positive, or a number of requests is not whole.
     """
 
     max_message_mb: float = 64.0
     threads: int = 8
+    queue: int = 128
     poll_wait_seconds: float = 1.0
     drain_seconds: float = 10.0
 
@@ -41,6 +43,9 @@ class Limits:
             value = getattr(self, field.name)
             if not value > 0 or value == float("inf"):
                 raise ValueError(f"{field.name}={value!r} was received; expected more than 0.")
+        for name in ("threads", "queue"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name}={getattr(self, name)!r} was received; expected an int.")
         if self.max_message_mb >= 2048:
             raise ValueError(
                 f"max_message_mb={self.max_message_mb!r} was received; a message of TensorFlow "
@@ -51,6 +56,11 @@ class Limits:
     def max_message_bytes(self) -> int:
         """The size in bytes."""
         return int(self.max_message_mb * 2**20)
+
+    @property
+    def of_interface(self) -> tuple[int, int, int]:
+        """What each interface is told: threads, queue and the size in bytes."""
+        return self.threads, self.queue, self.max_message_bytes
 
 
 class Server:
@@ -119,13 +129,9 @@ class Server:
         port, rest_port = self._ports
         try:
             with _taking(self.host, port):
-                self._grpc = GrpcServer(
-                    api, _joined(self.host, port), limits.threads, limits.max_message_bytes
-                )
+                self._grpc = GrpcServer(api, _joined(self.host, port), *limits.of_interface)
             with _taking(self.host, rest_port):
-                self._rest = RestServer(
-                    api, self.host, rest_port, limits.threads, limits.max_message_bytes
-                )
+                self._rest = RestServer(api, self.host, rest_port, *limits.of_interface)
             self._versions.start()
         except BaseException:
             self.stop()
@@ -133,16 +139,21 @@ class Server:
         self._grpc.start()
         self._rest.start()
 
-    def stop(self) -> None:
-        """Refuses new requests, waits for those under way, gives everything back."""
+    def stop(self) -> bool:
+        """Refuses new requests, waits for those under way, gives everything back.
+
+        Returns:
+            Whether everything has ended. A request that runs for longer than `drain_seconds`, or a
+            version that is being loaded, goes on in a thread that nothing but the end of the
+            process stops.
+        """
         grace = self.limits.drain_seconds
-        wait = self._grpc.stop(grace) if self._grpc else None
-        if self._rest:
-            self._rest.stop(grace)
-        if wait:
-            wait()
-        self._versions.stop()
+        waits = [self._grpc.stop(grace)] if self._grpc else []
+        ended = [self._rest.stop(grace)] if self._rest else []
+        ended += [wait() for wait in waits]
+        ended.append(self._versions.stop())
         self._grpc = self._rest = None
+        return all(ended)
 
     @property
     def version(self) -> int | None:

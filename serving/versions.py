@@ -19,6 +19,8 @@ _LOG = logging.getLogger(__name__)
 # TensorFlow Serving's own habit is five attempts a minute apart; a copy in progress takes seconds.
 MAX_LOADS = 5
 RETRY_SECONDS = 5.0
+# How long a stop waits for a version that is being loaded.
+STOP_SECONDS = 1.0
 # Each export leaves a line in the status; a server that runs for months keeps only so many.
 MAX_STATES = 100
 
@@ -118,12 +120,17 @@ class Versions(Generic[L]):
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops watching, and closes the version in use when its last request has ended."""
+    def stop(self) -> bool:
+        """Stops watching, and closes the version in use when its last request has ended.
+
+        Returns:
+            Whether no version is being loaded any more; one that is gets closed after its load.
+        """
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
         self._replace(None)
+        return self._thread is None or not self._thread.is_alive()
 
     @property
     def current(self) -> int | None:
@@ -189,6 +196,9 @@ class Versions(Generic[L]):
             self._failed(version, path, error)
             return
         self._failures.pop(version, None)
+        if self._stopping.is_set():
+            servable.close()
+            return
         self._replace(servable)
         seconds = time.monotonic() - started
         _LOG.info("Loaded %s version %d in %.1f s.", self.name, version, seconds)

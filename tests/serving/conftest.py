@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -80,3 +83,39 @@ def exported_model(tmp_path_factory, classifier, detector):
     names = [str(label) for label in range(CLASSES)]
     export_model(classifier, base, detector, class_names=names, recipe="digits/tiny")
     return base
+
+
+def _wait_for(condition, seconds=20):
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("the condition did not come true")
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """Waits until a function gives something true: `(condition, seconds)`."""
+    return _wait_for
+
+
+def _add_version(source, base, version):
+    draft = base / f"draft-{version}"
+    shutil.copytree(source, draft)
+    draft.rename(base / str(version))
+
+
+@pytest.fixture(scope="session")
+def add_version():
+    """Adds a version that appears at once, as an export's does: `(source, base, version)`."""
+    return _add_version
+
+
+@pytest.fixture
+def base(exported_model, tmp_path):
+    """A base path of a test's own, with version 1, to write into."""
+    path = tmp_path / "base"
+    path.mkdir()
+    _add_version(exported_model / "1", path, 1)
+    return path

@@ -14,9 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import grpc_service, http_server
+from serving import http_body, http_server
 from serving.client import Client, RestClient
-from serving.servable import Servable
 from serving.server import Limits, Server
 from serving.status import ServingError
 
@@ -140,30 +139,6 @@ def test_a_failure_of_the_server_is_told_without_details(server, monkeypatch, ca
     assert all("a secret of the machine" in str(record.exc_info) for record in caplog.records)
 
 
-def test_more_requests_than_may_wait_are_refused(exported_model, monkeypatch):
-    monkeypatch.setattr(grpc_service, "WAITING_PER_THREAD", 0)
-    started, go = threading.Event(), threading.Event()
-
-    def slow(self, signature, inputs):
-        started.set()
-        go.wait(10)
-        return original(self, signature, inputs)
-
-    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=Limits(threads=1))
-    images = np.zeros((1, 8, 8, 1), np.float32)
-    with server, Client(server.grpc_address) as client:
-        original = Servable.run
-        monkeypatch.setattr(Servable, "run", slow)
-        first = threading.Thread(target=client.predict, args=("digits", images))
-        first.start()
-        assert started.wait(10)
-        with pytest.raises(ServingError) as caught:
-            client.predict("digits", images)
-        go.set()
-        first.join()
-        assert caught.value.code.name == "RESOURCE_EXHAUSTED"
-
-
 # --- REST ---------------------------------------------------------------------------------------
 
 
@@ -223,7 +198,7 @@ def test_a_body_that_does_not_come(server, monkeypatch):
     status, content = raw(server, head)
     assert status == 408 and "did not arrive in time" in error_of(content)
     monkeypatch.setattr(http_server._Handler, "timeout", 60)
-    monkeypatch.setattr(http_server, "BODY_SECONDS", -1)
+    monkeypatch.setattr(http_body, "BODY_SECONDS", -1)
     status, content = raw(server, head, b"{")
     assert status == 408 and "did not arrive in time" in error_of(content)
 
@@ -274,7 +249,7 @@ def test_a_head_request_has_no_body(server):
 
 
 def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(server._rest._server, "max_connections", 3)
     with contextlib.ExitStack() as stack:
         held = [
             stack.enter_context(
@@ -291,17 +266,3 @@ def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
         assert held[0].getresponse().status == 200
     while len(server._rest._server._connections) > 0:
         threading.Event().wait(0.01)
-
-
-def test_large_bodies_wait_for_each_other(server, monkeypatch):
-    monkeypatch.setattr(http_server, "LARGE_BODY", 10)
-    monkeypatch.setattr(http_server, "LARGE_SECONDS", 0.1)
-    rest = RestClient(server.rest_address)
-    images = np.zeros((2, 8, 8, 1), np.float32)
-    assert rest.predict("digits", images)
-    with contextlib.ExitStack() as stack:
-        for _ in range(http_server.LARGE_BODIES):
-            stack.enter_context(server._rest._server.holding(11))
-        with pytest.raises(ServingError, match="Too many large requests") as caught:
-            rest.predict("digits", images)
-        assert caught.value.code.name == "UNAVAILABLE"

@@ -1,10 +1,9 @@
-"""The embedded server as a whole: versions that change under load, drains, ports, the program."""
+"""The embedded server as a whole: warm-up, what start refuses, the program."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,81 +24,6 @@ from serving.server import Limits, Server
 from serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
-
-
-def wait_for(condition, seconds=20):
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("the condition did not come true")
-
-
-def add_version(source, base, version):
-    """A version that appears at once, as an export's does."""
-    draft = base / f"draft-{version}"
-    shutil.copytree(source, draft)
-    draft.rename(base / str(version))
-
-
-@pytest.fixture
-def base(exported_model, tmp_path):
-    """A base path of its own, to write into."""
-    add_version(exported_model / "1", tmp_path, 1)
-    return tmp_path
-
-
-def test_versions_change_under_load_without_a_failed_request(base):
-    limits = Limits(poll_wait_seconds=0.05)
-    errors, done, counts = [], threading.Event(), [0] * 4
-    with Server("digits", base, port=0, rest_api_port=0, limits=limits) as server:
-
-        def ask(client, index):
-            try:
-                while not done.is_set():
-                    assert client.predict("digits", IMAGES, "detect")["classes"].shape == (2,)
-                    counts[index] += 1
-            except Exception as error:
-                errors.append(error)
-
-        with Client(server.grpc_address) as client:
-            clients = [client, client, RestClient(server.rest_address), client]
-            threads = [
-                threading.Thread(target=ask, args=(each, index))
-                for index, each in enumerate(clients)
-            ]
-            for thread in threads:
-                thread.start()
-            for version in (2, 3):
-                before = list(counts)
-                add_version(base / "1", base, version)
-                wait_for(lambda version=version: server.version == version or errors)
-                reached = [count + 2 for count in before]
-                wait_for(lambda r=reached: all(map(int.__ge__, counts, r)) or errors)
-            done.set()
-            for thread in threads:
-                thread.join()
-            assert not errors
-            wait_for(lambda: client.status("digits")[1] == client.status("digits")[2] == "END")
-            assert client.status("digits")[3] == "AVAILABLE"
-            assert client.predict("digits", IMAGES, version=3)
-            with pytest.raises(ServingError, match="Specific.digits, 1."):
-                client.predict("digits", IMAGES, version=1)
-
-
-def test_a_broken_version_leaves_the_one_before_in_use(base):
-    limits = Limits(poll_wait_seconds=0.05)
-    with Server("digits", base, port=0, rest_api_port=0, limits=limits) as server:
-        (base / "2").mkdir()
-        (base / "2" / "saved_model.pb").write_bytes(b"junk")
-        rest = RestClient(server.rest_address)
-        wait_for(lambda: 2 in rest.status("digits"))
-        wait_for(lambda: rest.status("digits")[2] == "END")
-        assert rest.predict("digits", IMAGES)
-        answer = rest.request("GET", "/v1/models/digits/versions/2")["model_version_status"][0]
-        assert answer["status"]["error_code"] == "UNKNOWN"
-        assert "failed to load" in answer["status"]["error_message"]
 
 
 def test_warm_up_requests_are_replayed(exported_model, monkeypatch):
@@ -145,84 +69,6 @@ def test_served_equals_local(exported_model, classifier):
         over_rest = RestClient(server.rest_address).predict("digits", images)["probabilities"]
     np.testing.assert_allclose(served, local, atol=1e-5)
     np.testing.assert_allclose(over_rest, local, atol=1e-5)
-
-
-class Gate:
-    """Holds requests inside the server until it is opened."""
-
-    def __init__(self, monkeypatch):
-        self.entered = threading.Semaphore(0)
-        self.open = threading.Event()
-        original = Servable.run
-
-        def run(servable, signature, inputs):
-            self.entered.release()
-            assert self.open.wait(20)
-            return original(servable, signature, inputs)
-
-        monkeypatch.setattr(Servable, "run", run)
-
-
-def start_requests(server, results):
-    def ask(kind, client):
-        try:
-            results[kind] = client.predict("digits", IMAGES)["classes"].shape
-        except ServingError as error:
-            results[kind] = error
-
-    client = Client(server.grpc_address, timeout=20)
-    clients = {"grpc": client, "rest": RestClient(server.rest_address, timeout=20)}
-    threads = [threading.Thread(target=ask, args=pair) for pair in clients.items()]
-    for thread in threads:
-        thread.start()
-    return threads
-
-
-def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypatch):
-    server = Server("digits", exported_model, port=0, rest_api_port=0)
-    server.start()
-    grpc_address, rest_address = server.grpc_address, server.rest_address
-    gate, results = Gate(monkeypatch), {}
-    threads = start_requests(server, results)
-    assert all(gate.entered.acquire(timeout=20) for _ in threads)
-    stopper = threading.Thread(target=server.stop)
-    stopper.start()
-    rest = RestClient(rest_address, timeout=5)
-    wait_for(lambda: _refuses(lambda: rest.status("digits")))
-    with Client(grpc_address, timeout=5) as client:
-        wait_for(lambda: _refuses(lambda: client.status("digits")))
-    assert stopper.is_alive() and not results
-    gate.open.set()
-    stopper.join(20)
-    for thread in threads:
-        thread.join()
-    assert results == {"grpc": (2,), "rest": (2,)}
-    assert server.version is None
-    server.stop()  # twice does nothing
-
-
-def _refuses(call):
-    try:
-        call()
-    except ServingError as error:
-        assert error.code.name == "UNAVAILABLE"
-        return True
-    return False
-
-
-def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch):
-    limits = Limits(drain_seconds=0.1)
-    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
-    server.start()
-    gate, results = Gate(monkeypatch), {}
-    threads = start_requests(server, results)
-    assert all(gate.entered.acquire(timeout=20) for _ in threads)
-    server.stop()
-    wait_for(lambda: "grpc" in results)
-    assert isinstance(results["grpc"], ServingError)
-    gate.open.set()
-    for thread in threads:
-        thread.join()
 
 
 # --- what start refuses -------------------------------------------------------------------------

@@ -1,0 +1,230 @@
+"""A stop: requests under way are answered, new ones refused, and the program ends whatever runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+from serving import versions
+from serving.client import Client, RestClient
+from serving.servable import Servable
+from serving.server import Limits, Server
+from serving.status import ServingError
+from serving.versions import Versions
+
+IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
+
+
+class Gate:
+    """Holds requests inside the server until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.entered = threading.Semaphore(0)
+        self.open = threading.Event()
+        original = Servable.run
+
+        def run(servable, signature, inputs):
+            self.entered.release()
+            assert self.open.wait(30)
+            return original(servable, signature, inputs)
+
+        monkeypatch.setattr(Servable, "run", run)
+
+
+def start_requests(server, results, each=1):
+    """Asks from threads, `each` times over gRPC and over REST; results arrive by name."""
+    client = Client(server.grpc_address, timeout=30)
+    clients = {"grpc": client, "rest": RestClient(server.rest_address, timeout=30)}
+
+    def ask(name, client):
+        try:
+            results[name] = client.predict("digits", IMAGES)["classes"].shape
+        except ServingError as error:
+            results[name] = error
+
+    threads = [
+        threading.Thread(target=ask, args=(f"{kind} {index}", client))
+        for kind, client in clients.items()
+        for index in range(each)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def refuses(call):
+    try:
+        call()
+    except ServingError as error:
+        assert error.code.name == "UNAVAILABLE"
+        return True
+    return False
+
+
+def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypatch, wait_for):
+    """Also those that still wait for a thread: one runs of each interface, two wait."""
+    limits = Limits(threads=1, drain_seconds=30)
+    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
+    server.start()
+    kept = http.client.HTTPConnection(server.rest_address, timeout=10)
+    kept.request("GET", "/v1/models/digits")
+    assert kept.getresponse().read()
+    grpc_address, rest_address = server.grpc_address, server.rest_address
+    gate, results = Gate(monkeypatch), {}
+    threads = start_requests(server, results, each=3)
+    assert all(gate.entered.acquire(timeout=20) for _ in range(2))
+    wait_for(lambda: server._rest._server._busy == 3)
+    wait_for(lambda: server._grpc._server._state.active_rpc_count == 3)
+    stopped = []
+    stopper = threading.Thread(target=lambda: stopped.append(server.stop()))
+    stopper.start()
+    wait_for(lambda: server._rest._server.draining)
+    rest = RestClient(rest_address, timeout=5)
+    wait_for(lambda: refuses(lambda: rest.status("digits")))
+    with Client(grpc_address, timeout=5) as client:
+        wait_for(lambda: refuses(lambda: client.status("digits")))
+    kept.request("POST", "/v1/models/digits:predict", b"{}")  # on a connection from before
+    refusal = kept.getresponse()
+    assert (refusal.status, refusal.headers["Connection"]) == (503, "close")
+    assert "shutting down" in json.loads(refusal.read())["error"]
+    assert stopper.is_alive() and not results
+    gate.open.set()
+    stopper.join(30)
+    for thread in threads:
+        thread.join()
+    assert results == {f"{kind} {i}": (2,) for kind in ("grpc", "rest") for i in range(3)}
+    assert stopped == [True]
+    assert server.version is None
+    assert server.stop()  # twice does nothing
+
+
+def test_connections_that_were_made_but_not_accepted_are_answered(exported_model):
+    server = Server("digits", exported_model, port=0, rest_api_port=0)
+    server.start()
+    front = server._rest._server
+    front.shutdown()  # nobody accepts now; the system completes connections all the same
+    connection = http.client.HTTPConnection(server.rest_address, timeout=10)
+    connection.request("GET", "/v1/models/digits")
+    front.draining = True
+    front.answer_backlog()
+    assert connection.getresponse().status == 503
+    assert server.stop()
+
+
+def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch, wait_for):
+    limits = Limits(drain_seconds=0.1)
+    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
+    server.start()
+    gate, results = Gate(monkeypatch), {}
+    threads = start_requests(server, results)
+    assert all(gate.entered.acquire(timeout=20) for _ in threads)
+    assert not server.stop()
+    wait_for(lambda: "grpc 0" in results)
+    assert isinstance(results["grpc 0"], ServingError)
+    gate.open.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_request_that_its_client_gave_up_is_waited_for(exported_model, monkeypatch):
+    """gRPC forgets it, but its thread still uses the model."""
+    server = Server("digits", exported_model, port=0, rest_api_port=0)
+    server.start()
+    gate = Gate(monkeypatch)
+    with Client(server.grpc_address, timeout=0.5) as client, pytest.raises(ServingError) as caught:
+        client.predict("digits", IMAGES)
+    assert caught.value.code.name == "DEADLINE_EXCEEDED"
+    assert gate.entered.acquire(timeout=20)
+    threading.Timer(0.3, gate.open.set).start()
+    assert server.stop()
+    assert gate.open.is_set()
+
+
+def test_a_stop_does_not_wait_for_a_load(tmp_path, monkeypatch, wait_for):
+    monkeypatch.setattr(versions, "STOP_SECONDS", 0.1)
+    loading, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        version = 1
+        close = closed.set
+
+    def load(path, version):
+        loading.set()
+        assert go.wait(20)
+        return Slow()
+
+    served = Versions("digits", tmp_path, load, poll_wait_seconds=0.01)
+    served.start()
+    (tmp_path / "1").mkdir()
+    assert loading.wait(20)
+    assert not served.stop()
+    go.set()
+    assert closed.wait(20)  # a version that arrives too late is given back
+    assert served.current is None
+    assert served.stop()
+
+
+# --- the program --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def endless_model(tmp_path_factory):
+    """A model that computes for ever when it is asked about a positive number."""
+
+    class Endless(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def __call__(self, x):
+            same = tf.while_loop(lambda y: tf.reduce_any(y > 0), lambda y: [tf.abs(y)], [x])
+            return {"y": same[0]}
+
+    base = tmp_path_factory.mktemp("endless")
+    module = Endless()
+    tf.saved_model.save(module, str(base / "1"), signatures=module.__call__)
+    return base
+
+
+def endless_request(value):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "endless"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([value], tf.float32))
+    return request.SerializeToString()
+
+
+def test_the_program_ends_though_a_request_runs_for_ever(endless_model, wait_for):
+    command = [sys.executable, "-m", "serving.serve", "--model_name=endless", "--port=0"]
+    command += [f"--model_base_path={endless_model}", "--rest_api_port=0", "--drain_seconds=0.5"]
+    command += ["--threads=1", "--queue=1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=dict(os.environ), **pipes)
+    try:
+        address = re.search(r"gRPC (\S+),", process.stdout.readline())[1]
+        with grpc.insecure_channel(address) as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            assert predict(endless_request(-1.0), timeout=20)
+            running, waiting = [predict.future(endless_request(1.0), timeout=60) for _ in range(2)]
+
+            def full():
+                asked = predict.future(endless_request(-1.0), timeout=1)
+                return asked.code().name == "RESOURCE_EXHAUSTED"
+
+            wait_for(full)
+            process.send_signal(signal.SIGTERM)
+            err = process.communicate(timeout=30)[1]  # raises when it does not end
+            assert running.code().name in ("UNAVAILABLE", "CANCELLED")
+            assert waiting.code().name in ("UNAVAILABLE", "CANCELLED")
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "went on for longer than --drain_seconds" in err
