@@ -8,22 +8,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust import config
+from keras_robust import config, distribution
 from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
+from keras_robust.crafting import crafting_forward
 from keras_robust.robust_loss import check_loss, total
-from keras_robust.types import Images, Labels, Outputs, PerExample, RobustLoss, contract_of
+from keras_robust.types import (
+    Images,
+    Labels,
+    Outputs,
+    PerExample,
+    RobustLoss,
+    Seed,
+    contract_of,
+)
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
 _EVALUATION = 2**31 - 1
 
 
 @keras.saving.register_keras_serializable(package=config.PACKAGE)
-class RobustModel(keras.Model):
+class RobustModel(distribution.DistributedModel):
     """Trains a classifier on the adversarial examples that an attack crafts against it.
 
     One step is: craft, outputs, loss, gradient, update. Everything else is Keras: `compile` with an
-    optimizer, `fit`, `evaluate`, callbacks, schedules, saving, mixed precision. Crafting runs in
-    inference mode and leaves batch-norm statistics alone.
+    optimizer, `fit`, `evaluate`, callbacks, schedules, saving, mixed precision, and every strategy
+    of `tf.distribute` (make the model inside its scope; batch norm is then synchronised). Crafting
+    runs in inference mode and leaves batch-norm statistics alone.
 
     Logs `loss`, each of its terms, `accuracy` on clean and `robust_accuracy` on adversarial images.
     Terms carry their weights: `loss` is their sum, plus `regularization` where layers add losses.
@@ -39,14 +49,21 @@ class RobustModel(keras.Model):
         loss: the robust loss.
         validation_attack: crafts the images of `evaluate` and of validation; default `attack`.
         crafting_mode: `"eval"`, or `"train"` to craft against the batch statistics and dropout of
-            training (their running statistics are not touched either way).
+            training (their running statistics are not touched either way; several replicas take
+            the statistics of their own parts).
+        crafting_dtype: `"bfloat16"` runs the attack of training in half precision, with a second
+            copy of the layers, where the processor has units for it. Weights, loss, update and
+            validation are not touched.
         radius_warmup: over so many first steps the training attack's radius grows linearly from 0
             to its own. Where the radius is large, a loss without a clean term may otherwise never
             leave the constant prediction that no attack can make worse.
-        seed: of all random starts; with the step number it gives each step its own.
+        microbatches: into how many parts a step cuts its batch, to craft and differentiate one
+            after the other: as gradient accumulation, it saves memory. Batch norm sees the parts.
+        seed: of all random starts; with the number of the step it gives each step its own.
 
     Raises:
-        TypeError, ValueError: a classifier without the contract, an attack that the loss needs.
+        TypeError, ValueError: a classifier without the contract, an attack that the loss needs, an
+            option that is none.
 
     Example:
         >>> import keras, numpy as np
@@ -67,7 +84,9 @@ class RobustModel(keras.Model):
         *,
         validation_attack: Attack | None = None,
         crafting_mode: str = "eval",
+        crafting_dtype: str = "float32",
         radius_warmup: int = 0,
+        microbatches: int = 1,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -84,17 +103,30 @@ class RobustModel(keras.Model):
                 f"The loss {type(loss).__name__} needs adversarial images, and no attack was "
                 "given. Pass one, such as `keras_robust.attacks.pgd(ball)`."
             )
-        if crafting_mode not in ("eval", "train"):
-            raise ValueError(f"crafting_mode is {crafting_mode!r}; expected 'eval' or 'train'.")
         _check_whole("seed", seed)
         _check_whole("radius_warmup", radius_warmup, least=0)
+        _check_whole("microbatches", microbatches, least=1)
+        distribution.synchronize_batch_norm(classifier)
+        self._crafting_forward = crafting_forward(classifier, crafting_mode, crafting_dtype)
         self.classifier = classifier
         self.attack: Any = attack
         self.robust_loss = loss
         self.validation_attack: Any = validation_attack or attack
         self.crafting_mode = crafting_mode
+        self.crafting_dtype = crafting_dtype
         self.radius_warmup = int(radius_warmup)
+        self.microbatches = int(microbatches)
         self.seed = int(seed)
+        # Not the optimizer's count, which stands still while gradients are accumulated, and when
+        # mixed precision skips a step.
+        self.step = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int64",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="step",
+        )
         names = ("loss", *loss.names, "regularization")
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -125,6 +157,8 @@ class RobustModel(keras.Model):
             )
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)  # type: ignore[misc]
+        with self.distribute_strategy.scope():
+            distribution.check_optimizer(self.optimizer)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does."""
@@ -149,20 +183,38 @@ class RobustModel(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The trackers of the loss, its terms and both accuracies, then those of `compile`."""
-        own = [*self._means.values(), self._accuracy, self._robust_accuracy]
-        known = {id(metric) for metric in own}
+        known = {id(metric) for metric in self._own_metrics}
         # Keras keeps a tracker called "loss" as well, which a loss of our own leaves at zero.
-        return own + [m for m in super().metrics if id(m) not in known and m.name != "loss"]
+        others = [m for m in super().metrics if id(m) not in known and m.name != "loss"]
+        return self._own_metrics + others
 
-    def craft(self, x: Images, y: Labels) -> Images:
-        """The adversarial images of a training step; a hook for defenses with state."""
-        attack, seed = self.attack, self._fold(self.optimizer.iterations)
+    @property
+    def _own_metrics(self) -> list[Any]:
+        return [*self._means.values(), self._accuracy, self._robust_accuracy]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The values of the trackers; after an epoch, of those that it fed."""
+        results = super().get_metrics_result()
+        if tf.executing_eagerly():
+            for metric in self._own_metrics:
+                if not float(tf.convert_to_tensor(metric.count)):
+                    results.pop(metric.name, None)
+        return results
+
+    def craft(self, x: Images, y: Labels, seed: Seed | None = None) -> Images:
+        """The adversarial images of a training step; a hook for defenses with state.
+
+        Args:
+            x: images `[batch, ...]`.
+            y: labels `[batch]`.
+            seed: of the random start; by default this step's own.
+        """
+        attack = self.attack
         if self.radius_warmup:
-            share = (tf.cast(self.optimizer.iterations, x.dtype) + 1) / self.radius_warmup
+            share = (tf.cast(self.step, x.dtype) + 1) / self.radius_warmup
             attack = attack.at_radius(tf.minimum(share, 1.0) * attack.ball.radius)
-        if self.crafting_mode == "eval":
-            return attack(self.classifier, x, y, seed=seed)
-        return attack(self._classifier_in_training, x, y, seed=seed)
+        seed = self._fold(self.step) if seed is None else seed
+        return attack(self._crafting_forward, x, y, seed=seed)
 
     def after_update(self, x: Images, x_adv: Images) -> None:
         """Called after the weights moved; a hook for defenses with state."""
@@ -170,22 +222,59 @@ class RobustModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""
         x, y, weight = self._unpack(data)
-        x_adv = self.craft(x, y) if "adversarial" in self.robust_loss.needs else None
+        size = distribution.global_sum(tf.shape(y)[0])
+        variables = self.trainable_variables
+        gradients: list[Any] = []
+        crafted: list[Images] = []
+        logs: dict[str, tf.Tensor] = {}
+        for part in range(self.microbatches):
+            # One part after the other, or nothing is saved.
+            with tf.control_dependencies([g for g in gradients if g is not None]):
+                images, labels, weights = _part((x, y, weight), part, self.microbatches)
+            logs, x_adv, added = self._differentiate(images, labels, weights, size, part)
+            crafted += [] if x_adv is None else [x_adv]
+            gradients = added if part == 0 else list(map(_sum, gradients, added))
+        distribution.apply_gradients(self.optimizer, gradients, variables)
+        self.step.assign_add(1)
+        if crafted:
+            self.after_update(x, crafted[0] if len(crafted) == 1 else tf.concat(crafted, axis=0))
+        return logs
+
+    def _differentiate(
+        self, x: Images, y: Labels, weight: tf.Tensor | None, size: tf.Tensor, part: int
+    ) -> tuple[dict[str, tf.Tensor], Images | None, list[Any]]:
+        """Logs, adversarial images and gradients of a part of a batch of `size` images."""
+        x_adv = None
+        if "adversarial" in self.robust_loss.needs:
+            seed = self._fold(self.step)
+            if self.microbatches > 1:
+                seed = tf.random.experimental.stateless_fold_in(seed, part)
+            x_adv = self.craft(x, y, seed)
         with tf.GradientTape() as tape:
             outputs = self._outputs(x, x_adv, training=True)
             loss, terms = self._loss(y, outputs, weight)
-            scaled = self.optimizer.scale_loss(loss)
+            share = self._share_of_batch(loss, terms, y, size)
+            scaled = self.optimizer.scale_loss(share)
+        gradients = tape.gradient(scaled, self.trainable_variables)
         if outputs["clean"] is None:
             # For the accuracy alone: before the weights move, as the robust accuracy is, and in
             # inference mode, so that no statistics move.
             outputs["clean"] = self.classifier(x, training=False)
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(scaled, variables), variables, strict=True)
-        )
-        if x_adv is not None:
-            self.after_update(x, x_adv)
-        return self._log(x, y, weight, outputs, loss, terms)
+        return self._log(x, y, weight, outputs, loss, terms), x_adv, gradients
+
+    def _share_of_batch(
+        self, loss: tf.Tensor, terms: dict[str, tf.Tensor], y: Labels, size: tf.Tensor
+    ) -> tf.Tensor:
+        """What these images add to the mean loss of a batch of `size` images."""
+        parts = distribution.replicas() * self.microbatches
+        if parts == 1:
+            return loss
+        # Not the mean of means: parts of a batch need not be equal.
+        share = tf.cast(tf.shape(y)[0] / size, loss.dtype)
+        regularization = terms.get("regularization")
+        if regularization is None:
+            return loss * share
+        return (loss - regularization) * share + regularization / parts
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, and both accuracies, under the validation attack."""
@@ -201,6 +290,7 @@ class RobustModel(keras.Model):
     def _unpack(self, data: Any) -> tuple[Images, Labels, tf.Tensor | None]:
         """Images, labels and sample weights, checked."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = distribution.checked_part(x)
         if y is None:
             raise ValueError(
                 "The data has no labels; expected batches of (images, labels) or "
@@ -267,23 +357,17 @@ class RobustModel(keras.Model):
             self._robust_accuracy.update_state(y, adversarial["logits"])
             seen.add("robust_accuracy")
         results = self.compute_metrics(x, y, clean["logits"], weight)
-        own = {m.name for m in (*self._means.values(), self._accuracy, self._robust_accuracy)}
+        own = {metric.name for metric in self._own_metrics}
         return {name: value for name, value in results.items() if name in seen or name not in own}
 
     def _fold(self, number: Any) -> tf.Tensor:
-        return tf.random.experimental.stateless_fold_in(
+        """A seed for a number, on each replica another one."""
+        seed = tf.random.experimental.stateless_fold_in(
             as_seed(self.seed), tf.cast(number, tf.int32)
         )
-
-    def _classifier_in_training(self, x: Images) -> Outputs:
-        """The classifier in training mode, with the changes of its state thrown away."""
-        outputs, _ = self.classifier.stateless_call(
-            [v.value for v in self.classifier.trainable_variables],
-            [v.value for v in self.classifier.non_trainable_variables],
-            x,
-            training=True,
-        )
-        return outputs
+        if distribution.replicas() == 1:
+            return seed
+        return tf.random.experimental.stateless_fold_in(seed, distribution.replica_id())
 
     def get_config(self) -> dict[str, Any]:
         """The parts of the model, serialised by Keras."""
@@ -297,7 +381,7 @@ class RobustModel(keras.Model):
             name: None if part is None else keras.saving.serialize_keras_object(part)
             for name, part in parts.items()
         }
-        own = ("crafting_mode", "radius_warmup", "seed", "name")
+        own = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches", "seed", "name")
         return {**encoded, **{name: getattr(self, name) for name in own}}
 
     @classmethod
@@ -310,6 +394,22 @@ class RobustModel(keras.Model):
             for name, value in config.items()
         }
         return cls(**decoded)
+
+
+def _part(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]:
+    """One of the parts of a batch, which are as equal as can be."""
+    if count == 1:
+        return batch
+    size = tf.shape(batch[1])[0]
+    tf.debugging.assert_greater_equal(
+        size, count, "A batch holds fewer images than it has `microbatches`."
+    )
+    begin, end = size * part // count, size * (part + 1) // count
+    return tuple(None if values is None else values[begin:end] for values in batch)
+
+
+def _sum(first: Any, second: Any) -> Any:
+    return first if second is None else second if first is None else first + second
 
 
 def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:

@@ -19,6 +19,10 @@ import keras_robust as kr
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("same")
 tf.get_logger().setLevel("ERROR")  # one model after another is traced on purpose
+# A second device for the tests of `tf.distribute`; it has to be there before the first is used.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 SHAPE = (6, 6, 1)
 CLASSES = 3
@@ -141,3 +145,11 @@ def read_variables(model):
 def values_of():
     """`read_variables`: copies of all variables of a model."""
     return read_variables
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """A strategy of two replicas on this processor."""
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )

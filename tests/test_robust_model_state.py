@@ -118,7 +118,7 @@ def test_evaluation_attacks_with_the_same_noise_all_along(
 class Hooked(kr.RobustModel):
     """Writes down what the hooks are given."""
 
-    def craft(self, x, y):
+    def craft(self, x, y, seed=None):
         self.seen = [float(self.classifier.layers[-1].bias[0])]
         return tf.zeros_like(x)
 

@@ -19,7 +19,7 @@ def test_the_radius_is_a_share_of_its_own(make_classifier, make_batch, step, sha
         make_classifier(), BALL, steps=3, step_size=0.2, radius_warmup=4, crafting_mode=mode
     )
     model.compile(optimizer="sgd")
-    model.optimizer.iterations.assign(step)
+    model.step.assign(step)
     x, y = make_batch(8)
     distance = BALL.distance(model.craft(x, y), x)
     np.testing.assert_allclose(distance, 0.2 * share, rtol=1e-4)

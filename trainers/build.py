@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
-CRAFTING = ("crafting_mode", "radius_warmup")  # options of every defense
+CRAFTING = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches")  # options of every defense
 AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -69,6 +69,9 @@ def check(config: ConfigDict) -> None:
     for name in config.evaluation.attacks:
         attack_settings.attack(name, where, settings)
     optimizer(config, steps_per_epoch=1)
+    for name, value in config.checkpoint.items():
+        if value < 0:
+            raise ValueError(f"checkpoint.{name} is {value}; expected 0 for never, or more.")
     rate = config.detector.false_alarm_rate
     if not 0 < rate < 1:
         raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")

@@ -144,11 +144,11 @@ def test_eager_is_the_graph(name, build, batch, straight):
 def test_mixed_precision(name, policy, eager, build, batch):
     keras.config.set_dtype_policy(policy)
     model = build(name, run_eagerly=eager)
-    before = model.get_weights()
+    before = model.classifier.get_weights()
     history = fit(model, batch).history
     assert all(np.isfinite(values).all() for values in history.values())
-    assert all(weight.dtype == np.float32 for weight in model.get_weights())
-    assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert all(weight.dtype == np.float32 for weight in model.classifier.get_weights())
+    assert any(np.any(a != b) for a, b in zip(before, model.classifier.get_weights(), strict=True))
     x_adv = model.validation_attack(model, *batch)
     assert x_adv.dtype == tf.float32
     assert BALL.distance(x_adv, batch[0]).numpy().max() <= BALL.radius * (1 + 1e-5)

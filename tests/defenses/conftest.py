@@ -51,7 +51,7 @@ def one_step(make_linear, make_batch):
         assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert logs["loss"] == pytest.approx(sum(expected.values()), rel=1e-5)
         moved = parameters - RATE * slope(lambda p: sum(terms(p).values()), parameters)
-        np.testing.assert_allclose(np.vstack(model.get_weights()), moved, atol=2e-6)
+        np.testing.assert_allclose(np.vstack(model.classifier.get_weights()), moved, atol=2e-6)
         return model
 
     return check
