@@ -9,12 +9,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from trainers.run_directory import RunDirectory, replacing
+from trainers import checkpoint
+from trainers.checkpoint import Progress
+from trainers.files import replacing
+from trainers.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from trainers.training import Training
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -23,68 +30,125 @@ class EpochLog(keras.callbacks.Callback):
     Args:
         run: where.
         rows: those of the epochs before.
+        begun: what `so_far` told when the training stopped in the middle of an epoch.
 
     Raises:
         FloatingPointError: in training, when the loss is no number any more.
     """
 
-    def __init__(self, run: RunDirectory, rows: list[dict[str, float]]):
+    def __init__(
+        self,
+        run: RunDirectory,
+        rows: list[dict[str, float]],
+        begun: dict[str, float] | None = None,
+    ):
         super().__init__()
         self.run = run
         self.rows = rows
+        self._begun = begun or {}
         self._begin = self._rate = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the clock, and notes the learning rate with which the epoch begins."""
-        self._begin = time.perf_counter()
-        self._rate = float(self.model.optimizer.learning_rate)
+        begun, self._begun = self._begun, {}
+        self._begin = time.perf_counter() - begun.get("seconds", 0.0)
+        if "learning_rate" in begun:
+            self._rate = begun["learning_rate"]
+        else:
+            self._rate = float(self.model.optimizer.learning_rate)
+
+    def so_far(self) -> dict[str, float]:
+        """What is known of the row of an epoch before it is over."""
+        seconds = round(time.perf_counter() - self._begin, 3)
+        return {"seconds": seconds, "learning_rate": self._rate}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes the row."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         if not math.isfinite(values.get("loss", 0.0)):
             raise FloatingPointError(
-                f"The loss is {values['loss']} after epoch {epoch + 1}. The last checkpoint is of "
-                "the epoch before; train again with a smaller optimizer.learning_rate."
+                f"The loss is {values['loss']} after epoch {epoch + 1}. Checkpoints are of before. "
+                "Train again with a smaller optimizer.learning_rate."
             )
-        seconds = round(time.perf_counter() - self._begin, 3)
-        row = {"epoch": epoch + 1, "seconds": seconds, "learning_rate": self._rate, **values}
-        self.rows.append(row)
+        self.rows.append({"epoch": epoch + 1, **self.so_far(), **values})
         self.run.write_rows(self.rows)
 
 
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the last model, to go on with, and the best one on the validation images.
 
+    The last model is kept after every epoch, and within an epoch as often as the recipe says, but
+    so that no more than a twentieth of the time is spent on it.
+
     Args:
-        run: where.
-        monitor: the metric that is to be large; None to keep no best one.
-        best: its largest value so far.
+        training: what is trained, and where it goes.
+        log: of the epochs, which comes before this callback.
+        stop: whether to stop, which comes after this callback.
+
+    Raises:
+        FloatingPointError: in training, when the weights are no numbers any more.
     """
 
-    def __init__(self, run: RunDirectory, monitor: str | None, best: float):
+    def __init__(self, training: Training, log: EpochLog, stop: Stop):
         super().__init__()
-        self.run = run
-        self.monitor = monitor
-        self.best = best
+        self.run, self.devices = training.run, training.devices
+        self.log, self.stop = log, stop
+        self.monitor, self.length = training.monitor, training.steps_per_epoch
+        rows = (row[self.monitor] for row in log.rows if self.monitor in row)
+        self.best = max(rows, default=-math.inf)
+        self._seconds = training.config.checkpoint.seconds
+        self._steps = training.config.checkpoint.steps
+        self._resumed: Progress | None = training.progress if training.file else None
+        self._begin = self._saved = training.progress.step
+        self._base = 0
+        self._next = time.perf_counter() + self._seconds
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Keeps the model as it is, so that there is something to go on with at any time."""
-        if not self.run.checkpoint_file("last").is_file():
-            self._save("last")
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Puts back what Keras's file does not hold, and what Keras has just set to zero."""
+        self._base = max(epoch * self.length, self._begin)
+        progress, self._resumed = self._resumed, None
+        if progress is None:
+            return
+        checkpoint.put_back(self.model, self.devices, progress)
+        if not progress.epoch:
+            self.model.reset_metrics()  # they are of the validation after the epoch before
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps the model if it is time to, or the training is about to stop."""
+        step = self._base + batch + 1
+        if step % self.length == 0:
+            return  # the epoch is validated first
+        due = (
+            self.stop.asked
+            or (self._steps and step - self._saved >= self._steps)
+            or (self._seconds and time.perf_counter() >= self._next)
+        )
+        if any(self.devices.numbers(float(bool(due)))):
+            self._save(step, self.log.so_far())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Keeps the model; as the best one first, so that a resumed run compares with it again."""
         value = (logs or {}).get(self.monitor) if self.monitor else None
         if value is not None and value > self.best:
             self.best = float(value)
-            with averaged(self.model):
-                self._save("best")
-        self._save("last")
+            if self.run.writes:
+                with averaged(self.model), replacing(self.run.checkpoint_file("best")) as draft:
+                    self.model.save(draft)
+        self._save((epoch + 1) * self.length, {})
 
-    def _save(self, name: str) -> None:
-        with replacing(self.run.checkpoint_file(name)) as draft:
-            self.model.save(draft)
+    def _save(self, step: int, epoch: dict[str, float]) -> None:
+        begin = time.perf_counter()
+        if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
+            raise FloatingPointError(
+                f"Weights are no numbers any more after step {step}. Checkpoints are of before. "
+                "Train again with a smaller optimizer.learning_rate."
+            )
+        progress = checkpoint.progress_of(self.model, self.devices, step, self.log.rows, epoch)
+        if self.run.writes:
+            last, previous = map(self.run.checkpoint_file, ("last", "previous"))
+            checkpoint.write(last, self.model, progress, previous)
+        end = time.perf_counter()
+        self._saved, self._next = step, end + max(self._seconds, 19 * (end - begin))
 
 
 class EventFiles(keras.callbacks.Callback):
@@ -121,18 +185,31 @@ class EventFiles(keras.callbacks.Callback):
         """Closes the files."""
         for writer in self._writers.values():
             writer.close()
+        self._writers.clear()
 
 
 class AveragedValidation(keras.callbacks.Callback):
     """Validates the averaged weights, if the optimizer keeps an average.
 
     Keras's `SwapEMAWeights` swaps by adding and subtracting, which rounds the weights; this one
-    leaves them as they were, bit for bit.
+    leaves them as they were, bit for bit. Neither does it leave the average in the place of the
+    weights when `fit` is over, as Keras does, so that another `fit` goes on with them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._stack = contextlib.ExitStack()
+        self._weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes the weights."""
+        if _averaging(self.model).use_ema:
+            self._weights = [variable.numpy() for variable in self.model.trainable_variables]
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Puts the weights back."""
+        if self._weights:
+            _set_weights(self.model, self._weights)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Puts the average in place."""
@@ -188,7 +265,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
     """The model with the averaged weights of its optimizer, where it keeps an average."""
-    optimizer: Any = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = _averaging(model)
     if not optimizer.use_ema:
         yield
         return
@@ -197,5 +274,14 @@ def averaged(model: keras.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        for variable, value in zip(model.trainable_variables, weights, strict=True):
-            variable.assign(value)
+        _set_weights(model, weights)
+
+
+def _averaging(model: keras.Model) -> Any:
+    """The optimizer that keeps the average, if any does."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def _set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from trainers.files import replacing
 from trainers.opened import Opened
-from trainers.run_directory import replacing
 
 ARRAYS_FILE = "adversarial.npz"
 ARRAYS = ("images", "labels", "adversarial", "clean_predictions", "predictions")

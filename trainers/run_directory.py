@@ -7,6 +7,7 @@
 | `metrics.csv`, `metrics.json` | one row per epoch |
 | `tensorboard/` | the same for TensorBoard |
 | `checkpoints/last.keras`, `checkpoints/best.keras` | the whole model with its optimizer |
+| `checkpoints/previous.keras` | what `last.keras` was before, in case that is damaged |
 | `detector.json` | the detector's threshold, calibrated on the validation images |
 | `report/` | the last evaluation |
 
@@ -15,22 +16,22 @@ Every file appears by one atomic rename: whenever a program is killed, what is t
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from trainers.files import is_draft, write_json, write_text
 from trainers.recipes import fields
 
 CHECKPOINTS = ("best", "last")
-_FILES = ("recipe.json", "run.json", "metrics.csv", "metrics.json", "detector.json")
+# The recipe goes last: until then, what is left is a run that can be cleared once more.
+_FILES = ("run.json", "metrics.csv", "metrics.json", "detector.json", "recipe.json")
 _DIRECTORIES = ("tensorboard", "checkpoints", "report")
 
 
@@ -39,14 +40,16 @@ class RunDirectory:
 
     Args:
         path: where it is.
+        writes: whether this process may change it; of several workers only one does.
 
     Example:
         >>> RunDirectory("runs/digits").detector_file.name
         'detector.json'
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], writes: bool = True):
         self.path = Path(path)
+        self.writes = writes
         self.recipe_file = self.path / "recipe.json"
         self.run_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.json"
@@ -79,7 +82,7 @@ class RunDirectory:
                 f"{self.path} cannot be written: no permission in {there}. "
                 "Choose another --output_dir."
             )
-        if there != self.path or not any(self.path.iterdir()):
+        if there != self.path or all(map(is_draft, self.path.iterdir())):
             return
         if not self.is_run:
             raise FileExistsError(
@@ -93,10 +96,32 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Removes a run, and nothing else that may lie beside it."""
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
         for name in _DIRECTORIES:
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Removes what a killed training left half written."""
+        for directory in (self.path, self.path / "checkpoints"):
+            for path in filter(is_draft, directory.glob(".*")):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def go_on_from(self, rows: list[dict[str, float]], file: Path | None) -> None:
+        """Makes the checkpoint that a training goes on from the last one.
+
+        Args:
+            rows: the metrics in that checkpoint; a later epoch, if there is one, comes again.
+            file: the checkpoint; None if the training begins.
+        """
+        last = self.checkpoint_file("last")
+        if file not in (None, last):
+            os.replace(file, last)
+        if self.rows() != rows:
+            self.write_rows(rows)
 
     def recipe(self) -> ConfigDict:
         """The recipe of the run.
@@ -132,7 +157,9 @@ class RunDirectory:
         return json.loads(self.metrics_file.read_text("utf-8"))
 
     def write_rows(self, rows: list[dict[str, float]]) -> None:
-        """Keeps the metrics as JSON and as CSV."""
+        """Keeps the metrics as JSON and as CSV, if this process may."""
+        if not self.writes:
+            return
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -162,33 +189,3 @@ class RunDirectory:
             f"{self.path} has no checkpoint {' or '.join(names)}; train it on with "
             f"`python -m trainers.train --resume --output_dir={self.path}`."
         )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either whole or not there."""
-    with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8", newline="")
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file that is either whole or not there."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when it is whole.
-
-    Args:
-        path: of the file; its directory is made if it is not there.
-
-    Yields:
-        Another path in the same directory, with the same suffix.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import datetime
-import math
 import os
-import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from trainers import build, callbacks
+from trainers import build, callbacks, checkpoint
+from trainers.checkpoint import Progress
+from trainers.devices import Devices
+from trainers.files import replacing
 from trainers.names import chosen
 from trainers.recipe_flags import leaves
-from trainers.run_directory import RunDirectory, write_json
+from trainers.run_directory import RunDirectory
+from trainers.sessions import session
 
-_PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 # What may differ when a run is resumed: nothing that its steps depend on.
-_FREE = ("epochs", "evaluation.", "detector.", "dataset.data_dir", "name")
+_FREE = ("epochs", "evaluation.", "detector.", "checkpoint.", "dataset.data_dir", "name")
 Say = Callable[[str], None]
 
 
@@ -35,15 +35,19 @@ class Training:
         run: where it goes.
         splits: the data.
         model: compiled, with the weights and the optimizer to begin with.
-        rows: the metrics of the epochs that are over.
-        resumed: whether it goes on with what is in the directory.
+        devices: on what it is trained.
+        progress: how far it is.
+        file: the checkpoint that it goes on from; None if it begins.
+        resumed: whether what is in the directory is its own.
     """
 
     config: ConfigDict
     run: RunDirectory
     splits: kr.data.Splits
     model: kr.RobustModel
-    rows: list[dict[str, float]]
+    devices: Devices
+    progress: Progress
+    file: Path | None
     resumed: bool
 
     @property
@@ -51,33 +55,61 @@ class Training:
         """The metric that chooses the best checkpoint; None without validation images."""
         return self.config.monitor if self.splits.validation is not None else None
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return len(self.splits.train)
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has had its epochs."""
+        return len(self.progress.rows) >= self.config.epochs
+
     def fit(self, verbose: int | str = "auto") -> None:
-        """Trains the epochs that are left, keeping metrics and checkpoints after each.
+        """Trains the epochs that are left, keeping metrics and checkpoints.
 
         Args:
             verbose: as for Keras's `fit`.
 
         Raises:
-            FloatingPointError: the loss is no number any more.
+            FloatingPointError: the loss or the weights are no numbers any more.
         """
-        monitor = self.monitor
-        best = max((row[monitor] for row in self.rows if monitor in row), default=-math.inf)
+        epoch, done = divmod(self.progress.step, self.steps_per_epoch)
+        log = callbacks.EpochLog(self.run, self.progress.rows, self.progress.epoch)
         with callbacks.stopped_by_signals() as stop:
-            self.model.fit(
-                self.splits.stream(start_step=int(self.model.optimizer.iterations)),
-                steps_per_epoch=len(self.splits.train),
-                initial_epoch=len(self.rows),
-                epochs=self.config.epochs,
-                validation_data=self.splits.validation,
-                callbacks=[
-                    callbacks.AveragedValidation(),
-                    callbacks.EpochLog(self.run, self.rows),
-                    callbacks.Checkpoints(self.run, monitor, best),
-                    callbacks.EventFiles(self.run),
-                    stop,
-                ],
-                verbose=verbose,
-            )
+            parts = [
+                callbacks.AveragedValidation(),
+                log,
+                # Before the checkpoint: after a kill between the two, points come twice rather
+                # than not at all.
+                *([callbacks.EventFiles(self.run)] if self.run.writes else []),
+                callbacks.Checkpoints(self, log, stop),
+                stop,
+            ]
+            if done:  # Keras gives all epochs of one `fit` as many steps
+                self._fit(parts, epoch, epoch + 1, done, verbose)
+                epoch += 1
+            if epoch < self.config.epochs:
+                self._fit(parts, epoch, self.config.epochs, 0, verbose)
+
+    def _fit(
+        self,
+        parts: list[keras.callbacks.Callback],
+        first: int,
+        last: int,
+        done: int,
+        verbose: int | str,
+    ) -> None:
+        """Trains epochs; `done` steps of the first one are over."""
+        self.model.fit(
+            self.splits.stream(start_step=first * self.steps_per_epoch + done),
+            steps_per_epoch=self.steps_per_epoch - done,
+            initial_epoch=first,
+            epochs=last,
+            validation_data=self.splits.validation,
+            callbacks=parts,
+            verbose=verbose,
+        )
 
     def calibrate(self, say: Say) -> None:
         """Sets the detector's threshold on the validation images, for the best model."""
@@ -91,7 +123,8 @@ class Training:
             return
         model = keras.saving.load_model(self.run.checkpoint(), compile=False)
         detector = kr.detection.EntropyDetector(model).calibrate(validation, rate)
-        detector.calibration.save(self.run.detector_file)
+        with replacing(self.run.detector_file) as draft:
+            detector.calibration.save(draft)
 
 
 def train(
@@ -109,7 +142,8 @@ def train(
     Args:
         config: the recipe.
         output_dir: the run directory.
-        resume: go on with the run that is there, after its last checkpoint.
+        resume: go on with the run that is there, after its last checkpoint; begin it if there is
+            none.
         overwrite: lose the run that is there.
         command: what the user typed, to be kept.
         verbose: as for Keras's `fit`.
@@ -122,7 +156,7 @@ def train(
         ValueError, OSError: see `prepare`.
         FloatingPointError: the loss is no number any more.
     """
-    training = prepare(config, output_dir, resume=resume, overwrite=overwrite)
+    training = prepare(config, output_dir, resume=resume, overwrite=overwrite, say=say)
     return complete(training, command=command, verbose=verbose, say=say)
 
 
@@ -132,29 +166,37 @@ def prepare(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    devices: Devices | None = None,
+    say: Say = print,
 ) -> Training:
     """Checks a recipe and its directory, reads the data and builds the model; writes nothing yet.
 
     Args:
         config: the recipe.
         output_dir: the run directory.
-        resume: go on with the run that is there, after its last checkpoint.
+        resume: go on with the run that is there, after its last checkpoint; begin it if there is
+            none.
         overwrite: lose the run that is there.
+        devices: on what to train; default one device.
+        say: called with lines of text.
 
     Returns:
         The training.
 
     Raises:
         ValueError: names, numbers or options of the recipe that cannot be; a resumed run that has
-            another recipe, or no epochs left.
-        OSError: the directory cannot be written or is not free; the data or the run is not there.
+            another recipe, or no whole checkpoint.
+        OSError: the directory cannot be written or is not free; the data is not there.
     """
-    run = RunDirectory(output_dir)
+    devices = devices or Devices()
+    run = RunDirectory(output_dir, writes=devices.chief)
     build.check(config)
-    if resume:
+    resumed = resume and run.is_run
+    if resumed:
         _check_same(run.recipe(), config)
     else:
         run.check_new(overwrite)
+    file, progress = checkpoint.newest(run, say) if resumed else (None, Progress())
     splits = build.data(config)
     steps = len(splits.train)
     if steps % config.steps_per_execution:
@@ -163,12 +205,13 @@ def prepare(
             f"steps_per_execution is {config.steps_per_execution}; expected a divisor of the "
             f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
         )
-    if resume:
-        model, rows = _restored(run, config, steps)
-    else:
-        model, rows = build.robust_model(config, splits.info, steps), []
+    with devices.scope():
+        if file:
+            model = keras.saving.load_model(file)
+        else:
+            model = build.robust_model(config, splits.info, steps)
     _check_monitor(config, model)
-    return Training(config, run, splits, model, rows, resumed=resume)
+    return Training(config, run, splits, model, devices, progress, file, resumed)
 
 
 def complete(
@@ -189,14 +232,25 @@ def complete(
         FloatingPointError: the loss is no number any more.
         KeyboardInterrupt: the user stopped it; `run.json` says so.
     """
-    run, config, info = training.run, training.config, training.splits.info
-    if not training.resumed:
-        run.clear()
-    run.write_recipe(config, info.class_names)
-    with _session(training, command):
-        if len(training.rows) < config.epochs:
+    run, config = training.run, training.config
+    if run.writes:
+        if not training.resumed:
+            run.clear()
+        run.sweep()
+        run.go_on_from(training.progress.rows, training.file)
+        run.write_recipe(config, training.splits.info.class_names)
+    with session(training, command) if run.writes else contextlib.nullcontext():
+        if not training.trained:
+            if run.writes:  # it is of a model that may not stay the best
+                run.detector_file.unlink(missing_ok=True)
             training.fit(verbose)
-        training.calibrate(say)
+        elif run.detector_file.is_file():
+            say(
+                f"{run.path} has had its {len(training.progress.rows)} epochs; train it longer "
+                "with a larger --config.epochs."
+            )
+        if run.writes and not run.detector_file.is_file():
+            training.calibrate(say)
     return run
 
 
@@ -220,60 +274,6 @@ def _check_same(kept: ConfigDict, config: ConfigDict) -> None:
         )
 
 
-def _restored(
-    run: RunDirectory, config: ConfigDict, steps_per_epoch: int
-) -> tuple[kr.RobustModel, list[dict[str, float]]]:
-    """The model of the last checkpoint, and the metrics of the epochs until then."""
-    model = keras.saving.load_model(run.checkpoint("last"))
-    epochs = int(model.optimizer.iterations) // steps_per_epoch
-    if epochs >= config.epochs and run.detector_file.is_file():
-        raise ValueError(
-            f"{run.path} has had its {epochs} epochs; train it longer with a larger "
-            "--config.epochs."
-        )
-    # Weights restart where they were; the masks of dropout must not repeat those of epoch 1.
-    keras.utils.set_random_seed(config.seed + epochs)
-    return model, run.rows()[:epochs]
-
-
 def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
     names = ["accuracy"] + ["robust_accuracy"] * (model.validation_attack is not None)
     chosen("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
-
-
-@contextmanager
-def _session(training: Training, command: str) -> Iterator[None]:
-    """Keeps in `run.json` what was run, when, and how it ended."""
-    run, config, info = training.run, training.config, training.splits.info
-    session = {
-        "command": command,
-        "first_epoch": len(training.rows) + 1,
-        "started": _now(),
-        "ended": None,
-        "state": "running",
-    }
-    facts = {
-        "recipe": config.name,
-        "seed": config.seed,
-        "data": dataclasses.asdict(info),
-        "parameters": training.model.classifier.count_params(),
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "sessions": [*run.facts().get("sessions", []), session],
-    }
-    write_json(run.run_file, facts)
-    state = "failed"
-    try:
-        yield
-        state = "finished"
-    except KeyboardInterrupt:
-        state = "interrupted"
-        raise
-    finally:
-        session.update(ended=_now(), state=state)
-        write_json(run.run_file, facts)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers import build, callbacks
+from trainers import build, callbacks, checkpoint
+from trainers.checkpoint import Progress
+from trainers.devices import Devices
 from trainers.run_directory import RunDirectory
 
 
@@ -51,10 +54,31 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path, model, loss):
     assert RunDirectory(tmp_path).rows() == []
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path, model):
+@pytest.fixture
+def keeper(tmp_path, tiny, model):
+    """Makes the callback for a run of 10 steps an epoch, whose best accuracy was 0.5."""
+
+    def make(**settings):
+        config = tiny("standard", **{f"checkpoint.{name}": v for name, v in settings.items()})
+        training = SimpleNamespace(
+            run=RunDirectory(tmp_path),
+            devices=Devices(),
+            monitor="val_accuracy",
+            steps_per_epoch=10,
+            config=config,
+            progress=Progress(step=10),
+            file=None,
+        )
+        log = callbacks.EpochLog(training.run, [{"val_accuracy": 0.5}])
+        return started(callbacks.Checkpoints(training, log, callbacks.Stop()), model)
+
+    return make
+
+
+def test_the_best_is_kept_beside_the_last(tmp_path, model, keeper):
     run = RunDirectory(tmp_path)
-    keeper = started(callbacks.Checkpoints(run, "val_accuracy", best=0.5), model)
     variable = model.trainable_variables[0]
+    keep = keeper()
 
     def kept(name):
         return keras.saving.load_model(run.checkpoint_file(name)).trainable_variables[0].numpy()
@@ -62,25 +86,65 @@ def test_the_best_is_kept_beside_the_last(tmp_path, model):
     def end_epoch(value, accuracy):
         variable.assign(tf.fill(variable.shape, value))
         averages(model)[0].assign(tf.fill(variable.shape, 10 * value))
-        keeper.on_epoch_end(0, {"val_accuracy": accuracy})
+        keep.on_epoch_end(0, {"val_accuracy": accuracy})
 
-    keeper.on_train_begin()
-    assert not run.checkpoint_file("best").exists()
     end_epoch(1.0, 0.5)  # no better than before
     assert not run.checkpoint_file("best").exists()
     end_epoch(2.0, 0.7)
     end_epoch(3.0, 0.6)
     assert np.unique(kept("last")).tolist() == [3.0]
+    assert np.unique(kept("previous")).tolist() == [2.0]
     assert np.unique(kept("best")).tolist() == [20.0]  # the average, which was judged
     assert np.unique(variable.numpy()).tolist() == [3.0]
 
 
-def test_what_is_there_is_not_replaced_at_the_start(tmp_path, model):
-    run = RunDirectory(tmp_path)
-    run.checkpoint_file("last").parent.mkdir()
-    run.checkpoint_file("last").write_text("kept")
-    started(callbacks.Checkpoints(run, None, 0.0), model).on_train_begin()
-    assert run.checkpoint_file("last").read_text() == "kept"
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"steps": 4, "seconds": 0.0}, [14, 18]),
+        ({"steps": 0, "seconds": 0.0}, []),
+        ({"steps": 0, "seconds": 5.0}, [15]),  # the clock of the test ticks once a step
+        ({"steps": 0, "seconds": 3600.0}, []),
+    ],
+)
+def test_an_epoch_is_kept_on_the_way(tmp_path, keeper, monkeypatch, settings, kept):
+    """But not at its last step, after which it is validated first."""
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    keep = keeper(**settings)
+    keep.on_epoch_begin(1)
+    found = []
+    for batch in range(10):
+        now[0] += 1
+        keep.on_train_batch_end(batch)
+        file = RunDirectory(tmp_path).checkpoint_file("last")
+        if file.exists():
+            found.append(checkpoint.read(file).step)
+            file.unlink()
+    assert found == kept
+
+
+def test_what_takes_long_is_done_seldom(tmp_path, keeper, monkeypatch):
+    """A checkpoint that takes 1 second is followed by none for 19."""
+    now = [0.0]
+
+    def slow(*_):
+        now[0] += 1
+
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "write", slow)
+    keep = keeper(seconds=0.5)
+    keep.length = 100
+    keep.on_epoch_begin(0)
+    times = []
+    for batch in range(60):
+        now[0] += 0.5
+        before = now[0]
+        keep.on_train_batch_end(batch)
+        if now[0] != before:
+            times.append(now[0])
+    assert times[0] == 1.5
+    assert np.diff(times).tolist() == [20.0]
 
 
 def test_averages_are_judged_and_the_weights_come_back_exactly(model):

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from trainers.run_directory import RunDirectory, replacing, write_text
+from trainers.files import write_text
+from trainers.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -46,6 +47,33 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
         RunDirectory(tmp_path / "run").check_new()
 
 
+def test_what_a_killed_program_left_half_written_is_no_obstacle(tmp_path):
+    run = RunDirectory(tmp_path)
+    drafts = [tmp_path / ".recipe.12.json", run.checkpoint_file("last").with_name(".last.7.keras")]
+    write_text(drafts[0], "{")
+    run.check_new()
+    write_text(drafts[1], "half of")
+    (tmp_path / ".detector.json-x_4y").mkdir()
+    (tmp_path / ".hidden.json").touch()
+    run.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {".hidden.json", "checkpoints"}
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_clearing_ends_with_the_recipe(run, monkeypatch):
+    """A run that is cleared halfway is still one, which can be cleared once more."""
+    removed = []
+    monkeypatch.setattr(type(run.path), "unlink", lambda path, **_: removed.append(path.name))
+    run.clear()
+    assert removed[-1] == "recipe.json"
+
+
+def test_one_of_several_workers_writes(run):
+    run.write_rows([{"epoch": 1}])
+    RunDirectory(run.path, writes=False).write_rows([])
+    assert run.rows() == [{"epoch": 1}]
+
+
 def test_clearing_removes_the_run_and_nothing_else(run):
     run.write_rows([{"epoch": 1}])
     run.tensorboard.mkdir()
@@ -81,14 +109,3 @@ def test_the_best_checkpoint_before_the_last(run):
     write_text(run.checkpoint_file("best"), "")
     assert run.checkpoint().stem == "best"
     assert run.checkpoint("last").stem == "last"
-
-
-def test_a_file_that_fails_leaves_the_old_one(tmp_path):
-    path = tmp_path / "a.keras"
-    write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as draft:
-        assert draft.suffix == ".keras"
-        draft.write_text("half of the n")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

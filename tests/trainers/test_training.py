@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from trainers import build, training
+from trainers import build, checkpoint, train, training
+from trainers.files import write_json
 from trainers.run_directory import RunDirectory
 
 
@@ -75,40 +76,15 @@ def test_every_defense_trains(tiny, tmp_path, defense):
     assert run.checkpoint().stem == "best"
 
 
-def test_a_run_resumes_as_if_it_had_never_stopped(tiny, tmp_path):
-    changes = {
-        "mixed_precision": "mixed_float16",
-        "steps_per_execution": 3,
-        "optimizer.name": "sgd",
-        "optimizer.momentum": 0.9,
-        "optimizer.ema": 0.9,
-        "optimizer.schedule.kind": "cosine",
-        "ball.norm": "l2",
-    }
-    first = training.prepare(tiny(epochs=2, **changes), tmp_path / "a")
-    first.config.epochs = 1  # from here on; a cosine schedule has had both epochs in view
-    training.complete(first, verbose=0)
-    first.run.write_recipe(tiny(epochs=2, **changes), ("",))
-    training.train(tiny(epochs=2, **changes), tmp_path / "a", resume=True, verbose=0)
-    training.train(tiny(epochs=2, **changes), tmp_path / "b", verbose=0)
-    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    rows = [RunDirectory(tmp_path / name).rows() for name in "ab"]
-    for mine, theirs in zip(*rows, strict=True):
-        assert mine.pop("seconds") and theirs.pop("seconds")
-        assert mine == theirs
-    sessions = RunDirectory(tmp_path / "a").facts()["sessions"]
-    assert [session["first_epoch"] for session in sessions] == [1, 2]
-
-
 class Interrupt(keras.callbacks.Callback):
     """Sends this process a signal in step 13, that is in epoch 2, as an epoch has 9 steps."""
 
     def on_train_batch_begin(self, batch, logs=None):
-        if int(self.model.optimizer.iterations) == 13:
+        if int(self.model.optimizer.iterations) == 12:
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_an_interrupted_run_goes_on_after_its_last_epoch(tiny, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_after_its_last_step(tiny, tmp_path, monkeypatch, capsys):
     config = tiny(epochs=3)
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -122,17 +98,31 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(tiny, tmp_path, monkeyp
     assert run.checkpoint().is_file()
     # A row without its checkpoint, as a kill between the two leaves it, is forgotten.
     run.write_rows([*run.rows(), {**run.rows()[0], "epoch": 2}])
-    training.train(tiny(epochs=3), path, resume=True, verbose=0)
+    ready = training.prepare(tiny(epochs=3), path, resume=True)
+    train.describe(ready)
+    assert "epochs 2 to 3 of 9 steps, of which 4 are done" in capsys.readouterr().out
+    training.complete(ready, verbose=0)
     assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
-    assert [s["state"] for s in run.facts()["sessions"]] == ["interrupted", "finished"]
+    sessions = run.facts()["sessions"]
+    assert [session["state"] for session in sessions] == ["interrupted", "finished"]
+    assert [session["first_step"] for session in sessions] == [0, 13]
 
 
 def test_a_run_that_diverges_keeps_what_it_had(tiny, tmp_path):
-    config = tiny("standard", **{"optimizer.name": "sgd", "optimizer.learning_rate": 1e30})
-    with pytest.raises(FloatingPointError, match="smaller optimizer.learning_rate"):
-        training.train(config, tmp_path / "run", verbose=0)
-    run = RunDirectory(tmp_path / "run")
-    assert run.facts()["sessions"][0]["state"] == "failed"
+    config = tiny("standard")
+    run = training.train(config, tmp_path / "run", verbose=0)
+    document = json.loads(run.recipe_file.read_text())
+    document["optimizer"]["learning_rate"] = 1e30
+    write_json(run.recipe_file, document)
+    model = keras.saving.load_model(run.checkpoint("last"))
+    model.optimizer.learning_rate.assign(1e30)
+    checkpoint.write(run.checkpoint_file("last"), model, checkpoint.read(run.checkpoint("last")))
+    config = tiny("standard", **{"optimizer.learning_rate": 1e30, "epochs": 3})
+    for changes in ({}, {"checkpoint.steps": 1}):
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(FloatingPointError, match="smaller optimizer.learning_rate"):
+            training.train(config, run.path, resume=True, verbose=0)
+    assert [s["state"] for s in run.facts()["sessions"]] == ["finished", "failed", "failed"]
     assert all(np.isfinite(value).all() for value in weights(run.path))
 
 
@@ -168,9 +158,13 @@ def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
         training.prepare(tiny(**cosine, epochs=2), tmp_path, resume=True)
 
 
-def test_a_run_that_is_over_says_so(tiny, trained):
-    with pytest.raises(ValueError, match="has had its 1 epochs; train it longer"):
-        training.prepare(tiny(), trained, resume=True)
+def test_a_run_that_is_over_says_so(tiny, tmp_path):
+    training.train(tiny("standard"), tmp_path / "run", verbose=0)
+    said = []
+    training.train(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    assert said == [
+        f"{tmp_path / 'run'} has had its 1 epochs; train it longer with a larger --config.epochs."
+    ]
 
 
 @pytest.mark.parametrize(

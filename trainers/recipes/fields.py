@@ -71,6 +71,8 @@ def defaults() -> ConfigDict:
         }
     )
     config.detector = ConfigDict({"false_alarm_rate": 0.05})
+    # How often to keep what a killed run goes on with, beside the end of each epoch; 0: not so.
+    config.checkpoint = ConfigDict({"seconds": 60.0, "steps": 0})
     return config.lock()
 
 

@@ -1,0 +1,229 @@
+"""A training that was broken off anywhere goes on as if it had never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from trainers import build, callbacks, checkpoint, training
+from trainers.devices import Devices
+from trainers.run_directory import RunDirectory
+
+STEPS = 9  # in an epoch of the tiny recipe
+
+# Two recipes, so that between them everything that has a state is there.
+EVERYTHING = {
+    "averages, half precision": {
+        "mixed_precision": "mixed_float16",
+        "optimizer.name": "sgd",
+        "optimizer.momentum": 0.9,
+        "optimizer.ema": 0.9,
+        "optimizer.schedule.kind": "cosine",
+        "ball.norm": "l2",
+        "steps_per_execution": 3,
+        "checkpoint.steps": 3,
+    },
+    "adam, warm-up, augmentation": {
+        "optimizer.name": "adam",
+        "optimizer.schedule.kind": "step",
+        "optimizer.schedule.boundaries": (1,),
+        "dataset.augment.name": "pad_crop_flip",
+        "dataset.augment.options": ConfigDict({"padding": 1}),
+        "defense.options.radius_warmup": 12,
+        "checkpoint.steps": 1,
+    },
+}
+
+
+MOMENTS = {
+    "averages, half precision": [
+        ("on_train_batch_begin", 3),  # in the first epoch
+        ("on_test_begin", 1),  # in the validation, which is done anew
+    ],
+    "adam, warm-up, augmentation": [
+        ("on_train_batch_begin", 16),  # in the second epoch
+        ("on_train_end", 1),  # with nothing but the detector missing
+    ],
+}
+
+
+class Death(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def net(shape, classes):
+    """A net with all that a net can have a state in."""
+    inputs = keras.Input(shape)
+    x = keras.layers.Dense(8)(keras.layers.Flatten()(inputs))
+    x = keras.layers.BatchNormalization()(x)
+    features = keras.layers.Dropout(0.3)(keras.layers.ReLU()(x))
+    logits = keras.layers.Dense(classes, dtype="float32")(features)
+    return keras.Model(inputs, {"logits": logits, "features": features})
+
+
+@pytest.fixture
+def recipe(tiny, monkeypatch):
+    """Makes the recipe of a net with dropout and batch norm, over 3 epochs."""
+    architectures = {**build.kr.models.ARCHITECTURES, "stateful": net}
+    monkeypatch.setattr(build.kr.models, "ARCHITECTURES", architectures)
+    monkeypatch.setattr(
+        build.kr.models, "build", lambda name, *args, **options: architectures[name](*args)
+    )
+
+    def make(**changes):
+        config = tiny("pgd_at", **{"epochs": 3, **changes})
+        config.model.name, config.model.options = "stateful", ConfigDict()
+        return config
+
+    return make
+
+
+def killer(method, count):
+    """The first of the callbacks, which dies when `method` is called for the `count`-th time."""
+    original = callbacks.AveragedValidation
+    calls = []
+
+    def dies(self, *arguments, **logs):
+        calls.append(None)
+        if len(calls) == count:
+            raise Death
+        getattr(original, method)(self, *arguments, **logs)
+
+    return type("Killer", (original,), {method: dies})
+
+
+def die_at(config, path, method, count):
+    """Trains, going on with what is there, until a callback's method is called so many times."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Death):
+        patch.setattr(callbacks, "AveragedValidation", killer(method, count))
+        training.train(config, path, resume=True, verbose=0)
+
+
+def everything(path):
+    """All that a run has come to: rows, and every variable of both checkpoints."""
+    run = RunDirectory(path)
+    state = {}
+    for name in ("last", "best"):
+        model = keras.saving.load_model(run.checkpoint(name))
+        for variable in (*model.weights, *model.optimizer.variables):
+            state[f"{name} {len(state)}"] = variable.numpy()
+    progress = checkpoint.read(run.checkpoint("last"))
+    for i, value in enumerate((*progress.seeds, *progress.metrics)):
+        state[f"progress {i}"] = value
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows()]
+    return rows, state, run.detector_file.read_text()
+
+
+def assert_same(mine, theirs):
+    assert mine[0] == theirs[0]
+    assert mine[1].keys() == theirs[1].keys()
+    for name, value in mine[1].items():
+        np.testing.assert_array_equal(value, theirs[1][name], err_msg=name)
+    assert mine[2] == theirs[2]
+
+
+@pytest.mark.parametrize("kind", EVERYTHING)
+def test_a_run_that_is_killed_again_and_again(recipe, tmp_path, kind):
+    config = recipe(**EVERYTHING[kind])
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for moment in MOMENTS[kind]:
+        die_at(config, killed, *moment)
+    run = training.train(config, killed, resume=True, verbose=0)
+    training.train(config, whole, verbose=0)
+    assert_same(everything(killed), everything(whole))
+    states = [session["state"] for session in run.facts()["sessions"]]
+    assert states == ["failed"] * len(MOMENTS[kind]) + ["finished"]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run of one epoch, and one checkpoint before the last."""
+    run = RunDirectory(shutil.copytree(trained, tmp_path / "run"))
+    before = run.checkpoint_file("previous")
+    shutil.copy(run.checkpoint_file("last"), before)
+    return run
+
+
+def damages(length):
+    """Ways to damage a file: its first bytes alone, or one bit of another value."""
+    random = np.random.default_rng(0)
+    for cut in (0, 1, 63, 64, length // 2, length - 65, length - 1):
+        yield f"first {cut} bytes", lambda data, cut=cut: data[:cut]
+    for place in (0, length - 1, *random.integers(length, size=20)):
+        bit = int(random.integers(8))
+
+        def flip(data, place=int(place), bit=bit):
+            return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+
+        yield f"bit {bit} of byte {place}", flip
+    yield "a byte more", lambda data: data + b"0"
+
+
+def test_a_damaged_checkpoint_is_never_taken_for_whole(run):
+    last, previous = map(run.checkpoint_file, ("last", "previous"))
+    data = last.read_bytes()
+    for name, damage in damages(len(data)):
+        last.write_bytes(damage(data))
+        said = []
+        file, progress = checkpoint.newest(run, said.append)
+        assert (file, progress.step) == (previous, STEPS), name
+        assert said == [
+            f"{last} is damaged: it was cut short or changed after it was written. Going on with "
+            "the one before it, previous.keras, of step 9."
+        ], name
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path):
+    config = recipe(**{"checkpoint.steps": 2, "epochs": 1})
+    for name in ("damaged", "whole"):
+        die_at(config, tmp_path / name, "on_train_batch_begin", 7)
+    last, previous = map(RunDirectory(tmp_path / "damaged").checkpoint_file, ("last", "previous"))
+    assert [checkpoint.read(path).step for path in (last, previous)] == [6, 4]
+    last.write_bytes(last.read_bytes()[:-100])
+    said = []
+    for name in ("damaged", "whole"):
+        training.train(config, tmp_path / name, resume=True, verbose=0, say=said.append)
+    assert len(said) == 1
+    assert "previous.keras, of step 4" in said[0]
+    assert_same(everything(tmp_path / "damaged"), everything(tmp_path / "whole"))
+
+
+def test_no_checkpoint_is_whole(run, tiny):
+    for name in ("last", "previous"):
+        run.checkpoint_file(name).write_bytes(b"PK")
+    with pytest.raises(
+        ValueError,
+        match="last.keras is damaged.*; .*previous.keras is damaged.*"
+        "No checkpoint is left .* --overwrite",
+    ):
+        training.prepare(tiny(), run.path, resume=True)
+
+
+def test_a_checkpoint_is_a_model_that_keras_loads(run, opened):
+    model = keras.saving.load_model(run.checkpoint("last"), compile=False)
+    x, _ = opened.test_images(3)
+    assert model(x)["logits"].shape == (3, 10)
+
+
+def test_resume_begins_where_there_is_nothing_to_go_on_with(tiny, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "new"):
+        ready = training.prepare(tiny(), path, resume=True)
+        assert (ready.progress.step, ready.file, ready.resumed) == (0, None, False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="holds other files"):
+        training.prepare(tiny(), tmp_path / "other", resume=True)
+
+
+def test_other_replicas_go_on_with_the_sums_of_all():
+    """Of three replicas, of which each had its part of the sum, there is one left."""
+    total, stream = keras.Variable(0.0), keras.Variable([0, 0])
+    Devices().assign([total], [np.array([1.0, 2.0, 4.0])], additive=True)
+    Devices().assign([stream], [np.array([[7, 1], [7, 2], [7, 3]])], additive=False)
+    assert float(total.numpy()) == 7.0
+    assert stream.numpy().tolist() == [7, 1]
