@@ -34,8 +34,11 @@ def content_length(headers: Message) -> int:
     """The number of bytes of the body that a head announces.
 
     Raises:
-        HttpError: when there are several numbers, or none that can be read.
+        HttpError: when there are several numbers, or none that can be read; or when the head is
+            spoilt, so that the number may stand behind what could not be read.
     """
+    if headers.defects:
+        raise HttpError(400, "A line of the head is no header; expected 'Name: value'")
     if "Transfer-Encoding" in headers:
         raise HttpError(411, "A chunked body was received; expected a Content-Length")
     lengths = set(headers.get_all("Content-Length", []))

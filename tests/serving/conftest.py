@@ -119,3 +119,33 @@ def base(exported_model, tmp_path):
     path.mkdir()
     _add_version(exported_model / "1", path, 1)
     return path
+
+
+TOKENS = [b"-1", b"1e999", b"NaN", b"null", b"[", b"}", b'"', b"\x80\x80\x01"]
+
+
+def _mutate(content, dice):
+    content = bytearray(content)
+    for _ in range(dice.choice([1, 1, 1, 2, 4, 16])):
+        at = dice.randrange(len(content) + 1)
+        size = dice.choice([1, 1, 2, 8, 64])
+        edit = dice.randrange(6)
+        if edit == 0 and at < len(content):
+            content[at] ^= 1 << dice.randrange(8)
+        elif edit == 1:
+            content[at : at + size] = dice.randbytes(size)
+        elif edit == 2:
+            del content[at : at + size]
+        elif edit == 3:
+            content[at:at] = content[at : at + size] * dice.choice([1, 2, 50])
+        elif edit == 4:
+            del content[at:]
+        else:
+            content[at:at] = dice.choice(TOKENS)
+    return bytes(content)
+
+
+@pytest.fixture(scope="session")
+def mutate():
+    """Edits bytes at random: bits flipped, bytes replaced, removed, repeated, cut off."""
+    return _mutate
