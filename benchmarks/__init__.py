@@ -1,0 +1,1 @@
+"""Speeds, as ratios within one run; `README.md` says what is measured and how."""

@@ -1,0 +1,75 @@
+"""What `import keras_robust` adds to importing TensorFlow and Keras, in fresh processes.
+
+python benchmarks/import_time.py
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The root, for the packages; here, `serving` would be a benchmark.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from absl import app, flags
+
+from benchmarks import report, timing
+
+# NumPy and scikit-learn count as the library's own, as far as TensorFlow has not imported them.
+CODE = """
+from time import perf_counter
+began = perf_counter()
+import tensorflow, keras
+base = perf_counter()
+import keras_robust
+print(base - began, perf_counter() - base)
+"""
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declares the flags of the program."""
+    flags.DEFINE_integer("repeats", 9, "Processes that count.", lower_bound=1, flag_values=values)
+
+
+def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
+    """Measures; the rows to print."""
+    imported()  # fills the caches of the disk, and compiles what was not
+    times = [imported() for _ in range(values.repeats)]
+    base, added = (timing.spread(column) for column in zip(*times, strict=True))
+    return [
+        report.Row(
+            "`import keras_robust` after `import tensorflow, keras`: seconds added",
+            added,
+            report.Target(0.3),
+            f"the two alone take {base.median:.3g} s",
+        )
+    ]
+
+
+def imported() -> tuple[float, float]:
+    """Seconds of importing TensorFlow and Keras, then of importing the library."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The imports failed:\n{done.stderr}")
+    base, added = done.stdout.split()
+    return float(base), float(added)
+
+
+def main(_: list[str]) -> None:
+    """Prints the table."""
+    report.show(run(), "import_time")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

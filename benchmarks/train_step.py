@@ -1,0 +1,155 @@
+"""One training step through Keras `fit`, beside the gradients that it cannot do without.
+
+PGD adversarial training of the MNIST CNN with k steps needs k input gradients and one weight
+gradient. The floor is those, compiled, with nothing between them: no projection, optimizer, clean
+accuracy, metrics, data pipeline or callbacks. A step lasts from the end of one to the end of the
+next, so that all of these count, and the start of an epoch does not.
+
+    python benchmarks/train_step.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The root, for the packages; here, `serving` would be a benchmark.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from serving.quiet import quiet_start
+
+    with quiet_start():
+        pass
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import app, flags, logging
+
+import keras_robust as kr
+from benchmarks import gradients, report, timing
+
+SHAPE, CLASSES, RADIUS = (28, 28, 1), 10, 0.3
+OURS = "PGD-AT"
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declares the flags of the program."""
+    for name, default, text in (
+        ("k", 10, "Steps of PGD."),
+        ("batch_size", 128, "Images in a batch."),
+        ("fit_steps", 6, "Steps of an epoch; all but the first are timed."),
+        ("repeats", 10, "Epochs of each contender that count."),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
+
+
+class Contender:
+    """A model that trains for one epoch at each call, and knows how long its steps took.
+
+    Args:
+        model: compiled.
+        images, labels, batch_size: what it is trained on.
+    """
+
+    def __init__(self, model: keras.Model, images: Any, labels: Any, batch_size: int):
+        self.model = model
+        self.traces = 0
+        self._data = kr.data.training_epochs(images, labels, batch_size)
+        self._step, model.train_step = model.train_step, self._counted
+
+    def _counted(self, data: Any) -> Any:
+        self.traces += 1  # Python runs this only while TensorFlow traces it
+        return self._step(data)
+
+    def __call__(self) -> float:
+        """Seconds of a step."""
+        ends: list[float] = []
+        end = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
+        )
+        self.model.fit(self._data, epochs=1, verbose=0, callbacks=[end])
+        return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
+    """Measures; the rows to print."""
+    batch, steps, k = values.batch_size, values.fit_steps + 1, values.k
+    images = tf.random.stateless_uniform([batch * steps, *SHAPE], [0, 0])
+    labels = tf.random.stateless_uniform([batch * steps], [0, 1], 0, CLASSES, tf.int32)
+    models = {name: Contender(model, images, labels, batch) for name, model in built(k).items()}
+    floor = bare(models[OURS].model.classifier, images, labels, batch, k)
+    work = {"floor": lambda: repeated(floor, values.fit_steps), **models}
+    for contender in work.values():
+        contender()
+    traced = {name: model.traces for name, model in models.items()}
+    times = timing.in_turn(work, values.repeats, measure=lambda work: work(), warm_ups=1)
+    retraced = sum(model.traces - traced[name] for name, model in models.items())
+    what = f"training step through `fit`, k = {k}, MNIST CNN, batch {batch}"
+    return [
+        *(
+            report.Row(
+                f"{what}: time of {name} / the {k + 1} gradients of PGD-AT",
+                timing.ratio(times[name], times["floor"]),
+                report.Target(1.05) if name == OURS else None,
+                f"{1000 * statistics.median(times[name]):.0f} ms",
+            )
+            for name in models
+        ),
+        report.Row(
+            f"{what}: traces in {values.repeats + 1} more epochs of each",
+            retraced,
+            report.Target(0),
+        ),
+    ]
+
+
+def built(k: int) -> dict[str, keras.Model]:
+    """The contenders, each on a net of its own with the same weights."""
+    ball = kr.LinfBall(RADIUS)
+    factories = {
+        OURS: lambda net: kr.defenses.pgd_at(net, ball, steps=k),
+        f"{OURS}, bfloat16 crafting": lambda net: kr.defenses.pgd_at(
+            net, ball, steps=k, crafting_dtype="bfloat16"
+        ),
+        "TRADES": lambda net: kr.defenses.trades(net, ball, steps=k),
+        "MART": lambda net: kr.defenses.mart(net, ball, steps=k),
+        "a clean step": kr.defenses.standard,
+    }
+    models = {}
+    for name, factory in factories.items():
+        keras.utils.set_random_seed(0)
+        models[name] = factory(kr.models.build("small_cnn", SHAPE, CLASSES))
+        models[name].compile(optimizer=keras.optimizers.Adam(1e-4))
+    return models
+
+
+def bare(
+    classifier: keras.Model, images: tf.Tensor, labels: tf.Tensor, batch: int, k: int
+) -> Callable[[], Any]:
+    """One step's gradients: k in the images, in one compiled function, and one in the weights."""
+    chained = gradients.chained(classifier)
+    weights = tf.function(gradients.weight_gradients(classifier), autograph=False)
+    x, y = images[:batch], labels[:batch]
+    points = tf.random.stateless_uniform([k, *x.shape], [0, 2])
+    return lambda: (chained(points, y), weights(x, y))
+
+
+def repeated(work: Callable[[], Any], times: int) -> float:
+    """Seconds of a call, over several."""
+    return timing.seconds(lambda: [work() for _ in range(times)]) / times
+
+
+def main(_: list[str]) -> None:
+    """Prints the table."""
+    logging.set_verbosity(logging.WARNING)
+    report.show(run(), "train_step")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
