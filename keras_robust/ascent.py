@@ -172,6 +172,7 @@ class Ascent(Attack):
         Raises:
             ValueError: no step size where the present radius is 0, which has no ratio.
         """
+        ball = replace(self.ball, radius=radius)  # refuses what is not a radius
         if step_size is None:
             if isinstance(self.ball.radius, numbers.Real) and self.ball.radius == 0:
                 raise ValueError(
@@ -179,5 +180,4 @@ class Ascent(Attack):
                     "Pass `step_size` to `at_radius`."
                 )
             step_size = radius * (self.rule.size / self.ball.radius)
-        ball = replace(self.ball, radius=radius)
         return replace(self, ball=ball, rule=replace(self.rule, size=step_size))

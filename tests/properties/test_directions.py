@@ -55,7 +55,7 @@ def best_gain(ball, gradient):
 
 @every_dtype
 @every_ball
-@in_draws(200)
+@in_draws(100, 600)
 def test_no_unit_step_gains_more(ball, dtype, draws):
     eps = 2.0 ** -draw.DIGITS[dtype]
 
@@ -79,7 +79,7 @@ def test_no_unit_step_gains_more(ball, dtype, draws):
 
 
 @every_ball
-@in_draws(200)
+@in_draws(100, 2500)
 def test_examples_do_not_mix(ball, draws):
     def judge(batch):
         random = batch.random

@@ -1,0 +1,158 @@
+"""No false success: what counts as fooled is misclassified, and combinations lose no success."""
+
+from __future__ import annotations
+
+import numpy as np
+import property_attacks as attacks
+import property_draws as draw
+import pytest
+import tensorflow as tf
+from property_attacks import ROWS, SETTINGS, Trial, judged, one_trial
+from property_draws import BATCHES, hold, in_draws
+
+import keras_robust as kr
+from keras_robust.attacks import fgsm, mim, multi_targeted, pgd, restarts, worst_of
+from keras_robust.evaluation.bench import Bench
+
+BALL = kr.LinfBall(0.2)
+COMBINED = {
+    **{name: row for name, row in ROWS.items() if len(row.build(BALL).rounds(3)) > 1},
+    "nested": ROWS["worst_of"]._replace(
+        build=lambda ball: worst_of(
+            fgsm(ball),
+            restarts(pgd(ball, 2, loss="margin"), 2),
+            multi_targeted(pgd(ball, 2, targeted=True)),
+        )
+    ),
+    "restarts of worst_of": ROWS["worst_of"]._replace(
+        build=lambda ball: restarts(worst_of(mim(ball, 1), pgd(ball, 1)), 2)
+    ),
+}
+LATER = ("nested", "restarts of worst_of")  # they take long to compile
+every_combination = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LATER)) for n in COMBINED]
+)
+
+
+class Parts:
+    """A combination in one setting, and the members that it is made of, each run by itself."""
+
+    def __init__(self, name, setting):
+        self.whole = Trial(COMBINED[name], kr.LinfBall, SETTINGS[setting])
+        self.rounds = self.whole.attack.rounds(attacks.CLASSES)
+        aimed = {part.attack: part.offset is not None for part in self.rounds}
+        row = COMBINED[name]
+        self.members = {
+            attack: Trial(
+                row._replace(build=lambda _, attack=attack: attack, targeted=targeted),
+                kr.LinfBall,
+                SETTINGS[setting],
+                self.whole.model,
+            )
+            for attack, targeted in aimed.items()
+        }
+
+    def run_members(self, x, y, seed, radius, size):
+        for part in self.rounds:
+            targets = y if part.offset is None else part.targets(y, attacks.CLASSES)
+            member = self.members[part.attack]
+            yield member.run(x, y, targets, tf.cast(part.seed(seed), tf.int64), radius, size)
+
+
+@every_combination
+@in_draws(100, 2500)
+def test_a_combination_is_never_worse_than_a_member(name, draws):
+    """Nor than the clean image: what fools the model in any member's hands fools it here, and the
+    margin is the largest among equals. `judged` recomputes both from the returned images."""
+    first = list(COMBINED).index(name)
+    here = [(first + k) % len(SETTINGS) for k in range(2 if draws > 1000 else 1)]
+    for setting in here:
+        case = Parts(name, setting)
+
+        def judge(batch, case=case):
+            whole = case.whole
+            whole.model.change(batch.random)
+            x, y, targets, seed, radius, size = whole.draw(batch)
+            found = whole.run(x, y, targets, seed, radius, size)
+            margin, wrong = judged(whole.logits(found), y)
+            for member in [x, *case.run_members(x, y, seed, radius, size)]:
+                member_margin, member_wrong = judged(whole.logits(member), y)
+                assert (wrong >= member_wrong).all()
+                assert (margin >= member_margin)[wrong == member_wrong].all()
+            return len(margin)
+
+        hold(-(-draws // len(here)), BATCHES, judge)
+
+
+def numpy_logits(model, x):
+    """The classifier once more, in float64 and NumPy."""
+    x = draw.exact(x).reshape(len(x), draw.PIXELS)
+    first, second, scale = (draw.exact(v.numpy()) for v in (model.first, model.second, model.scale))
+    return scale * (np.tanh((x - model.low) / (model.high - model.low) @ first) @ second)
+
+
+UNAIMED = {name: row for name, row in ROWS.items() if not row.targeted}
+
+
+@in_draws(128, 10_000)
+def test_a_report_counts_no_image_that_the_model_gets_right(draws):
+    """Accuracies, fooled images and the worst case of an evaluation, recomputed from the images."""
+    seen = 0
+    count = min(draws, 2000)
+    names = list(UNAIMED)
+    random = np.random.default_rng(0)
+    while seen < draws:
+        bounds = draw.BOUNDS[random.integers(3)]
+        model = attacks.Classifier(bounds, tf.float32)
+        model.change(random)
+        model.coarse.assign(False)
+        ball = kr.L2Ball(0.4 * (bounds[1] - bounds[0]), bounds)
+        x = draw.images(random, count, (2, 3, 2), bounds, tf.float32).astype("float32")
+        y = np.where(
+            random.random(count) < 0.8,
+            model(tf.constant(x))["logits"].numpy().argmax(axis=1),
+            random.integers(0, attacks.CLASSES, count),
+        )
+        chosen = [names[(seen // count * 3 + k) % len(names)] for k in range(3)]
+        named = {name: UNAIMED[name].build(ball) for name in chosen}
+        bench = Bench(model, (x, y), None, seen, lambda line: None)
+        robust = np.ones(count, bool)
+        for name, attack in named.items():
+            run = bench.run(name, attack)
+            check_run(model, run, bench, y)
+            robust &= run.robust
+        report = kr.evaluation.evaluate(model, (x, y), named, seed=seen)
+        assert report.worst_case_accuracy == robust.mean()
+        assert report.worst_case_accuracy <= min(a.accuracy for a in report.attacks)
+        assert report.clean_accuracy == bench.correct.mean()
+        seen += count
+    assert seen >= draws
+
+
+def check_run(model, run, bench, y):
+    """Fooled: right before, wrong now. Robust: right before and now. All but for rounding."""
+    logits = numpy_logits(model, run.images)
+    margin, _ = judged(logits, y)
+    slack = 1e-4 * np.abs(logits).max(axis=1, initial=1e-30)
+    fooled = bench.correct & ~run.robust
+    assert not (run.robust & ~bench.correct).any()
+    assert (margin[fooled] >= -slack[fooled]).all()
+    assert (margin[run.robust] <= slack[run.robust]).all()
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.targeted])
+@in_draws(64, 800)
+def test_a_constant_model_is_never_fooled(name, draws):
+    """Its prediction is the first class; an image of that class is right whatever is done to it."""
+    case = one_trial(name)
+
+    def judge(batch):
+        case.model.change(batch.random)
+        case.model.scale.assign(0.0)
+        x, _, targets, *rest = case.draw(batch)
+        y = tf.zeros(tf.shape(x)[:1], tf.int64)
+        _, wrong = judged(case.logits(case.run(x, y, targets, *rest)), y)
+        assert not wrong.any()
+        return len(wrong)
+
+    hold(draws, BATCHES, judge)
