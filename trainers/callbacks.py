@@ -55,7 +55,7 @@ class EpochLog(keras.callbacks.Callback):
         if "learning_rate" in begun:
             self._rate = begun["learning_rate"]
         else:
-            self._rate = float(self.model.optimizer.learning_rate)
+            self._rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
 
     def so_far(self) -> dict[str, float]:
         """What is known of the row of an epoch before it is over."""

@@ -4,7 +4,8 @@
 
 Any field of the recipe can be changed: --config.epochs=3 --config.ball.radius=8/255
 --config.defense.options.beta=1. What was run is kept in the directory as recipe.json, which
---recipe takes as well. --resume goes on with a run after its last checkpoint.
+--recipe takes as well. With --resume, the same command goes on with a run that was killed.
+--strategy=mirrored trains on several GPUs, --strategy=multi_worker on several machines.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from serving.quiet import quiet_start
-from trainers import command_line, recipe_flags, recipes
+from trainers import command_line, recipe_flags, recipes, strategy_flags
 from trainers.recipes import fields
 from trainers.run_directory import RunDirectory
 
@@ -43,8 +44,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "Where TensorFlow Datasets keeps its data; short for --config.dataset.data_dir.",
         flag_values=values,
     )
-    flags.DEFINE_bool("resume", False, "Go on with the run in --output_dir.", flag_values=values)
+    flags.DEFINE_bool(
+        "resume",
+        False,
+        "Go on with the run in --output_dir where it stopped; begin it if there is none.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("overwrite", False, "Lose the run in --output_dir.", flag_values=values)
+    strategy_flags.define(values)
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
@@ -72,6 +79,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
             f"--recipe is missing; there are {', '.join(recipes.names())}, or the recipe.json of a "
             "run."
         )
+    strategy_flags.wanted(values)
     return rest
 
 
@@ -98,29 +106,52 @@ def configured(values: flags.FlagValues) -> ConfigDict:
 def main(argv: list[str]) -> int:
     """Trains; what the user can mend ends it with one sentence before anything is written."""
     values = flags.FLAGS
+    wanted = strategy_flags.wanted(values)
+    if wanted.workers > 1:
+        print(f"Worker {wanted.worker} of {wanted.workers}, waiting for the others.", flush=True)
     with quiet_start():
         from trainers import training
-
-        command_line.wake_tensorflow()
+        from trainers.strategies import make, workers_lost
     try:
-        config = configured(values)
-        ready = training.prepare(
-            config, values.output_dir, resume=values.resume, overwrite=values.overwrite
-        )
+        with quiet_start():
+            devices = make(wanted)
+            command_line.wake_tensorflow()
+        with workers_lost(devices):
+            ready = training.prepare(
+                configured(values),
+                values.output_dir,
+                resume=values.resume,
+                overwrite=values.overwrite,
+                devices=devices,
+            )
     except command_line.MENDABLE as error:
         command_line.fail(PROGRAM, error)
-    resumed = f"--resume --output_dir={shlex.quote(values.output_dir)}"
-    describe(ready)
+    return _complete(ready, values.output_dir)
+
+
+def _complete(ready: Training, output_dir: str) -> int:
+    """Trains what is ready; the exit code."""
+    from trainers import training
+    from trainers.strategies import workers_lost
+
+    command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
+    chief = ready.devices.chief
+    if chief:
+        describe(ready)
     try:
-        command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
-        training.complete(ready, command=command, verbose=1 if sys.stdout.isatty() else 2)
+        with workers_lost(ready.devices):
+            # Of several workers one tells how far they are.
+            verbose = (1 if sys.stdout.isatty() else 2) if chief else 0
+            training.complete(ready, command=command, verbose=verbose)
     except KeyboardInterrupt:
+        resumed = f"--resume --output_dir={shlex.quote(output_dir)}"
         print(f"\nStopped. Go on with: python -m {PROGRAM} {resumed}")
         return 130
-    except FloatingPointError as error:
+    except (OSError, FloatingPointError) as error:
         command_line.fail(PROGRAM, error)
-    run = shlex.quote(values.output_dir)
-    print(f"Trained: {run}\nJudge it with: python -m trainers.evaluate --run={run}")
+    run = shlex.quote(output_dir)
+    if chief:
+        print(f"Trained: {run}\nJudge it with: python -m trainers.evaluate --run={run}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,10 @@ from trainers.checkpoint import Progress
 from trainers.devices import Devices
 from trainers.files import replacing
 from trainers.names import chosen
-from trainers.recipe_flags import leaves
+from trainers.resumable import check_same
 from trainers.run_directory import RunDirectory
 from trainers.sessions import session
 
-# What may differ when a run is resumed: nothing that its steps depend on.
-_FREE = ("epochs", "evaluation.", "detector.", "checkpoint.", "dataset.data_dir", "name")
 Say = Callable[[str], None]
 
 
@@ -193,7 +192,7 @@ def prepare(
     build.check(config)
     resumed = resume and run.is_run
     if resumed:
-        _check_same(run.recipe(), config)
+        check_same(run.recipe(), config)
     else:
         run.check_new(overwrite)
     file, progress = checkpoint.newest(run, say) if resumed else (None, Progress())
@@ -205,13 +204,17 @@ def prepare(
             f"steps_per_execution is {config.steps_per_execution}; expected a divisor of the "
             f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
         )
+    _check_batches(splits.info, config.dataset.batch_size, devices.replicas)
     with devices.scope():
         if file:
             model = keras.saving.load_model(file)
         else:
             model = build.robust_model(config, splits.info, steps)
     _check_monitor(config, model)
-    return Training(config, run, splits, model, devices, progress, file, resumed)
+    ready = Training(config, run, splits, model, devices, progress, file, resumed)
+    # Before one of them writes what the others have yet to read.
+    devices.agree("the recipe, or where the run stands", _place(ready))
+    return ready
 
 
 def complete(
@@ -232,7 +235,7 @@ def complete(
         FloatingPointError: the loss is no number any more.
         KeyboardInterrupt: the user stopped it; `run.json` says so.
     """
-    run, config = training.run, training.config
+    run, config, devices = training.run, training.config, training.devices
     if run.writes:
         if not training.resumed:
             run.clear()
@@ -251,29 +254,32 @@ def complete(
             )
         if run.writes and not run.detector_file.is_file():
             training.calibrate(say)
+        devices.wait()
     return run
 
 
-def _check_same(kept: ConfigDict, config: ConfigDict) -> None:
-    """Refuses to resume a run with another recipe."""
-    before, now = leaves(kept.to_dict()), leaves(config.to_dict())
-    different = [
-        f"{name} ({before.get(name)!r}, not {now.get(name)!r})"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and not name.startswith(_FREE)
-    ]
-    if different:
-        raise ValueError(
-            f"--resume goes on with the recipe of the run, which differs in {', '.join(different)}."
-            " Train it anew in another --output_dir, or leave those fields as they were."
-        )
-    if kept.epochs != config.epochs and config.optimizer.schedule.kind == "cosine":
-        raise ValueError(
-            f"The run was planned for {kept.epochs} epochs, and its cosine schedule with them; "
-            "resume it without changing the epochs."
-        )
+def _place(training: Training) -> str:
+    """What all workers have to begin with."""
+    recipe = {**training.config.to_dict(), "data": dataclasses.asdict(training.splits.info)}
+    recipe["dataset"].pop("data_dir")
+    return json.dumps([recipe, training.progress.step, training.resumed], sort_keys=True)
 
 
 def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
     names = ["accuracy"] + ["robust_accuracy"] * (model.validation_attack is not None)
     chosen("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
+
+
+def _check_batches(info: kr.data.DatasetInfo, batch_size: int, replicas: int) -> None:
+    """Refuses batches of which some replica would get nothing, or less than the others."""
+    if batch_size % replicas:
+        raise ValueError(
+            f"dataset.batch_size is {batch_size}, which {replicas} replicas cannot share equally; "
+            f"expected a multiple of {replicas}. It is the size of the whole batch, not of a part."
+        )
+    rest = info.validation_size % batch_size
+    if 0 < rest < replicas:
+        raise ValueError(
+            f"The last batch of the {info.validation_size} validation images holds {rest}, too few "
+            f"for {replicas} replicas; choose another dataset.validation or dataset.batch_size."
+        )
