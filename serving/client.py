@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.rest_client import RestClient
+from serving.rest_client import RestClient, authorization
 from serving.status import Code, ServingError
 
 __all__ = ["Client", "RestClient"]
@@ -30,6 +30,10 @@ class Client:
         address: `host:port`.
         timeout: seconds that a request may take.
         tls: speak TLS, to a proxy in front of the server.
+        token: sent to that proxy as `Authorization: Bearer ...`.
+
+    Raises:
+        ValueError: when a token would be sent without TLS, for all to read.
 
     Example:
         >>> with Client("localhost:8500") as client:
@@ -37,13 +41,16 @@ class Client:
         'localhost:8500'
     """
 
-    def __init__(self, address: str, timeout: float = 10.0, tls: bool = False) -> None:
+    def __init__(
+        self, address: str, timeout: float = 10.0, tls: bool = False, token: str | None = None
+    ) -> None:
         # Imported here: these messages import all of TensorFlow, which REST does not need.
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         self.address = address
         self.timeout = timeout
+        self._headers = tuple((name.lower(), v) for name, v in authorization(token, tls).items())
         if tls:
             credentials = grpc.ssl_channel_credentials()
             self._channel = grpc.secure_channel(address, credentials, _NO_LIMIT)
@@ -150,7 +157,7 @@ class Client:
         import grpc
 
         try:
-            return method(request, timeout=self.timeout)
+            return method(request, timeout=self.timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code = Code[error.code().name]
             sentence = error.details() or code.name

@@ -5,6 +5,8 @@
 prints the class, its probability, the detection score and the verdict for each. Images are PNG or
 JPEG files, or arrays in `.npy` and `.npz` files: floats in [0, 1], `[height, width, channels]` or
 `[batch, height, width, channels]`.
+
+With `--tls`, the environment variable SERVING_TOKEN is the token for a proxy that asks for one.
 """
 
 from __future__ import annotations
@@ -203,13 +205,15 @@ def run(values: flags.FlagValues = flags.FLAGS) -> str:
     paths = [path for path in values.images if path]
     if not paths:
         raise ValueError("--images is empty; expected files, as in --images=a.png,b.png.")
+    # Not a flag: the arguments of a process are there for every user of the machine to read.
+    token = os.environ.get("SERVING_TOKEN") if values.tls else None
     if values.rest:
-        client: Client | RestClient = RestClient(values.server, values.timeout, values.tls)
+        client: Client | RestClient = RestClient(values.server, values.timeout, values.tls, token)
         rows = query(client, values.model, paths, values.signature)
     else:
         with quiet_start():
             import tensorflow_serving.apis.predict_pb2  # noqa: F401  this imports TensorFlow
-        with Client(values.server, values.timeout, values.tls) as client:
+        with Client(values.server, values.timeout, values.tls, token) as client:
             rows = query(client, values.model, paths, values.signature)
     return json.dumps(rows, indent=2) if values.json else table(rows)
 

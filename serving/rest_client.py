@@ -22,16 +22,23 @@ class RestClient:
         address: `host:port`, optionally after `http://` or `https://`.
         timeout: seconds that a request may take to connect, and between two parts of the answer.
         tls: speak HTTPS, to a proxy in front of the server.
+        token: sent to that proxy as `Authorization: Bearer ...`.
+
+    Raises:
+        ValueError: when a token would be sent without TLS, for all to read.
 
     Example:
         >>> RestClient("http://localhost:8501/").address
         'localhost:8501'
     """
 
-    def __init__(self, address: str, timeout: float = 10.0, tls: bool = False) -> None:
+    def __init__(
+        self, address: str, timeout: float = 10.0, tls: bool = False, token: str | None = None
+    ) -> None:
         self.tls = tls or address.startswith("https://")
         self.address = address.removeprefix("https://").removeprefix("http://").rstrip("/")
         self.timeout = timeout
+        self._headers = {"Content-Type": "application/json", **authorization(token, self.tls)}
 
     def predict(
         self,
@@ -100,7 +107,7 @@ class RestClient:
         try:
             connection = kind(self.address, timeout=self.timeout)
             try:
-                connection.request(method, path, content, {"Content-Type": "application/json"})
+                connection.request(method, path, content, self._headers)
                 response = connection.getresponse()
                 status, text = response.status, response.read()
             finally:
@@ -135,6 +142,25 @@ class RestClient:
         if status != 200 or "error" in answer:
             raise ServingError(code_of_http(status), str(answer.get("error", status)))
         return answer
+
+
+def authorization(token: str | None, tls: bool) -> dict[str, str]:
+    """The header that carries a token.
+
+    Raises:
+        ValueError: when it would be sent without TLS, or cannot stand in a header.
+
+    Example:
+        >>> authorization("3f9a", tls=True)
+        {'Authorization': 'Bearer 3f9a'}
+    """
+    if token is None:
+        return {}
+    if not tls:
+        raise ValueError("A token was received, but no TLS; without it everybody could read it.")
+    if not (token.isascii() and token.isprintable() and token) or " " in token:
+        raise ValueError("The token is empty or has spaces or odd characters; expected ASCII.")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _path(model: str, version: int | None) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import http.client
+import json
+import os
 import shutil
 import threading
 
+import grpc
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
 
 from keras_robust.detection import EntropyDetector
+from serving.client import Client
 from serving.export import export_model
+from serving.server import Server
 
 SHAPE = (8, 8, 1)
 CLASSES = 10
@@ -149,3 +157,71 @@ def _mutate(content, dice):
 def mutate():
     """Edits bytes at random: bits flipped, bytes replaced, removed, repeated, cut off."""
     return _mutate
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A model server that the conformance tests ask, and what they send it."""
+
+    model: str
+    grpc_address: str
+    rest_address: str
+    shape: tuple[int, ...]
+
+    def images(self, count=3, seed=0):
+        return _random_images(count, self.shape, seed)
+
+    def files(self, count=3, seed=0):
+        pixels = np.rint(self.images(count, seed) * 255).astype(np.uint8)
+        return [tf.io.encode_png(image).numpy() for image in pixels]
+
+    def request(self, signature="detect", inputs=None, output_filter=()):
+        request = predict_pb2.PredictRequest(output_filter=output_filter)
+        request.model_spec.name = self.model
+        request.model_spec.signature_name = signature
+        for alias, value in ({"images": self.images()} if inputs is None else inputs).items():
+            request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
+        return request
+
+    def rest(self, method, path, body=None):
+        """The status and the object that answer a request; a body is bytes, or becomes JSON."""
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self.rest_address, timeout=30)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def served(request):
+    """The server at SERVING_ADDRESS and SERVING_REST_ADDRESS, or an embedded one of this test's."""
+    model = os.environ.get("SERVING_MODEL", "digits")
+    address, rest_address = map(os.environ.get, ("SERVING_ADDRESS", "SERVING_REST_ADDRESS"))
+    if bool(address) != bool(rest_address):
+        pytest.fail("Set both SERVING_ADDRESS (gRPC) and SERVING_REST_ADDRESS, or neither.")
+    if address:
+        with Client(address) as client:
+            shape = client.metadata(model)["detect"]["inputs"]["images"]["shape"][1:]
+        yield Served(model, address, rest_address, tuple(shape))
+        return
+    base = request.getfixturevalue("exported_model")
+    with Server(model, base, port=0, rest_api_port=0) as server:
+        yield Served(model, server.grpc_address, server.rest_address, SHAPE)
+
+
+@pytest.fixture
+def embedded_only():
+    """Skips a test of what only the embedded server promises when another one is asked."""
+    if address := os.environ.get("SERVING_ADDRESS"):
+        pytest.skip(f"only the embedded server promises this; {address} is asked")
+
+
+@pytest.fixture(scope="module")
+def channel(served):
+    """A gRPC channel to the server of the conformance tests."""
+    with grpc.insecure_channel(served.grpc_address) as channel:
+        yield channel
