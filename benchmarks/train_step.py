@@ -19,7 +19,9 @@ if __name__ == "__main__":
     from serving.quiet import quiet_start
 
     with quiet_start():
-        pass
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
 
 import statistics
 import time

@@ -1,0 +1,256 @@
+"""The embedded server over gRPC, beside the same SavedModel called in process.
+
+The server is a process of its own, as `python -m serving.serve` starts it. Clients are threads of
+this process. They ask twice: with `serving.client.Client`, which makes a message of an array and an
+array of the answer, and with messages that were made before, whose answers nobody reads: what that
+gives more is spent by clients, on the same cores. In process, as many threads call
+`tf.saved_model.load(...)` with an array and take arrays.
+
+    python benchmarks/serving.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The root, for the packages; here, `serving` would be a benchmark.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from serving.quiet import quiet_start
+
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+
+import contextlib
+import re
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import grpc
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+from tensorflow_serving.apis import predict_pb2
+
+import keras_robust as kr
+from benchmarks import report, timing
+from serving.client import Client
+from serving.export import export_model
+
+SHAPE, CLASSES, MODEL = (32, 32, 3), 10, "net"
+PLAIN, DETECT = "serving_default", "detect"
+IN_PROCESS, CLIENT, PREPARED = "in process", "gRPC", "gRPC, prepared messages"
+Ask = Callable[[np.ndarray, str], Any]  # answers one request: images, signature
+Way = Callable[[], AbstractContextManager[Ask]]  # of asking; each client opens its own
+Rates = dict[tuple[str, str], list[float]]
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Declares the flags of the program."""
+    flags.DEFINE_list(
+        "channels", ["64", "128", "256"], "Of the net's convolutions.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "loads", ["32x1", "32x8", "1x1", "1x8"], "Batch size x clients.", flag_values=values
+    )
+    flags.DEFINE_float("seconds", 1.5, "That a load lasts.", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("repeats", 7, "Rounds that count.", lower_bound=1, flag_values=values)
+
+
+def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
+    """Measures; the rows to print."""
+    channels = [int(number) for number in values.channels]
+    loads = [tuple(map(int, load.split("x"))) for load in values.loads]
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        base = Path(directory) / MODEL
+        version = exported(channels, base)
+        loaded = tf.saved_model.load(str(version))
+        with served(base) as address:
+            ways: dict[str, Way] = {
+                IN_PROCESS: lambda: in_process(loaded),
+                CLIENT: lambda: over_grpc(address),
+                PREPARED: lambda: with_messages(address),
+            }
+            for batch, clients in loads:
+                rates = measured(ways, batch, clients, (PLAIN,), values)
+                rows += load_rows(rates, batch, clients, "/".join(values.channels))
+            del ways[PREPARED]
+            rates = measured(ways, loads[0][0], 1, (PLAIN, DETECT), values)
+            rows += detect_rows(rates, loads[0][0])
+    return rows
+
+
+def measured(
+    ways: dict[str, Way], batch: int, clients: int, signatures: tuple[str, ...], values: Any
+) -> Rates:
+    """Requests per second in each round, of each way to ask and each signature."""
+    images = np.random.default_rng(0).random((batch, *SHAPE), np.float32)
+
+    def rate(way: Way, signature: str) -> Callable[[], float]:
+        return lambda: requests_per_second(way, images, signature, clients, values.seconds)
+
+    work = {(way, name): rate(ways[way], name) for way in ways for name in signatures}
+    return timing.in_turn(work, values.repeats, measure=lambda work: work(), warm_ups=1)
+
+
+def load_rows(rates: Rates, batch: int, clients: int, channels: str) -> Iterator[report.Row]:
+    """Both ways to ask over gRPC, beside the calls in process."""
+    base = rates[IN_PROCESS, PLAIN]
+    plural = "client" if clients == 1 else "clients"
+    for way in (CLIENT, PREPARED):
+        speeds = [statistics.median(rates[name, PLAIN]) for name in (way, IN_PROCESS)]
+        yield report.Row(
+            f"{channels}-channel net, batch {batch}, {clients} {plural}: "
+            f"requests/s of {way} / {IN_PROCESS}",
+            timing.ratio(rates[way, PLAIN], base),
+            report.Target(0.8, least=True) if (batch, way) == (32, CLIENT) else None,
+            "{:.0f} / {:.0f} requests/s".format(*speeds),
+        )
+
+
+def detect_rows(rates: Rates, batch: int) -> Iterator[report.Row]:
+    """What `detect` costs more than a plain prediction."""
+    for way in (IN_PROCESS, CLIENT):
+        yield report.Row(
+            f"batch {batch}, 1 client, {way}: time of `{DETECT}` / `{PLAIN}`",
+            timing.ratio(rates[way, PLAIN], rates[way, DETECT]),
+            report.Target(1.03),
+        )
+
+
+def exported(channels: list[int], base: Path) -> Path:
+    """A version directory of a net of 3x3 convolutions, pooled after each."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(SHAPE)
+    x = inputs
+    for filters in channels:
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D()(x)
+    features = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(CLASSES, dtype="float32")(features)
+    classifier = keras.Model(inputs, {"logits": logits, "features": features}, name=MODEL)
+    images = np.random.default_rng(1).random((64, *SHAPE), np.float32)
+    detector = kr.detection.EntropyDetector(classifier).calibrate([images], 0.25)
+    return export_model(classifier, base, detector)
+
+
+@contextlib.contextmanager
+def in_process(loaded: Any) -> Iterator[Ask]:
+    """Calls of the SavedModel, from an array to arrays."""
+
+    def ask(images: np.ndarray, signature: str) -> dict[str, np.ndarray]:
+        answers = loaded.signatures[signature](images=tf.constant(images))
+        return {name: answer.numpy() for name, answer in answers.items()}
+
+    yield ask
+
+
+@contextlib.contextmanager
+def over_grpc(address: str) -> Iterator[Ask]:
+    """The library's client; gRPC has all clients of one process share a connection."""
+    with Client(address) as client:
+        yield lambda images, signature: client.predict(MODEL, images, signature)
+
+
+@contextlib.contextmanager
+def with_messages(address: str) -> Iterator[Ask]:
+    """Sends bytes and takes bytes, over a connection of its own."""
+    messages: dict[str, bytes] = {}
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+
+        def ask(images: np.ndarray, signature: str) -> bytes:
+            if signature not in messages:  # at the first call, which does not count
+                messages[signature] = message(images, signature)
+            return predict(messages[signature])
+
+        yield ask
+
+
+@contextlib.contextmanager
+def served(base: Path) -> Iterator[str]:
+    """The address of the embedded server, in a process of its own."""
+    command = [sys.executable, "-m", "serving.serve", f"--model_name={MODEL}"]
+    command += [f"--model_base_path={base}", "--port=0", "--rest_api_port=0"]
+    root = Path(__file__).resolve().parents[1]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=root, stdout=pipe, stderr=pipe, text=True)
+    try:
+        found = re.search(r"gRPC (\S+),", process.stdout.readline())
+        if not found:
+            raise RuntimeError(f"The server did not start:\n{process.communicate()[1]}")
+        yield found[1]
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def message(images: np.ndarray, signature: str) -> bytes:
+    """A request as it goes over the wire."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL
+    request.model_spec.signature_name = signature
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
+    return request.SerializeToString()
+
+
+def requests_per_second(
+    way: Way, images: np.ndarray, signature: str, clients: int, seconds: float
+) -> float:
+    """The rate at which so many threads, each with one request at a time, are answered.
+
+    Raises:
+        RuntimeError: when a request failed.
+    """
+    answered = [0] * clients
+    failures: list[BaseException] = []
+    gate = threading.Barrier(clients + 1)
+
+    def client(number: int) -> None:
+        try:
+            with way() as ask:
+                ask(images, signature)  # connects
+                gate.wait()
+                end = time.perf_counter() + seconds
+                while time.perf_counter() < end or not answered[number]:
+                    ask(images, signature)
+                    answered[number] += 1
+        except BaseException as error:
+            failures.append(error)
+            gate.abort()
+
+    threads = [threading.Thread(target=client, args=[number]) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        gate.wait()
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise RuntimeError("A request failed.") from failures[0]
+    return sum(answered) / (time.perf_counter() - begin)
+
+
+def main(_: list[str]) -> None:
+    """Prints the table."""
+    logging.set_verbosity(logging.WARNING)
+    report.show(run(), "serving")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,138 @@
+"""Every benchmark runs, at a size that says nothing of speed, and prints its table."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def started(monkeypatch, capsys):
+    """Runs a benchmark with flags; what it returned, and what it printed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+    def start(name, *arguments):
+        module = importlib.import_module(f"benchmarks.{name}")
+        values = flags.FlagValues()
+        module.define_flags(values)
+        values([name, *arguments])
+        return module.run(values), capsys.readouterr().out
+
+    return start
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Modules of `benchmarks/` by name."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_attack_throughput(started, benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark("rivals"), "_RIVALS", {"no_such_library": None})
+    rows, said = started(
+        "attack_throughput", "--batch_size=2", "--steps=2", "--repeats=1", "--rival_repeats=1"
+    )
+    assert "no_such_library is not installed and skipped" in said
+    ours, half, calls, traces = rows
+    assert ours.what.endswith("time of keras_robust / bare")
+    assert ours.target == (1.03, False)
+    assert "bfloat16" in half.what and "one by one" in calls.what
+    assert "images/s, loss" in ours.note
+    assert traces.measured == 1
+
+
+def test_weaker_work_is_no_contender(benchmark):
+    """One that leaves the images alone, or goes twice as far, is found out."""
+    import keras
+    import tensorflow as tf
+
+    throughput, rivals = benchmark("attack_throughput"), benchmark("rivals")
+    inputs = keras.Input([2])
+    task = rivals.Task(
+        keras.Model(inputs, keras.layers.Activation("linear")(inputs)),
+        tf.constant([[0.5, 0.5]]), tf.constant([0]), 0.1, 0.1, 1,
+    )  # fmt: skip
+    right = tf.constant([[0.4, 0.6]])
+    found = throughput.check_strength(task, {throughput.OURS: lambda: right})
+    assert found[throughput.OURS] == pytest.approx(0.798, abs=1e-3)  # log(1 + exp(0.2))
+    for wrong in ([[0.5, 0.5]], [[0.3, 0.7]], [[0.6, 0.4]]):
+        with pytest.raises(RuntimeError):
+            throughput.check_strength(
+                task, {throughput.OURS: lambda: right, "wrong": lambda wrong=wrong: wrong}
+            )
+
+
+def test_train_step(started):
+    rows, _ = started(
+        "train_step", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"
+    )  # fmt: skip
+    names = ["PGD-AT", "PGD-AT, bfloat16 crafting", "TRADES", "MART", "a clean step"]
+    assert [row.what.partition("time of ")[2].partition(" /")[0] for row in rows[:-1]] == names
+    assert rows[0].target == (1.05, False)
+    assert rows[-1].measured == 0  # no epoch after the first is traced again
+
+
+def test_serving(started):
+    rows, _ = started(
+        "serving", "--channels=2", "--loads=2x1,1x2", "--seconds=0", "--repeats=1"
+    )  # fmt: skip
+    assert len(rows) == 2 * 2 + 2
+    assert all(row.measured.median > 0 for row in rows)
+    assert "batch 1, 2 clients" in rows[2].what and "`detect`" in rows[-1].what
+
+
+def test_run_all_prints_the_rows_of_its_parts(started):
+    failed, said = started("run_all", "--part=import_time", "--extra=--repeats=1")
+    header, rule, row = said.splitlines()
+    assert failed == []
+    assert header.startswith("| what | target | measured")
+    assert set(rule) <= set("| -")
+    assert cells(row)[0].startswith("`import keras_robust` after")
+    assert cells(row)[1] == "at most 0.3"
+    assert cells(row)[4] == "`python benchmarks/import_time.py --repeats=1`"
+    assert "Python" in cells(row)[5] and "tensorflow" in cells(row)[5]
+
+
+def test_run_all_names_a_part_that_fails(started, capsys):
+    failed, _ = started("run_all", "--part=import_time", "--extra=--no_such_flag")
+    assert failed == ["import_time"]
+
+
+def test_ratios_are_formed_round_by_round(benchmark):
+    timing = benchmark("timing")
+    assert timing.ratio([2.0, 30.0, 4.0], to=[1.0, 10.0, 4.0]) == (2.0, 1.0, 3.0)
+
+
+def test_every_round_begins_with_another_contender(benchmark):
+    calls = []
+    work = {name: lambda name=name: calls.append(name) for name in "abc"}
+    measured = benchmark("timing").in_turn(work, 3, warm_ups=0)
+    assert "".join(calls) == "abcbcacab"
+    assert {name: len(values) for name, values in measured.items()} == {"a": 3, "b": 3, "c": 3}
+
+
+def test_gradients_of_the_floor_are_the_gradients(benchmark, tiny_classifier, tiny_batch):
+    """Each point its own, as the library finds them."""
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_robust import losses
+    from keras_robust.ascent import value_and_gradient
+
+    x, y = map(tf.constant, tiny_batch)
+    found = benchmark("gradients").chained(tiny_classifier)(tf.stack([x, x / 2]), y)
+    for point, gradient in zip((x, x / 2), found, strict=True):
+        _, expected = value_and_gradient(
+            lambda x: losses.cross_entropy(tiny_classifier(x)["logits"], y), point
+        )
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
