@@ -99,6 +99,10 @@ def test_a_model_without_the_contract(attack):
         (X, Y[:2], ValueError, r"shape \(2,\) for images of shape \(4, 2, 2, 1\)"),
         (X, Y + 1, ValueError, r"Labels run from 1 to 3; expected 0 to 2"),
         (X, Y - 1, ValueError, r"Labels run from -1 to 1; expected 0 to 2"),
+        (None, Y, TypeError, r"Images are None; expected an array or a tensor"),
+        ([[0.5], [0.5, 0.5]], Y, TypeError, r"Images are \[\[0.5\].*all images of one size"),
+        (X, None, TypeError, r"Labels are None; expected one class number per image"),
+        (X, [[0], [1, 2]], TypeError, r"Labels are \[\[0\].*one class number per image"),
     ],
 )
 def test_a_bad_batch(model, attack, x, y, error, match):
@@ -121,6 +125,25 @@ def test_bad_targets(model, targets, error, match):
     attack = kr.attacks.pgd(BALL, targeted=True)
     with pytest.raises(error, match=match):
         attack(model, X, Y, targets=targets)
+
+
+def test_negative_labels_of_a_model_whose_classes_are_not_known(attack):
+    with pytest.raises(ValueError, match=r"Labels run from -1 to 1; expected class numbers >= 0"):
+        attack(function, X, Y - 1)
+
+
+def test_an_infinite_pixel_is_in_no_range():
+    with pytest.raises(ValueError, match="to inf; expected"):
+        kr.attacks.fgsm(kr.L2Ball(0.1, (-np.inf, np.inf)))(function, X + np.inf, Y)
+
+
+def test_images_on_bounds_that_are_no_floats_of_theirs():
+    """-0.1 in float32 is a little less than -0.1, and 0.7 in float16 a little more than 0.7."""
+    for dtype in ("float16", "float32"):
+        attack = kr.attacks.fgsm(kr.LinfBall(0.1, (-0.1, 0.7)))
+        x = np.full([2, 2, 2, 1], [[[-0.1], [0.7]]], dtype)
+        x_adv = attack(function, x, Y[:2]).numpy()
+        assert x_adv.min() >= x.min() and x_adv.max() <= x.max()
 
 
 def test_other_bounds_admit_other_images(attack):
@@ -147,13 +170,14 @@ def test_kinds_and_shapes_are_checked_in_a_graph_too(model, attack):
         ((7, 8), [7, 8]),
         (tf.constant(7), [7, 0]),
         (tf.constant([7, 8]), [7, 8]),
+        (np.uint8(7), [7, 0]),
     ],
 )
 def test_seeds(seed, pair):
     assert as_seed(seed).numpy().tolist() == pair
 
 
-@pytest.mark.parametrize("seed", [None, 1.5, True, "7", (1, 2, 3), [[1, 2]]])
+@pytest.mark.parametrize("seed", [None, 1.5, True, "7", (1, 2, 3), [[1, 2]], 2**70])
 def test_bad_seeds(seed):
     with pytest.raises(ValueError, match=r"seed is .*whole number"):
         as_seed(seed)
@@ -233,7 +257,9 @@ def test_compiled_passes_targets(model):
     np.testing.assert_allclose(found, attack(model, X, Y, targets=targets), atol=1e-6)
 
 
-@pytest.mark.parametrize("radius", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "radius", [-0.1, float("nan"), float("inf"), tf.constant(-0.1), "0.1", np.array([0.1, 0.2])]
+)
 def test_compiled_refuses_a_bad_radius(model, attack, radius):
-    with pytest.raises(ValueError, match="radius is"):
+    with pytest.raises((TypeError, ValueError), match="radius is"):
         attack.compiled(model)(X, Y, radius=radius)

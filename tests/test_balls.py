@@ -112,6 +112,53 @@ def test_projection_brings_no_two_points_apart(kind, first, second, centre, radi
     assert np.linalg.norm(a - b) <= np.linalg.norm(first - second) + 1e-12
 
 
+# Sizes at the ends of the floats.
+
+
+@pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
+def test_points_inside_come_back_as_they_are(kind):
+    """Not as x + (x_adv - x): 0.1 + (0.3 - 0.1) is another float32 than 0.3."""
+    moved = project(kind(1.0), np.float32([[0.3, 0.7]]), np.float32([[0.1, 0.9]]))
+    np.testing.assert_array_equal(moved, np.float32([[0.3, 0.7]]))
+
+
+@pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
+def test_points_from_very_far_end_at_the_rim(kind):
+    """The squares of 1e30 are infinite in float32, and 1e30 - 1 is 1e30."""
+    moved = project(kind(1.0, WIDE), np.float32([[1e30, 0.0]]), np.float32([[0.0, 0.0]]))
+    np.testing.assert_array_equal(moved, [[1, 0]])
+
+
+def test_l2_projection_of_the_very_short():
+    """1e-13 is inside 5e-13 and stays; 1e-25, whose square is 0 in float32, is outside 1e-30."""
+    for point, radius in ((1e-13, 5e-13), (1e-25, 1e-30)):
+        moved = project(kr.L2Ball(radius), np.float32([[point, 0.0]]), np.zeros([1, 2], "float32"))
+        np.testing.assert_allclose(moved, [[min(point, radius), 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+@pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
+def test_half_precision(kind, dtype):
+    """Radius 0 is no quotient of zeros, and sums of 4096 squares and sizes are made in float32."""
+    centre = tf.zeros([1, 4096], dtype)
+    np.testing.assert_array_equal(kind(0.0).project(centre + 1, centre), centre)
+    length = {kr.LinfBall: 1, kr.L2Ball: 64, kr.L1Ball: 4096}[kind]
+    moved = kind(length / 4, WIDE).project(centre + 1, centre)
+    np.testing.assert_array_equal(tf.cast(moved, tf.float32), tf.fill([1, 4096], 0.25))
+    assert float(kind(1.0).distance(centre + 1, centre)[0]) == length
+    for radius in (0.5, 1e30):
+        drawn = kr.config.replace(kind(0.5), radius=tf.constant(radius)).sample(centre, SEED)
+        assert drawn.dtype == dtype and np.isfinite(tf.cast(drawn, tf.float32)).all()
+
+
+@pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
+def test_bounds_beyond_the_largest_number(kind):
+    """65535 is infinite in float16, where 65504 is the largest number."""
+    ball = kr.config.replace(kind(0.0, (0, 65535)), radius=tf.constant(1e6))
+    moved = ball.project(tf.fill([1, 2], tf.float16.max), tf.fill([1, 2], tf.float16.max))
+    np.testing.assert_array_equal(moved, [[65504, 65504]])
+
+
 # Uniform points.
 
 
@@ -231,6 +278,11 @@ def test_distances_by_hand():
         (None, TypeError),
         ("0.1", TypeError),
         ([0.1], TypeError),
+        (np.array(-0.1), ValueError),
+        (np.array([0.1, 0.2]), ValueError),
+        (tf.constant(-0.1), ValueError),
+        (tf.constant(math.nan), ValueError),
+        (tf.constant([0.1, 0.2]), ValueError),
     ],
 )
 def test_radius_is_refused(kind, radius, error):

@@ -66,7 +66,7 @@ def test_the_seed_decides(start):
     assert np.any(start(ball, GREY, SEED) != start(ball, GREY, SEED + 1))
 
 
-@pytest.mark.parametrize("scale", [0, -0.1, math.nan])
+@pytest.mark.parametrize("scale", [0, -0.1, math.nan, math.inf])
 def test_gaussian_refuses(scale):
     with pytest.raises(ValueError, match=r"Gaussian: scale is .*> 0"):
         starts.Gaussian(scale)

@@ -88,6 +88,35 @@ def test_momentum_goes_on_without_a_gradient():
     np.testing.assert_allclose(moved, X + 2 * (x - X))
 
 
+@pytest.mark.parametrize("ball", [kr.LinfBall(0.1), kr.L2Ball(0.1), kr.L1Ball(0.1)], ids=repr)
+@pytest.mark.parametrize("rule", [FixedStep(1e39), MomentumStep(1e39)], ids=repr)
+def test_a_step_beyond_the_largest_number(rule, ball):
+    """Where the gradient is 0, a step of infinity would be no number."""
+    x = tf.constant([[0.5, 0.5]])
+    moved, _ = rule.update(ball, x, at(x, tf.constant([[0.0, 1.0]])), rule.init(ball, x))
+    np.testing.assert_allclose(moved, [[0.5, 0.6]])
+
+
+def test_momentum_grows_without_end():
+    """v -> 1e30 v is infinite after two steps; its direction is still (1, -1) / sqrt(2)."""
+    rule, ball = MomentumStep(0.1, decay=1e30), kr.L2Ball(9.0, (-9.0, 9.0))
+    x = tf.zeros([1, 2])
+    velocity = rule.init(ball, x)
+    for _ in range(4):
+        before = x
+        x, velocity = rule.update(ball, x, at(x, tf.constant([[1.0, -1.0]])), velocity)
+    np.testing.assert_allclose(x - before, [[0.05**0.5 * 0.1**0.5, -(0.05**0.5) * 0.1**0.5]], 1e-5)
+
+
+def test_momentum_of_huge_gradients():
+    """|g|_1 = 4e38 is infinite in float32; g / |g|_1 is (1/2, -1/2)."""
+    x = tf.zeros([1, 2])
+    rule = MomentumStep(0.1)
+    ball = kr.LinfBall(1.0, (-1.0, 1.0))
+    _, velocity = rule.update(ball, x, at(x, tf.constant([[2e38, -2e38]])), rule.init(ball, x))
+    np.testing.assert_allclose(velocity, [[0.5, -0.5]])
+
+
 @pytest.mark.parametrize("kind", [FixedStep, MomentumStep])
 def test_size_may_be_zero_or_a_tensor(kind):
     for size in (0, 0.0, tf.constant(0.0), tf.constant(0.0, tf.float64)):
@@ -97,7 +126,7 @@ def test_size_may_be_zero_or_a_tensor(kind):
 
 
 @pytest.mark.parametrize("kind", [FixedStep, MomentumStep])
-@pytest.mark.parametrize("size", [-0.1, math.inf, math.nan])
+@pytest.mark.parametrize("size", [-0.1, math.inf, math.nan, np.float32(-1), np.float32("nan")])
 def test_size_is_refused(kind, size):
     with pytest.raises(ValueError, match=rf"{kind.__name__}: step size is .*>= 0"):
         kind(size)

@@ -23,6 +23,19 @@ def test_scalar_casts_tensors():
     assert types.scalar(tf.Variable(0.5), tf.float16).dtype == tf.float16
 
 
+def test_scalars_are_finite():
+    assert float(types.scalar(1e39, tf.float32)) == tf.float32.max
+    assert float(types.scalar(-np.inf, tf.float16)) == -65504
+
+
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float32"), ("float64",) * 2],
+)
+def test_half_precision_is_widened(given, computed):
+    assert types.wide(tf.ones([2], given)).dtype == computed
+
+
 @pytest.mark.parametrize("ball", [kr.LinfBall(0.1), kr.L2Ball(0.1), kr.L1Ball(0.1)])
 def test_balls_keep_the_protocol(ball):
     assert isinstance(ball, types.Ball)

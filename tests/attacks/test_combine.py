@@ -63,6 +63,19 @@ def test_a_candidate_that_is_not_a_number_is_passed_over():
     np.testing.assert_array_equal(attack(identity, CLEAN, Y)[:, 1], [1, 2, 0])
 
 
+def test_a_tie_that_is_wrong_beats_one_that_is_right():
+    """Of tied logits the first is predicted: (0, 1, 1) is right for label 1 and (1, 1, 0) is wrong,
+    though the margin of both is 0."""
+    logits = tf.constant([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])  # of the clean image, and of the moved
+
+    def model(x):
+        return {"logits": tf.gather(logits, tf.cast(x[:, 1], tf.int32))}
+
+    label = tf.constant([1])
+    found = worst_of(Moves((1.0,)), Moves((0.0,)))(model, tf.zeros([1, 2]), label)
+    np.testing.assert_array_equal(found[:, 1], [1])
+
+
 def test_restarts_keep_the_best_draw():
     single = Draws((0.0,))
     draws = [single.craft(None, CLEAN, Y, r.seed(7), None) for r in restarts(single, 4).rounds(2)]
