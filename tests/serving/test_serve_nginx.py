@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -45,6 +46,7 @@ def written_config(folder, port, server):
         "127.0.0.1:8501": server.rest_address,
         "/etc/nginx": str(folder),
         "client_max_body_size 64m": "client_max_body_size 1m",
+        "client_body_timeout 10s": "client_body_timeout 1s",
         "http {": f"http {{\n  access_log off;\n  client_body_temp_path {folder}/body;",
     }
     for old, new in changes.items():
@@ -156,6 +158,29 @@ def test_nobody_is_answered_without_a_token(call, rest):
 def test_what_is_too_large_does_not_reach_the_model_server(call, rest):
     assert call("PredictionService/Predict", bytes(2**20 + 1))[0] == "RESOURCE_EXHAUSTED"
     assert rest("POST", PREDICT, bytes(2**20 + 1))[0] == 413
+
+
+@needs_nginx
+def test_a_client_that_stops_sending_gives_its_thread_back(proxy, wait_for):
+    server, address, certificate = proxy
+    active = server._grpc._server._state
+    done = threading.Event()
+
+    def nothing():
+        done.wait(30)
+        yield b""
+
+    with grpc.secure_channel(
+        address, grpc.ssl_channel_credentials(certificate.read_bytes())
+    ) as channel:
+        method = channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+        headers = authorization(TOKEN, tls=True)
+        metadata = [(name.lower(), value) for name, value in headers.items()]
+        asked = method.future(nothing(), metadata=metadata, timeout=30)
+        wait_for(lambda: active.active_rpc_count == 1)
+        wait_for(lambda: active.active_rpc_count == 0)
+        assert asked.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        done.set()
 
 
 @needs_nginx
