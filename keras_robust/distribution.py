@@ -1,6 +1,7 @@
-"""What several replicas have to agree on: sizes, gradients, batch norm, and Keras's loop itself.
+"""A batch in parts: on several replicas at once, or as microbatches one after the other.
 
-A replica sees its part of a batch. Each function here does nothing where there is one replica only.
+What the parts have to agree on is here: sizes, gradients, batch norm, and Keras's loop itself. What
+concerns replicas does nothing where there is one only.
 """
 
 from __future__ import annotations
@@ -61,6 +62,61 @@ def checked_part(x: Any) -> Any:
     )
     with tf.control_dependencies([] if some is None else [some]):
         return tf.identity(x)
+
+
+def microbatch(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]:
+    """One of the parts of a batch, which are as equal as can be.
+
+    Args:
+        batch: tensors `[batch, ...]`, or None; the second is one.
+        part: its number, from 0.
+        count: how many parts there are.
+
+    Returns:
+        The part of each tensor.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a batch of fewer examples than parts, when a step is run.
+
+    Example:
+        >>> batch = (tf.range(5), tf.range(5), None)
+        >>> [microbatch(batch, part, 2)[0].numpy().tolist() for part in range(2)]
+        [[0, 1], [2, 3, 4]]
+    """
+    if count == 1:
+        return batch
+    size = tf.shape(batch[1])[0]
+    enough = tf.debugging.assert_greater_equal(
+        size, count, f"A batch holds fewer images than its {count} microbatches."
+    )
+    with tf.control_dependencies([] if enough is None else [enough]):
+        begin, end = size * part // count, size * (part + 1) // count
+    return tuple(None if values is None else values[begin:end] for values in batch)
+
+
+def share_of_batch(
+    loss: tf.Tensor, means: dict[str, tf.Tensor], share: tf.Tensor, microbatches: int
+) -> tf.Tensor:
+    """What a part adds to the mean loss of a batch; parts need not be equal.
+
+    Args:
+        loss: the mean over the part, regularization included.
+        means: of its terms; `"regularization"` is the same for each part.
+        share: the part of the batch's examples that it has.
+        microbatches: into how many parts each replica cuts what it has.
+    """
+    parts = replicas() * microbatches
+    if parts == 1:
+        return loss
+    regularization = means.get("regularization", tf.zeros([], loss.dtype))
+    return (loss - regularization) * tf.cast(share, loss.dtype) + regularization / parts
+
+
+def added(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+    """The sum of two lists of gradients; None counts as zero."""
+    return [
+        b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)
+    ]
 
 
 def apply_gradients(

@@ -12,6 +12,7 @@ from keras_robust import config, distribution
 from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
 from keras_robust.crafting import crafting_forward
 from keras_robust.robust_loss import check_loss, total
+from keras_robust.trackers import Trackers
 from keras_robust.types import (
     Images,
     Labels,
@@ -127,10 +128,7 @@ class RobustModel(distribution.DistributedModel):
             aggregation="only_first_replica",
             name="step",
         )
-        names = ("loss", *loss.names, "regularization")
-        self._means = {name: keras.metrics.Mean(name=name) for name in names}
-        self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
+        self._trackers = Trackers(loss.names)
         self.built = True  # the classifier is: there is nothing left to build
 
     def call(self, x: Images, training: bool | None = None) -> Outputs:
@@ -183,22 +181,17 @@ class RobustModel(distribution.DistributedModel):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The trackers of the loss, its terms and both accuracies, then those of `compile`."""
-        known = {id(metric) for metric in self._own_metrics}
+        own = self._trackers.metrics
+        known = {id(metric) for metric in own}
         # Keras keeps a tracker called "loss" as well, which a loss of our own leaves at zero.
-        others = [m for m in super().metrics if id(m) not in known and m.name != "loss"]
-        return self._own_metrics + others
-
-    @property
-    def _own_metrics(self) -> list[Any]:
-        return [*self._means.values(), self._accuracy, self._robust_accuracy]
+        return own + [m for m in super().metrics if id(m) not in known and m.name != "loss"]
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of the trackers; after an epoch, of those that it fed."""
         results = super().get_metrics_result()
         if tf.executing_eagerly():
-            for metric in self._own_metrics:
-                if not float(tf.convert_to_tensor(metric.count)):
-                    results.pop(metric.name, None)
+            for name in self._trackers.unfed():
+                results.pop(name, None)
         return results
 
     def craft(self, x: Images, y: Labels, seed: Seed | None = None) -> Images:
@@ -230,10 +223,10 @@ class RobustModel(distribution.DistributedModel):
         for part in range(self.microbatches):
             # One part after the other, or nothing is saved.
             with tf.control_dependencies([g for g in gradients if g is not None]):
-                images, labels, weights = _part((x, y, weight), part, self.microbatches)
-            logs, x_adv, added = self._differentiate(images, labels, weights, size, part)
+                batch = distribution.microbatch((x, y, weight), part, self.microbatches)
+            logs, x_adv, added = self._differentiate(batch, size, part)
             crafted += [] if x_adv is None else [x_adv]
-            gradients = added if part == 0 else list(map(_sum, gradients, added))
+            gradients = distribution.added(gradients, added) if part else added
         distribution.apply_gradients(self.optimizer, gradients, variables)
         self.step.assign_add(1)
         if crafted:
@@ -241,9 +234,10 @@ class RobustModel(distribution.DistributedModel):
         return logs
 
     def _differentiate(
-        self, x: Images, y: Labels, weight: tf.Tensor | None, size: tf.Tensor, part: int
+        self, batch: tuple[Any, ...], size: tf.Tensor, part: int
     ) -> tuple[dict[str, tf.Tensor], Images | None, list[Any]]:
         """Logs, adversarial images and gradients of a part of a batch of `size` images."""
+        x, y, weight = batch
         x_adv = None
         if "adversarial" in self.robust_loss.needs:
             seed = self._fold(self.step)
@@ -252,29 +246,17 @@ class RobustModel(distribution.DistributedModel):
             x_adv = self.craft(x, y, seed)
         with tf.GradientTape() as tape:
             outputs = self._outputs(x, x_adv, training=True)
-            loss, terms = self._loss(y, outputs, weight)
-            share = self._share_of_batch(loss, terms, y, size)
+            loss, means = self._loss(y, outputs, weight)
+            share = distribution.share_of_batch(
+                loss, means, tf.shape(y)[0] / size, self.microbatches
+            )
             scaled = self.optimizer.scale_loss(share)
         gradients = tape.gradient(scaled, self.trainable_variables)
         if outputs["clean"] is None:
             # For the accuracy alone: before the weights move, as the robust accuracy is, and in
             # inference mode, so that no statistics move.
             outputs["clean"] = self.classifier(x, training=False)
-        return self._log(x, y, weight, outputs, loss, terms), x_adv, gradients
-
-    def _share_of_batch(
-        self, loss: tf.Tensor, terms: dict[str, tf.Tensor], y: Labels, size: tf.Tensor
-    ) -> tf.Tensor:
-        """What these images add to the mean loss of a batch of `size` images."""
-        parts = distribution.replicas() * self.microbatches
-        if parts == 1:
-            return loss
-        # Not the mean of means: parts of a batch need not be equal.
-        share = tf.cast(tf.shape(y)[0] / size, loss.dtype)
-        regularization = terms.get("regularization")
-        if regularization is None:
-            return loss * share
-        return (loss - regularization) * share + regularization / parts
+        return self._log(batch, outputs, {"loss": loss, **means}), x_adv, gradients
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, and both accuracies, under the validation attack."""
@@ -284,8 +266,8 @@ class RobustModel(distribution.DistributedModel):
             seed = self._fold(_EVALUATION)
             x_adv = self.validation_attack(self.classifier, x, y, seed=seed)
         outputs = self._outputs(x, x_adv, training=False)
-        loss, terms = self._loss(y, outputs, weight)
-        return self._log(x, y, weight, outputs, loss, terms)
+        loss, means = self._loss(y, outputs, weight)
+        return self._log((x, y, weight), outputs, {"loss": loss, **means})
 
     def _unpack(self, data: Any) -> tuple[Images, Labels, tf.Tensor | None]:
         """Images, labels and sample weights, checked."""
@@ -338,27 +320,14 @@ class RobustModel(distribution.DistributedModel):
         return total(means), means
 
     def _log(
-        self,
-        x: Images,
-        y: Labels,
-        weight: tf.Tensor | None,
-        outputs: dict[str, Any],
-        loss: tf.Tensor,
-        terms: dict[str, tf.Tensor],
+        self, batch: tuple[Any, ...], outputs: dict[str, Any], means: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        """Updates the trackers; returns those that this step has a value for."""
-        clean, adversarial = outputs["clean"], outputs["adversarial"]
-        size = tf.shape(y)[0]
-        for name, value in {"loss": loss, **terms}.items():
-            self._means[name].update_state(value, sample_weight=size)
-        self._accuracy.update_state(y, clean["logits"])
-        seen = {"loss", *terms, "accuracy"}
-        if adversarial is not None:
-            self._robust_accuracy.update_state(y, adversarial["logits"])
-            seen.add("robust_accuracy")
-        results = self.compute_metrics(x, y, clean["logits"], weight)
-        own = {metric.name for metric in self._own_metrics}
-        return {name: value for name, value in results.items() if name in seen or name not in own}
+        """Updates the trackers, and the metrics of `compile`; returns what they stand at."""
+        x, y, weight = batch
+        fed = self._trackers.update(y, means, outputs)
+        results = self.compute_metrics(x, y, outputs["clean"]["logits"], weight)
+        own = {metric.name for metric in self._trackers.metrics}
+        return {**fed, **{name: value for name, value in results.items() if name not in own}}
 
     def _fold(self, number: Any) -> tf.Tensor:
         """A seed for a number, on each replica another one."""
@@ -394,22 +363,6 @@ class RobustModel(distribution.DistributedModel):
             for name, value in config.items()
         }
         return cls(**decoded)
-
-
-def _part(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]:
-    """One of the parts of a batch, which are as equal as can be."""
-    if count == 1:
-        return batch
-    size = tf.shape(batch[1])[0]
-    tf.debugging.assert_greater_equal(
-        size, count, "A batch holds fewer images than it has `microbatches`."
-    )
-    begin, end = size * part // count, size * (part + 1) // count
-    return tuple(None if values is None else values[begin:end] for values in batch)
-
-
-def _sum(first: Any, second: Any) -> Any:
-    return first if second is None else second if first is None else first + second
 
 
 def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:

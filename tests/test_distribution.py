@@ -80,24 +80,21 @@ def test_every_defense(name, pair, make_batch):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "settings"),
+    "settings",
     [
-        (sgd, {"global_clipnorm": 0.05}),
-        (sgd, {"clipnorm": 0.02}),
-        (sgd, {"clipvalue": 0.005}),
-        (sgd, {"weight_decay": 0.1, "use_ema": True}),
-        (keras.optimizers.SGD, {"learning_rate": 0.1, "nesterov": True, "momentum": 0.5}),
+        {"global_clipnorm": 0.05},
+        {"clipnorm": 0.02},
+        {"weight_decay": 0.1, "use_ema": True, "nesterov": True},
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+    ids=" ".join,
 )
-def test_optimizers(optimizer, settings, pair, make_batch):
-    check_the_same(pair(optimizer=lambda: optimizer(**settings)), make_batch(16), epochs=2)
+def test_optimizers(settings, pair, make_batch):
+    check_the_same(pair(optimizer=lambda: sgd(**settings)), make_batch(16), epochs=2)
 
 
-@pytest.mark.parametrize("settings", [{"global_clipnorm": 0.05}, {"clipvalue": 0.005}])
-def test_clipping_with_a_loss_scale(settings, pair, make_batch):
+def test_clipping_with_a_loss_scale(pair, make_batch):
     """Limits are of the gradient, not of the gradient times the loss scale."""
-    models = pair(optimizer=lambda: keras.optimizers.LossScaleOptimizer(sgd(**settings)))
+    models = pair(optimizer=lambda: keras.optimizers.LossScaleOptimizer(sgd(clipvalue=0.005)))
     check_the_same(models, make_batch(16), epochs=2)
 
 
@@ -145,13 +142,12 @@ def test_evaluation(pair, make_batch):
     assert one == pytest.approx(two, rel=1e-5)
 
 
-@pytest.mark.parametrize("count", [16, 13])
-def test_microbatches_on_replicas(count, pair, make_batch):
+def test_microbatches_on_replicas(pair, make_batch):
     """Each replica cuts its part again; only batch norm can tell, so there is none of it here."""
     models = pair(make_without_batch_norm)
     whole = pair(lambda c: make_without_batch_norm(c, 1))[0]
-    logs = check_the_same(models, make_batch(count), epochs=2)
-    expected = fit(whole, *make_batch(count), epochs=2)
+    logs = check_the_same(models, make_batch(13), epochs=2)
+    expected = fit(whole, *make_batch(13), epochs=2)
     for name, values in expected.items():
         np.testing.assert_allclose(logs[name], values, rtol=1e-5, err_msg=name)
     for found, value in zip(models[0].get_weights(), whole.get_weights(), strict=True):
