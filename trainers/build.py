@@ -20,7 +20,8 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
-CRAFTING = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches")  # options of every defense
+# Options of every defense.
+CRAFTING = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches")
 AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import keras
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from trainers import recipes, training
+from trainers import checkpoint, recipes, training
 from trainers.opened import open_run
+from trainers.run_directory import RunDirectory
 
 
 def _tiny(defense="trades", **changes):
@@ -40,3 +43,33 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="session")
 def opened(trained):
     return open_run(trained)
+
+
+def _everything(path):
+    """All that a run has come to: rows, every variable of both checkpoints, the detector."""
+    run = RunDirectory(path)
+    state = {}
+    for name in ("last", "best"):
+        model = keras.saving.load_model(run.checkpoint(name))
+        for variable in (*model.weights, *model.optimizer.variables):
+            state[f"{name} {len(state)}"] = variable.numpy()
+    progress = checkpoint.read(run.checkpoint("last"))
+    for i, value in enumerate((*progress.seeds, *progress.metrics)):
+        state[f"progress {i}"] = value
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows()]
+    return rows, state, run.detector_file.read_text()
+
+
+def _assert_same_runs(mine, theirs):
+    mine, theirs = _everything(mine), _everything(theirs)
+    assert mine[0] == theirs[0]
+    assert mine[1].keys() == theirs[1].keys()
+    for name, value in mine[1].items():
+        np.testing.assert_array_equal(value, theirs[1][name], err_msg=name)
+    assert mine[2] == theirs[2]
+
+
+@pytest.fixture(scope="session")
+def assert_same_runs():
+    """Two runs have come to the same, bit for bit; only the seconds may differ."""
+    return _assert_same_runs

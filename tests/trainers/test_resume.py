@@ -103,38 +103,15 @@ def die_at(config, path, method, count):
         training.train(config, path, resume=True, verbose=0)
 
 
-def everything(path):
-    """All that a run has come to: rows, and every variable of both checkpoints."""
-    run = RunDirectory(path)
-    state = {}
-    for name in ("last", "best"):
-        model = keras.saving.load_model(run.checkpoint(name))
-        for variable in (*model.weights, *model.optimizer.variables):
-            state[f"{name} {len(state)}"] = variable.numpy()
-    progress = checkpoint.read(run.checkpoint("last"))
-    for i, value in enumerate((*progress.seeds, *progress.metrics)):
-        state[f"progress {i}"] = value
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows()]
-    return rows, state, run.detector_file.read_text()
-
-
-def assert_same(mine, theirs):
-    assert mine[0] == theirs[0]
-    assert mine[1].keys() == theirs[1].keys()
-    for name, value in mine[1].items():
-        np.testing.assert_array_equal(value, theirs[1][name], err_msg=name)
-    assert mine[2] == theirs[2]
-
-
 @pytest.mark.parametrize("kind", EVERYTHING)
-def test_a_run_that_is_killed_again_and_again(recipe, tmp_path, kind):
+def test_a_run_that_is_killed_again_and_again(recipe, tmp_path, kind, assert_same_runs):
     config = recipe(**EVERYTHING[kind])
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for moment in MOMENTS[kind]:
         die_at(config, killed, *moment)
     run = training.train(config, killed, resume=True, verbose=0)
     training.train(config, whole, verbose=0)
-    assert_same(everything(killed), everything(whole))
+    assert_same_runs(killed, whole)
     states = [session["state"] for session in run.facts()["sessions"]]
     assert states == ["failed"] * len(MOMENTS[kind]) + ["finished"]
 
@@ -177,7 +154,7 @@ def test_a_damaged_checkpoint_is_never_taken_for_whole(run):
         ], name
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path):
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path, assert_same_runs):
     config = recipe(**{"checkpoint.steps": 2, "epochs": 1})
     for name in ("damaged", "whole"):
         die_at(config, tmp_path / name, "on_train_batch_begin", 7)
@@ -189,7 +166,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path
         training.train(config, tmp_path / name, resume=True, verbose=0, say=said.append)
     assert len(said) == 1
     assert "previous.keras, of step 4" in said[0]
-    assert_same(everything(tmp_path / "damaged"), everything(tmp_path / "whole"))
+    assert_same_runs(tmp_path / "damaged", tmp_path / "whole")
 
 
 def test_no_checkpoint_is_whole(run, tiny):

@@ -1,0 +1,85 @@
+"""SIGKILL at random moments: the same command again ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from trainers.files import write_json
+from trainers.run_directory import RunDirectory
+
+KILLS = 20
+STRATEGIES = {"one device": [], "mirrored": ["--strategy=mirrored", "--replicas=2"]}
+
+
+@pytest.fixture
+def recipe(tiny, tmp_path):
+    """A net of batch norm and dropout, whose training takes seconds and is kept all the time."""
+    config = tiny(
+        "pgd_at",
+        **{
+            "epochs": 4,
+            "dataset.batch_size": 64,
+            "dataset.augment.name": "pad_crop_flip",
+            "defense.options.radius_warmup": 30,
+            "optimizer.ema": 0.9,
+            "checkpoint.steps": 3,
+        },
+    )
+    config.model.name = "wide_resnet"
+    config.model.options = ConfigDict({"depth": 10, "widen_factor": 1, "dropout": 0.3})
+    path = tmp_path / "recipe.json"
+    write_json(path, config.to_dict())
+    return path
+
+
+def start(recipe, path, flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers.train", f"--recipe={recipe}", "--resume",
+         f"--output_dir={path}", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+
+
+def killed(process, delay):
+    """Kills a training some seconds after it has begun; whether it was still there."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "epochs" in line:
+            break
+    try:
+        output, _ = process.communicate(timeout=delay)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return True
+    assert process.returncode == 0, "".join([*said, output])
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_twenty_kills(recipe, tmp_path, assert_same_runs, strategy):
+    moments = random.Random(0)
+    whole = tmp_path / "whole"
+    assert not killed(start(recipe, whole, STRATEGIES[strategy]), None)
+    kills, runs, steps = 0, 0, set()
+    while kills < KILLS:
+        runs += 1
+        path = tmp_path / f"run{runs}"
+        while killed(start(recipe, path, STRATEGIES[strategy]), moments.uniform(0, 15)):
+            kills += 1
+        steps |= {session["first_step"] for session in RunDirectory(path).facts()["sessions"]}
+        assert_same_runs(path, whole)
+    # It did go on from the middle of epochs, of 19 steps each.
+    assert len([step for step in steps if step % 19]) >= 3

@@ -1,0 +1,132 @@
+"""Two worker processes on this machine, as two machines would do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from trainers import training
+from trainers.files import write_json
+from trainers.run_directory import RunDirectory
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts two workers that train a recipe."""
+    started = []
+
+    def launch(config, path, other=None):
+        recipe = tmp_path / "recipe.json"
+        write_json(recipe, config.to_dict())
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        workers = []
+        for index in range(2):
+            task = {"type": "worker", "index": index}
+            told = json.dumps({"cluster": {"worker": addresses}, "task": task})
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "trainers.train", f"--recipe={recipe}", "--resume",
+                     f"--output_dir={other if other and index else path}",
+                     "--strategy=multi_worker"],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env={**os.environ, "TF_CONFIG": told, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                )
+            )  # fmt: skip
+        started.extend(workers)
+        return workers
+
+    yield launch
+    for process in started:
+        process.kill()
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def finish(workers):
+    """Waits until both are through; what they said."""
+    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
+    return said
+
+
+def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch):
+    """After an epoch of 9 steps, without random starts, which differ from replica to replica."""
+    config = tiny(
+        "standard",
+        **{"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9},
+    )
+    said = finish(launch(config, tmp_path / "two"))
+    assert "Trained:" in said[0] and "Trained:" not in said[1]
+    one = training.train(config, tmp_path / "one", verbose=0)
+    two = RunDirectory(tmp_path / "two")
+    for mine, theirs in zip(*map(weights, (one, two)), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6, rtol=0)
+    (mine,), (theirs,) = one.rows(), two.rows()
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
+    assert two.detector_file.is_file()
+    (session,) = two.facts()["sessions"]
+    assert (session["replicas"], session["state"]) == (2, "finished")
+
+
+def weights(run):
+    return keras.saving.load_model(run.checkpoint("last")).get_weights()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_dies_ends_the_other_and_both_go_on(
+    tiny, tmp_path, launch, assert_same_runs, victim
+):
+    config = tiny("pgd_at", **{"epochs": 6, "dataset.batch_size": 16, "checkpoint.steps": 10})
+    config.model.options.dropout = 0.3
+    workers = launch(config, tmp_path / "killed")
+    file = RunDirectory(tmp_path / "killed").checkpoint_file("last")
+    until = time.monotonic() + 240
+    while not file.is_file() and time.monotonic() < until:
+        time.sleep(0.05)
+    workers[victim].kill()
+    other = workers[1 - victim]
+    said, _ = other.communicate(timeout=120)
+    assert other.returncode == 1
+    assert re.search(
+        f"^trainers.train: Another worker is gone, so worker {1 - victim} of 2 ends as well. Start "
+        "all workers again with the same command and --resume.$",
+        said,
+        re.MULTILINE,
+    ), said
+    finish(launch(config, tmp_path / "killed"))
+    finish(launch(config, tmp_path / "whole"))
+    assert_same_runs(tmp_path / "killed", tmp_path / "whole")
+    sessions = RunDirectory(tmp_path / "killed").facts()["sessions"]
+    assert sessions[1]["first_step"] % 76  # in the middle of an epoch
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_see_the_same_directory(tiny, tmp_path, launch):
+    training.train(tiny("standard"), tmp_path / "run", verbose=0)
+    for worker in launch(tiny("standard", epochs=2), tmp_path / "run", tmp_path / "elsewhere"):
+        said, _ = worker.communicate(timeout=120)
+        assert worker.returncode == 1
+        assert "Worker 1 and worker 0 do not agree on the recipe, or where the run stands." in said
+    assert len(RunDirectory(tmp_path / "run").rows()) == 1
+    assert not (tmp_path / "elsewhere").exists()
