@@ -159,13 +159,15 @@ def describe(ready: Training) -> None:
     """Prints what is about to be trained, in two lines."""
     config, info = ready.config, ready.splits.info
     done = ready.progress.step % ready.steps_per_epoch
+    replicas = ready.devices.replicas
     print(
         f"{config.name}: {config.defense.name} of {config.model.name} "
         f"({ready.model.classifier.count_params():,} parameters) on {info.name}, "
         f"{config.ball.norm} radius {config.ball.radius:.4g}\n"
         f"{info.train_size:,} training, {info.validation_size:,} validation images; epochs "
         f"{len(ready.progress.rows) + 1} to {config.epochs} of {ready.steps_per_epoch} steps"
-        + (f", of which {done} are done" if done else ""),
+        + (f", of which {done} are done" if done else "")
+        + (f", on {replicas} replicas" if replicas > 1 else ""),
         flush=True,
     )
 

@@ -205,6 +205,11 @@ def prepare(
             f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
         )
     _check_batches(splits.info, config.dataset.batch_size, devices.replicas)
+    if file and progress.replicas != devices.replicas:
+        say(
+            f"The run goes on with {devices.replicas} replicas instead of {progress.replicas}: it "
+            "will not end with the very numbers that it would have ended with."
+        )
     with devices.scope():
         if file:
             model = keras.saving.load_model(file)

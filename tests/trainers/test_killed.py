@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
+import time
+from random import Random
 
 import pytest
 from ml_collections import ConfigDict
@@ -50,13 +51,25 @@ def start(recipe, path, flags):
     )  # fmt: skip
 
 
-def killed(process, delay):
-    """Kills a training some seconds after it has begun; whether it was still there."""
+def killed(process, path, moment):
+    """Kills a training at a moment; whether it was still there.
+
+    Args:
+        process: which goes on with what is in `path`.
+        path: of its run directory.
+        moment: whether to wait for the first new checkpoint or only until the training begins, and
+            for how many seconds after that; None to let it end by itself.
+    """
     said = []
     for line in process.stdout:
         said.append(line)
         if "epochs" in line:
             break
+    after_checkpoint, delay = moment or (False, None)
+    last = RunDirectory(path).checkpoint_file("last")
+    before = written(last)
+    while after_checkpoint and process.poll() is None and written(last) == before:
+        time.sleep(0.01)
     try:
         output, _ = process.communicate(timeout=delay)
     except subprocess.TimeoutExpired:
@@ -67,17 +80,25 @@ def killed(process, delay):
     return False
 
 
+def written(path):
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_twenty_kills(recipe, tmp_path, assert_same_runs, strategy):
-    moments = random.Random(0)
+    random = Random(0)
     whole = tmp_path / "whole"
-    assert not killed(start(recipe, whole, STRATEGIES[strategy]), None)
+    assert not killed(start(recipe, whole, STRATEGIES[strategy]), whole, None)
     kills, runs, steps = 0, 0, set()
     while kills < KILLS:
         runs += 1
         path = tmp_path / f"run{runs}"
-        while killed(start(recipe, path, STRATEGIES[strategy]), moments.uniform(0, 15)):
+        while True:
+            late = random.random() < 0.75  # the others are killed at work on their first step, too
+            moment = (late, random.uniform(0, 1 if late else 10)) if kills < KILLS else None
+            if not killed(start(recipe, path, STRATEGIES[strategy]), path, moment):
+                break
             kills += 1
         steps |= {session["first_step"] for session in RunDirectory(path).facts()["sessions"]}
         assert_same_runs(path, whole)

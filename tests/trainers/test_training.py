@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 
 import keras_robust as kr
 from trainers import build, checkpoint, train, training
+from trainers.devices import Devices
 from trainers.files import write_json
 from trainers.run_directory import RunDirectory
 
@@ -167,9 +169,40 @@ def test_a_run_that_is_over_says_so(tiny, tmp_path):
     ]
 
 
+def test_other_replicas_may_go_on_with_a_run(tiny, tmp_path):
+    training.train(tiny("standard"), tmp_path / "run", verbose=0)
+    file = RunDirectory(tmp_path / "run").checkpoint_file("last")
+    kept = checkpoint.read(file)
+    twice = dataclasses.replace(kept, metrics=[np.repeat(v, 2, axis=0) for v in kept.metrics])
+    checkpoint.write(file, keras.saving.load_model(file), twice)
+    said = []
+    training.prepare(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("The run goes on with 1 replicas instead of 2")
+
+
+class Two(Devices):
+    """As if there were two replicas."""
+
+    replicas = 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"dataset.batch_size": 63}, "batch_size is 63, which 2 replicas cannot share equally"),
+        ({"dataset.validation": 129}, "last batch of the 129 validation images holds 1, too few"),
+    ],
+)
+def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        training.prepare(tiny(**changes), tmp_path / "run", devices=Two())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint.seconds": -1.0}, "checkpoint.seconds is -1.0; expected 0 for never"),
         ({"monitor": "val_acuracy"}, r"no metric \(monitor\) 'val_acuracy'.*'val_accuracy'"),
         ({"steps_per_execution": 2}, "expected a divisor of the 9 steps of an epoch: 1, 3, 9"),
         ({"dataset.name": "digit"}, "Did you mean .*digits"),
