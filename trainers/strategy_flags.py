@@ -89,6 +89,17 @@ def wanted(values: flags.FlagValues, environment: Mapping[str, str] = os.environ
     return Wanted("multi_worker", None, workers, worker)
 
 
+def typed(wanted: Wanted) -> list[str]:
+    """The flags that ask for it.
+
+    Example:
+        >>> typed(Wanted("mirrored", 2)), typed(Wanted())
+        (['--strategy=mirrored', '--replicas=2'], [])
+    """
+    strategy = [] if wanted.strategy == "none" else [f"--strategy={wanted.strategy}"]
+    return strategy + ([] if wanted.replicas is None else [f"--replicas={wanted.replicas}"])
+
+
 def _place(document: Any) -> tuple[int, int]:
     """How many workers there are, and which of them this is."""
     cluster, task = document["cluster"], document["task"]

@@ -126,10 +126,10 @@ def main(argv: list[str]) -> int:
             )
     except command_line.MENDABLE as error:
         command_line.fail(PROGRAM, error)
-    return _complete(ready, values.output_dir)
+    return _complete(ready, values.output_dir, wanted)
 
 
-def _complete(ready: Training, output_dir: str) -> int:
+def _complete(ready: Training, output_dir: str, wanted: strategy_flags.Wanted) -> int:
     """Trains what is ready; the exit code."""
     from trainers import training
     from trainers.strategies import workers_lost
@@ -144,8 +144,8 @@ def _complete(ready: Training, output_dir: str) -> int:
             verbose = (1 if sys.stdout.isatty() else 2) if chief else 0
             training.complete(ready, command=command, verbose=verbose)
     except KeyboardInterrupt:
-        resumed = f"--resume --output_dir={shlex.quote(output_dir)}"
-        print(f"\nStopped. Go on with: python -m {PROGRAM} {resumed}")
+        again = ["--resume", f"--output_dir={output_dir}", *strategy_flags.typed(wanted)]
+        print(f"\nStopped. Go on with: python -m {PROGRAM} {shlex.join(again)}")
         return 130
     except (OSError, FloatingPointError) as error:
         command_line.fail(PROGRAM, error)
