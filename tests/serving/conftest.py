@@ -93,7 +93,7 @@ def exported_model(tmp_path_factory, classifier, detector):
     return base
 
 
-def _wait_for(condition, seconds=20):
+def _wait_for(condition, seconds=60):
     pause = threading.Event()
     for _ in range(int(seconds / 0.01)):
         if condition():

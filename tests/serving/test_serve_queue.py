@@ -31,7 +31,7 @@ def held(monkeypatch):
     go, original = threading.Event(), Servable.run
 
     def slow(self, signature, inputs):
-        assert go.wait(30)
+        assert go.wait(60)
         return original(self, signature, inputs)
 
     yield lambda: monkeypatch.setattr(Servable, "run", slow), go
@@ -43,9 +43,9 @@ def test_a_full_queue_refuses_and_answers_all_that_waited(exported_model, held, 
     limits = Limits(threads=2, queue=3)
     answers, refused, (hold, go) = [], [], held
     with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
-        clients = {"grpc": Client(server.grpc_address, 30), "rest": RestClient(server.rest_address)}
+        clients = {"grpc": Client(server.grpc_address, 60), "rest": RestClient(server.rest_address)}
         client = clients[kind]
-        client.timeout = 30
+        client.timeout = 60
         hold()
 
         def ask():
@@ -93,7 +93,7 @@ def test_only_so_many_requests_run_at_a_time(exported_model, monkeypatch):
     limits = Limits(threads=2)
     with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
         monkeypatch.setattr(Servable, "run", counted)
-        for client in (Client(server.grpc_address, 30), RestClient(server.rest_address, 30)):
+        for client in (Client(server.grpc_address, 60), RestClient(server.rest_address, 60)):
             most[0] = 0
             threads = [
                 threading.Thread(target=client.predict, args=("digits", IMAGES)) for _ in range(12)
