@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from trainers.files import write_json
 from trainers.run_directory import RunDirectory
 
+PROGRAM = Path(__file__).with_name("stateful.py")
 KILLS = 20
 STRATEGIES = {"one device": [], "mirrored": ["--strategy=mirrored", "--replicas=2"]}
 
@@ -33,8 +35,7 @@ def recipe(tiny, tmp_path):
             "checkpoint.steps": 3,
         },
     )
-    config.model.name = "wide_resnet"
-    config.model.options = ConfigDict({"depth": 10, "widen_factor": 1, "dropout": 0.3})
+    config.model.name, config.model.options = "stateful", ConfigDict()
     path = tmp_path / "recipe.json"
     write_json(path, config.to_dict())
     return path
@@ -42,7 +43,7 @@ def recipe(tiny, tmp_path):
 
 def start(recipe, path, flags):
     return subprocess.Popen(
-        [sys.executable, "-m", "trainers.train", f"--recipe={recipe}", "--resume",
+        [sys.executable, str(PROGRAM), f"--recipe={recipe}", "--resume",
          f"--output_dir={path}", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

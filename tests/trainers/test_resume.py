@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from trainers import build, callbacks, checkpoint, training
+import keras_robust as kr
+from trainers import callbacks, checkpoint, training
 from trainers.devices import Devices
 from trainers.run_directory import RunDirectory
 
+net = runpy.run_path(str(Path(__file__).with_name("stateful.py")))["net"]
 STEPS = 9  # in an epoch of the tiny recipe
 
 # Two recipes, so that between them everything that has a state is there.
@@ -55,24 +59,10 @@ class Death(BaseException):
     """Nothing catches it, as nothing catches a kill."""
 
 
-def net(shape, classes):
-    """A net with all that a net can have a state in."""
-    inputs = keras.Input(shape)
-    x = keras.layers.Dense(8)(keras.layers.Flatten()(inputs))
-    x = keras.layers.BatchNormalization()(x)
-    features = keras.layers.Dropout(0.3)(keras.layers.ReLU()(x))
-    logits = keras.layers.Dense(classes, dtype="float32")(features)
-    return keras.Model(inputs, {"logits": logits, "features": features})
-
-
 @pytest.fixture
 def recipe(tiny, monkeypatch):
     """Makes the recipe of a net with dropout and batch norm, over 3 epochs."""
-    architectures = {**build.kr.models.ARCHITECTURES, "stateful": net}
-    monkeypatch.setattr(build.kr.models, "ARCHITECTURES", architectures)
-    monkeypatch.setattr(
-        build.kr.models, "build", lambda name, *args, **options: architectures[name](*args)
-    )
+    monkeypatch.setitem(kr.models.ARCHITECTURES, "stateful", net)
 
     def make(**changes):
         config = tiny("pgd_at", **{"epochs": 3, **changes})
