@@ -8,12 +8,13 @@ UV := $(shell command -v uv 2>/dev/null)
 # Set to have Chromium installed by apt for the tests of the report page (needs root).
 BROWSER ?=
 
-.PHONY: help setup demo test test-slow lint docs clean
+.PHONY: help setup demo test test-slow test-all lint clean
 
 help:
 	@echo "make demo       train, attack, export and query a hardened model on embedded data"
 	@echo "make test       lint, types, import rules, doctests and the default tests"
-	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-slow  the tests that take minutes: kills, fuzzing, a soak, 10,000 draws"
+	@echo "make test-all   both"
 	@echo "make clean      remove the environment and what the demo wrote"
 
 setup: $(STAMP)
@@ -45,6 +46,8 @@ test: lint
 
 test-slow: setup
 	$(BIN)/python -m pytest tests -m slow
+
+test-all: test test-slow
 
 clean:
 	rm -rf $(VENV) runs/demo
