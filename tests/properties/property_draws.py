@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROWS = 64
+ROWS = 8  # of a batch: few, as they share the radius and the step
 DTYPES = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
 BOUNDS = ((0.0, 1.0), (-0.1, 0.7), (-1.0, 3.0), (0.0, 255.0))
 SHAPES = ((2, 3, 2), (12,))
@@ -38,7 +38,7 @@ def hold(draws, strategy, judge):
     seen = 0
 
     @hypothesis.settings(
-        max_examples=10 + 3 * draws // ROWS if strategy is BATCHES else 2 * draws,
+        max_examples=10 + draws // 4 if strategy is BATCHES else 2 * draws,
         deadline=None,
         derandomize=True,
         database=None,
@@ -69,9 +69,9 @@ class Batch(NamedTuple):
 
 
 RADII = st.one_of(
-    st.sampled_from([0.0, 1e-8, 8 / 255, 0.3, 1.0, 50.0]), st.floats(1e-6, 1.0), st.floats(1, 40)
+    st.sampled_from([0.3, 8 / 255, 0.0, 1e-8, 1.0, 50.0]), st.floats(1e-6, 1.0), st.floats(1, 40)
 )
-SIZES = st.one_of(st.sampled_from([0.0, 1e-8, 0.01, 1.0, 1e4, 1e30]), st.floats(1e-3, 2.0))
+SIZES = st.one_of(st.sampled_from([0.1, 0.01, 0.0, 1e-8, 1.0, 1e4, 1e30]), st.floats(1e-3, 2.0))
 BATCHES = st.builds(
     Batch, st.integers(0, 2**32 - 1), st.sampled_from([ROWS] * 7 + [1, 0]), RADII, SIZES
 )
