@@ -31,10 +31,12 @@ from keras_robust.ascent import Ascent
 from keras_robust.attack import Attack
 from keras_robust.balls import L1Ball, L2Ball, LinfBall
 from keras_robust.robust_model import RobustModel
+from keras_robust.weight_perturbation import AWP
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AWP",
     "Ascent",
     "Attack",
     "L1Ball",

@@ -41,7 +41,7 @@ def _check(name: str, radius: Any, bounds: tuple[float, float]) -> None:
         raise ValueError(f"{name}: bounds are {bounds!r}; expected (low, high) with low < high.")
 
 
-def _into(bounds: tuple[float, float], x: Images, dtype: tf.DType) -> Images:
+def clipped(bounds: tuple[float, float], x: Images, dtype: tf.DType) -> Images:
     """Rounds to the dtype of the images, then clips, so that rounding cannot leave the bounds."""
     return tf.clip_by_value(tf.cast(x, dtype), scalar(bounds[0], dtype), scalar(bounds[1], dtype))
 
@@ -103,14 +103,14 @@ class LinfBall:
         """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
         centre = wide(x)
         noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, centre.dtype)
-        return _into(self.bounds, centre + scalar(self.radius, centre.dtype) * noise, x.dtype)
+        return clipped(self.bounds, centre + scalar(self.radius, centre.dtype) * noise, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Brings `x_adv` to the nearest point in the ball around `x`, then into the bounds."""
         centre = wide(x)
         radius = scalar(self.radius, centre.dtype)
         nearest = tf.clip_by_value(wide(x_adv), centre - radius, centre + radius)
-        return _into(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The sign of the gradient: the steepest direction whose largest entry is 1."""
@@ -155,7 +155,7 @@ class L2Ball:
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
         dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
         length = scalar(self.radius, dtype) * uniform ** (1 / dimension)
-        return _into(self.bounds, centre + per_pixel(length, x) * direction, x.dtype)
+        return clipped(self.bounds, centre + per_pixel(length, x) * direction, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Scales the perturbation down to the radius, then clips into the bounds.
@@ -169,7 +169,7 @@ class L2Ball:
         inside = per_pixel(_length(delta) <= radius, delta)
         # Points inside are handed back, not rebuilt: x + (x_adv - x) need not be x_adv.
         nearest = tf.where(inside, x_adv, centre + radius * self.steepest(delta))
-        return _into(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The gradient scaled to Euclidean length 1; zero where the gradient is zero."""
@@ -229,7 +229,7 @@ class L1Ball:
         share = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
         sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, dtype))
         delta = scalar(self.radius, dtype) * sign * share[:, :-1]
-        return _into(self.bounds, centre + tf.reshape(delta, tf.shape(x)), x.dtype)
+        return clipped(self.bounds, centre + tf.reshape(delta, tf.shape(x)), x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Brings `x_adv` to the nearest point of the L1 ball around `x`, then into the bounds."""
@@ -252,7 +252,7 @@ class L1Ball:
         shrunk = tf.sign(flat) * tf.maximum(size - threshold, 0)
         # Points inside are handed back, not rebuilt: x + (x_adv - x) need not be x_adv.
         nearest = tf.where(per_pixel(inside, x), x_adv, centre + tf.reshape(shrunk, tf.shape(x)))
-        return _into(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """Signs of the largest entries (`density` of them), scaled to an absolute sum of 1."""

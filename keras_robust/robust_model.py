@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from keras_robust.types import (
     Seed,
     contract_of,
 )
+from keras_robust.weight_perturbation import AWP, check_weight_perturbation, outputs_at
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
 _EVALUATION = 2**31 - 1
@@ -60,6 +62,8 @@ class RobustModel(distribution.DistributedModel):
             leave the constant prediction that no attack can make worse.
         microbatches: into how many parts a step cuts its batch, to craft and differentiate one
             after the other: as gradient accumulation, it saves memory. Batch norm sees the parts.
+        weight_perturbation: `keras_robust.AWP(gamma)` takes the gradient where the weights are
+            worse (of each microbatch, where there are several); None where they are.
         seed: of all random starts; with the number of the step it gives each step its own.
 
     Raises:
@@ -77,6 +81,18 @@ class RobustModel(distribution.DistributedModel):
         ['accuracy', 'adversarial', 'loss', 'robust_accuracy']
     """
 
+    OPTIONS = (
+        "crafting_mode",
+        "crafting_dtype",
+        "radius_warmup",
+        "microbatches",
+        "weight_perturbation",
+        "seed",
+        "name",
+    )
+    # What `state_logs` returns, for defenses with state.
+    state_names: tuple[str, ...] = ()
+
     def __init__(
         self,
         classifier: keras.Model,
@@ -88,6 +104,7 @@ class RobustModel(distribution.DistributedModel):
         crafting_dtype: str = "float32",
         radius_warmup: int = 0,
         microbatches: int = 1,
+        weight_perturbation: AWP | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -107,6 +124,7 @@ class RobustModel(distribution.DistributedModel):
         _check_whole("seed", seed)
         _check_whole("radius_warmup", radius_warmup, least=0)
         _check_whole("microbatches", microbatches, least=1)
+        check_weight_perturbation(weight_perturbation)
         distribution.synchronize_batch_norm(classifier)
         self._crafting_forward = crafting_forward(classifier, crafting_mode, crafting_dtype)
         self.classifier = classifier
@@ -117,6 +135,7 @@ class RobustModel(distribution.DistributedModel):
         self.crafting_dtype = crafting_dtype
         self.radius_warmup = int(radius_warmup)
         self.microbatches = int(microbatches)
+        self.weight_perturbation = weight_perturbation
         self.seed = int(seed)
         # Not the optimizer's count, which stands still while gradients are accumulated, and when
         # mixed precision skips a step.
@@ -128,7 +147,7 @@ class RobustModel(distribution.DistributedModel):
             aggregation="only_first_replica",
             name="step",
         )
-        self._trackers = Trackers(loss.names)
+        self._trackers = Trackers(loss.names, self.state_names)
         self.built = True  # the classifier is: there is nothing left to build
 
     def call(self, x: Images, training: bool | None = None) -> Outputs:
@@ -202,12 +221,19 @@ class RobustModel(distribution.DistributedModel):
             y: labels `[batch]`.
             seed: of the random start; by default this step's own.
         """
-        attack = self.attack
-        if self.radius_warmup:
-            share = (tf.cast(self.step, x.dtype) + 1) / self.radius_warmup
-            attack = attack.at_radius(tf.minimum(share, 1.0) * attack.ball.radius)
         seed = self._fold(self.step) if seed is None else seed
-        return attack(self._crafting_forward, x, y, seed=seed)
+        return self.training_attack(x.dtype)(self._crafting_forward, x, y, seed=seed)
+
+    def training_attack(self, dtype: tf.DType) -> Any:
+        """The attack of this step; a hook for defenses whose attack depends on their state."""
+        if not self.radius_warmup:
+            return self.attack
+        share = (tf.cast(self.step, dtype) + 1) / self.radius_warmup
+        return self.attack.at_radius(tf.minimum(share, 1.0) * self.attack.ball.radius)
+
+    def state_logs(self) -> dict[str, tf.Tensor]:
+        """The state of a defense, to be logged while training under its `state_names`."""
+        return {}
 
     def after_update(self, x: Images, x_adv: Images) -> None:
         """Called after the weights moved; a hook for defenses with state."""
@@ -244,19 +270,54 @@ class RobustModel(distribution.DistributedModel):
             if self.microbatches > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, part)
             x_adv = self.craft(x, y, seed)
-        with tf.GradientTape() as tape:
-            outputs = self._outputs(x, x_adv, training=True)
-            loss, means = self._loss(y, outputs, weight)
-            share = distribution.share_of_batch(
-                loss, means, tf.shape(y)[0] / size, self.microbatches
-            )
-            scaled = self.optimizer.scale_loss(share)
-        gradients = tape.gradient(scaled, self.trainable_variables)
+        if self.weight_perturbation is None:
+            with tf.GradientTape() as tape:
+                outputs = self._outputs(x, x_adv, training=True)
+                loss, means = self._loss(y, outputs, weight, self.losses)
+                scaled = self._scaled(loss, means, y, size)
+            gradients = tape.gradient(scaled, self.trainable_variables)
+        else:
+            gradients, outputs, loss, means = self._perturbed_gradients(batch, x_adv, size)
         if outputs["clean"] is None:
             # For the accuracy alone: before the weights move, as the robust accuracy is, and in
             # inference mode, so that no statistics move.
             outputs["clean"] = self.classifier(x, training=False)
-        return self._log(batch, outputs, {"loss": loss, **means}), x_adv, gradients
+        means = {"loss": loss, **means, **self.state_logs()}
+        return self._log(batch, outputs, means), x_adv, gradients
+
+    def _perturbed_gradients(
+        self, batch: tuple[Any, ...], x_adv: Images | None, size: tf.Tensor
+    ) -> tuple[list[Any], dict[str, Any], tf.Tensor, dict[str, tf.Tensor]]:
+        """The gradients at the perturbed weights, with what was found there.
+
+        No weight is touched: the update starts from the weights as they are, to the bit. Of the
+        two passes the second one alone moves statistics and the seeds of dropout.
+        """
+        x, y, weight = batch
+        weights = [tf.convert_to_tensor(variable) for variable in self.trainable_variables]
+        needed = [x if "clean" in self.robust_loss.needs else None, x_adv]
+        for last in (False, True):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                (clean, adversarial), state, losses = outputs_at(self.classifier, weights, needed)
+                outputs = {"clean": clean, "adversarial": adversarial}
+                loss, means = self._loss(y, outputs, weight, losses)
+                scaled = self._scaled(loss, means, y, size)
+            gradients = tape.gradient(scaled, weights)
+            if not last:
+                agreed = [None if g is None else distribution.global_sum(g) for g in gradients]
+                weights = self.weight_perturbation.perturbed(weights, agreed)
+        for variable, value in zip(self.classifier.non_trainable_variables, state, strict=True):
+            variable.assign(value)
+        return gradients, outputs, loss, means
+
+    def _scaled(
+        self, loss: tf.Tensor, means: dict[str, tf.Tensor], y: Labels, size: tf.Tensor
+    ) -> tf.Tensor:
+        """What to differentiate: the share of the batch's loss, scaled for mixed precision."""
+        share = tf.shape(y)[0] / size
+        loss = distribution.share_of_batch(loss, means, share, self.microbatches)
+        return self.optimizer.scale_loss(loss)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, and both accuracies, under the validation attack."""
@@ -266,7 +327,7 @@ class RobustModel(distribution.DistributedModel):
             seed = self._fold(_EVALUATION)
             x_adv = self.validation_attack(self.classifier, x, y, seed=seed)
         outputs = self._outputs(x, x_adv, training=False)
-        loss, means = self._loss(y, outputs, weight)
+        loss, means = self._loss(y, outputs, weight, self.losses)
         return self._log((x, y, weight), outputs, {"loss": loss, **means})
 
     def _unpack(self, data: Any) -> tuple[Images, Labels, tf.Tensor | None]:
@@ -307,15 +368,19 @@ class RobustModel(distribution.DistributedModel):
         return {"clean": clean, "adversarial": adversarial}
 
     def _loss(
-        self, y: Labels, outputs: dict[str, Any], weight: tf.Tensor | None
+        self,
+        y: Labels,
+        outputs: dict[str, Any],
+        weight: tf.Tensor | None,
+        losses: Sequence[tf.Tensor],
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The mean loss of the batch and its mean terms."""
         terms = self.robust_loss(y, outputs["adversarial"], outputs["clean"])
         means = {name: _mean(term, weight) for name, term in terms.items()}
-        if self.losses:
+        if losses:
             # Layers in half precision add losses in half precision.
             dtype = next(iter(means.values())).dtype
-            added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in self.losses]
+            added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in losses]
             means["regularization"] = tf.add_n(added)
         return total(means), means
 
@@ -345,13 +410,14 @@ class RobustModel(distribution.DistributedModel):
             "attack": self.attack,
             "loss": self.robust_loss,
             "validation_attack": self.validation_attack,
+            "weight_perturbation": self.weight_perturbation,
         }
         encoded = {
             name: None if part is None else keras.saving.serialize_keras_object(part)
             for name, part in parts.items()
         }
-        own = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches", "seed", "name")
-        return {**encoded, **{name: getattr(self, name) for name in own}}
+        own = {name: getattr(self, name) for name in self.OPTIONS if name not in encoded}
+        return {**encoded, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:

@@ -22,6 +22,29 @@ DEFENSES = {
     ),
     "trades": (lambda c: kr.defenses.trades(c, BALL, **SETTINGS), ["clean", "divergence"]),
     "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
+    "wrm": (
+        lambda c: kr.defenses.wrm(c, BALL, step_size=0.1, **SETTINGS),
+        ["adversarial"],
+    ),
+    "udr": (
+        lambda c: kr.defenses.udr(c, BALL, base=kr.defenses.trades, **SETTINGS),
+        ["clean", "divergence"],
+    ),
+    "udr over mart with awp": (
+        lambda c: kr.defenses.udr(
+            c,
+            BALL,
+            base=kr.defenses.mart,
+            boosted_on="clean",
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["boosted", "divergence"],
+    ),
+    "pgd_at with awp": (
+        lambda c: kr.defenses.pgd_at(c, BALL, weight_perturbation=kr.AWP(0.01), **SETTINGS),
+        ["adversarial"],
+    ),
     "mart on clean images": (
         lambda c: kr.defenses.mart(c, BALL, boosted_on="clean", **SETTINGS),
         ["boosted", "divergence"],
@@ -105,6 +128,8 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
     training = {"loss", "accuracy", *terms}
     if name != "standard":  # which crafts nothing while it trains
         training.add("robust_accuracy")
+    if name.startswith("udr"):
+        training.add("dual")
     assert set(history) == training | validation
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in terms), rel=1e-5)

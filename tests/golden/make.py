@@ -27,6 +27,28 @@ USED = {
         "d_dlr_targeted_second dlr_targeted_rank d_dlr_targeted_rank ce_targeted_second "
         "ce_targeted_rank cw_margin_raw square_margin"
     ),
+    "udr_cost": (
+        "x x_adv tau eps_l1_mean c_l1_mean chat_l1_mean dchat_dxadv_l1_mean eps_l2_half_sq "
+        "c_l2_half_sq chat_l2_half_sq dchat_dxadv_l2_half_sq eps_linf_max c_linf_max chat_linf_max "
+        "dchat_dxadv_linf_max"
+    ),
+    "udr_step": (
+        "x delta_in grad eps alpha alg1_lambda alg1_tau delta_out_tau_eta_lam1 "
+        "delta_out_tau_2eta_lam1 delta_out_tau_eta_lam0.5 delta_out_tau_2eta_lam0.5 "
+        "delta_out_tau_eta_lam0.1 delta_out_tau_2eta_lam0.1 delta_out_tau_eta_lam0 "
+        "delta_out_tau_2eta_lam0 alg1_x_out_unclipped_linf_max alg1_eps_linf_max "
+        "alg1_x_out_unclipped_l2_half_sq alg1_eps_l2_half_sq alg1_x_out_unclipped_l1_mean "
+        "alg1_eps_l1_mean"
+    ),
+    "udr_attack": (
+        "x y delta0 eps alpha steps W1 b1 W2 b2 delta_traj_lam1 delta_traj_lam0.6 "
+        "delta_traj_lam0.2 delta_traj_lam0 delta_traj_tau2eta_lam1 delta_traj_tau2eta_lam0.6"
+    ),
+    "udr_lambda": (
+        "deltas eps lr lambda0 period lambda_code lambda_eq19_linf_chat tau_eq19 lambda_small0 "
+        "lambda_small_noclamp"
+    ),
+    "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
 }
 
 
