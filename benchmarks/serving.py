@@ -82,12 +82,13 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
                 CLIENT: lambda: over_grpc(address),
                 PREPARED: lambda: with_messages(address),
             }
+            net = "/".join(values.channels)
             for batch, clients in loads:
                 rates = measured(ways, batch, clients, (PLAIN,), values)
-                rows += load_rows(rates, batch, clients, "/".join(values.channels))
+                rows += load_rows(rates, batch, clients, net)
             del ways[PREPARED]
             rates = measured(ways, loads[0][0], 1, (PLAIN, DETECT), values)
-            rows += detect_rows(rates, loads[0][0])
+            rows += detect_rows(rates, loads[0][0], net)
     return rows
 
 
@@ -119,11 +120,12 @@ def load_rows(rates: Rates, batch: int, clients: int, channels: str) -> Iterator
         )
 
 
-def detect_rows(rates: Rates, batch: int) -> Iterator[report.Row]:
+def detect_rows(rates: Rates, batch: int, channels: str) -> Iterator[report.Row]:
     """What `detect` costs more than a plain prediction."""
     for way in (IN_PROCESS, CLIENT):
         yield report.Row(
-            f"batch {batch}, 1 client, {way}: time of `{DETECT}` / `{PLAIN}`",
+            f"{channels}-channel net, batch {batch}, 1 client, {way}: "
+            f"time of `{DETECT}` / `{PLAIN}`",
             timing.ratio(rates[way, PLAIN], rates[way, DETECT]),
             report.Target(1.03),
         )

@@ -18,6 +18,7 @@ from trainers.checkpoint import Progress
 from trainers.devices import Devices
 from trainers.files import replacing
 from trainers.names import chosen
+from trainers.recipe_flags import leaves
 from trainers.resumable import check_same
 from trainers.run_directory import RunDirectory
 from trainers.sessions import session
@@ -197,29 +198,23 @@ def prepare(
         run.check_new(overwrite)
     file, progress = checkpoint.newest(run, say) if resumed else (None, Progress())
     splits = build.data(config)
-    steps = len(splits.train)
-    if steps % config.steps_per_execution:
-        divisors = [n for n in range(1, steps + 1) if not steps % n]
-        raise ValueError(
-            f"steps_per_execution is {config.steps_per_execution}; expected a divisor of the "
-            f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
-        )
-    _check_batches(splits.info, config.dataset.batch_size, devices.replicas)
+    _check_batches(splits, config, devices.replicas)
     if file and progress.replicas != devices.replicas:
         say(
             f"The run goes on with {devices.replicas} replicas instead of {progress.replicas}: it "
             "will not end with the very numbers that it would have ended with."
         )
+    # Before they build models, which takes all of them, and before one of them writes what the
+    # others have yet to read.
+    place = [_portable(config), dataclasses.asdict(splits.info), progress.step, resumed]
+    devices.agree("the recipe, or where the run stands", json.dumps(place))
     with devices.scope():
         if file:
             model = keras.saving.load_model(file)
         else:
-            model = build.robust_model(config, splits.info, steps)
+            model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
-    ready = Training(config, run, splits, model, devices, progress, file, resumed)
-    # Before one of them writes what the others have yet to read.
-    devices.agree("the recipe, or where the run stands", _place(ready))
-    return ready
+    return Training(config, run, splits, model, devices, progress, file, resumed)
 
 
 def complete(
@@ -263,28 +258,34 @@ def complete(
     return run
 
 
-def _place(training: Training) -> str:
-    """What all workers have to begin with."""
-    recipe = {**training.config.to_dict(), "data": dataclasses.asdict(training.splits.info)}
-    recipe["dataset"].pop("data_dir")
-    return json.dumps([recipe, training.progress.step, training.resumed], sort_keys=True)
-
-
 def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
     names = ["accuracy"] + ["robust_accuracy"] * (model.validation_attack is not None)
     chosen("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
 
 
-def _check_batches(info: kr.data.DatasetInfo, batch_size: int, replicas: int) -> None:
-    """Refuses batches of which some replica would get nothing, or less than the others."""
-    if batch_size % replicas:
+def _portable(config: ConfigDict) -> dict[str, str]:
+    """The fields of a recipe that do not depend on the machine."""
+    return {k: repr(v) for k, v in leaves(config.to_dict()).items() if k != "dataset.data_dir"}
+
+
+def _check_batches(splits: kr.data.Splits, config: ConfigDict, replicas: int) -> None:
+    """Refuses steps that make no epoch, and batches of which some replica would get less."""
+    steps, size = len(splits.train), config.dataset.batch_size
+    if steps % config.steps_per_execution:
+        divisors = [n for n in range(1, steps + 1) if not steps % n]
         raise ValueError(
-            f"dataset.batch_size is {batch_size}, which {replicas} replicas cannot share equally; "
+            f"steps_per_execution is {config.steps_per_execution}; expected a divisor of the "
+            f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
+        )
+    if size % replicas:
+        raise ValueError(
+            f"dataset.batch_size is {size}, which {replicas} replicas cannot share equally; "
             f"expected a multiple of {replicas}. It is the size of the whole batch, not of a part."
         )
-    rest = info.validation_size % batch_size
+    rest = splits.info.validation_size % size
     if 0 < rest < replicas:
         raise ValueError(
-            f"The last batch of the {info.validation_size} validation images holds {rest}, too few "
-            f"for {replicas} replicas; choose another dataset.validation or dataset.batch_size."
+            f"The last batch of the {splits.info.validation_size} validation images holds {rest}, "
+            f"too few for {replicas} replicas; choose another dataset.validation or "
+            "dataset.batch_size."
         )

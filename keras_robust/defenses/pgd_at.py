@@ -31,7 +31,7 @@ def pgd_at(
         steps: the steps of PGD.
         step_size: their length, in the units of the images; default `2.5 radius / steps`.
         seed: of the random starts.
-        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
+        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
 
     Returns:
         A model to `compile` and `fit`.

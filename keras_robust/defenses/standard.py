@@ -27,7 +27,7 @@ def standard(
         ball: where `evaluate` and validation attack the model with PGD; None for no attack.
         steps: the steps of that attack.
         seed: of the random starts.
-        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
+        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
 
     Returns:
         A model to `compile` and `fit`.

@@ -74,7 +74,7 @@ def trades(
         steps: the steps of the attack.
         step_size: their length, in the units of the images; default `2.5 radius / steps`.
         seed: of the random starts.
-        **options: of `RobustModel`: `crafting_mode`, `radius_warmup`, `name`.
+        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
 
     Returns:
         A model to `compile` and `fit`.
