@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.types import Ball
-from trainers import attack_settings
+from trainers import attack_settings, defense_options
 from trainers.names import check_options, chosen
 
 BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
@@ -20,30 +20,9 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
-# Options of every defense.
-CRAFTING = ("crafting_mode", "crafting_dtype", "radius_warmup", "microbatches")
 AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-
-
-def defenses() -> tuple[str, ...]:
-    """The names of the defenses.
-
-    Example:
-        >>> "trades" in defenses()
-        True
-    """
-    return _factories(kr.defenses, "classifier")
-
-
-def _factories(family: Any, first: str) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name in family.__all__
-        if inspect.isfunction(getattr(family, name))
-        and next(iter(inspect.signature(getattr(family, name)).parameters), None) == first
-    )
 
 
 def check(config: ConfigDict) -> None:
@@ -62,9 +41,7 @@ def check(config: ConfigDict) -> None:
     augmentation(config)
     name = chosen("model", config.model.name, kr.models.ARCHITECTURES)
     check_options("model", name, kr.models.ARCHITECTURES[name], 2, config.model.options)
-    name = chosen("defense", config.defense.name, defenses())
-    factory = getattr(kr.defenses, name)
-    check_options("defense", name, factory, 2, config.defense.options, CRAFTING)
+    defense_options.resolved(config.defense.name, config.defense.options)
     where = ball(config)
     settings = attack_settings.from_recipe(config)
     for name in config.evaluation.attacks:
@@ -164,8 +141,9 @@ def robust_model(
         ValueError: an option that the model or the defense refuses.
     """
     settings = config.defense
+    options = defense_options.resolved(settings.name, settings.options.to_dict())
     model = getattr(kr.defenses, settings.name)(
-        classifier(config, info), ball(config), seed=config.seed, **settings.options.to_dict()
+        classifier(config, info), ball(config), seed=config.seed, **options
     )
     rule: Any = optimizer(config, steps_per_epoch)
     if config.mixed_precision == "mixed_float16":
