@@ -37,7 +37,7 @@ SCALES = {
     "plain": 3.0,
     "huge": 1e30,
     "constant": 0.0,
-    "coarse": 1.0,
+    "coarse": 0.5,
     "saturated": 1e4,
     "tiny": 1e-30,
     "poisoned": 3.0,
@@ -75,9 +75,9 @@ class Classifier:
         whole = tf.round(logits) - logits  # exact, and so is its sum with the logits
         return {"logits": logits + tf.stop_gradient(tf.where(self.coarse, whole, 0))}
 
-    def change(self, random):
-        """New weights of a kind; saturated: a softmax of zeros and ones exactly."""
-        kind = random.choice(list(SCALES))
+    def change(self, random, kinds=tuple(SCALES)):
+        """New weights of one of the kinds; saturated: a softmax of zeros and ones exactly."""
+        kind = random.choice(kinds)
         self.coarse.assign(kind == "coarse")
         self.first.assign(random.normal(size=self.first.shape))
         self.second.assign(random.normal(size=self.second.shape))
@@ -126,8 +126,8 @@ class Trial:
             tf.constant(y, tf.int64),
             tf.constant(targets, tf.int64),
             tf.constant([batch.seed, batch.count], tf.int64),
-            tf.constant(batch.radius * self.width, real),
-            tf.constant(batch.size * self.width, real),
+            tf.constant(draw.rounded(batch.radius * self.width, real), real),
+            tf.constant(draw.rounded(batch.size * self.width, real), real),
         )
 
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 ROWS = 8  # of a batch: few, as they share the radius and the step
 DTYPES = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
-BOUNDS = ((0.0, 1.0), (-0.1, 0.7), (-1.0, 3.0), (0.0, 255.0))
+# The last reach beyond the largest number of float16, which is then the bound.
+BOUNDS = ((0.0, 1.0), (-0.1, 0.7), (-1.0, 3.0), (0.0, 255.0), (0.0, 65535.0))
 SHAPES = ((2, 3, 2), (12,))
 PIXELS = 12
 
@@ -71,7 +72,9 @@ class Batch(NamedTuple):
 RADII = st.one_of(
     st.sampled_from([0.3, 8 / 255, 0.0, 1e-8, 1.0, 50.0]), st.floats(1e-6, 1.0), st.floats(1, 40)
 )
-SIZES = st.one_of(st.sampled_from([0.1, 0.01, 0.0, 1e-8, 1.0, 1e4, 1e30]), st.floats(1e-3, 2.0))
+SIZES = st.one_of(
+    st.sampled_from([0.1, 0.01, 0.0, 1e-8, 1.0, 1e4, 1e30, 1e39]), st.floats(1e-3, 2.0)
+)
 BATCHES = st.builds(
     Batch, st.integers(0, 2**32 - 1), st.sampled_from([ROWS] * 7 + [1, 0]), RADII, SIZES
 )

@@ -30,7 +30,7 @@ def trials(name, draws):
 
 
 @every_attack
-@in_draws(200, 1200)
+@in_draws(60, 1200)
 def test_it_stays_inside_whatever_the_model(name, draws):
     """Of any radius and step; on huge, tiny, constant, saturated logits, on gradients of NaN."""
     cases = trials(name, draws)

@@ -103,7 +103,7 @@ class Call:
         self.random = np.random.default_rng(seed)
         self.name = str(self.random.choice(list(ROWS)))
         self.model, self.targeted = model, ROWS[self.name].targeted
-        self.bounds = draw.BOUNDS[self.random.integers(len(draw.BOUNDS))]
+        self.bounds = draw.BOUNDS[self.random.integers(len(draw.BOUNDS) - 1)]
         self.attack = ROWS[self.name].build(kr.L2Ball(0.1, self.bounds))
         dtype = self.random.choice(["float16", "float32", "float64"])
         count = self.random.integers(2, 5)
@@ -165,7 +165,7 @@ def test_bad_batches_are_refused_before_any_work(model, draws):
     hold(draws, st.integers(0, 2**32 - 1), judge)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", sorted({name.split()[0] for name in ROWS}))
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_good_batches_are_worked_on(name, compiled, model):
     """The counting counts: without a spoiled argument the model is called."""

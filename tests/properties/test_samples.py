@@ -35,7 +35,7 @@ def test_every_start_is_here():
 @every_dtype
 @every_ball
 @every_start
-@in_draws(50, 200)
+@in_draws(16, 200)
 def test_starts_are_inside_and_follow_the_seed(start, kind, dtype, draws):
     def judge(batch):
         random = batch.random

@@ -57,7 +57,7 @@ class Walk:
 @every_dtype
 @every_ball
 @every_rule
-@in_draws(50, 300)
+@in_draws(16, 300)
 def test_steps_stay_inside(rule, kind, dtype, draws):
     def judge(batch):
         walk = Walk(rule, kind, dtype, batch)
@@ -72,7 +72,7 @@ def test_steps_stay_inside(rule, kind, dtype, draws):
 
 @every_ball
 @every_rule
-@in_draws(100, 1000)
+@in_draws(50, 1000)
 def test_a_step_is_no_longer_than_its_size(rule, kind, draws):
     """A projection brings a point of the ball and one a step away no further apart; in the norm of
     the ball a step has its size, and no norm here is smaller than Linf nor larger than L1."""
@@ -93,7 +93,7 @@ def test_a_step_is_no_longer_than_its_size(rule, kind, draws):
 @every_dtype
 @every_ball
 @every_rule
-@in_draws(50, 300)
+@in_draws(16, 300)
 def test_the_first_step_goes_uphill(rule, kind, dtype, draws):
     """From the image itself, whatever the size and the bounds cut off: every pixel moves along the
     sign of its gradient, or not at all."""
