@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,18 +11,18 @@ import tensorflow as tf
 from keras_robust import config, distribution
 from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
 from keras_robust.crafting import crafting_forward
-from keras_robust.robust_loss import check_loss, total
+from keras_robust.risk import Risk
+from keras_robust.robust_loss import check_loss
 from keras_robust.trackers import Trackers
 from keras_robust.types import (
     Images,
     Labels,
     Outputs,
-    PerExample,
     RobustLoss,
     Seed,
     contract_of,
 )
-from keras_robust.weight_perturbation import AWP, check_weight_perturbation, outputs_at
+from keras_robust.weight_perturbation import AWP, check_weight_perturbation
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
 _EVALUATION = 2**31 - 1
@@ -147,6 +146,7 @@ class RobustModel(distribution.DistributedModel):
             aggregation="only_first_replica",
             name="step",
         )
+        self._risk = Risk(classifier, loss, self.microbatches, weight_perturbation)
         self._trackers = Trackers(loss.names, self.state_names)
         self.built = True  # the classifier is: there is nothing left to build
 
@@ -263,61 +263,19 @@ class RobustModel(distribution.DistributedModel):
         self, batch: tuple[Any, ...], size: tf.Tensor, part: int
     ) -> tuple[dict[str, tf.Tensor], Images | None, list[Any]]:
         """Logs, adversarial images and gradients of a part of a batch of `size` images."""
-        x, y, weight = batch
+        x, y, _ = batch
         x_adv = None
         if "adversarial" in self.robust_loss.needs:
             seed = self._fold(self.step)
             if self.microbatches > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, part)
             x_adv = self.craft(x, y, seed)
-        if self.weight_perturbation is None:
-            with tf.GradientTape() as tape:
-                outputs = self._outputs(x, x_adv, training=True)
-                loss, means = self._loss(y, outputs, weight, self.losses)
-                scaled = self._scaled(loss, means, y, size)
-            gradients = tape.gradient(scaled, self.trainable_variables)
-        else:
-            gradients, outputs, loss, means = self._perturbed_gradients(batch, x_adv, size)
+        gradients, outputs, means = self._risk.gradients(batch, x_adv, size, self.optimizer)
         if outputs["clean"] is None:
             # For the accuracy alone: before the weights move, as the robust accuracy is, and in
             # inference mode, so that no statistics move.
             outputs["clean"] = self.classifier(x, training=False)
-        means = {"loss": loss, **means, **self.state_logs()}
-        return self._log(batch, outputs, means), x_adv, gradients
-
-    def _perturbed_gradients(
-        self, batch: tuple[Any, ...], x_adv: Images | None, size: tf.Tensor
-    ) -> tuple[list[Any], dict[str, Any], tf.Tensor, dict[str, tf.Tensor]]:
-        """The gradients at the perturbed weights, with what was found there.
-
-        No weight is touched: the update starts from the weights as they are, to the bit. Of the
-        two passes the second one alone moves statistics and the seeds of dropout.
-        """
-        x, y, weight = batch
-        weights = [tf.convert_to_tensor(variable) for variable in self.trainable_variables]
-        needed = [x if "clean" in self.robust_loss.needs else None, x_adv]
-        for last in (False, True):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                (clean, adversarial), state, losses = outputs_at(self.classifier, weights, needed)
-                outputs = {"clean": clean, "adversarial": adversarial}
-                loss, means = self._loss(y, outputs, weight, losses)
-                scaled = self._scaled(loss, means, y, size)
-            gradients = tape.gradient(scaled, weights)
-            if not last:
-                agreed = [None if g is None else distribution.global_sum(g) for g in gradients]
-                weights = self.weight_perturbation.perturbed(weights, agreed)
-        for variable, value in zip(self.classifier.non_trainable_variables, state, strict=True):
-            variable.assign(value)
-        return gradients, outputs, loss, means
-
-    def _scaled(
-        self, loss: tf.Tensor, means: dict[str, tf.Tensor], y: Labels, size: tf.Tensor
-    ) -> tf.Tensor:
-        """What to differentiate: the share of the batch's loss, scaled for mixed precision."""
-        share = tf.shape(y)[0] / size
-        loss = distribution.share_of_batch(loss, means, share, self.microbatches)
-        return self.optimizer.scale_loss(loss)
+        return self._log(batch, outputs, {**means, **self.state_logs()}), x_adv, gradients
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, and both accuracies, under the validation attack."""
@@ -326,9 +284,9 @@ class RobustModel(distribution.DistributedModel):
         if self.validation_attack is not None:
             seed = self._fold(_EVALUATION)
             x_adv = self.validation_attack(self.classifier, x, y, seed=seed)
-        outputs = self._outputs(x, x_adv, training=False)
-        loss, means = self._loss(y, outputs, weight, self.losses)
-        return self._log((x, y, weight), outputs, {"loss": loss, **means})
+        batch = (x, y, weight)
+        outputs, means = self._risk.measure(batch, x_adv)
+        return self._log(batch, outputs, means)
 
     def _unpack(self, data: Any) -> tuple[Images, Labels, tf.Tensor | None]:
         """Images, labels and sample weights, checked."""
@@ -357,32 +315,6 @@ class RobustModel(distribution.DistributedModel):
                 ],
             )
         return x, y, weight
-
-    def _outputs(self, x: Images, x_adv: Images | None, training: bool) -> dict[str, Any]:
-        """The outputs that the loss needs, clean first: each batch has its own statistics."""
-        clean = adversarial = None
-        if "clean" in self.robust_loss.needs or not training:
-            clean = self.classifier(x, training=training)
-        if x_adv is not None:
-            adversarial = self.classifier(x_adv, training=training)
-        return {"clean": clean, "adversarial": adversarial}
-
-    def _loss(
-        self,
-        y: Labels,
-        outputs: dict[str, Any],
-        weight: tf.Tensor | None,
-        losses: Sequence[tf.Tensor],
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """The mean loss of the batch and its mean terms."""
-        terms = self.robust_loss(y, outputs["adversarial"], outputs["clean"])
-        means = {name: _mean(term, weight) for name, term in terms.items()}
-        if losses:
-            # Layers in half precision add losses in half precision.
-            dtype = next(iter(means.values())).dtype
-            added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in losses]
-            means["regularization"] = tf.add_n(added)
-        return total(means), means
 
     def _log(
         self, batch: tuple[Any, ...], outputs: dict[str, Any], means: dict[str, tf.Tensor]
@@ -429,13 +361,6 @@ class RobustModel(distribution.DistributedModel):
             for name, value in config.items()
         }
         return cls(**decoded)
-
-
-def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:
-    """Mean over the batch. Weights multiply; the divisor stays the batch size, as in Keras."""
-    if weight is not None:
-        term = term * tf.cast(tf.reshape(weight, tf.shape(term)), term.dtype)
-    return tf.reduce_sum(term) / tf.cast(tf.shape(term)[0], term.dtype)
 
 
 def _check_whole(name: str, value: Any, least: int | None = None) -> None:

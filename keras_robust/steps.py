@@ -148,11 +148,11 @@ class SoftBallStep:
 
     def __post_init__(self) -> None:
         _check_size("SoftBallStep", self.size)
-        if isinstance(self.multiplier, numbers.Real) and not 0 <= self.multiplier < math.inf:
+        if isinstance(self.multiplier, numbers.Real) and not 0 <= float(self.multiplier) < math.inf:
             raise ValueError(
                 f"SoftBallStep: multiplier is {self.multiplier!r}; expected a finite number >= 0."
             )
-        if isinstance(self.tau, numbers.Real) and not 0 < self.tau < math.inf:
+        if isinstance(self.tau, numbers.Real) and not 0 < float(self.tau) < math.inf:
             raise ValueError(f"SoftBallStep: tau is {self.tau!r}; expected a finite number > 0.")
         if self.pull not in ("elementwise", *COSTS):
             raise ValueError(
@@ -205,7 +205,7 @@ class PenalisedStep:
     def __post_init__(self) -> None:
         for name in ("size", "multiplier", "decay"):
             value = getattr(self, name)
-            if isinstance(value, numbers.Real) and not 0 <= value < math.inf:
+            if isinstance(value, numbers.Real) and not 0 <= float(value) < math.inf:
                 raise ValueError(
                     f"PenalisedStep: {name} is {value!r}; expected a finite number >= 0."
                 )
