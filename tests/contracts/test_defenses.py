@@ -135,7 +135,8 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
     assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in terms), rel=1e-5)
     total = sum(history[f"val_{term}"][0] for term in terms)
     assert history["val_loss"][0] == pytest.approx(total, rel=1e-5)
-    assert all(np.any(a != b) for a, b in zip(first, second, strict=True))
+    # Every weight moves; a number, such as a sum that begins anew at each step, may not.
+    assert all(np.any(a != b) for a, b in zip(first, second, strict=True) if np.ndim(a))
 
 
 @every_member
