@@ -72,6 +72,7 @@ def test_weaker_work_is_no_contender(benchmark):
             )
 
 
+@pytest.mark.slow
 def test_train_step(started):
     rows, _ = started(
         "train_step", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"
@@ -82,6 +83,7 @@ def test_train_step(started):
     assert rows[-1].measured == 0  # no epoch after the first is traced again
 
 
+@pytest.mark.slow
 def test_serving(started):
     rows, _ = started(
         "serving", "--channels=2", "--loads=2x1,1x2", "--seconds=0", "--repeats=1"
@@ -91,6 +93,7 @@ def test_serving(started):
     assert "batch 1, 2 clients" in rows[2].what and "`detect`" in rows[-1].what
 
 
+@pytest.mark.slow
 def test_run_all_prints_the_rows_of_its_parts(started):
     failed, said = started("run_all", "--part=import_time", "--extra=--repeats=1")
     header, rule, row = said.splitlines()

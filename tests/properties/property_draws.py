@@ -39,7 +39,7 @@ def hold(draws, strategy, judge):
     seen = 0
 
     @hypothesis.settings(
-        max_examples=10 + draws // 4 if strategy is BATCHES else 2 * draws,
+        max_examples=10 + draws if strategy is BATCHES else 2 * draws,
         deadline=None,
         derandomize=True,
         database=None,

@@ -78,9 +78,13 @@ def test_a_combination_is_never_worse_than_a_member(name, draws):
             found = whole.run(x, y, targets, seed, radius, size)
             margin, wrong = judged(whole.logits(found), y)
             for member in [x, *case.run_members(x, y, seed, radius, size)]:
-                member_margin, member_wrong = judged(whole.logits(member), y)
-                assert (wrong >= member_wrong).all()
-                assert (margin >= member_margin)[wrong == member_wrong].all()
+                logits = whole.logits(member).numpy()
+                member_margin, member_wrong = judged(logits, y)
+                # Two graphs may round the same logits differently; an exact tie is decided.
+                slack = 1e-5 * np.abs(logits).max(axis=1)
+                decided = (np.abs(member_margin) > slack) | (member_margin == 0)
+                assert (wrong >= member_wrong)[decided].all()
+                assert (margin >= member_margin - slack)[wrong == member_wrong].all()
             return len(margin)
 
         hold(-(-draws // len(here)), BATCHES, judge)
