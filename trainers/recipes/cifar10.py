@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import defaults, with_defense
+from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart")
+DEFENSES = ("standard", "pgd_at", "trades", "mart", *SOFT_BALLS)
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum then multiplies by
 # 1 / (1 - momentum) in the long run. Keras decays weights beside the momentum.

@@ -11,6 +11,9 @@ from ml_collections import ConfigDict, config_dict
 
 from trainers.names import number
 
+# Recipes of UDR, by the defense that it is built over.
+SOFT_BALLS = {"udr_pgd_at": "pgd_at", "udr_trades": "trades", "udr_mart": "mart"}
+
 
 def defaults() -> ConfigDict:
     """A recipe with every field: what a new recipe starts from.
@@ -81,12 +84,19 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`.
-        options: for each name, the options of the defense.
+        name: a defense of `keras_robust.defenses`, or one of `SOFT_BALLS`.
+        options: for each name, the options of the defense; those of UDR are those of its base.
 
     Returns:
         The same recipe.
     """
+    if name in SOFT_BALLS:
+        base = SOFT_BALLS[name]
+        config.defense.name = "udr"
+        config.defense.options = ConfigDict({**options[base], "base": base})
+        if base == "mart":
+            config.defense.options.boosted_on = "clean"  # the risk of the thesis
+        return config
     config.defense.name = name
     config.defense.options = ConfigDict(options[name])
     if name == "standard":

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import defaults, with_defense
+from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart")
+DEFENSES = ("standard", "pgd_at", "trades", "mart", *SOFT_BALLS)
 
 
 def get_config(defense: str) -> ConfigDict:
