@@ -60,7 +60,7 @@ class Parts:
 
 
 @every_combination
-@in_draws(100, 2500)
+@in_draws(60, 2500)
 def test_a_combination_is_never_worse_than_a_member(name, draws):
     """Nor than the clean image: what fools the model in any member's hands fools it here, and the
     margin is the largest among equals. `judged` recomputes both from the returned images."""
@@ -147,7 +147,7 @@ def check_run(model, run, bench, y):
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.targeted])
-@in_draws(64, 800)
+@in_draws(24, 800)
 def test_a_constant_model_is_never_fooled(name, draws):
     """Its prediction is the first class; an image of that class is right whatever is done to it."""
     case = one_trial(name)

@@ -55,7 +55,7 @@ def best_gain(ball, gradient):
 
 @every_dtype
 @every_ball
-@in_draws(100, 600)
+@in_draws(50, 600)
 def test_no_unit_step_gains_more(ball, dtype, draws):
     eps = 2.0 ** -draw.DIGITS[dtype]
 

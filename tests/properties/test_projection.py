@@ -53,7 +53,7 @@ class Projected:
 
 @every_dtype
 @every_ball
-@in_draws(100, 1000)
+@in_draws(40, 1000)
 def test_it_ends_inside_the_ball_and_the_bounds(kind, dtype, draws):
     def judge(batch):
         case = Projected(kind, dtype, batch, bounded=True)
@@ -65,7 +65,7 @@ def test_it_ends_inside_the_ball_and_the_bounds(kind, dtype, draws):
 
 @every_dtype
 @every_ball
-@in_draws(100, 1000)
+@in_draws(40, 1000)
 def test_points_inside_are_not_touched(kind, dtype, draws):
     """Not by a bit, where they are inside by more than the rounding of a length."""
 
@@ -88,7 +88,7 @@ def test_points_inside_are_not_touched(kind, dtype, draws):
 
 @every_dtype
 @every_ball
-@in_draws(100, 1000)
+@in_draws(40, 1000)
 def test_twice_is_once(kind, dtype, draws):
     def judge(batch):
         case = Projected(kind, dtype, batch, bounded=True)
@@ -101,7 +101,7 @@ def test_twice_is_once(kind, dtype, draws):
 
 @every_dtype
 @every_ball
-@in_draws(100, 1000)
+@in_draws(40, 1000)
 def test_it_is_the_nearest_point(kind, dtype, draws):
     """Where the bounds do not bind: that of a solver of its own, so no point is nearer."""
 

@@ -72,7 +72,7 @@ def test_steps_stay_inside(rule, kind, dtype, draws):
 
 @every_ball
 @every_rule
-@in_draws(50, 1000)
+@in_draws(25, 1000)
 def test_a_step_is_no_longer_than_its_size(rule, kind, draws):
     """A projection brings a point of the ball and one a step away no further apart; in the norm of
     the ball a step has its size, and no norm here is smaller than Linf nor larger than L1."""
