@@ -11,7 +11,7 @@ from keras_robust.ascent import Ascent
 from keras_robust.attacks.pgd import pgd
 from keras_robust.robust_loss import Adversarial
 from keras_robust.robust_model import RobustModel
-from keras_robust.steps import PenalisedStep
+from keras_robust.soft_steps import PenalisedStep
 from keras_robust.types import Ball
 
 

@@ -17,7 +17,8 @@ from keras_robust.costs import cost, smoothed, smoothed_gradient
 from keras_robust.defenses import Dual
 from keras_robust.objectives import LabelLoss
 from keras_robust.robust_loss import Adversarial
-from keras_robust.steps import Point, SoftBallStep
+from keras_robust.soft_steps import SoftBallStep
+from keras_robust.steps import Point
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = {"copy": HERE, "shared": HERE.parents[2] / "shared" / "golden"}

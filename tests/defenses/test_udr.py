@@ -1,0 +1,158 @@
+"""UDR: what it takes of its base, and how its dual variable is learned."""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.config import replace
+from keras_robust.defenses import Dual
+from keras_robust.soft_steps import SoftBallStep
+from keras_robust.starts import Clean, Uniform
+
+BALL = kr.LinfBall(0.1)
+BASES = ["pgd_at", "trades", "mart"]
+
+
+def udr(classifier, base="pgd_at", **settings):
+    settings = {"steps": 3, "step_size": 0.05, **settings}
+    return kr.defenses.udr(classifier, BALL, base=getattr(kr.defenses, base), **settings)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_loss_objective_and_validation_are_those_of_the_base(make_classifier, base):
+    hard = getattr(kr.defenses, base)(make_classifier(), BALL, steps=3, step_size=0.05)
+    soft = udr(make_classifier(), base)
+    assert soft.robust_loss == hard.robust_loss
+    assert soft.validation_attack == hard.validation_attack
+    assert (soft.attack.objective, soft.attack.steps) == (hard.attack.objective, 3)
+    assert soft.attack.rule == SoftBallStep(0.05)
+    assert soft.attack.start == Uniform()
+
+
+def test_options_reach_the_base(make_classifier):
+    model = udr(
+        make_classifier(),
+        "mart",
+        boosted_on="clean",
+        beta=2.0,
+        tau=0.2,
+        pull="linf",
+        seed=5,
+        microbatches=2,
+        weight_perturbation=kr.AWP(0.02),
+    )
+    assert model.robust_loss.beta == 2.0 and model.robust_loss.boosted_on == "clean"
+    assert (model.attack.rule.tau, model.attack.rule.pull) == (0.2, "linf")
+    assert (model.seed, model.microbatches, model.weight_perturbation.gamma) == (5, 2, 0.02)
+
+
+def test_images_may_leave_the_ball_but_not_the_range(make_classifier, make_batch):
+    x, y = map(tf.constant, make_batch(8))
+    x_adv = udr(make_classifier(), dual=Dual(start=0.0)).craft(x, y)
+    assert np.abs(x_adv - x).max() > 0.11
+    assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1
+
+
+def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_batch, fit_once):
+    """With tau of one step and lambda kept at 1, UDR over PGD-AT is PGD-AT."""
+    x, y = make_batch(8)
+    soft = udr(make_classifier(dropout=0), tau=0.05, dual=Dual(rate=0.0))
+    hard = kr.defenses.pgd_at(make_classifier(dropout=0), BALL, steps=3, step_size=0.05)
+    for model in (soft, hard):
+        model.compile(keras.optimizers.SGD(0.5))
+        fit_once(model, x, y)
+    pairs = zip(soft.classifier.get_weights(), hard.classifier.get_weights(), strict=True)
+    for found, value in pairs:
+        np.testing.assert_allclose(found, value, atol=1e-6)
+
+
+@pytest.mark.parametrize(("period", "steps"), [(1, [0, 1, 2, 3]), (2, [0, 2])])
+def test_the_dual_variable_descends(make_classifier, period, steps):
+    """lambda - 0.5 (0.1 - mean |delta|), the mean over the batches since the last step."""
+    model = udr(make_classifier(), dual=Dual(start=0.3, rate=0.5, period=period))
+    x = tf.zeros([2, 6, 6, 1])
+    sizes, expected, collected = [0.3, 0.05, 0.0, 0.2], 0.3, []
+    for step, size in enumerate(sizes):
+        model.step.assign_add(1)
+        model.after_update(x, x + size)
+        collected.append(size)
+        if step in steps:
+            expected = max(expected - 0.5 * (0.1 - np.mean(collected)), 0)
+            collected = []
+        assert float(model.dual) == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_never_negative(make_classifier, make_batch):
+    model = udr(make_classifier(), dual=Dual(start=0.01, rate=10.0))
+    model.compile(keras.optimizers.SGD(0.01))
+    logs = model.fit(*make_batch(8), batch_size=2, epochs=2, verbose=0).history
+    assert float(model.dual) >= 0 and min(logs["dual"]) >= 0
+
+
+def test_it_is_saved_and_goes_on(make_classifier, make_batch, tmp_path):
+    x, y = make_batch(8)
+    model = udr(make_classifier(dropout=0), dual=Dual(period=3))
+    model.compile(keras.optimizers.Adam(0.01))
+    fit = {"batch_size": 2, "shuffle": False, "verbose": 0}
+    model.fit(x, y, **fit)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.dual_rule == Dual(period=3)
+    for each in (model, loaded):
+        each.fit(x, y, **fit)
+    assert float(model.dual) != 1.0
+    for found, value in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batch):
+    """The dual variable, weights, and AWP, on batches that divide in unequal parts."""
+    x, y = make_batch(13)
+    ends = []
+    for scope in (contextlib.nullcontext(), two_replicas.scope()):
+        with scope:
+            model = udr(
+                make_classifier(dropout=0),
+                dual=Dual(rate=0.5, distance="linf"),
+                weight_perturbation=kr.AWP(0.01),
+            )
+            model.attack = replace(model.attack, start=Clean())
+            model.compile(keras.optimizers.SGD(0.1))
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+        model.fit(data, epochs=2, verbose=0)
+        ends.append([*model.get_weights(), float(tf.convert_to_tensor(model.dual))])
+    duals = two_replicas.experimental_local_results(model.dual.value)
+    assert len({float(value) for value in duals}) == 1
+    for found, value in zip(*ends, strict=True):
+        np.testing.assert_allclose(found, value, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"start": -1.0}, "start is -1.0"),
+        ({"rate": float("nan")}, "rate is nan"),
+        ({"period": 0}, "period is 0; expected a whole number >= 1"),
+        ({"distance": "l2"}, "distance is 'l2'; expected 'l1' or 'linf'"),
+    ],
+)
+def test_what_the_dual_refuses(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Dual(**settings)
+
+
+def test_what_is_refused(make_classifier):
+    with pytest.raises(ValueError, match="tau is 0"):
+        udr(make_classifier(), tau=0.0)
+    with pytest.raises(ValueError, match="trains on no gradient attack"):
+        kr.defenses.udr(make_classifier(), BALL, base=kr.defenses.standard)
+    with pytest.raises(TypeError, match="base is 'trades'; expected a defense"):
+        kr.defenses.udr(make_classifier(), BALL, base="trades")
+    with pytest.raises(TypeError, match="expected a `keras_robust.LinfBall`"):
+        kr.defenses.udr(make_classifier(), kr.L2Ball(0.1), base=kr.defenses.trades)
