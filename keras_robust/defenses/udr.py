@@ -156,7 +156,7 @@ def udr(
         base: the defense: `keras_robust.defenses.pgd_at`, `trades`, `mart`, or a function of a
             classifier and a ball like them.
         tau: the temperature, > 0, in the units of the images; default twice the step size.
-        pull: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`: see `keras_robust.soft_steps.SoftBallStep`.
+        pull: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`; `keras_robust.soft_steps` tells them.
         dual: how the dual variable is learned; default `Dual()`.
         **options: of the base, such as `beta`, `steps`, `step_size`, `seed`, `weight_perturbation`.
 
