@@ -31,6 +31,7 @@ from keras_robust import (
 from keras_robust.ascent import Ascent
 from keras_robust.attack import Attack
 from keras_robust.balls import L1Ball, L2Ball, LinfBall
+from keras_robust.dual import Dual
 from keras_robust.robust_model import RobustModel
 from keras_robust.weight_perturbation import AWP
 
@@ -40,6 +41,7 @@ __all__ = [
     "AWP",
     "Ascent",
     "Attack",
+    "Dual",
     "L1Ball",
     "L2Ball",
     "LinfBall",

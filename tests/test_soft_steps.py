@@ -16,7 +16,7 @@ BALL = kr.LinfBall(0.25)
 
 
 def at(x, gradient, index=0):
-    return Point(tf.constant(index), tf.constant(x, tf.float64), None, tf.constant(gradient))
+    return Point(tf.constant(index), *(tf.constant(v, tf.float64) for v in (x, 0.0, gradient)))
 
 
 def moved(rule, x, now, gradient, ball=BALL, index=0):

@@ -18,7 +18,7 @@ CRAFTING = (
     "microbatches",
     "weight_perturbation",
 )
-_DUAL = {f"dual_{field.name}": field.name for field in dataclasses.fields(kr.defenses.Dual)}
+_DUAL = {f"dual_{field.name}": field.name for field in dataclasses.fields(kr.Dual)}
 
 
 def defenses() -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a defense that a recipe's options mean.
 
     `weight_perturbation` is AWP's gamma, 0 for none; `base` is the name of a defense; `dual_start`,
-    `dual_rate` and so on are the fields of `keras_robust.defenses.Dual`.
+    `dual_rate` and so on are the fields of `keras_robust.Dual`.
 
     Args:
         name: of the defense.
@@ -82,7 +82,7 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         dual = {_DUAL[key]: arguments.pop(key) for key in list(arguments) if key in _DUAL}
         arguments = {**arguments, "base": getattr(kr.defenses, base)}
         if dual:
-            arguments["dual"] = kr.defenses.Dual(**dual)
+            arguments["dual"] = kr.Dual(**dual)
     else:
         check_options("defense", name, factory, 2, arguments, CRAFTING)
     gamma = arguments.pop("weight_perturbation", 0)

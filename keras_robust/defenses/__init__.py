@@ -4,7 +4,7 @@ from keras_robust.defenses.mart import mart
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.standard import standard
 from keras_robust.defenses.trades import trades
-from keras_robust.defenses.udr import Dual, SoftBallModel, udr
+from keras_robust.defenses.udr import udr
 from keras_robust.defenses.wrm import wrm
 
-__all__ = ["Dual", "SoftBallModel", "mart", "pgd_at", "standard", "trades", "udr", "wrm"]
+__all__ = ["mart", "pgd_at", "standard", "trades", "udr", "wrm"]

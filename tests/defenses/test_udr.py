@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust import Dual
 from keras_robust.config import replace
-from keras_robust.defenses import Dual
 from keras_robust.soft_steps import SoftBallStep
 from keras_robust.starts import Clean, Uniform
 

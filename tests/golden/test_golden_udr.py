@@ -10,11 +10,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import starts
+from keras_robust import Dual, starts
 from keras_robust.ascent import Ascent
 from keras_robust.config import replace
 from keras_robust.costs import cost, smoothed, smoothed_gradient
-from keras_robust.defenses import Dual
 from keras_robust.objectives import LabelLoss
 from keras_robust.robust_loss import Adversarial
 from keras_robust.soft_steps import SoftBallStep
