@@ -26,7 +26,9 @@ def test_every_recipe_is_valid(name):
     build.check(config)
     assert config.name == name
     assert config.dataset.name in SHAPES
-    assert config.defense.name == name.split("/")[1]
+    defense = config.defense.name
+    base = config.defense.options.get("base")
+    assert name.split("/")[1] == (f"{defense}_{base}" if base else defense)
 
 
 @pytest.mark.parametrize("dataset", SHAPES)

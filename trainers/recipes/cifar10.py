@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum then multiplies by
 # 1 / (1 - momentum) in the long run. Keras decays weights beside the momentum.
@@ -42,6 +42,7 @@ def get_config(defense: str) -> ConfigDict:
         defense,
         {
             "standard": {"steps": 10},
+            "wrm": {"steps": 15},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 6.0},
             "mart": {**crafting, "beta": 5.0},

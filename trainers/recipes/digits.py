@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -28,6 +28,7 @@ def get_config(defense: str) -> ConfigDict:
         defense,
         {
             "standard": {"steps": 10},
+            "wrm": {"steps": 15},
             "pgd_at": {"steps": 10, "clean_weight": 0.0},
             "trades": {"steps": 10, "beta": 6.0},
             "mart": {"steps": 10, "beta": 5.0},

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -32,6 +32,7 @@ def get_config(defense: str) -> ConfigDict:
         defense,
         {
             "standard": {"steps": 10},
+            "wrm": {"steps": 15},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
             # Without a warm-up MART stays at the constant prediction for hundreds of steps: its

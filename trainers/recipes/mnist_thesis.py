@@ -30,6 +30,7 @@ def get_config(defense: str) -> ConfigDict:
         defense,
         {
             "standard": {"steps": 10},
+            "wrm": {"steps": 15},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
             "mart": {**crafting, "beta": 1.0},
