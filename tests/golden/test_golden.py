@@ -21,20 +21,6 @@ HERE = pathlib.Path(__file__).parent
 SOURCES = {"copy": HERE, "shared": HERE.parents[2] / "shared" / "golden"}
 
 
-@pytest.fixture(params=SOURCES, scope="module")
-def load(request):
-    """Loads a file as tensors: from the copy here, and from the whole set where it is present."""
-    source = SOURCES[request.param]
-    if not source.is_dir():
-        pytest.skip(f"{source.name} is not beside the repository")
-
-    def load(name):
-        with np.load(source / f"{name}.npz") as arrays:
-            return {key: tf.constant(value) for key, value in arrays.items()}
-
-    return load
-
-
 def equal(found, expected, **kwargs):
     np.testing.assert_allclose(found, expected, **{"rtol": 1e-6, "atol": 1e-8, **kwargs})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
@@ -19,22 +17,7 @@ from keras_robust.robust_loss import Adversarial
 from keras_robust.soft_steps import SoftBallStep
 from keras_robust.steps import Point
 
-HERE = pathlib.Path(__file__).parent
-SOURCES = {"copy": HERE, "shared": HERE.parents[2] / "shared" / "golden"}
 COSTS = {"l1": "l1_mean", "l2": "l2_half_sq", "linf": "linf_max"}
-
-
-@pytest.fixture(params=SOURCES, scope="module")
-def load(request):
-    source = SOURCES[request.param]
-    if not source.is_dir():
-        pytest.skip(f"{source.name} is not beside the repository")
-
-    def load(name):
-        with np.load(source / f"{name}.npz") as arrays:
-            return {key: tf.constant(value) for key, value in arrays.items()}
-
-    return load
 
 
 def equal(found, expected, **kwargs):
