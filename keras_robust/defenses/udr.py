@@ -15,6 +15,7 @@ from keras_robust.dual import Dual
 from keras_robust.robust_model import RobustModel
 from keras_robust.soft_steps import SoftBallStep
 from keras_robust.starts import Uniform
+from keras_robust.steps import FixedStep
 from keras_robust.types import Images
 
 
@@ -138,10 +139,10 @@ def udr(
         )
     model = base(classifier, ball, **options)
     rule = getattr(model.attack, "rule", None)
-    if rule is None:
+    if not isinstance(rule, FixedStep):  # momentum would be lost, and a price is soft already
         raise ValueError(
-            f"UDR: the base {getattr(base, '__name__', base)!r} trains on no gradient attack, so "
-            "there is nothing to soften. Use pgd_at, trades or mart."
+            f"UDR: the base {getattr(base, '__name__', base)!r} trains on no gradient attack with "
+            "steps in a ball, so there is nothing to soften. Use pgd_at, trades or mart."
         )
     soft = SoftBallStep(rule.size, tau=tau, pull=pull)
     settings = {name: getattr(model, name) for name in RobustModel.OPTIONS}

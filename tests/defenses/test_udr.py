@@ -150,8 +150,9 @@ def test_what_the_dual_refuses(settings, says):
 def test_what_is_refused(make_classifier):
     with pytest.raises(ValueError, match="tau is 0"):
         udr(make_classifier(), tau=0.0)
-    with pytest.raises(ValueError, match="trains on no gradient attack"):
-        kr.defenses.udr(make_classifier(), BALL, base=kr.defenses.standard)
+    for base in (kr.defenses.standard, kr.defenses.wrm):
+        with pytest.raises(ValueError, match="trains on no gradient attack"):
+            kr.defenses.udr(make_classifier(), BALL, base=base)
     with pytest.raises(TypeError, match="base is 'trades'; expected a defense"):
         kr.defenses.udr(make_classifier(), BALL, base="trades")
     with pytest.raises(TypeError, match="expected a `keras_robust.LinfBall`"):
