@@ -4,6 +4,7 @@ from keras_robust.evaluation.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
+from keras_robust.evaluation.trajectory import trajectory
 
 __all__ = [
     "AttackResult",
@@ -14,4 +15,5 @@ __all__ = [
     "evaluate",
     "load_reports",
     "save_page",
+    "trajectory",
 ]

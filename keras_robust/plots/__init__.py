@@ -8,12 +8,17 @@ from keras_robust.plots.canvas import to_png, to_svg
 from keras_robust.plots.confusion import confusion
 from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
+from keras_robust.plots.over_training import over_training
+from keras_robust.plots.plane import Panel, plane
 
 __all__ = [
+    "Panel",
     "accuracy_over_radius",
     "confusion",
     "detection_scores",
     "example_images",
+    "over_training",
+    "plane",
     "to_png",
     "to_svg",
 ]
