@@ -14,6 +14,7 @@ report = kr.evaluation.evaluate(model, test, kr.attacks.pgd(kr.LinfBall(0.3), st
 from keras_robust import (
     attacks,
     config,
+    contrast,
     data,
     defenses,
     detection,
@@ -48,6 +49,7 @@ __all__ = [
     "RobustModel",
     "attacks",
     "config",
+    "contrast",
     "data",
     "defenses",
     "detection",

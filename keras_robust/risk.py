@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust import distribution
-from keras_robust.robust_loss import total
+from keras_robust.robust_loss import statistics, total
 from keras_robust.types import Images, Labels, PerExample, RobustLoss
 from keras_robust.weight_perturbation import AWP, outputs_at
 
@@ -119,15 +119,16 @@ class Risk:
         weight: tf.Tensor | None,
         losses: Sequence[tf.Tensor],
     ) -> Means:
-        """The mean loss of the batch, its mean terms, and what layers added."""
-        terms = self.loss(y, outputs["adversarial"], outputs["clean"])
-        means = {name: _mean(term, weight) for name, term in terms.items()}
+        """The mean loss of the batch, its mean terms, what layers added, and its statistics."""
+        values = self.loss(y, outputs["adversarial"], outputs["clean"])
+        means = {name: _mean(values[name], weight) for name in self.loss.names}
         if losses:
             # Layers in half precision add losses in half precision.
             dtype = next(iter(means.values())).dtype
             added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in losses]
             means["regularization"] = tf.add_n(added)
-        return {"loss": total(means), **means}
+        seen = {name: _mean(values[name], None) for name in statistics(self.loss)}
+        return {"loss": total(means), **means, **seen}
 
     def _scaled(self, means: Means, y: Labels, size: tf.Tensor, optimizer: Any) -> tf.Tensor:
         """What to differentiate: the share of the batch's loss, scaled for mixed precision."""

@@ -2,6 +2,10 @@
 
 A robust loss names its terms in `names`, says in `needs` which outputs it reads, and returns the
 terms with their weights, one value per example. What is trained on is their sum.
+
+It may have two properties more. `statistics` names further values that it returns, which are logged
+and not minimised. `batch_level` is true where the value of one example depends on the others of the
+batch; sample weights mean nothing to such a loss, and are refused.
 """
 
 from __future__ import annotations
@@ -102,6 +106,49 @@ class Adversarial:
 
 
 @configured
+class Smoothness:
+    """`weight * KL(p(x) || p(x_adv))`: clean and adversarial predictions agree.
+
+    Args:
+        weight: of the term.
+        through_clean: whether the gradient flows through the clean prediction, too.
+
+    Raises:
+        ValueError: a negative weight.
+
+    Example:
+        >>> Smoothness(2.0).names
+        ('smoothness',)
+
+    Reference: Miyato et al., "Virtual Adversarial Training" (2018), Eq. 5.
+    """
+
+    weight: float = 1.0
+    through_clean: bool = True
+
+    def __post_init__(self) -> None:
+        check_weight("Smoothness", "weight", self.weight)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The term of the loss."""
+        return ("smoothness",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Both outputs."""
+        return frozenset({"clean", "adversarial"})
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted divergence of each image."""
+        del y
+        logits = clean["logits"]
+        logits = logits if self.through_clean else tf.stop_gradient(logits)
+        divergence = losses.kl_divergence(logits, adversarial["logits"])
+        return {"smoothness": self.weight * divergence}
+
+
+@configured
 class Sum:
     """The terms of several robust losses together.
 
@@ -121,7 +168,8 @@ class Sum:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("Sum: no losses were given; expected at least one.")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        every = self.names + self.statistics
+        repeated = sorted({name for name in every if every.count(name) > 1})
         if repeated:
             raise ValueError(f"Sum: the terms {', '.join(repeated)} occur twice; expected once.")
 
@@ -135,11 +183,41 @@ class Sum:
         """What any part needs."""
         return frozenset().union(*(part.needs for part in self.parts))
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics of all parts."""
+        return tuple(name for part in self.parts for name in statistics(part))
+
+    @property
+    def batch_level(self) -> bool:
+        """Whether any part is."""
+        return any(batch_level(part) for part in self.parts)
+
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The terms of all parts."""
+        """The terms of all parts, and their statistics."""
         return {
             name: term for part in self.parts for name, term in part(y, adversarial, clean).items()
         }
+
+
+def statistics(loss: RobustLoss) -> tuple[str, ...]:
+    """The names of what a loss returns beside its terms, to be logged.
+
+    Example:
+        >>> statistics(Clean())
+        ()
+    """
+    return tuple(getattr(loss, "statistics", ()))
+
+
+def batch_level(loss: RobustLoss) -> bool:
+    """Whether the value of one example depends on the others of its batch.
+
+    Example:
+        >>> batch_level(Clean())
+        False
+    """
+    return bool(getattr(loss, "batch_level", False))
 
 
 def total(terms: dict[str, PerExample]) -> PerExample:

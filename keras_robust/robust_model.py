@@ -12,7 +12,7 @@ from keras_robust import config, distribution
 from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
 from keras_robust.crafting import crafting_forward
 from keras_robust.risk import Risk
-from keras_robust.robust_loss import check_loss
+from keras_robust.robust_loss import batch_level, check_loss, statistics
 from keras_robust.trackers import Trackers
 from keras_robust.types import (
     Images,
@@ -147,7 +147,7 @@ class RobustModel(distribution.DistributedModel):
             name="step",
         )
         self._risk = Risk(classifier, loss, self.microbatches, weight_perturbation)
-        self._trackers = Trackers(loss.names, self.state_names)
+        self._trackers = Trackers(loss.names, (*statistics(loss), *self.state_names))
         self.built = True  # the classifier is: there is nothing left to build
 
     def call(self, x: Images, training: bool | None = None) -> Outputs:
@@ -297,6 +297,13 @@ class RobustModel(distribution.DistributedModel):
                 "The data has no labels; expected batches of (images, labels) or "
                 "(images, labels, sample_weights)."
             )
+        if weight is not None and batch_level(self.robust_loss):
+            raise ValueError(
+                "The data has sample weights (or `class_weight` was given), but the terms of the "
+                "loss compare the images of a batch with each other, so that no image has a loss "
+                "of its own to be weighted. Leave the weights out, and draw what is to count more "
+                "often."
+            )
         if y.shape.rank == 2 and y.shape[1] == 1:
             y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
         if self.validation_attack is None:
@@ -335,21 +342,30 @@ class RobustModel(distribution.DistributedModel):
             return seed
         return tf.random.experimental.stateless_fold_in(seed, distribution.replica_id())
 
-    def get_config(self) -> dict[str, Any]:
-        """The parts of the model, serialised by Keras."""
-        parts = {
+    def parts(self) -> dict[str, Any]:
+        """What the model was made of: the arguments that make it again."""
+        return {
             "classifier": self.classifier,
             "attack": self.attack,
             "loss": self.robust_loss,
             "validation_attack": self.validation_attack,
-            "weight_perturbation": self.weight_perturbation,
+            **{name: getattr(self, name) for name in self.OPTIONS},
         }
-        encoded = {
-            name: None if part is None else keras.saving.serialize_keras_object(part)
-            for name, part in parts.items()
+
+    def rebuilt(self, **changes: Any) -> RobustModel:
+        """A model of the same parts but for some, not compiled; the classifier is shared.
+
+        Args:
+            **changes: arguments of the constructor.
+        """
+        return type(self)(**{**self.parts(), **changes})
+
+    def get_config(self) -> dict[str, Any]:
+        """The parts of the model, serialised by Keras."""
+        return {
+            name: keras.saving.serialize_keras_object(part) if hasattr(part, "get_config") else part
+            for name, part in self.parts().items()
         }
-        own = {name: getattr(self, name) for name in self.OPTIONS if name not in encoded}
-        return {**encoded, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RobustModel:

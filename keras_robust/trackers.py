@@ -16,15 +16,16 @@ class Trackers:
 
     Args:
         terms: the names of the loss's terms.
-        state: the names of what a defense learns beside the weights.
+        others: the names of what is logged beside them: statistics of the loss, and what a
+            defense learns beside the weights.
 
     Example:
         >>> [metric.name for metric in Trackers(["clean"]).metrics]
         ['loss', 'clean', 'regularization', 'accuracy', 'robust_accuracy']
     """
 
-    def __init__(self, terms: Sequence[str], state: Sequence[str] = ()):
-        names = ("loss", *terms, "regularization", *state)
+    def __init__(self, terms: Sequence[str], others: Sequence[str] = ()):
+        names = ("loss", *terms, "regularization", *others)
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self._accuracies = {
             "clean": keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

@@ -63,6 +63,14 @@ DEFENSES = {
     "pgd_at": lambda c: kr.defenses.pgd_at(c, BALL, steps=2),
     "trades": lambda c: kr.defenses.trades(c, BALL, steps=2),
     "mart": lambda c: kr.defenses.mart(c, BALL, steps=2),
+    "adr": lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, steps=2),
+    # At the paper's temperature steps are so long that rounding alone moves them apart.
+    "ascl": lambda c: kr.defenses.ascl(
+        c, BALL, selection="global", temperature=0.5, head="mlp", steps=2
+    ),
+    "ascl leaked": lambda c: kr.defenses.ascl(
+        c, BALL, similarity="l1", temperature=0.5, vat=0.0, steps=2
+    ),
 }
 
 

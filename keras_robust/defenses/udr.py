@@ -75,10 +75,9 @@ class SoftBallModel(RobustModel):
         """The dual variable."""
         return {"dual": tf.convert_to_tensor(self.dual)}
 
-    def get_config(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         """The parts of the model, and the rule of its dual variable."""
-        encoded = keras.saving.serialize_keras_object(self.dual_rule)
-        return {**super().get_config(), "dual_rule": encoded}
+        return {**super().parts(), "dual_rule": self.dual_rule}
 
 
 def udr(
@@ -145,12 +144,5 @@ def udr(
             "steps in a ball, so there is nothing to soften. Use pgd_at, trades or mart."
         )
     soft = SoftBallStep(rule.size, tau=tau, pull=pull)
-    settings = {name: getattr(model, name) for name in RobustModel.OPTIONS}
-    return SoftBallModel(
-        classifier,
-        replace(model.attack, rule=soft, start=Uniform(), name="soft_ball"),
-        model.robust_loss,
-        validation_attack=model.validation_attack,
-        dual_rule=dual,
-        **settings,
-    )
+    attack = replace(model.attack, rule=soft, start=Uniform(), name="soft_ball")
+    return SoftBallModel(**{**model.parts(), "attack": attack, "dual_rule": dual})

@@ -49,6 +49,35 @@ DEFENSES = {
         lambda c: kr.defenses.mart(c, BALL, boosted_on="clean", **SETTINGS),
         ["boosted", "divergence"],
     ),
+    "adr": (
+        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, confidence=0.5, **SETTINGS),
+        ["adversarial", "local", "global", "smoothness", "confidence"],
+    ),
+    "adr of single images over trades": (
+        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.trades, global_=0.0, **SETTINGS),
+        ["clean", "divergence", "local", "smoothness"],
+    ),
+    "ascl": (
+        lambda c: kr.defenses.ascl(c, BALL, head="linear", **SETTINGS),
+        ["adversarial", "clean", "contrastive", "smoothness"],
+    ),
+    "ascl over distances with awp": (
+        lambda c: kr.defenses.ascl(
+            c,
+            BALL,
+            selection="global",
+            similarity="l1",
+            vat=0.0,
+            clean_term=False,
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["adversarial", "contrastive"],
+    ),
+    "scl": (
+        lambda c: kr.defenses.scl(c, BALL, augment=kr.data.shift_flip(0.3), **SETTINGS),
+        ["adversarial", "clean", "contrastive"],
+    ),
 }
 every_row = pytest.mark.parametrize("name", DEFENSES)
 # Where every row would cost a trace: each member once.
@@ -130,6 +159,9 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
         training.add("robust_accuracy")
     if name.startswith("udr"):
         training.add("dual")
+    if "contrastive" in terms:
+        training |= {"positives", "negatives"}
+        validation |= {"val_positives", "val_negatives"}
     assert set(history) == training | validation
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in terms), rel=1e-5)
@@ -233,8 +265,12 @@ def test_tensorboard(build, batch, tmp_path):
 
 @every_row
 def test_class_weights_are_sample_weights(name, build, batch):
-    """And a class of no weight has no say in the step."""
+    """And a class of no weight has no say in the step; a loss of a whole batch takes none."""
     x, y = batch
+    if {"contrastive", "global"} & set(DEFENSES[name][1]):
+        with pytest.raises(ValueError, match="sample weights .*Leave the weights out"):
+            build(name, run_eagerly=True).fit(x, y, class_weight={0: 1, 1: 2, 2: 0}, verbose=0)
+        return
     weight = np.array([1.0, 2.0, 0.0])
     models = [build(name, run_eagerly=True) for _ in range(2)]
     logs = [

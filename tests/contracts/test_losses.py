@@ -12,9 +12,10 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust import losses
+from keras_robust.defenses.adr import Confidence
 from keras_robust.defenses.mart import Mart
 from keras_robust.defenses.trades import Trades
-from keras_robust.robust_loss import Adversarial, Clean, Sum
+from keras_robust.robust_loss import Adversarial, Clean, Smoothness, Sum
 
 RANDOM = np.random.default_rng(0)
 LOGITS = tf.constant(RANDOM.normal(size=(6, 5)) * 3)
@@ -105,6 +106,8 @@ ON_OUTPUTS = {
     "clean": Clean(),
     "adversarial": Adversarial(),
     "adversarial and clean": Adversarial(clean_weight=0.5),
+    "smoothness": Smoothness(),
+    "confidence": Confidence(),
     "sum": Sum((Adversarial(), Clean())),
     "trades": Trades(),
     "mart": Mart(),

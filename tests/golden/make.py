@@ -48,6 +48,28 @@ USED = {
         "deltas eps lr lambda0 period lambda_code lambda_eq19_linf_chat tau_eq19 lambda_small0 "
         "lambda_small_noclamp"
     ),
+    "adr_terms": (
+        "z_nat z_adv logits_nat logits_adv labels alpha weights lc_com d_lc_com_d_z_nat "
+        "d_lc_com_d_z_adv gb_com d_gb_com_d_z_nat d_gb_com_d_z_adv smooth_kl_mean "
+        "d_lc_smt_d_logits_nat d_lc_smt_d_logits_adv conf_adv conf_nat d_conf_adv_d_logits_adv "
+        "ce_nat ce_adv text_lc_com_p1 text_lc_com_p2 text_lc_com_pinf text_gb_com_natnat_p1 "
+        "text_gb_com_natnat_p2 text_gb_com_natnat_pinf"
+    ),
+    "ascl_scl": (
+        "z z_adv labels pred_nat pred_adv loss_global_cosine_tau0.07 "
+        "d_global_cosine_tau0.07_d_z d_global_cosine_tau0.07_d_z_adv loss_global_linf_tau0.2 "
+        "d_global_linf_tau0.2_d_z d_global_linf_tau0.2_d_z_adv loss_global_l1_tau0.2 "
+        "loss_global_l2_tau0.2 loss_global_matmul_tau0.2 loss_hard_cosine_tau0.07 "
+        "d_hard_cosine_tau0.07_d_z d_hard_cosine_tau0.07_d_z_adv loss_hard_linf_tau0.2 "
+        "loss_hard_l1_tau0.2 loss_hard_l2_tau0.2 loss_soft_cosine_tau0.07 "
+        "d_soft_cosine_tau0.07_d_z d_soft_cosine_tau0.07_d_z_adv loss_soft_linf_tau0.2 "
+        "loss_soft_l1_tau0.2 loss_soft_l2_tau0.2 n_pos_global n_neg_global n_pos_hard n_neg_hard "
+        "n_pos_soft n_neg_soft n_pos_leaked n_neg_leaked text_global_cosine_tau0.07_sum "
+        "text_hard_cosine_tau0.07_sum text_soft_cosine_tau0.07_sum "
+        "text_leaked_cosine_tau0.07_sum text_per_anchor_leaked_cosine_tau0.2 vat_logits_nat "
+        "vat_logits_adv vat_text_samplemean d_vat_code_d_logits_nat d_vat_code_d_logits_adv "
+        "rdiv rdiv_intra rdiv_inter"
+    ),
     "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
 }
 

@@ -1,0 +1,88 @@
+"""ASCL, and the baseline without an adversary."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.contrast import Contrastive
+from keras_robust.robust_loss import Adversarial, Smoothness
+
+BALL = kr.LinfBall(0.1)
+
+
+def test_settings(tiny_classifier):
+    """The text's defaults: cosine at temperature 0.07, weights 1 and 2, a clean term, PGD."""
+    model = kr.defenses.ascl(tiny_classifier, BALL, steps=3, step_size=0.05, seed=6)
+    assert model.robust_loss.parts == (
+        Adversarial(clean_weight=1.0),
+        Contrastive("leaked", "cosine", 0.07, 1.0, "features"),
+        Smoothness(2.0),
+    )
+    assert model.attack == kr.attacks.pgd(BALL, 3, 0.05) and model.seed == 6
+    assert model.classifier is tiny_classifier
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"scl": 0.0}, ("adversarial", "clean", "smoothness")),
+        ({"vat": 0.0}, ("adversarial", "clean", "contrastive")),
+        ({"scl": 0.0, "vat": 0.0, "clean_term": False}, ("adversarial",)),
+    ],
+)
+def test_what_has_no_weight_is_left_out(tiny_classifier, settings, names):
+    assert kr.defenses.ascl(tiny_classifier, BALL, **settings).robust_loss.names == names
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_heads_are_trained_by_the_contrast_alone(tiny_classifier, tiny_batch, head):
+    """And the logits do not see them."""
+    model = kr.defenses.ascl(tiny_classifier, BALL, head=head, steps=1)
+    assert model.classifier.output["projection"].shape == (None, 128)
+    mine = [w for w in model.trainable_variables if "projection" in w.path]
+    sizes = {"linear": [(16, 128), (128,)], "mlp": [(16, 200), (200, 128)]}[head]  # no biases
+    assert [tuple(w.shape) for w in mine] == sizes
+    x, y = tiny_batch
+    np.testing.assert_array_equal(model.classifier(x)["logits"], tiny_classifier(x)["logits"])
+    before = [w.numpy() for w in mine]
+    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
+    model.fit(x, y, batch_size=8, verbose=0)
+    assert all(np.any(w.numpy() != old) for w, old in zip(mine, before, strict=True))
+
+
+def test_a_head_that_is_none(tiny_classifier):
+    with pytest.raises(ValueError, match="head is 'deep'; expected None, 'linear', 'mlp'"):
+        kr.defenses.ascl(tiny_classifier, BALL, head="deep")
+
+
+@pytest.mark.parametrize("name", ["scl", "vat"])
+def test_weights_are_refused(tiny_classifier, name):
+    with pytest.raises(ValueError, match=f"ASCL: {name} is -1"):
+        kr.defenses.ascl(tiny_classifier, BALL, **{name: -1})
+
+
+def test_the_second_view_is_another_one_of_each_image(tiny_classifier, tiny_batch):
+    """By the augmentation, with a seed of its own for each image and each call."""
+    x, y = tiny_batch
+    x = tf.repeat(x[:1], 8, axis=0)
+    augment = kr.data.shift_flip(0.4)
+    model = kr.defenses.scl(tiny_classifier, BALL, augment=augment)
+    seed = tf.constant([3, 4])
+    views = model.attack(tiny_classifier, x, y, seed=seed)
+    assert len(np.unique(views.numpy().reshape(8, -1), axis=0)) == 8
+    seeds = tf.cast(tf.random.split(seed, 8), tf.int64)
+    for view, one, image in zip(views, seeds, x, strict=True):
+        np.testing.assert_allclose(view, augment(image, one), atol=1e-6)
+    np.testing.assert_array_equal(views, model.attack(tiny_classifier, x, y, seed=seed))
+    assert np.any(views != model.attack(tiny_classifier, x, y, seed=5))
+    assert model.attack.at_radius(0.5) == model.attack
+    assert model.validation_attack == kr.attacks.pgd(BALL, 10)
+
+
+def test_an_augmentation_that_is_none(tiny_classifier):
+    with pytest.raises(TypeError, match="augment is 'flip'; expected a function"):
+        kr.defenses.scl(tiny_classifier, BALL, augment="flip")
