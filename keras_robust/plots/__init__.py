@@ -8,12 +8,16 @@ from keras_robust.plots.canvas import to_png, to_svg
 from keras_robust.plots.confusion import confusion
 from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
+from keras_robust.plots.latent_space import latent_space
+from keras_robust.plots.loss_surface import loss_surface
 
 __all__ = [
     "accuracy_over_radius",
     "confusion",
     "detection_scores",
     "example_images",
+    "latent_space",
+    "loss_surface",
     "to_png",
     "to_svg",
 ]

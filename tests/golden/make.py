@@ -48,6 +48,7 @@ USED = {
         "deltas eps lr lambda0 period lambda_code lambda_eq19_linf_chat tau_eq19 lambda_small0 "
         "lambda_small_noclamp"
     ),
+    "ascl_scl": "z z_adv labels rdiv_intra rdiv_inter rdiv",
     "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
 }
 
