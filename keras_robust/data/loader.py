@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from keras_robust.data import digits, tfds_reader
+from keras_robust.data import digits, tfds_reader, toy
 from keras_robust.data.arrays import as_tensors, check_integer
 from keras_robust.data.augment import Augmentation
 from keras_robust.data.splits import Source, validation_count
 from keras_robust.data.stream import evaluation_batches, training_epochs, training_stream
+
+# What needs no files.
+EMBEDDED: dict[str, Callable[[], Source]] = {"digits": digits.read, "toy": toy.read}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +83,8 @@ def load(
 ) -> Splits:
     """Loads an image classification set.
 
-    `"digits"` is embedded; any other name is looked up in TensorFlow Datasets. The images are
-    held in memory, as uint8 where that is what they are: 180 MB for CIFAR-10. Sets that do not
+    `"digits"` and `"toy"` are embedded; other names are looked up in TensorFlow Datasets. Images
+    are held in memory, as uint8 where that is what they are: 180 MB for CIFAR-10. Sets that do not
     fit (ImageNet at full size) are not for this function.
 
     Validation examples are taken from the training set, never from the test set: from each class
@@ -89,7 +92,8 @@ def load(
     be compared, and none trains on what another was chosen by.
 
     Args:
-        name: `"digits"`, or a name in TFDS: `"mnist"`, `"cifar10"`, `"imagenet_resized/32x32"`...
+        name: `"digits"`, `"toy"` (points in the plane), or a name in TFDS: `"mnist"`, `"cifar10"`,
+            `"imagenet_resized/32x32"`...
         batch_size: images in each batch. Training batches are always full.
         data_dir: TFDS's directory; None for its own default.
         validation: the part (a float in [0, 1)) or the number (an integer) of training examples
@@ -117,7 +121,8 @@ def load(
     if not isinstance(name, str):
         raise ValueError(f"name is 'digits' or a name in TFDS, such as 'mnist'; received {name!r}")
     check_integer("batch_size", batch_size, 1)
-    source = digits.read() if name == "digits" else tfds_reader.read(name, data_dir, download)
+    embedded = EMBEDDED.get(name)
+    source = embedded() if embedded else tfds_reader.read(name, data_dir, download)
     train, held_out = source.train.hold_out(validation_count(validation, len(source.train)))
     info = _info(name, source, len(train), len(held_out))
     # As tensors once, so that `train` and every stream share one copy.

@@ -96,7 +96,7 @@ def _builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
     try:
         return tfds.builder(name, **options)
     except (AssertionError, ValueError) as error:  # no such set, version or configuration; syntax
-        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        known = ["digits", "toy", *tfds.list_builders(with_community_datasets=False)]
         if re.split("[/:]", name)[0] in known:
             raise ValueError(f"TFDS refuses {name!r}: {str(error).strip()}") from error
         raise ValueError(f"There is no data set {name!r}. {_advice(name, known)}") from error
@@ -108,8 +108,8 @@ def _advice(name: str, known: list[str]) -> str:
     if close:
         return f"Did you mean {', '.join(close)}?"
     return (
-        f"Known are digits, which is embedded, and {len(known) - 1} sets of TFDS, such as mnist, "
-        "fashion_mnist, cifar10, cifar100, svhn_cropped"
+        f"Known are digits and toy, which are embedded, and {len(known) - 2} sets of TFDS, such as "
+        "mnist, fashion_mnist, cifar10, cifar100, svhn_cropped"
     )
 
 

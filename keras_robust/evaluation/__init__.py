@@ -7,6 +7,7 @@ from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
+from keras_robust.evaluation.trajectory import trajectory
 
 __all__ = [
     "AttackResult",
@@ -26,4 +27,5 @@ __all__ = [
     "load_reports",
     "project",
     "save_page",
+    "trajectory",
 ]

@@ -10,14 +10,19 @@ from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
 from keras_robust.plots.latent_space import latent_space
 from keras_robust.plots.loss_surface import loss_surface
+from keras_robust.plots.over_training import over_training
+from keras_robust.plots.plane import Panel, plane
 
 __all__ = [
+    "Panel",
     "accuracy_over_radius",
     "confusion",
     "detection_scores",
     "example_images",
     "latent_space",
     "loss_surface",
+    "over_training",
+    "plane",
     "to_png",
     "to_svg",
 ]

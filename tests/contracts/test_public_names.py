@@ -62,6 +62,7 @@ DIAGNOSTICS = [
     kr.evaluation.latent_surface,
     kr.evaluation.latents,
     kr.evaluation.project,
+    kr.evaluation.trajectory,
     kr.plots.latent_space,
     kr.plots.loss_surface,
 ]

@@ -161,7 +161,10 @@ def test_load_gives_batches_and_the_info(tmp_path):
         ("fashon_mnist", r"There is no data set 'fashon_mnist'. Did you mean fashion_mnist"),
         ("CIFAR-10", r"There is no data set 'CIFAR-10'. Did you mean cifar10"),
         ("digit", r"Did you mean digits"),
-        ("xyzzy", r"Known are digits, which is embedded, and \d+ sets of TFDS, such as mnist"),
+        (
+            "xyzzy",
+            r"Known are digits and toy, which are embedded, and \d+ sets of TFDS, such as mnist",
+        ),
         ("mnist/foo", r"TFDS refuses 'mnist/foo': .*BuilderConfig foo not found"),
         ("mnist:9.9.9", r"TFDS refuses 'mnist:9.9.9': .*cannot be loaded at version 9.9.9"),
         ("ag_news_subset", r"its features are description \(Text\), label \(ClassLabel\), title"),

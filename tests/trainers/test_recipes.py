@@ -11,7 +11,7 @@ import keras_robust as kr
 from trainers import build, recipes
 from trainers.recipes import fields
 
-SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+SHAPES = {"digits": (8, 8, 1), "toy": (1, 2, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 TFDS = Path(__file__).parents[2] / ".." / "shared" / "tensorflow_datasets"
 
 

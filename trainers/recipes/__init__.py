@@ -7,10 +7,11 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from trainers.names import chosen
-from trainers.recipes import cifar10, digits, mnist, mnist_thesis
+from trainers.recipes import cifar10, digits, mnist, mnist_thesis, toy
 
 FAMILIES: dict[str, ModuleType] = {
     "digits": digits,
+    "toy": toy,
     "mnist": mnist,
     "mnist_thesis": mnist_thesis,
     "cifar10": cifar10,
