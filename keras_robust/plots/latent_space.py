@@ -107,10 +107,10 @@ def _stand(axes: Any, narrow: bool) -> None:
     axes.set_zlim(bottom=0.0)
     axes.xaxis.labelpad = -8
     axes.view_init(elev=22, azim=-60)
-    axes.zaxis.labelpad = -2 if narrow else 2
+    axes.zaxis.labelpad = 2
     axes.tick_params(pad=0, labelsize=8)
     # The layout does not know of the label of the height: there has to be room for it.
-    axes.set_box_aspect((1, 1, 0.85), zoom=0.9 if narrow else 0.93)
+    axes.set_box_aspect((1, 1, 0.85), zoom=0.84 if narrow else 0.93)
 
 
 def _bar(figure: Figure, axes: Any, dots: Any, narrow: bool) -> None:
