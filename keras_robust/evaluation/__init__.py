@@ -1,19 +1,31 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
+from keras_robust.evaluation.latents import Latents, latents, project
+from keras_robust.evaluation.metrics import Divergence, class_divergence, divergence
 from keras_robust.evaluation.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
+from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
 from keras_robust.evaluation.trajectory import trajectory
 
 __all__ = [
     "AttackResult",
     "Curve",
     "Detection",
+    "Divergence",
     "ExampleImages",
+    "Latents",
     "Report",
+    "Surface",
+    "class_divergence",
+    "divergence",
     "evaluate",
+    "input_surface",
+    "latent_surface",
+    "latents",
     "load_reports",
+    "project",
     "save_page",
     "trajectory",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attack import Attack, Round
+from keras_robust.evaluation.batches import batches, classifier_of
 from keras_robust.evaluation.results import Curve
 from keras_robust.types import as_forward
 
@@ -38,7 +39,7 @@ class Bench:
         seed: int,
         progress: Callable[[str], None],
     ):
-        self.model = getattr(model, "classifier", model)
+        self.model = classifier_of(model)
         self.x, self.y, self.batch = _arrays(data, limit)
         self.seed, self.progress = seed, progress
         self.warnings: list[str] = []
@@ -161,23 +162,6 @@ class Bench:
 
 def _arrays(data: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """All images and labels, and the size of a batch."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; expected at least 1 image, or None for all.")
-    if isinstance(data, tf.data.Dataset):
-        batches, have = [], 0
-        for x, y, *_ in data.as_numpy_iterator():
-            batches.append((x, y))
-            have += len(x)
-            if limit is not None and have >= limit:
-                break
-        if not batches:
-            raise ValueError("The data set is empty; expected batches of (images, labels).")
-        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        size = len(batches[0][0])
-    else:
-        x, y = (np.asarray(part) for part in data)
-        size = 128
-    x, y = x[:limit], y[:limit]
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"The data has {len(x)} images and {len(y)} labels; expected one each.")
-    return x, y.astype(np.int64), min(size, len(x))
+    parts = list(batches(data, limit))
+    x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return x, y.astype(np.int64), len(parts[0][0])

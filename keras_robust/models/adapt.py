@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.graph import Call, Graph, can_open
 from keras_robust.models.contract import checked_shape, is_classifier
 from keras_robust.models.dissect import Wanted, dissect, finish, named_outputs
-from keras_robust.models.graph import Call, Graph, can_open
 
 Shape = tuple[int | None, ...]
 

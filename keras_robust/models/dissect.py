@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
-from keras_robust.models.graph import Call, Graph, can_open, trace
+from keras_robust.graph import Call, Graph, can_open, trace
 from keras_robust.models.names import listed
 from keras_robust.models.unactivated import Unactivated
 

@@ -8,6 +8,8 @@ from keras_robust.plots.canvas import to_png, to_svg
 from keras_robust.plots.confusion import confusion
 from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
+from keras_robust.plots.latent_space import latent_space
+from keras_robust.plots.loss_surface import loss_surface
 from keras_robust.plots.over_training import over_training
 from keras_robust.plots.plane import Panel, plane
 
@@ -17,6 +19,8 @@ __all__ = [
     "confusion",
     "detection_scores",
     "example_images",
+    "latent_space",
+    "loss_surface",
     "over_training",
     "plane",
     "to_png",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_robust.plots.canvas import INK, NARROW, WIDE, blank, plain_text, shorten, styled
+from keras_robust.plots.classes import NAMED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUMBERED = 12  # up to so many classes each cell has room for its count
-NAMED = 24  # up to so many classes each row has room for its name
 
 
 @styled

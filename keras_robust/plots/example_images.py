@@ -15,9 +15,9 @@ from keras_robust.plots.canvas import (
     WIDE,
     blank,
     plain_text,
-    shorten,
     styled,
 )
+from keras_robust.plots.classes import class_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def example_images(
             elif n == 0:
                 axes.set_ylabel(kind)
             if k == 0:
-                truth = f"true: {_name(int(labels[n]), class_names)}"
+                truth = f"true: {class_name(int(labels[n]), class_names)}"
                 axes.set_ylabel(truth, fontsize=9) if narrow else axes.set_title(truth, fontsize=9)
     plain_text(figure)
     return figure
@@ -151,12 +151,8 @@ def _caption(axes: Any, predicted: int, label: int, class_names: Sequence[str] |
     """The predicted class below an image: a sign says right or wrong, the colour says it again."""
     right = predicted == label
     axes.set_xlabel(
-        f"{_name(predicted, class_names)} {'✓' if right else '✗'}",
+        f"{class_name(predicted, class_names)} {'✓' if right else '✗'}",
         fontsize=9,
         color=CLEAN if right else ATTACKED,
         labelpad=2,
     )
-
-
-def _name(index: int, class_names: Sequence[str] | None) -> str:
-    return shorten(str(class_names[index]) if class_names else str(index), 12)

@@ -38,7 +38,7 @@ def test_every_member_has_a_row_and_a_line(family, file, table):
 
 
 def test_what_is_public_is_there():
-    for module in (kr, kr.attacks, kr.defenses):
+    for module in (kr, kr.attacks, kr.defenses, kr.evaluation, kr.plots):
         assert sorted(module.__all__) == list(module.__all__)
         for name in module.__all__:
             assert getattr(module, name).__doc__, f"{module.__name__}.{name} has no docstring"
@@ -53,3 +53,32 @@ def test_public_docstrings_have_all_their_parts(family):
         else:
             assert "Returns:" in docstring, name
         assert "Args:" in docstring and ">>>" in docstring, name
+
+
+DIAGNOSTICS = [
+    kr.evaluation.class_divergence,
+    kr.evaluation.divergence,
+    kr.evaluation.input_surface,
+    kr.evaluation.latent_surface,
+    kr.evaluation.latents,
+    kr.evaluation.project,
+    kr.evaluation.trajectory,
+    kr.plots.latent_space,
+    kr.plots.loss_surface,
+]
+
+
+@pytest.mark.parametrize("function", DIAGNOSTICS, ids=lambda function: function.__name__)
+def test_a_diagnostic_has_a_line_and_all_parts_of_a_docstring(function):
+    assert f"`{function.__name__}`" in METHODS
+    for part in ("Args:", "Returns:", "Raises:", ">>>"):
+        assert part in function.__doc__ or (part == "Raises:" and "NaN where" in function.__doc__)
+
+
+def test_every_function_of_the_evaluation_is_named_here_or_there():
+    """One that is new needs a line in the list above, or in the report's own tests."""
+    functions = {
+        name for name in kr.evaluation.__all__ if not isinstance(getattr(kr.evaluation, name), type)
+    }
+    report = {"evaluate", "load_reports", "save_page"}
+    assert functions - report == {f.__name__ for f in DIAGNOSTICS if "evaluation" in f.__module__}

@@ -11,6 +11,8 @@ import pytest
 from keras_robust import plots
 from keras_robust.plots import canvas
 
+SPACE = ([[0.0, 0.0], [1.0, 1.0]], [0.1, 0.9], [0, 1], [False, True])
+SURFACE = ([-1.0, 1.0], [[0.0, 1.0], [0.5, 2.0]], [[0, 1], [0, 1]], 0)
 CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
 
 DRAWERS = {
@@ -20,6 +22,10 @@ DRAWERS = {
     "example_images": lambda: plots.example_images(
         [[[[0.0]]]], [[[[0.1]]]], [0], [0], [1], ["x", "y"]
     ),
+    "latent_space": lambda: plots.latent_space(*SPACE),
+    "latent_space, flat": lambda: plots.latent_space(*SPACE, flat=True),
+    "loss_surface": lambda: plots.loss_surface(*SURFACE),
+    "loss_surface, flat": lambda: plots.loss_surface(*SURFACE, flat=True),
 }
 
 
@@ -77,6 +83,8 @@ def test_long_and_many_names_leave_room_for_the_plot(narrow):
             plots.confusion(np.eye(10, dtype=int), np.eye(10, dtype=int), names, narrow=narrow),
             plots.detection_scores([0.1], [0.2], 0.15, score_name=long, narrow=narrow),
             plots.example_images(images, images, [0, 1], [0, 1], [1, 1], names, narrow=narrow),
+            *(plots.latent_space(*SPACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
+            *(plots.loss_surface(*SURFACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
         ):
             plots.to_svg(figure)
             size = figure.axes[0].get_window_extent().size / figure.dpi
