@@ -20,7 +20,6 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
-AUGMENTATIONS = ("none", "pad_crop_flip", "shift_flip")
 SCHEDULES = ("constant", "step", "cosine")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
@@ -62,10 +61,10 @@ def augmentation(config: ConfigDict) -> Any:
         ValueError: there is no such augmentation, or no such option of it.
     """
     settings = config.dataset.augment
-    name = chosen("augmentation", settings.name, AUGMENTATIONS)
+    name = chosen("augmentation", settings.name, ("none", *defense_options.AUGMENTATIONS))
     if name == "none":
         return None
-    factory = getattr(kr.data, name)
+    factory = defense_options.AUGMENTATIONS[name]
     check_options("augmentation", name, factory, 0, settings.options)
     return factory(**settings.options)
 
@@ -84,6 +83,7 @@ def data(config: ConfigDict) -> kr.data.Splits:
         settings.batch_size,
         settings.data_dir,
         validation=int(held_out) if held_out >= 1 else held_out,
+        limit=settings.limit,
         seed=config.seed,
         augment=augmentation(config),
     )
@@ -117,9 +117,10 @@ def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
     keras.config.set_dtype_policy(config.mixed_precision)
     try:
         settings = config.model
-        return kr.models.build(
+        model = kr.models.build(
             settings.name, info.image_shape, info.classes, **settings.options.to_dict()
         )
+        return kr.models.adapt(model, features=settings.features or None)
     finally:
         keras.config.set_dtype_policy(before)  # the layers keep theirs
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_robust as kr
@@ -18,6 +19,11 @@ CRAFTING = (
     "microbatches",
     "weight_perturbation",
 )
+AUGMENTATIONS: dict[str, Callable[..., kr.data.Augmentation]] = {
+    "pad_crop_flip": kr.data.pad_crop_flip,
+    "shift_flip": kr.data.shift_flip,
+    "shift": functools.partial(kr.data.shift_flip, flip=False),  # for digits
+}
 _DUAL = {f"dual_{field.name}": field.name for field in dataclasses.fields(kr.Dual)}
 
 
@@ -44,8 +50,9 @@ def bases() -> tuple[str, ...]:
 def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a defense that a recipe's options mean.
 
-    `weight_perturbation` is AWP's gamma, 0 for none; `base` is the name of a defense; `dual_start`,
-    `dual_rate` and so on are the fields of `keras_robust.Dual`.
+    `weight_perturbation` is AWP's gamma, 0 for none; `base` is the name of a defense; `augment` is
+    one of `AUGMENTATIONS`; `dual_start`, `dual_rate` and so on are the fields of
+    `keras_robust.Dual`.
 
     Args:
         name: of the defense.
@@ -69,7 +76,8 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 f"The defense {name!r} needs the option 'base': one of {', '.join(bases())}."
             )
         base = chosen(f"base of {name}", arguments.pop("base"), bases())
-        own = [*_own_options(factory), *_DUAL]
+        learned = _DUAL if "dual" in inspect.signature(factory).parameters else {}
+        own = [*_own_options(factory), *learned]
         passed = [option for option in arguments if option not in own]
         check_options(
             "defense",
@@ -85,6 +93,10 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             arguments["dual"] = kr.Dual(**dual)
     else:
         check_options("defense", name, factory, 2, arguments, CRAFTING)
+    if "augment" in arguments:
+        arguments["augment"] = AUGMENTATIONS[
+            chosen("augmentation", arguments["augment"], AUGMENTATIONS)
+        ]()
     gamma = arguments.pop("weight_perturbation", 0)
     return arguments | ({"weight_perturbation": kr.AWP(gamma)} if gamma else {})
 

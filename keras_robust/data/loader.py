@@ -77,6 +77,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     *,
     validation: float | int = 0.1,
+    limit: int | None = None,
     seed: int = 0,
     augment: Augmentation | None = None,
     download: bool = False,
@@ -98,6 +99,8 @@ def load(
         data_dir: TFDS's directory; None for its own default.
         validation: the part (a float in [0, 1)) or the number (an integer) of training examples
             to take for validation; 0 for none.
+        limit: use only so many training examples, from each class its share, drawn once and for
+            all; validation examples are taken from these. None for all.
         seed: picks the order of training and the augmentation.
         augment: a function `(image, seed) -> image` for training images, such as
             `pad_crop_flip()`.
@@ -123,7 +126,11 @@ def load(
     check_integer("batch_size", batch_size, 1)
     embedded = EMBEDDED.get(name)
     source = embedded() if embedded else tfds_reader.read(name, data_dir, download)
-    train, held_out = source.train.hold_out(validation_count(validation, len(source.train)))
+    train = source.train
+    if limit is not None:
+        check_integer("limit", limit, 1)
+        train = train.hold_out(min(limit, len(train)))[1]
+    train, held_out = train.hold_out(validation_count(validation, len(train)))
     info = _info(name, source, len(train), len(held_out))
     # As tensors once, so that `train` and every stream share one copy.
     images, labels = as_tensors(train.images, train.labels)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
+from trainers.recipes.fields import OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum then multiplies by
 # 1 / (1 - momentum) in the long run. Keras decays weights beside the momentum.
@@ -46,5 +46,7 @@ def get_config(defense: str) -> ConfigDict:
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 6.0},
             "mart": {**crafting, "beta": 5.0},
+            "ascl": crafting,
+            "scl": {**crafting, "augment": "shift_flip"},
         },
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
+from trainers.recipes.fields import OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -32,5 +32,7 @@ def get_config(defense: str) -> ConfigDict:
             "pgd_at": {"steps": 10, "clean_weight": 0.0},
             "trades": {"steps": 10, "beta": 6.0},
             "mart": {"steps": 10, "beta": 5.0},
+            "ascl": {"steps": 10},
+            "scl": {"steps": 10, "augment": "shift"},
         },
     )

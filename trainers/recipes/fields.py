@@ -11,8 +11,14 @@ from ml_collections import ConfigDict, config_dict
 
 from trainers.names import number
 
-# Recipes of UDR, by the defense that it is built over.
-SOFT_BALLS = {"udr_pgd_at": "pgd_at", "udr_trades": "trades", "udr_mart": "mart"}
+# Recipes of a defense over another one: its name, and that of its base.
+OVER = {
+    "udr_pgd_at": ("udr", "pgd_at"),
+    "udr_trades": ("udr", "trades"),
+    "udr_mart": ("udr", "mart"),
+    "adr_pgd_at": ("adr", "pgd_at"),
+    "adr_trades": ("adr", "trades"),
+}
 
 
 def defaults() -> ConfigDict:
@@ -39,11 +45,13 @@ def defaults() -> ConfigDict:
             "name": "digits",  # or a name in TensorFlow Datasets
             "batch_size": 128,
             "data_dir": config_dict.placeholder(str),  # of TensorFlow Datasets; None: its own
+            "limit": config_dict.placeholder(int),  # use only so many training images
             "validation": 0.1,  # taken from the training set: a part below 1, or a number of images
-            "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip"
+            "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip", "shift"
         }
     )
-    config.model = ConfigDict({"name": "small_cnn", "options": {}})  # of keras_robust.models
+    # Of keras_robust.models. `features` names the layer whose output is the latent; "": its own.
+    config.model = ConfigDict({"name": "small_cnn", "options": {}, "features": ""})
     config.defense = ConfigDict({"name": "standard", "options": {}})  # of keras_robust.defenses
     config.ball = ConfigDict({"norm": "linf", "radius": 0.1})  # or "l2", "l1"
     config.optimizer = ConfigDict(
@@ -84,17 +92,18 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`, or one of `SOFT_BALLS`.
-        options: for each name, the options of the defense; those of UDR are those of its base.
+        name: a defense of `keras_robust.defenses`, or one of `OVER`.
+        options: for each name, the options of the defense; one over another has those of its base.
 
     Returns:
         The same recipe.
     """
-    if name in SOFT_BALLS:
-        base = SOFT_BALLS[name]
-        config.defense.name = "udr"
+    if name in OVER:
+        config.defense.name, base = OVER[name]
         config.defense.options = ConfigDict({**options[base], "base": base})
-        if base == "mart":
+        if config.defense.name == "adr" and config.model.name == "small_cnn":
+            config.model.features = "flatten"  # after the last convolution, as the paper has it
+        if name == "udr_mart":
             config.defense.options.boosted_on = "clean"  # the risk of the thesis
         return config
     config.defense.name = name

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
+from trainers.recipes.fields import OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -38,5 +38,7 @@ def get_config(defense: str) -> ConfigDict:
             # Without a warm-up MART stays at the constant prediction for hundreds of steps: its
             # divergence is least there, and no clean term draws it away.
             "mart": {**crafting, "beta": 1.0, "radius_warmup": 300},
+            "ascl": crafting,
+            "scl": {**crafting, "augment": "shift"},
         },
     )

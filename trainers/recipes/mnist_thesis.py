@@ -34,5 +34,7 @@ def get_config(defense: str) -> ConfigDict:
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
             "mart": {**crafting, "beta": 1.0},
+            "ascl": crafting,
+            "scl": {**crafting, "augment": "shift"},
         },
     )

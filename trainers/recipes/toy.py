@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import SOFT_BALLS, defaults, with_defense
+from trainers.recipes.fields import OVER, defaults, with_defense
 
 # Those of `keras_robust.data.toy`, which would bring TensorFlow along.
 SIDE, OFFSET = 20.0, 8.0
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", *SOFT_BALLS)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", *OVER)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -45,9 +45,10 @@ def get_config(defense: str) -> ConfigDict:
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
             "mart": {**crafting, "beta": 1.0},
+            "ascl": crafting,
         },
     )
-    if defense in SOFT_BALLS:
+    if config.defense.name == "udr":
         # The dual variable moves by distances: as far as with rate 0.02 in the plane.
         config.defense.options.dual_rate = 0.02 * SIDE
     return config
