@@ -1,8 +1,8 @@
 """What a defense adds to the training step that it is built upon, through Keras `fit`.
 
-UDR replaces the projection and learns a multiplier; AWP takes one more gradient of the weights; ADR
-and ASCL add terms on latents, pairs of the whole batch among them. Each is timed beside its base, in
-turn, on the MNIST CNN.
+UDR replaces the projection and learns a multiplier; AWP takes one more gradient of the weights;
+ADR and ASCL add terms on latents, pairs of the whole batch among them. Each is timed beside its
+base, in turn, on the MNIST CNN.
 
     python benchmarks/defense_cost.py
 """

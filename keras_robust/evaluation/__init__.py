@@ -1,7 +1,12 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
 from keras_robust.evaluation.latents import Latents, latents, project
-from keras_robust.evaluation.metrics import Divergence, class_divergence, divergence
+from keras_robust.evaluation.metrics import (
+    Divergence,
+    class_divergence,
+    divergence,
+    divergence_of,
+)
 from keras_robust.evaluation.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
@@ -20,6 +25,7 @@ __all__ = [
     "Surface",
     "class_divergence",
     "divergence",
+    "divergence_of",
     "evaluate",
     "input_surface",
     "latent_surface",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from keras_robust.attack import Attack
 from keras_robust.evaluation.batches import attacked, classifier_of, features_of
+from keras_robust.evaluation.latents import Latents
 from keras_robust.types import Labels, as_forward, wide
 
 _NAMES = ("intra", "inter", "clean_intra", "clean_inter", "own")
@@ -97,16 +99,56 @@ def divergence(
     Supervised Contrastive Learning" (2021), section 2 and appendix B.
     """
     forward = as_forward(classifier_of(model))
+    look = tf.function(
+        lambda images: features_of(forward(images)), reduce_retracing=True, autograph=False
+    )
+    return _over_batches(
+        (look(tf.constant(x)), look(x_adv), y)
+        for x, x_adv, y in attacked(model, data, attack, limit, seed)
+    )
+
+
+def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
+    """The divergences of latents that are at hand: as `divergence`, without another attack.
+
+    Args:
+        latents: of `evaluation.latents`.
+        batch_size: how many images are compared with each other.
+
+    Returns:
+        The divergences.
+
+    Raises:
+        ValueError: as `divergence`.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> x = np.array([[0.9, 0.2], [0.8, 0.1], [0.1, 0.8], [0.3, 0.9]], "float32")
+        >>> attack = kr.attacks.fgsm(kr.LinfBall(0.1))
+        >>> identity = lambda x: {"logits": x, "features": x}
+        >>> found = divergence_of(kr.evaluation.latents(identity, (x, [0, 0, 1, 1]), attack))
+        >>> print(f"{found.clean_ratio:.3f} {found.ratio:.3f}")
+        0.019 0.031
+    """
+    clean, adversarial = ~latents.adversarial, latents.adversarial
+    columns = (latents.features[clean], latents.features[adversarial], latents.labels[clean])
+    return _over_batches(
+        tuple(column[begin : begin + batch_size] for column in columns)
+        for begin in range(0, len(columns[0]), batch_size)
+    )
+
+
+def _over_batches(batches: Iterable[tuple[Any, Any, Any]]) -> Divergence:
+    """The divergences of batches of clean features, attacked features and labels."""
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def measure(x: Any, x_adv: Any, y: Any) -> tf.Tensor:
-        clean, adversarial = (features_of(forward(images)) for images in (x, x_adv))
+    def measure(clean: tf.Tensor, adversarial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         sums = [*_sums(clean, y, adversarial), *_sums(clean, y, None), _own(clean, adversarial)]
         return tf.cast(tf.stack(sums), tf.float64)
 
     totals, samples = np.zeros((len(_NAMES), 2)), 0
-    for x, x_adv, y in attacked(model, data, attack, limit, seed):
-        part = measure(tf.constant(x), x_adv, tf.constant(y)).numpy()
+    for clean, adversarial, y in batches:
+        part = measure(*map(tf.constant, (clean, adversarial, y))).numpy()
         if not np.isfinite(part).all():
             raise ValueError(
                 f"The model's features are not finite for some of the images {samples} to "

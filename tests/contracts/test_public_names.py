@@ -58,6 +58,7 @@ def test_public_docstrings_have_all_their_parts(family):
 DIAGNOSTICS = [
     kr.evaluation.class_divergence,
     kr.evaluation.divergence,
+    kr.evaluation.divergence_of,
     kr.evaluation.input_surface,
     kr.evaluation.latent_surface,
     kr.evaluation.latents,
