@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.distribution import batch_norms
-from keras_robust.types import Forward, Images, Outputs
+from keras_robust.types import Forward, Images, Outputs, members_of
 
 MODES = ("eval", "train")
 DTYPES = ("float32", "bfloat16")
@@ -49,6 +49,16 @@ def crafting_forward(
     if mode == "eval" and dtype == "float32":
         return classifier
     template = classifier if dtype == "float32" else _in_half_precision(classifier)
+    forward = _without_state(template, classifier, mode)
+    forward.members = tuple(  # type: ignore[attr-defined]
+        _without_state(half, member, mode)
+        for half, member in zip(members_of(template), members_of(classifier), strict=True)
+    )
+    return forward
+
+
+def _without_state(template: keras.Model, classifier: keras.Model, mode: str) -> Forward:
+    """The layers of one model with the weights of another."""
 
     def forward(x: Images) -> Outputs:
         with _own_statistics(template):
