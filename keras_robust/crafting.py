@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -76,9 +77,10 @@ def _without_state(template: keras.Model, classifier: keras.Model, mode: str) ->
 def _in_half_precision(classifier: keras.Model) -> keras.Model:
     """The same layers with other weights, which are never used, and float32 made bfloat16."""
 
-    def in_half(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def in_half(layer: Any) -> Any:
         config = layer.get_config()
-        if layer.compute_dtype == "float32":  # a layer that has another one was given it
+        # A layer that has another one was given it; an operation of `keras.ops` has none.
+        if getattr(layer, "compute_dtype", None) == "float32":
             config["dtype"] = "mixed_bfloat16"
         return type(layer).from_config(config)
 

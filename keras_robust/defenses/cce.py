@@ -69,7 +69,7 @@ class Crossing:
         """The weighted terms of each image, summed over the members."""
         member_logits = _with_sources(adversarial["member_logits"])
         hard = cross_entropies(member_logits, y)
-        own, crossing = _shares(*member_logits.shape[::2][:2])
+        own, crossing = _shares(member_logits.shape[0], member_logits.shape[2], hard.dtype)
         terms = {
             "clean": tf.reduce_sum(cross_entropies(clean["member_logits"], y), axis=1),
             "adversarial": _over_members(own, hard),
@@ -88,17 +88,17 @@ def _with_sources(member_logits: Logits) -> Logits:
     return member_logits if member_logits.shape.rank == 4 else member_logits[None]
 
 
-def _shares(sources: int, members: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _shares(sources: int, members: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
     """What each source is to each member, `[sources, members]`: its own, and another's."""
     if sources == 1:
-        return tf.ones([1, members]), tf.ones([1, members])
-    own = tf.eye(members)
+        return tf.ones([1, members], dtype), tf.ones([1, members], dtype)
+    own = tf.eye(members, dtype=dtype)
     return own, (1 - own) / (members - 1)
 
 
 def _over_members(shares: tf.Tensor, values: tf.Tensor) -> PerExample:
     """The sum of `[sources, batch, members]` with a share for each source and member."""
-    return tf.einsum("sm,sbm->b", tf.cast(shares, values.dtype), values)
+    return tf.einsum("sm,sbm->b", shares, values)
 
 
 def cce(

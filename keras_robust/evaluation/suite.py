@@ -232,6 +232,12 @@ def _named(attacks: Any) -> dict[str, Attack]:
             f"attacks is {attacks!r}; expected an attack such as `keras_robust.attacks.pgd(ball)`, "
             "several, or a dictionary of named ones."
         )
+    several = [name for name, attack in attacks.items() if attack.per_member]
+    if several:
+        raise ValueError(
+            f"The attack {several[0]} crafts a batch on each member; expected one image for each. "
+            "Attack the ensemble as a whole, or measure `keras_robust.evaluation.transfer`."
+        )
     balls = {attack.ball for attack in attacks.values()}
     if len(balls) > 1:
         raise ValueError(
