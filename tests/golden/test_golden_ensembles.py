@@ -10,6 +10,7 @@ from keras_robust import losses
 from keras_robust.defenses.adp import AdaptiveDiversity, log_det_diversity
 from keras_robust.defenses.cce import Crossing
 from keras_robust.defenses.ensemble_at import EnsembleAdversarial
+from keras_robust.evaluation.transfer import EnsembleTransfer, subsets
 from keras_robust.robust_loss import total
 
 MODES = {"pm1_dm1": (1.0, 1.0), "pm0_dm5": (0.0, 5.0), "pm0_dm0": (0.0, 0.0)}
@@ -88,3 +89,27 @@ def test_parts_of_adp(load, count, side):
     z = tf.transpose(d[f"{side}_logits"], [1, 0, 2])
     equal(losses.entropy(losses.log_mean_probability(z)), d[f"ens_entropy_{side}"])
     equal(log_det_diversity(z, d["labels"]), d[f"log_det_{side}"])
+
+
+def test_metrics_of_transfer(load):
+    d = load("cce_metrics")
+    probabilities, y = d["transfer_probs"].numpy(), d["labels"].numpy()
+    everybody = np.concatenate([probabilities, probabilities.mean(axis=1, keepdims=True)], axis=1)
+    right = everybody.argmax(axis=-1) == y  # [sources, targets, images]
+    found = EnsembleTransfer(
+        ("1", "2", "ensemble"), tuple(map(tuple, right.mean(axis=-1))), (1.0,) * 3,
+        attack="", radius=0.0, samples=len(y), seed=0, subsets=subsets(right[-1, :-1]),
+    )  # fmt: skip
+    for key, (source, target) in {
+        "a11": ("1", "1"),
+        "a12": ("1", "2"),
+        "a21": ("2", "1"),
+        "a22": ("2", "2"),
+        "a_en_en": ("ensemble", "ensemble"),
+    }.items():
+        equal(found.of(source, target), d[key])
+    for pattern in ("11", "01", "10", "00"):
+        equal(found.subset(pattern), d[f"S{pattern}"])
+    equal(found.transferability, d["T"])
+    equal(found.non_transferable, d["nT"])
+    equal(found.single, d["a_single"])
