@@ -167,7 +167,7 @@ def _detection(bench: Bench, detector: Any, worst: np.ndarray) -> Detection | No
         false_alarm_rate=detector.false_alarm_rate,
         measured_false_alarm_rate=flagged[0],
         detection_rate=flagged[1],
-        score_name="entropy (nats)",
+        score_name=getattr(detector, "score_title", "score"),
         clean_scores=tuple(map(float, scores[0])),
         adversarial_scores=tuple(map(float, scores[1])),
     )

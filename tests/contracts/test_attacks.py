@@ -60,6 +60,7 @@ ROWS = {
     "pgd dlr": from_pgd(loss="dlr"),
     "pgd kl": from_pgd(loss="kl"),
     "pgd gaussian": from_pgd(loss="kl", start="gaussian"),
+    "pgd aware of a detector": from_pgd(loss=kr.objectives.DetectorAware("least_confidence")),
     "pgd clean": from_pgd(start="none"),
     "pgd predicted": from_pgd(loss=kr.objectives.LabelLoss(labels="predicted")),
     "pgd targeted": from_pgd(targeted=True),

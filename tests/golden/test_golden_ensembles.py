@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust import losses
+from keras_robust import detection, losses, scores
 from keras_robust.defenses.adp import AdaptiveDiversity, log_det_diversity
 from keras_robust.defenses.cce import Crossing
 from keras_robust.defenses.ensemble_at import EnsembleAdversarial
@@ -113,3 +113,18 @@ def test_metrics_of_transfer(load):
     equal(found.transferability, d["T"])
     equal(found.non_transferable, d["nT"])
     equal(found.single, d["a_single"])
+
+
+def test_detection(load):
+    """The entropies but for the offset of their logarithm, 1e-12; the area needs none."""
+    d = load("cce_metrics")
+    found = {}
+    for side in ("clean", "adv"):
+        members = tf.transpose(tf.math.log(d[f"probs_{side}"]), [1, 0, 2])
+        found[side] = losses.entropy(losses.log_mean_probability(members))
+        equal(found[side], d[f"entropy_{side}"])
+        score = scores.entropy({"member_logits": members})
+        equal(score, d[f"entropy_{side}"], rtol=1e-5, atol=1e-6)  # in float32
+    equal(detection.auc(found["clean"], found["adv"]), d["auc"])
+    curve = detection.roc(d["entropy_clean"], d["entropy_adv"])
+    equal(curve.auc, d["auc"])
