@@ -132,14 +132,17 @@ def test_unknown_labels(labels):
 
 
 def test_detector_aware_fools_first_and_hides_then():
-    """Margins 2 and -4: the first is ahead by enough, and is worth 0.1 + log 4 less its entropy."""
+    """Margins 2 and -2: the first is ahead by 1.9 more than needed, and may hide."""
     value = objectives.DetectorAware()(identity, tf.zeros_like(LOGITS), Y)
     entropy = losses.entropy(LOGITS).numpy()
-    np.testing.assert_allclose(value(LOGITS), [0.1 + math.log(4) - entropy[0], -2], rtol=1e-6)
+    np.testing.assert_allclose(
+        value(LOGITS), [0.1 + math.log(4) - entropy[0] + 0.2 * 1.9, -2], rtol=1e-6
+    )
 
 
 def test_detector_aware_climbs_one_thing_at_a_time():
-    value = objectives.DetectorAware()(identity, tf.zeros_like(LOGITS), Y)
+    """With `keep` at 0; it adds a share of the margin's gradient."""
+    value = objectives.DetectorAware(keep=0)(identity, tf.zeros_like(LOGITS), Y)
     with tf.GradientTape() as tape:
         tape.watch(LOGITS)
         total = tf.reduce_sum(value(LOGITS))
@@ -184,27 +187,27 @@ def test_the_attacker_who_knows_the_detector_hides_from_it(trained, name):
     """He fools as many images as PGD, and of these leaves the detector less to see."""
     classifier, x, y = trained
     score = kr.scores.score_called(name).of
-    found = {}
+    success, hidden, threshold = {}, {}, None
     for who, loss in (("plain", "cross_entropy"), ("aware", objectives.DetectorAware(name))):
         attack = kr.attacks.pgd(kr.LinfBall(0.2), steps=20, loss=loss)
         outputs = classifier(attack.compiled(classifier)(x, y))
         fooled = outputs["logits"].numpy().argmax(axis=1) != y
         scores = score(outputs).numpy()
-        found[who] = fooled.mean(), scores[fooled].mean()
-        if who == "plain":
-            threshold = np.quantile(scores[fooled], 0.5)
-        found[who] += ((scores <= threshold) & fooled).mean()
-    assert found["plain"][0] > 0.3
-    assert found["aware"][0] >= found["plain"][0] - 0.02
-    assert found["aware"][1] < 0.85 * found["plain"][1]
-    assert found["aware"][2] > 1.3 * found["plain"][2]  # fooled, and not seen
+        threshold = np.median(scores[fooled]) if threshold is None else threshold
+        success[who] = fooled.mean(), (fooled & (scores <= threshold)).mean()
+        hidden[who] = scores[fooled].mean()
+    assert success["plain"][0] > 0.5
+    assert success["aware"][0] > success["plain"][0] - 0.02
+    assert hidden["aware"] < 0.85 * hidden["plain"]
+    assert success["aware"][1] > 1.5 * success["plain"][1]  # fooled, and not seen
 
 
 def test_detector_aware_refuses():
     with pytest.raises(ValueError, match="no score 'max'"):
         objectives.DetectorAware("max")
-    for confidence in (-1, "1", True, math.nan):
-        with pytest.raises(ValueError, match="confidence is"):
-            objectives.DetectorAware(confidence=confidence)
+    for name in ("confidence", "keep"):
+        for value in (-1, "1", True, math.nan):
+            with pytest.raises(ValueError, match=f"{name} is"):
+                objectives.DetectorAware(**{name: value})
     with pytest.raises(ValueError, match="DetectorAware was called with targets"):
         objectives.DetectorAware()(identity, LOGITS, Y, TARGETS)
