@@ -59,6 +59,8 @@ class Attack(abc.ABC):
 
     ball: Ball
     name: str
+    # Whether a call gives a tuple of batches, one for each member of an ensemble.
+    per_member = False
 
     @abc.abstractmethod
     def craft(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_robust.distribution import batch_norms
-from keras_robust.types import Forward, Images, Outputs
+from keras_robust.types import Forward, Images, Outputs, members_of
 
 MODES = ("eval", "train")
 DTYPES = ("float32", "bfloat16")
@@ -49,6 +50,16 @@ def crafting_forward(
     if mode == "eval" and dtype == "float32":
         return classifier
     template = classifier if dtype == "float32" else _in_half_precision(classifier)
+    forward = _without_state(template, classifier, mode)
+    forward.members = tuple(  # type: ignore[attr-defined]
+        _without_state(half, member, mode)
+        for half, member in zip(members_of(template), members_of(classifier), strict=True)
+    )
+    return forward
+
+
+def _without_state(template: keras.Model, classifier: keras.Model, mode: str) -> Forward:
+    """The layers of one model with the weights of another."""
 
     def forward(x: Images) -> Outputs:
         with _own_statistics(template):
@@ -66,9 +77,10 @@ def crafting_forward(
 def _in_half_precision(classifier: keras.Model) -> keras.Model:
     """The same layers with other weights, which are never used, and float32 made bfloat16."""
 
-    def in_half(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def in_half(layer: Any) -> Any:
         config = layer.get_config()
-        if layer.compute_dtype == "float32":  # a layer that has another one was given it
+        # A layer that has another one was given it; an operation of `keras.ops` has none.
+        if getattr(layer, "compute_dtype", None) == "float32":
             config["dtype"] = "mixed_bfloat16"
         return type(layer).from_config(config)
 

@@ -7,6 +7,8 @@ worse the classifier does, so that an attack maximises what a defense minimises.
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from keras_robust.types import Labels, Logits, PerExample, wide
@@ -67,7 +69,28 @@ def entropy(logits: Logits) -> PerExample:
         2.3026
     """
     log_p = tf.nn.log_softmax(wide(logits))
-    return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=1)
+    return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=-1)
+
+
+def log_mean_probability(member_logits: Logits) -> Logits:
+    """The logarithm of the members' mean softmax, never of a probability that underflowed.
+
+    `log (1/M) sum_m softmax(z_m)`, as the logarithm of a sum of exponentials.
+
+    Args:
+        member_logits: `[..., members, classes]`.
+
+    Returns:
+        `[..., classes]`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> tf.exp(log_mean_probability(certain)).numpy().round(3).tolist()
+        [[0.5, 0.5]]
+    """
+    members = tf.nn.log_softmax(wide(member_logits))
+    return tf.reduce_logsumexp(members, axis=-2) - math.log(members.shape[-2])
 
 
 def margin(logits: Logits, labels: Labels) -> PerExample:

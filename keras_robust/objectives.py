@@ -10,12 +10,14 @@ crafting loop differentiates:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.config import configured
+from keras_robust.scores import score_called
 from keras_robust.types import Forward, Images, Labels, PerExample
 
 Value = Callable[[Images], PerExample]
@@ -147,3 +149,70 @@ class Divergence:
         refuse_targets("Divergence", targets)
         clean = tf.stop_gradient(forward(x)["logits"])
         return lambda x_adv: losses.kl_divergence(clean, forward(x_adv)["logits"])
+
+
+@configured
+class DetectorAware:
+    """Fools the prediction, and lowers a detector's score: the attacker who knows of the detector.
+
+    While the best wrong class is not ahead of the label by `confidence`, an image climbs that
+    margin and nothing else; as soon as it is, the score is lowered. So no weight between the two
+    has to be found for each model, and the prediction is fooled first:
+
+    `margin` where `margin < confidence`, else `confidence + log(classes) - score +
+    keep * (margin - confidence)`.
+
+    Args:
+        score: the name of the score, as for `keras_robust.detection.Detector`.
+        confidence: how far a wrong class has to be ahead of the label, in logits.
+        keep: what the margin still counts where it is ahead. With 0 an image may swing between
+            fooling and hiding, and end on the wrong side.
+
+    Raises:
+        ValueError: an unknown score, a negative number; or, when called, targets.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> aware = DetectorAware("entropy", confidence=1.0)
+        >>> value = aware(lambda x: {"logits": x}, tf.zeros([2, 2]), tf.constant([0, 0]))
+        >>> value(tf.constant([[3.0, 1.0], [0.0, 50.0]])).numpy().round(2).tolist()
+        [-2.0, 11.489999771118164]
+
+    Reference: Bryniarski et al., "Evading Adversarial Example Detection Defenses with Orthogonal
+    Projected Gradient Descent" (2022), selective gradient descent, section 4.1; Carlini and Wagner,
+    "Adversarial Examples Are Not Easily Detected" (2017).
+
+    Differs: the margin in the place of the cross-entropy, as its gradient vanishes nowhere; and
+    `keep`, without which (their `keep=0`) fewer images ended both fooled and unseen.
+    """
+
+    score: str = "entropy"
+    confidence: float = 0.1
+    keep: float = 0.2
+
+    def __post_init__(self) -> None:
+        score_called(self.score)
+        for name in ("confidence", "keep"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < 1e30:
+                raise ValueError(f"DetectorAware: {name} is {value!r}; expected a number >= 0.")
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Value:
+        """Returns `x_adv -> how far the attack has come`."""
+        refuse_targets("DetectorAware", targets)
+        score = score_called(self.score).of
+
+        def value(x_adv: Images) -> PerExample:
+            outputs = forward(x_adv)
+            margin = losses.margin(outputs["logits"], y)
+            # No score exceeds the logarithm: an image that fools is worth more than one that does
+            # not, and the more the lower its score.
+            least = self.confidence + math.log(outputs["logits"].shape[-1])
+            ahead = margin - self.confidence
+            hidden = least + self.keep * ahead - tf.cast(score(outputs), margin.dtype)
+            return tf.where(ahead < 0, margin, hidden)
+
+        return value

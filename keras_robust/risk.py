@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust import distribution
+from keras_robust.members import by_source, stacked
 from keras_robust.robust_loss import statistics, total
 from keras_robust.types import Images, Labels, PerExample, RobustLoss
 from keras_robust.weight_perturbation import AWP, outputs_at
@@ -63,7 +64,8 @@ class Risk:
 
         Args:
             batch: images, labels and sample weights of the part.
-            x_adv: its adversarial images, or None.
+            x_adv: its adversarial images, or None; a tuple of batches where they were crafted on
+                each member of an ensemble.
             size: how many images the whole batch has.
             optimizer: scales the loss, for mixed precision.
 
@@ -77,10 +79,11 @@ class Risk:
             )
         with tf.GradientTape() as tape:
             # Clean images first: each batch has its own statistics.
-            outputs = {
-                kind: None if images is None else self.classifier(images, training=True)
-                for kind, images in needed.items()
-            }
+            found = [
+                None if images is None else self.classifier(stacked(images), training=True)
+                for images in needed.values()
+            ]
+            outputs = _named(needed, found)
             means = self._means(batch[1], outputs, batch[2], self.classifier.losses)
             scaled = self._scaled(means, batch[1], size, optimizer)
         return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
@@ -97,8 +100,9 @@ class Risk:
         for last in (False, True):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
-                found, state, losses = outputs_at(self.classifier, weights, list(needed.values()))
-                outputs = dict(zip(needed, found, strict=True))
+                images = [stacked(images) for images in needed.values()]
+                found, state, losses = outputs_at(self.classifier, weights, images)
+                outputs = _named(needed, found)
                 means = self._means(batch[1], outputs, batch[2], losses)
                 scaled = self._scaled(means, batch[1], size, optimizer)
             gradients = tape.gradient(scaled, weights)
@@ -135,6 +139,14 @@ class Risk:
         share = tf.shape(y)[0] / size
         loss = distribution.share_of_batch(means["loss"], means, share, self.microbatches)
         return optimizer.scale_loss(loss)
+
+
+def _named(needed: dict[str, Any], found: Sequence[Any]) -> Outputs:
+    """The outputs by the kind of their images; of each source, where there are several."""
+    return {
+        kind: by_source(outputs, images)
+        for (kind, images), outputs in zip(needed.items(), found, strict=True)
+    }
 
 
 def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:

@@ -120,6 +120,7 @@ class RobustModel(distribution.DistributedModel):
                 f"The loss {type(loss).__name__} needs adversarial images, and no attack was "
                 "given. Pass one, such as `keras_robust.attacks.pgd(ball)`."
             )
+        _check_sources(attack, validation_attack or attack, loss)
         _check_whole("seed", seed)
         _check_whole("radius_warmup", radius_warmup, least=0)
         _check_whole("microbatches", microbatches, least=1)
@@ -256,7 +257,8 @@ class RobustModel(distribution.DistributedModel):
         distribution.apply_gradients(self.optimizer, gradients, variables)
         self.step.assign_add(1)
         if crafted:
-            self.after_update(x, crafted[0] if len(crafted) == 1 else tf.concat(crafted, axis=0))
+            x_adv = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *crafted)
+            self.after_update(x, x_adv)
         return logs
 
     def _differentiate(
@@ -377,6 +379,21 @@ class RobustModel(distribution.DistributedModel):
             for name, value in config.items()
         }
         return cls(**decoded)
+
+
+def _check_sources(attack: Any, validation_attack: Any, loss: RobustLoss) -> None:
+    """Refuses one batch per member of an ensemble where one batch is meant."""
+    if getattr(validation_attack, "per_member", False):
+        raise ValueError(
+            f"The validation attack {validation_attack.name} crafts a batch on each member; "
+            "expected an attack on the ensemble as a whole. Pass `validation_attack`, such as "
+            "`keras_robust.attacks.pgd(ball)`."
+        )
+    if getattr(attack, "per_member", False) and not getattr(loss, "per_member", False):
+        raise ValueError(
+            f"The attack {attack.name} crafts a batch on each member, of which the loss "
+            f"{type(loss).__name__} has no use. Take the attack inside of it, or another loss."
+        )
 
 
 def _check_whole(name: str, value: Any, least: int | None = None) -> None:

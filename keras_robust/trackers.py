@@ -58,7 +58,9 @@ class Trackers:
             fed.append(self._means[name])
         for kind, accuracy in self._accuracies.items():
             if outputs[kind] is not None:
-                accuracy.update_state(y, outputs[kind]["logits"])
+                logits = outputs[kind]["logits"]
+                # Of images crafted on each member of an ensemble there are several batches.
+                accuracy.update_state(tf.broadcast_to(y, tf.shape(logits)[:-1]), logits)
                 fed.append(accuracy)
         return {metric.name: metric.result() for metric in fed}
 

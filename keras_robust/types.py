@@ -142,7 +142,8 @@ def as_forward(model: Any) -> Forward:
         model: a `keras.Model` or a function `images -> {"logits", ...}`.
 
     Returns:
-        A function `images -> Outputs`.
+        A function `images -> Outputs`; of an ensemble, with those of its members in an attribute
+        `members`.
 
     Raises:
         TypeError: when called with a model that does not return a dictionary with `"logits"`.
@@ -158,4 +159,31 @@ def as_forward(model: Any) -> Forward:
             )
         return outputs
 
+    forward.members = tuple(map(as_forward, members_of(model)))  # type: ignore[attr-defined]
     return forward
+
+
+def members_of(model: Any) -> tuple[Any, ...]:
+    """The members of an ensemble, each a model of its own that runs without the others.
+
+    Args:
+        model: a Keras model, or a function with its members in an attribute `members`.
+
+    Returns:
+        Models or functions in the order of `"member_logits"`; none where the model is no ensemble,
+        or where its members are no models inside of it.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> [member.name for member in members_of(ensemble)]
+        ['member_1', 'member_2']
+    """
+    if not isinstance(model, keras.Model):
+        return tuple(getattr(model, "members", ()))
+    model = getattr(model, "classifier", model)
+    outputs = contract_of(model) or {}
+    if "member_logits" not in outputs:
+        return ()
+    parts = tuple(layer for layer in model.layers if "logits" in (contract_of(layer) or {}))
+    return parts if len(parts) == outputs["member_logits"].shape[1] else ()

@@ -165,7 +165,7 @@ def _metadata(
         "members": members,
         "signatures": list(INPUTS),
         "detector": {
-            "score": detector.SCORE,
+            "score": detector.scored_by,
             "threshold": detector.threshold,
             "false_alarm_rate": detector.false_alarm_rate,
             "samples": detector.samples,

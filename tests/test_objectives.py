@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust import losses, objectives
 
 LOGITS = tf.constant([[1.0, 3.0, 0.0, -1.0], [4.0, 0.0, 2.0, 1.0]], tf.float64)
@@ -127,3 +129,85 @@ def test_unknown_loss(kind, loss):
 def test_unknown_labels(labels):
     with pytest.raises(ValueError, match=r"labels is .*expected 'true' or 'predicted'"):
         objectives.LabelLoss(labels=labels)
+
+
+def test_detector_aware_fools_first_and_hides_then():
+    """Margins 2 and -2: the first is ahead by 1.9 more than needed, and may hide."""
+    value = objectives.DetectorAware()(identity, tf.zeros_like(LOGITS), Y)
+    entropy = losses.entropy(LOGITS).numpy()
+    np.testing.assert_allclose(
+        value(LOGITS), [0.1 + math.log(4) - entropy[0] + 0.2 * 1.9, -2], rtol=1e-6
+    )
+
+
+def test_detector_aware_climbs_one_thing_at_a_time():
+    """With `keep` at 0; it adds a share of the margin's gradient."""
+    value = objectives.DetectorAware(keep=0)(identity, tf.zeros_like(LOGITS), Y)
+    with tf.GradientTape() as tape:
+        tape.watch(LOGITS)
+        total = tf.reduce_sum(value(LOGITS))
+    fooled, not_yet = tape.gradient(total, LOGITS)
+    np.testing.assert_array_equal(not_yet, [-1, 0, 1, 0])  # the margin's own gradient
+    with tf.GradientTape() as tape:
+        tape.watch(LOGITS)
+        entropy = tf.reduce_sum(losses.entropy(LOGITS))
+    np.testing.assert_allclose(fooled, -tape.gradient(entropy, LOGITS)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("score", kr.scores.SCORES)
+def test_an_image_that_fools_is_worth_more_than_one_that_does_not(score):
+    """Whatever its score: none is above log(classes)."""
+    random = np.random.default_rng(0)
+    scale = random.choice([0.01, 1, 30], [500, 1, 1])
+    members = tf.constant(scale * random.normal(size=[500, 2, 3]))
+    outputs = {"logits": losses.log_mean_probability(members), "member_logits": members}
+    y = tf.constant(random.integers(0, 3, 500))
+    value = objectives.DetectorAware(score, 0.0)(lambda x: outputs, members, y)(members).numpy()
+    fooled = losses.margin(outputs["logits"], y).numpy() >= 0
+    assert value[fooled].min() >= 0 > value[~fooled].max()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """An ensemble that has seen digits, and a batch of others that it gets right."""
+    keras.utils.set_random_seed(0)
+    train, _, test = kr.data.load("digits", 128)
+    classifier = kr.models.ensemble([kr.models.mlp((8, 8, 1), 10, hidden=(32,)) for _ in range(2)])
+    model = kr.defenses.ensemble_at(classifier, kr.LinfBall(0.1), steps=2)
+    model.compile(keras.optimizers.Adam(5e-3))
+    model.fit(train, epochs=6, verbose=0)
+    x, y = (part.numpy() for part in next(iter(test)))
+    right = classifier(x)["logits"].numpy().argmax(axis=1) == y
+    assert right.mean() > 0.8
+    return classifier, x[right], y[right]
+
+
+@pytest.mark.parametrize("name", ["entropy", "disagreement"])
+def test_the_attacker_who_knows_the_detector_hides_from_it(trained, name):
+    """He fools as many images as PGD, and of these leaves the detector less to see."""
+    classifier, x, y = trained
+    score = kr.scores.score_called(name).of
+    success, hidden, threshold = {}, {}, None
+    for who, loss in (("plain", "cross_entropy"), ("aware", objectives.DetectorAware(name))):
+        attack = kr.attacks.pgd(kr.LinfBall(0.2), steps=20, loss=loss)
+        outputs = classifier(attack.compiled(classifier)(x, y))
+        fooled = outputs["logits"].numpy().argmax(axis=1) != y
+        scores = score(outputs).numpy()
+        threshold = np.median(scores[fooled]) if threshold is None else threshold
+        success[who] = fooled.mean(), (fooled & (scores <= threshold)).mean()
+        hidden[who] = scores[fooled].mean()
+    assert success["plain"][0] > 0.5
+    assert success["aware"][0] > success["plain"][0] - 0.02
+    assert hidden["aware"] < 0.85 * hidden["plain"]
+    assert success["aware"][1] > 1.5 * success["plain"][1]  # fooled, and not seen
+
+
+def test_detector_aware_refuses():
+    with pytest.raises(ValueError, match="no score 'max'"):
+        objectives.DetectorAware("max")
+    for name in ("confidence", "keep"):
+        for value in (-1, "1", True, math.nan):
+            with pytest.raises(ValueError, match=f"{name} is"):
+                objectives.DetectorAware(**{name: value})
+    with pytest.raises(ValueError, match="DetectorAware was called with targets"):
+        objectives.DetectorAware()(identity, LOGITS, Y, TARGETS)

@@ -1,6 +1,17 @@
 """Attacks: images in, perturbed images out."""
 
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 
-__all__ = ["bim", "fgsm", "mim", "multi_targeted", "pgd", "r_fgsm", "restarts", "worst_of"]
+__all__ = [
+    "bim",
+    "fgsm",
+    "mim",
+    "multi_targeted",
+    "per_member",
+    "pgd",
+    "r_fgsm",
+    "restarts",
+    "worst_of",
+]

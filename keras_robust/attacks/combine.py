@@ -20,6 +20,11 @@ from keras_robust.types import Ball, Forward, Images, Labels, Logits, per_pixel
 
 def _check_part(owner: str, attack: Any) -> None:
     check_attack(f"{owner}: the part", attack)
+    if attack.per_member:
+        raise ValueError(
+            f"{owner}: the attack {attack.name} crafts a batch on each member, of which none is "
+            "the worst. Put `keras_robust.attacks.per_member` around the whole."
+        )
     if isinstance(getattr(attack, "objective", None), objectives.Targeted):
         raise ValueError(
             f"{owner}: the attack {attack.name} is targeted, and what is kept is the worst for the "

@@ -1,7 +1,10 @@
 """Defenses: each is a loss, an attack to train on, and a factory that puts them together."""
 
+from keras_robust.defenses.adp import adp
 from keras_robust.defenses.adr import adr
 from keras_robust.defenses.ascl import ascl
+from keras_robust.defenses.cce import cce
+from keras_robust.defenses.ensemble_at import ensemble_at
 from keras_robust.defenses.mart import mart
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.scl import scl
@@ -10,4 +13,17 @@ from keras_robust.defenses.trades import trades
 from keras_robust.defenses.udr import udr
 from keras_robust.defenses.wrm import wrm
 
-__all__ = ["adr", "ascl", "mart", "pgd_at", "scl", "standard", "trades", "udr", "wrm"]
+__all__ = [
+    "adp",
+    "adr",
+    "ascl",
+    "cce",
+    "ensemble_at",
+    "mart",
+    "pgd_at",
+    "scl",
+    "standard",
+    "trades",
+    "udr",
+    "wrm",
+]

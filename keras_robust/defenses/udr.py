@@ -141,7 +141,8 @@ def udr(
     if not isinstance(rule, FixedStep):  # momentum would be lost, and a price is soft already
         raise ValueError(
             f"UDR: the base {getattr(base, '__name__', base)!r} trains on no gradient attack with "
-            "steps in a ball, so there is nothing to soften. Use pgd_at, trades or mart."
+            "steps in a ball, so there is nothing to soften. Use pgd_at, trades, mart, ensemble_at "
+            "or adp."
         )
     soft = SoftBallStep(rule.size, tau=tau, pull=pull)
     attack = replace(model.attack, rule=soft, start=Uniform(), name="soft_ball")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.detection import scores
 from keras_robust.detection.calibration import (
     Calibration,
     check_rate,
@@ -17,33 +16,38 @@ from keras_robust.detection.calibration import (
     is_number,
     threshold_at,
 )
+from keras_robust.scores import score_called
 from keras_robust.types import Images, Outputs, PerExample, as_forward
 
 
 @dataclasses.dataclass(frozen=True)
-class EntropyDetector:
-    """Calls an image adversarial when the entropy of the prediction is above a threshold.
+class Detector:
+    """Calls an image adversarial when a score of the prediction is above a threshold.
 
-    The score is the entropy, in nats, of the softmax; of an ensemble, of its members' mean
-    probability. It is *not* a defense against an attacker who knows of it: whoever can take
-    gradients of the model can lower the entropy while crafting. It finds inputs of attacks that
-    ignore it, and works best on models trained to be uncertain about attacked inputs (CCE).
+    It is *not* a defense against an attacker who knows of it: whoever can take gradients of the
+    model can lower the score while crafting (`keras_robust.objectives.DetectorAware`). It finds
+    inputs of attacks that ignore it, and works best on models trained to be uncertain about
+    attacked inputs (CCE).
 
     Args:
         model: a `RobustModel`, a classifier, or a function `images -> {"logits", ...}`.
-        threshold: as found by `calibrate`, in nats; None before.
+        threshold: as found by `calibrate`, in the unit of the score; None before.
         false_alarm_rate: the rate that the threshold was made for.
         samples: the number of clean images that the threshold was made from.
+        scored_by: the name of the score: `"entropy"` of the prediction, in nats, and of an ensemble
+            of its members' mean probability; `"least_confidence"`; `"member_entropy"` and
+            `"disagreement"` of an ensemble. `keras_robust.scores` tells them.
 
     Raises:
         TypeError: when the model cannot be called.
-        ValueError: when the threshold or the rate is no such number.
+        ValueError: when the threshold or the rate is no such number, or there is no such score.
 
     Example:
         >>> def model(x):
         ...     return {"logits": tf.reshape(x, [-1, 2])}
         >>> clean = tf.reshape(tf.linspace(0.0, 1.0, 80), [40, 1, 2, 1])
-        >>> detector = EntropyDetector(model).calibrate([(clean, tf.zeros(40))], 0.05)
+        >>> detector = Detector(model, scored_by="least_confidence")
+        >>> detector = detector.calibrate([(clean, tf.zeros(40))], 0.05)
         >>> int(tf.reduce_sum(tf.cast(detector.is_adversarial(clean), tf.int32))) <= 2
         True
 
@@ -52,12 +56,11 @@ class EntropyDetector:
         Adversarial Robustness", AAAI 2021.
     """
 
-    SCORE: ClassVar[str] = "entropy"
-
     model: Any
     threshold: float | None = None
     false_alarm_rate: float | None = None
     samples: int | None = None
+    scored_by: str = "entropy"
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -69,26 +72,32 @@ class EntropyDetector:
             check_rate(self.false_alarm_rate)
         if self.threshold is not None and not is_number(self.threshold):
             raise ValueError(
-                f"threshold={self.threshold!r} was received; expected a finite number of nats, "
-                "or None for a detector that has yet to be calibrated."
+                f"threshold={self.threshold!r} was received; expected a finite number, or None "
+                "for a detector that has yet to be calibrated."
             )
+        score_called(self.scored_by)
 
     def score_outputs(self, outputs: Outputs) -> PerExample:
-        """The entropy of outputs already computed, `[batch]` float32, in nats."""
-        return scores.entropy(outputs)
+        """The score of outputs already computed, `[batch]` float32."""
+        return score_called(self.scored_by).of(outputs)
+
+    @property
+    def score_title(self) -> str:
+        """What the score is, with its unit, for reports."""
+        return score_called(self.scored_by).title
 
     def score(self, x: Images) -> PerExample:
-        """The entropy of the model's prediction for each image.
+        """The score of the model's prediction for each image.
 
         Args:
             x: `[batch, height, width, channels]` floats in [0, 1].
 
         Returns:
-            `[batch]` float32, in nats.
+            `[batch]` float32.
 
         Raises:
             TypeError: when the images are not floats.
-            ValueError: when there is no image.
+            ValueError: when there is no image, or the score is not of such a model.
         """
         return self.score_outputs(as_forward(self.model)(_images(x)))
 
@@ -112,7 +121,7 @@ class EntropyDetector:
             )
         return exceeds(self.score(x), self.threshold)
 
-    def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> EntropyDetector:
+    def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> Any:
         """A detector with the smallest threshold that keeps to a false-alarm rate.
 
         Args:
@@ -161,21 +170,40 @@ class EntropyDetector:
                 f"false_alarm_rate={self.false_alarm_rate}, samples={self.samples}); call "
                 "`detector = detector.calibrate(validation, false_alarm_rate=0.05)` first."
             )
-        return Calibration(self.threshold, self.false_alarm_rate, self.SCORE, self.samples)
+        return Calibration(self.threshold, self.false_alarm_rate, self.scored_by, self.samples)
 
     @classmethod
-    def from_calibration(cls, model: Any, calibration: Calibration) -> EntropyDetector:
-        """A detector of `model` with a saved threshold.
+    def from_calibration(cls, model: Any, calibration: Calibration) -> Any:
+        """A detector of `model` with a saved threshold, by the score that it was made for.
 
         Raises:
-            ValueError: when the threshold was made for another score.
+            ValueError: when there is no such score, or the class is of another one.
         """
-        if calibration.score != cls.SCORE:
+        return cls(
+            model,
+            calibration.threshold,
+            calibration.false_alarm_rate,
+            calibration.samples,
+            calibration.score,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EntropyDetector(Detector):
+    """The detector by the entropy of the prediction; see `Detector`.
+
+    Example:
+        >>> EntropyDetector(lambda x: {"logits": x}, threshold=0.5).score_title
+        'entropy (nats)'
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scored_by != "entropy":
             raise ValueError(
-                f"The calibration is of the score {calibration.score!r}; {cls.__name__} needs one "
-                f"of {cls.SCORE!r}. Calibrate {cls.__name__} on clean images."
+                f"The threshold is of the score {self.scored_by!r}; EntropyDetector needs one of "
+                "'entropy'. Take `keras_robust.detection.Detector`, or calibrate anew."
             )
-        return cls(model, calibration.threshold, calibration.false_alarm_rate, calibration.samples)
 
 
 def _images(x: Any) -> tf.Tensor:

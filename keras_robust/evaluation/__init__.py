@@ -13,16 +13,20 @@ from keras_robust.evaluation.results import AttackResult, Curve, Detection, Exam
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
 from keras_robust.evaluation.trajectory import trajectory
+from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_box, transfer
 
 __all__ = [
     "AttackResult",
     "Curve",
     "Detection",
     "Divergence",
+    "EnsembleTransfer",
     "ExampleImages",
     "Latents",
     "Report",
     "Surface",
+    "Transfer",
+    "black_box",
     "class_divergence",
     "divergence",
     "divergence_of",
@@ -34,4 +38,5 @@ __all__ = [
     "project",
     "save_page",
     "trajectory",
+    "transfer",
 ]

@@ -40,7 +40,7 @@ class Bench:
         progress: Callable[[str], None],
     ):
         self.model = classifier_of(model)
-        self.x, self.y, self.batch = _arrays(data, limit)
+        self.x, self.y, self.batch = arrays(data, limit)
         self.seed, self.progress = seed, progress
         self.warnings: list[str] = []
         self._forward = tf.function(as_forward(self.model), autograph=False, reduce_retracing=True)
@@ -54,7 +54,7 @@ class Bench:
                 f"{self.classes - 1}, as the model has {self.classes} classes."
             )
         self.clean_predictions = logits.argmax(1)
-        self.correct = self._right(logits, self.y)
+        self.correct = right(logits, self.y)
         progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -64,14 +64,7 @@ class Bench:
 
     def batches(self, count: int) -> Iterable[tuple[np.ndarray, int]]:
         """Row numbers in batches of one size, the last filled up, with how many are real."""
-        for begin in range(0, count, self.batch):
-            rows = np.arange(begin, min(begin + self.batch, count))
-            yield np.pad(rows, (0, self.batch - len(rows)), mode="edge"), len(rows)
-
-    @staticmethod
-    def _right(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Where the prediction is the label; logits that are not finite predict nothing."""
-        return (logits.argmax(1) == y) & np.isfinite(logits).all(1)
+        return rows_in_batches(count, self.batch)
 
     def _look_at(self, logits: np.ndarray) -> None:
         if not np.isfinite(logits).all():
@@ -124,31 +117,11 @@ class Bench:
             x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
             seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
             x_adv = craft(x, y, seed, radius, part.targets(y, self.classes))
-            self._trust(name, part.attack, radius, x, x_adv)
+            trust(name, part.attack, radius, x, x_adv)
             logits = self._forward(x_adv)["logits"].numpy()[:real]
             chosen = chosen[:real]
             run.images[chosen] = x_adv.numpy()[:real]
-            run.robust[chosen] = self._right(logits, self.y[chosen])
-
-    def _trust(
-        self, name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor
-    ) -> None:
-        """Refuses images outside the threat model: a figure made with them would be worthless."""
-        limit = attack.ball.radius if radius is None else radius
-        low, high = attack.ball.bounds
-        distance = attack.ball.distance(x_adv, x).numpy().max()
-        values = x_adv.numpy()
-        # Written so that NaN is refused too.
-        if not (
-            distance <= limit * (1 + _TOLERANCE) + 1e-6
-            and low - 1e-6 <= values.min()
-            and values.max() <= high + 1e-6
-        ):
-            raise ValueError(
-                f"{name} left its threat model: distance {distance:g} for radius {limit:g}, values "
-                f"from {values.min():g} to {values.max():g} for [{low:g}, {high:g}]. "
-                "This is a defect of the attack."
-            )
+            run.robust[chosen] = right(logits, self.y[chosen])
 
     def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
         """Accuracy over radius, beginning with the clean accuracy at 0."""
@@ -160,7 +133,38 @@ class Bench:
         return Curve(name, *zip(*points, strict=True))
 
 
-def _arrays(data: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+def trust(name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor) -> None:
+    """Refuses images outside the threat model: a figure made with them would be worthless."""
+    limit = attack.ball.radius if radius is None else radius
+    low, high = attack.ball.bounds
+    distance = attack.ball.distance(x_adv, x).numpy().max()
+    values = x_adv.numpy()
+    # Written so that NaN is refused too.
+    if not (
+        distance <= limit * (1 + _TOLERANCE) + 1e-6
+        and low - 1e-6 <= values.min()
+        and values.max() <= high + 1e-6
+    ):
+        raise ValueError(
+            f"{name} left its threat model: distance {distance:g} for radius {limit:g}, values "
+            f"from {values.min():g} to {values.max():g} for [{low:g}, {high:g}]. "
+            "This is a defect of the attack."
+        )
+
+
+def rows_in_batches(count: int, size: int) -> Iterable[tuple[np.ndarray, int]]:
+    """Row numbers in batches of one size, the last filled up, with how many are real."""
+    for begin in range(0, count, size):
+        rows = np.arange(begin, min(begin + size, count))
+        yield np.pad(rows, (0, size - len(rows)), mode="edge"), len(rows)
+
+
+def right(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where the prediction is the label; logits that are not finite predict nothing."""
+    return (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)
+
+
+def arrays(data: Any, limit: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """All images and labels, and the size of a batch."""
     parts = list(batches(data, limit))
     x, y = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_robust import scores
 from keras_robust.attack import Attack
-from keras_robust.detection import scores
 from keras_robust.evaluation.batches import attacked, classifier_of, features_of
 from keras_robust.types import as_forward
 

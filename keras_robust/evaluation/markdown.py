@@ -32,10 +32,10 @@ def markdown_page(reports: Sequence[Report], title: str) -> str:
     if warnings:
         blocks.append("\n>\n".join(f"> **Warning:** {escape(w)}" for w in warnings))
     if len(reports) > 1:
-        blocks += ["## Comparison", _table(tables.comparison(reports))]
+        blocks += ["## Comparison", markdown_table(tables.comparison(reports))]
     curves = tables.curves(reports)
     if curves:
-        blocks += ["## Accuracy over radius", _table(curves)]
+        blocks += ["## Accuracy over radius", markdown_table(curves)]
     for name, report in zip(names, reports, strict=True):
         blocks += _model(report, "Results" if len(reports) == 1 else name)
     terms = (f"- **{term}**: {text}" for term, text in words.glossary(reports))
@@ -45,14 +45,14 @@ def markdown_page(reports: Sequence[Report], title: str) -> str:
 
 def _model(report: Report, heading: str) -> list[str]:
     """The blocks about one model."""
-    blocks = [f"## {escape(heading)}", _table(tables.attacks(report))]
+    blocks = [f"## {escape(heading)}", markdown_table(tables.attacks(report))]
     for title, counts in (
         ("Confusion on clean images", report.confusion_clean),
         ("Confusion on attacked images", report.confusion_adversarial),
     ):
         if counts is not None and len(counts) <= MATRIX:
             matrix = tables.confusion(title, counts, report.class_names)
-            blocks += [f"### {title}", _table(matrix)]
+            blocks += [f"### {title}", markdown_table(matrix)]
     if report.detection:
         sentences = (words.CAVEAT, words.detection_text(report.detection))
         blocks += ["### Detection", *map(escape, sentences)]
@@ -68,7 +68,9 @@ def _model(report: Report, heading: str) -> list[str]:
     return blocks
 
 
-def _table(table: tables.Table) -> str:
+def markdown_table(table: tables.Table) -> str:
+    """A table as GitHub-flavoured Markdown, without its caption."""
+
     def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
 

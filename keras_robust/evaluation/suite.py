@@ -167,7 +167,7 @@ def _detection(bench: Bench, detector: Any, worst: np.ndarray) -> Detection | No
         false_alarm_rate=detector.false_alarm_rate,
         measured_false_alarm_rate=flagged[0],
         detection_rate=flagged[1],
-        score_name="entropy (nats)",
+        score_name=getattr(detector, "score_title", "score"),
         clean_scores=tuple(map(float, scores[0])),
         adversarial_scores=tuple(map(float, scores[1])),
     )
@@ -231,6 +231,12 @@ def _named(attacks: Any) -> dict[str, Attack]:
         raise ValueError(
             f"attacks is {attacks!r}; expected an attack such as `keras_robust.attacks.pgd(ball)`, "
             "several, or a dictionary of named ones."
+        )
+    several = [name for name, attack in attacks.items() if attack.per_member]
+    if several:
+        raise ValueError(
+            f"The attack {several[0]} crafts a batch on each member; expected one image for each. "
+            "Attack the ensemble as a whole, or measure `keras_robust.evaluation.transfer`."
         )
     balls = {attack.ball for attack in attacks.values()}
     if len(balls) > 1:

@@ -1,10 +1,11 @@
-"""Classifiers: the architectures of the thesis, and `adapt` for a model of one's own.
+"""Classifiers: the architectures of the thesis, ensembles, and `adapt` for a model of one's own.
 
 Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
 [0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`.
 """
 
 from keras_robust.models.adapt import adapt
+from keras_robust.models.ensemble import ensemble
 from keras_robust.models.mlp import mlp
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.registry import ARCHITECTURES, build
@@ -16,6 +17,7 @@ __all__ = [
     "ARCHITECTURES",
     "adapt",
     "build",
+    "ensemble",
     "mlp",
     "pre_act_resnet18",
     "resnet18",

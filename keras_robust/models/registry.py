@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_robust.models.ensemble import ensemble
 from keras_robust.models.mlp import mlp
 from keras_robust.models.names import listed
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.resnet_cifar import resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
+
+
+def ensemble_of(
+    input_shape: Sequence[int],
+    classes: int,
+    members: Sequence[str] = (),
+    combine: str = "probabilities",
+    options: Mapping[str, Any] | None = None,
+) -> keras.Model:
+    """An ensemble of architectures by name, each with weights of its own.
+
+    Args:
+        input_shape: shape of one image without the batch.
+        classes: number of classes.
+        members: keys of `ARCHITECTURES`, at least two; one may be named several times.
+        combine: as for `ensemble`.
+        options: further arguments of each member's builder.
+
+    Returns:
+        As `ensemble`.
+
+    Raises:
+        TypeError, ValueError: as `build` of a member, and `ensemble`.
+
+    Example:
+        >>> model = ensemble_of((8, 8, 1), 10, ("mlp", "mlp"), options={"hidden": (16,)})
+        >>> model.output["member_logits"].shape
+        (None, 2, 10)
+    """
+    if isinstance(members, str):
+        raise ValueError(f"members={members!r}; expected names, such as ('mlp', 'mlp').")
+    return ensemble([build(name, input_shape, classes, **(options or {})) for name in members],
+                    combine)  # fmt: skip
+
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "mlp": mlp,
@@ -23,6 +58,7 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "pre_act_resnet18": pre_act_resnet18,
     "wide_resnet": wide_resnet,
     "wrn_34_10": wrn_34_10,
+    "ensemble": ensemble_of,
 }
 
 
@@ -31,7 +67,7 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
 
     Args:
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
-            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`.
+            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"ensemble"`.
         input_shape: shape of one image without the batch.
         classes: number of classes.
         **options: further arguments of the builder of that name, such as `width`, `mean`, `std`.

@@ -84,6 +84,16 @@ def test_train_step(started):
 
 
 @pytest.mark.slow
+def test_ensemble_step(started):
+    rows, _ = started(
+        "ensemble_step", "--net=mlp", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"
+    )
+    names = [row.what.partition("time of ")[2] for row in rows]
+    assert names == ["ADP / ADV-EN", "CCE-RM / ADV-EN"] * 2
+    assert [row.target for row in rows] == [None, (1.15, False), None, (1.25, False)]
+
+
+@pytest.mark.slow
 def test_serving(started):
     rows, _ = started(
         "serving", "--channels=2", "--loads=2x1,1x2", "--seconds=0", "--repeats=1"

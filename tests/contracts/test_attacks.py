@@ -12,7 +12,17 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks import bim, fgsm, mim, multi_targeted, pgd, r_fgsm, restarts, worst_of
+from keras_robust.attacks import (
+    bim,
+    fgsm,
+    mim,
+    multi_targeted,
+    per_member,
+    pgd,
+    r_fgsm,
+    restarts,
+    worst_of,
+)
 from keras_robust.types import as_forward
 
 CLASSES = 4
@@ -26,6 +36,7 @@ class Row(NamedTuple):
     random: bool = True  # it starts at random
     targeted: bool = False  # it is called with targets
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
+    members: int = 0  # of the ensemble that it is for, one batch for each; 0: any classifier
 
 
 def from_pgd(**settings):
@@ -49,6 +60,7 @@ ROWS = {
     "pgd dlr": from_pgd(loss="dlr"),
     "pgd kl": from_pgd(loss="kl"),
     "pgd gaussian": from_pgd(loss="kl", start="gaussian"),
+    "pgd aware of a detector": from_pgd(loss=kr.objectives.DetectorAware("least_confidence")),
     "pgd clean": from_pgd(start="none"),
     "pgd predicted": from_pgd(loss=kr.objectives.LabelLoss(labels="predicted")),
     "pgd targeted": from_pgd(targeted=True),
@@ -57,11 +69,15 @@ ROWS = {
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+    "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
 
 class Case:
-    """A row in a ball, compiled for one model; the tests of the row share the trace."""
+    """A row in a ball, compiled for one model; the tests of the row share the trace.
+
+    Results are one batch; where there are several, one after the other, and `origin` likewise.
+    """
 
     def __init__(self, row, ball, model, batch):
         self.row, self.ball, self.model = row, ball, model
@@ -69,15 +85,23 @@ class Case:
         self.x, self.y = batch
         self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
         self.compiled = self.attack.compiled(model)
+        self.origin = np.concatenate([self.x] * (row.members or 1))
 
     def run(self, seed=0, radius=None):
         radius = self.ball.radius if radius is None else radius
-        return self.compiled(self.x, self.y, seed, radius, **self.extra).numpy()
+        return whole(self.compiled(self.x, self.y, seed, radius, **self.extra)).numpy()
+
+
+def whole(result):
+    """What an attack gave as one tensor."""
+    return tf.concat(tf.nest.flatten(result), axis=0)
 
 
 @pytest.fixture(scope="module")
-def model(make_classifier):
-    return make_classifier(classes=CLASSES)
+def models(make_classifier):
+    """A classifier, and an ensemble, by their number of members."""
+    members = [make_classifier(classes=CLASSES, seed=seed) for seed in range(3)]
+    return {0: members[0], 2: kr.models.ensemble(members[1:])}
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +116,23 @@ def batch(make_batch):
     params=[(row, ball) for row in ROWS for ball in BALLS],
     ids=lambda pair: f"{pair[0]} in {pair[1]}",
 )
-def case(request, model, batch):
+def case(request, models, batch):
     row, ball = request.param
-    return Case(ROWS[row], BALLS[ball], model, batch)
+    return Case(ROWS[row], BALLS[ball], models[ROWS[row].members], batch)
 
 
 def test_results_are_inside_the_ball_and_the_range(case):
     for seed in range(2):
         x_adv = case.run(seed)
-        assert x_adv.shape == case.x.shape and x_adv.dtype == case.x.dtype
+        assert x_adv.shape == case.origin.shape and x_adv.dtype == case.x.dtype
         assert np.isfinite(x_adv).all()
-        assert case.ball.distance(x_adv, case.x).numpy().max() <= case.ball.radius * (1 + 1e-5)
+        assert case.ball.distance(x_adv, case.origin).numpy().max() <= case.ball.radius * (1 + 1e-5)
         assert x_adv.min() >= 0 and x_adv.max() <= 1
-    assert np.any(x_adv != case.x)
+    assert np.any(x_adv != case.origin)
 
 
 def test_radius_zero_is_identity(case):
-    np.testing.assert_array_equal(case.run(radius=0.0), case.x)
+    np.testing.assert_array_equal(case.run(radius=0.0), case.origin)
 
 
 def test_the_seed_decides(case):
@@ -127,14 +151,16 @@ def test_one_trace_serves_all_seeds_and_radii(case):
 
 def test_a_smaller_radius_is_kept(case):
     radius = case.ball.radius / 3
-    assert case.ball.distance(case.run(radius=radius), case.x).numpy().max() <= radius * (1 + 1e-5)
+    assert case.ball.distance(case.run(radius=radius), case.origin).numpy().max() <= radius * (
+        1 + 1e-5
+    )
 
 
 def test_eager_is_the_graph_and_no_gradient_flows_out(case):
     x = tf.constant(case.x)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        eager = case.attack(case.model, x, case.y, seed=5, **case.extra)
+        eager = whole(case.attack(case.model, x, case.y, seed=5, **case.extra))
     assert tape.gradient(eager, x) is None
     np.testing.assert_allclose(eager, case.run(seed=5), atol=2e-5)
 
@@ -170,9 +196,9 @@ def test_rounds_are_the_attack(case):
 
 @pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS.keys())
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.longer])
-def test_more_steps_are_no_weaker(name, ball, model, batch):
+def test_more_steps_are_no_weaker(name, ball, models, batch):
     """Along one ascent the objective grows, but for the zigzag of steps of a fixed length."""
-    row, (x, y) = ROWS[name], batch
+    row, model, (x, y) = ROWS[name], models[0], batch
     targets = (y + 1) % CLASSES if row.targeted else None
     reached = []
     for steps in (1, 4, 10):
@@ -184,20 +210,21 @@ def test_more_steps_are_no_weaker(name, ball, model, batch):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_it_climbs(name, model, batch):
+def test_it_climbs(name, models, batch):
     """In a large ball the attack raises what it climbs; combinations climb the margin."""
     row, (x, y) = ROWS[name], map(tf.constant, batch)
+    model = models[row.members]
     targets = (y + 1) % CLASSES if row.targeted else None
     attack = row.build(kr.LinfBall(0.3))
     climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))
     value = climbed(as_forward(model), x, y, targets)
-    x_adv = attack(model, x, y, targets=targets)
-    assert tf.reduce_mean(value(x_adv)) > tf.reduce_mean(value(x)) + 0.01
+    for x_adv in tf.nest.flatten(attack(model, x, y, targets=targets)):
+        assert tf.reduce_mean(value(x_adv)) > tf.reduce_mean(value(x)) + 0.01
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_bad_batches_are_refused(name, model, batch):
-    x, y = batch
+def test_bad_batches_are_refused(name, models, batch):
+    model, (x, y) = models[ROWS[name].members], batch
     attack = ROWS[name].build(BALLS["linf"])
     for bad_x, bad_y, error, match in (
         ((x * 255).astype("uint8"), y, TypeError, "Divide uint8 images by 255"),

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
+
 WEIGHTS = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
 BIAS = np.array([0.2, -0.1, 0.0])
 RATE = 0.5
@@ -53,6 +55,43 @@ def one_step(make_linear, make_batch):
         moved = parameters - RATE * slope(lambda p: sum(terms(p).values()), parameters)
         np.testing.assert_allclose(np.vstack(model.classifier.get_weights()), moved, atol=2e-6)
         return model
+
+    return check
+
+
+@pytest.fixture
+def one_step_of_two(make_linear, make_batch):
+    """As `one_step`, of an ensemble of two linear members.
+
+    The loss is `(members' log p(x), members' log p(x_adv) for each batch of x_adv, y) -> dictionary
+    of mean terms`, of arrays `[members, batch, classes]` and `[sources, members, batch, classes]`.
+    """
+
+    def check(defense, loss_on_paper):
+        x, y = make_batch(6, (4, 1, 1))
+        parameters = np.stack([np.vstack([w, BIAS]) for w in (WEIGHTS, WEIGHTS[::-1] * 0.7)])
+        members = [make_linear(p[:4], p[4]) for p in parameters]
+        model = defense(kr.models.ensemble(members))
+        model.compile(keras.optimizers.SGD(RATE))
+        crafted = tf.nest.flatten(model.craft(tf.constant(x), tf.constant(y)))
+
+        def log_p(parameters, images):
+            images = np.reshape(images, [6, 4]).astype("float64")
+            z = np.stack([images @ p[:4] + p[4] for p in parameters])
+            return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+
+        def terms(parameters):
+            sources = np.stack([log_p(parameters, x_adv) for x_adv in crafted])
+            return loss_on_paper(log_p(parameters, x), sources, y)
+
+        logs = model.train_on_batch(x, y, return_dict=True)
+        expected = terms(parameters)
+        assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert logs["loss"] == pytest.approx(sum(expected.values()), rel=1e-5)
+        moved = parameters - RATE * slope(lambda p: sum(terms(p).values()), parameters)
+        found = np.stack([np.vstack(member.get_weights()) for member in members])
+        np.testing.assert_allclose(found, moved, atol=2e-6)
+        return model, crafted
 
     return check
 

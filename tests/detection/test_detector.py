@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.detection import Calibration, EntropyDetector
+from keras_robust.detection import Calibration, Detector, EntropyDetector
 
 
 def certainty(x):
@@ -113,8 +113,8 @@ def test_calibration_round_trip():
 
 
 def test_a_calibration_of_another_score_is_refused():
-    other = Calibration(0.5, 0.05, score="max_probability", samples=100)
-    with pytest.raises(ValueError, match=r"'max_probability'.*'entropy'"):
+    other = Calibration(0.5, 0.05, score="least_confidence", samples=100)
+    with pytest.raises(ValueError, match=r"'least_confidence'.*'entropy'"):
         EntropyDetector.from_calibration(certainty, other)
 
 
@@ -154,3 +154,19 @@ def test_bad_data_sets_are_refused():
         detector.calibrate([images[:10]], 0.05)
     with pytest.raises(ValueError, match="false_alarm_rate=5"):
         detector.calibrate([images], 5)
+
+
+def test_another_score_is_a_parameter():
+    """1 - p of the likelier class; its calibration carries the name."""
+    images = grey(np.linspace(0, 1, 40))
+    detector = Detector(certainty, scored_by="least_confidence")
+    found = detector.score(grey([0.0, 0.1]))
+    np.testing.assert_allclose(found, [0.5, 1 / (1 + math.exp(1))], rtol=1e-5)
+    detector = detector.calibrate([images], 0.05)
+    assert type(detector) is Detector and detector.calibration.score == "least_confidence"
+    assert Detector.from_calibration(certainty, detector.calibration) == detector
+    assert detector.score_title == "1 - largest probability"
+    with pytest.raises(ValueError, match="no score 'max'"):
+        Detector(certainty, scored_by="max")
+    with pytest.raises(ValueError, match="expected those of an ensemble"):
+        Detector(certainty, scored_by="disagreement").score(images)

@@ -10,6 +10,16 @@ import sys
 
 import numpy as np
 
+_CCE = (
+    "clean_logits adv_logits labels soft_indicator adv_en_loss text_loss_pm1_dm1 "
+    "text_d_clean_pm1_dm1 text_d_adv_pm1_dm1 text_total_pm1_dm1 text_loss_pm0_dm5 "
+    "text_d_clean_pm0_dm5 text_d_adv_pm0_dm5 text_total_pm0_dm5 text_loss_pm0_dm0 "
+    "text_d_clean_pm0_dm0 text_d_adv_pm0_dm0 text_total_pm0_dm0 text_d_adv_nostopgrad_pm1_dm1"
+)
+_ADP = (
+    "clean_logits adv_logits labels alpha beta ens_entropy_clean ens_entropy_adv log_det_clean "
+    "log_det_adv ce_sum_clean ce_sum_adv loss_total d_mean_d_clean d_mean_d_adv"
+)
 USED = {
     "trades_mart": (
         "logits_nat logits_adv labels kl_nat_adv_per_sample kl_adv_nat_per_sample ce_nat ce_adv "
@@ -71,6 +81,14 @@ USED = {
         "rdiv rdiv_intra rdiv_inter"
     ),
     "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
+    "cce_n2": _CCE,
+    "cce_n3": _CCE,
+    "adp_n2": _ADP,
+    "adp_n3": _ADP,
+    "cce_metrics": (
+        "probs_clean probs_adv labels entropy_clean entropy_adv auc transfer_probs a11 a12 a21 "
+        "a22 a_en_en S11 S01 S10 S00 T nT a_single"
+    ),
 }
 
 

@@ -20,7 +20,8 @@ def _table():
     spec = importlib.util.spec_from_file_location("contract_of_attacks", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ROWS
+    # What is for ensembles runs another attack on each member, and does nothing to the result.
+    return {name: row for name, row in module.ROWS.items() if not row.members}
 
 
 ROWS = _table()

@@ -1,0 +1,112 @@
+"""An attack on each member of an ensemble alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.attack import Attack, check_attack
+from keras_robust.config import configured, replace
+from keras_robust.types import Ball, Forward, Images, Labels, members_of
+
+
+@configured
+class PerMember(Attack):
+    """An attack run on each member of an ensemble alone: a tuple of batches, one for each member.
+
+    Each is crafted from its own random start, and runs its member without the others, so that all
+    together cost what one attack on the ensemble costs. (A function that gives `"member_logits"`,
+    and has no attribute `members`, is run whole for each of them.)
+
+    Args:
+        attack: the attack to run on each.
+
+    Raises:
+        TypeError: no attack.
+        ValueError: an attack that is per member already; or, when called, a model that is no
+            ensemble.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> attack = PerMember(kr.attacks.pgd(kr.LinfBall(0.3)))
+        >>> x_1, x_2 = attack(ensemble, tf.fill([5, 2, 2, 1], 0.5), tf.zeros([5], tf.int32))
+        >>> x_1.shape.as_list(), bool(tf.reduce_all(x_1 == x_2))
+        ([5, 2, 2, 1], False)
+
+    Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
+    Adversarial Robustness" (2021), section 3.2.
+    """
+
+    attack: Any
+    per_member = True
+
+    def __post_init__(self) -> None:
+        check_attack("PerMember: the part", self.attack)
+        if self.attack.per_member:
+            raise ValueError(f"PerMember: the attack {self.attack.name} is per member already.")
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name, marked as per member."""
+        return f"{self.attack.name} per member"
+
+    def craft(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
+    ) -> tuple[Images, ...]:
+        """One batch for each member, in their order."""
+        return tuple(
+            self.attack.craft(
+                member, x, y, tf.random.experimental.stateless_fold_in(seed, number), targets
+            )
+            for number, member in enumerate(_members(forward, x))
+        )
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> PerMember:
+        """The same attack in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+def _members(forward: Forward, x: Images) -> tuple[Forward, ...]:
+    """Each member as a function of its own."""
+    members = members_of(forward)
+    if members:
+        return members
+    outputs = forward(x)
+    if "member_logits" not in outputs:
+        raise ValueError(
+            f"An attack on each member was called with a model of outputs {sorted(outputs)}; "
+            "expected an ensemble, such as `keras_robust.models.ensemble([...])`."
+        )
+
+    def member(number: int) -> Forward:
+        return lambda x: {"logits": forward(x)["member_logits"][:, number]}
+
+    return tuple(map(member, range(outputs["member_logits"].shape[1])))
+
+
+def per_member(attack: Attack) -> PerMember:
+    """`attack` run on each member of an ensemble alone.
+
+    Args:
+        attack: the attack to run on each.
+
+    Returns:
+        An attack that gives a tuple of batches, one for each member; what an ensemble is trained
+        on, not what it is judged by.
+
+    Raises:
+        TypeError, ValueError: no attack, or one that is per member already.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> per_member(kr.attacks.pgd(kr.LinfBall(0.3), steps=10)).name
+        'PGD-10 per member'
+    """
+    return PerMember(attack)

@@ -1,0 +1,148 @@
+"""ADP: members whose predictions of the wrong classes point in different directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust.attacks.pgd import pgd
+from keras_robust.config import configured
+from keras_robust.members import check_ensemble, cross_entropies
+from keras_robust.robust_loss import check_weight
+from keras_robust.robust_model import RobustModel
+from keras_robust.types import Ball, Labels, Logits, Outputs, PerExample
+
+# Keeps the determinant from 0 where two members agree; of the published implementation.
+_OFFSET = 1e-6
+
+
+@configured
+class AdaptiveDiversity:
+    """`sum_n CE_n - alpha * H(mean p) - beta * log det(M M^T)`, on clean and adversarial images.
+
+    The rows of `M` are the members' probabilities of the wrong classes, of length 1: what the
+    determinant measures is the volume that they span.
+
+    Args:
+        alpha: the weight of the entropy of the mean probability.
+        beta: the weight of the diversity.
+
+    Raises:
+        ValueError: a negative weight.
+
+    Reference: Pang et al., "Improving Adversarial Robustness via Promoting Ensemble Diversity"
+    (2019), Eq. 3 to 6.
+    """
+
+    alpha: float = 2.0
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_weight("AdaptiveDiversity", "alpha", self.alpha)
+        check_weight("AdaptiveDiversity", "beta", self.beta)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        weighted = (("entropy", self.alpha), ("diversity", self.beta))
+        return ("clean", "adversarial", *(name for name, weight in weighted if weight))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Both outputs."""
+        return frozenset({"clean", "adversarial"})
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted terms of each image."""
+        members = [outputs["member_logits"] for outputs in (clean, adversarial)]
+        easy, hard = (tf.reduce_sum(cross_entropies(z, y), axis=1) for z in members)
+        terms = {"clean": easy, "adversarial": hard}
+        if self.alpha:
+            entropies = [losses.entropy(losses.log_mean_probability(z)) for z in members]
+            terms["entropy"] = -self.alpha * tf.add_n(entropies)
+        if self.beta:
+            terms["diversity"] = -self.beta * tf.add_n([log_det_diversity(z, y) for z in members])
+        return terms
+
+
+def log_det_diversity(member_logits: Logits, y: Labels) -> PerExample:
+    """`log det(M M^T + 1e-6 I)`, the rows of `M` being what members say of the wrong classes.
+
+    Args:
+        member_logits: `[batch, members, classes]`.
+        y: labels `[batch]`.
+
+    Returns:
+        `[batch]`: at most about 0, where the members say things that have nothing in common.
+
+    Example:
+        >>> z = tf.constant([[[0.0, 50.0, -50.0], [0.0, -50.0, 50.0]]])
+        >>> log_det_diversity(z, tf.constant([0])).numpy().round(4).tolist()
+        [0.0]
+    """
+    is_label = tf.one_hot(y, member_logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    # Only directions matter, so the softmax may be that of the wrong classes alone, which does not
+    # vanish where the member is sure of the label.
+    others = tf.where(is_label[:, None], member_logits.dtype.min, member_logits)
+    directions = tf.math.l2_normalize(tf.nn.softmax(others), axis=-1)
+    # In float64: rounding would make the determinant of members that agree less than nothing.
+    directions = tf.cast(directions, tf.float64)
+    gram = tf.matmul(directions, directions, transpose_b=True)
+    gram += _OFFSET * tf.eye(member_logits.shape[-2], dtype=tf.float64)
+    return tf.cast(tf.linalg.logdet(gram), member_logits.dtype)
+
+
+def adp(
+    classifier: keras.Model,
+    ball: Ball,
+    *,
+    alpha: float = 2.0,
+    beta: float = 0.5,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RobustModel:
+    """ADP: adversarial training of an ensemble whose members' mistakes are pushed apart.
+
+    Args:
+        classifier: an ensemble, such as `keras_robust.models.ensemble` makes; PGD attacks it as a
+            whole.
+        ball: the threat model.
+        alpha: the weight of the entropy of the mean probability.
+        beta: the weight of the members' diversity.
+        steps: the steps of PGD.
+        step_size: their length, in the units of the images; default `2.5 radius / steps`.
+        seed: of the random starts.
+        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+
+    Returns:
+        A model to `compile` and `fit`.
+
+    Raises:
+        TypeError: a classifier that is no ensemble.
+        ValueError: a negative weight, as many members as classes, or settings that
+            `keras_robust.attacks.pgd` refuses.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> adp(ensemble, kr.LinfBall(8 / 255)).robust_loss.names
+        ('clean', 'adversarial', 'entropy', 'diversity')
+
+    Reference: Pang et al. (2019), Algorithm 1, with PGD of each batch in the place of half of it,
+    as Bui et al. (2021) compare with.
+    """
+    members = check_ensemble("adp", classifier)
+    loss = AdaptiveDiversity(alpha, beta)
+    classes = classifier.output["logits"].shape[1]
+    if beta and members > classes - 1:
+        raise ValueError(
+            f"adp: there are {members} members and {classes} classes; expected fewer members than "
+            "classes, or the wrong classes have not enough directions for them. Set beta=0, or "
+            "take fewer members."
+        )
+    return RobustModel(classifier, pgd(ball, steps, step_size), loss, seed=seed, **options)

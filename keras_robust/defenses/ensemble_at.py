@@ -1,0 +1,99 @@
+"""Adversarial training of an ensemble as a whole (ADV-EN)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks.pgd import pgd
+from keras_robust.config import configured
+from keras_robust.members import check_ensemble, cross_entropies
+from keras_robust.robust_loss import check_weight
+from keras_robust.robust_model import RobustModel
+from keras_robust.types import Ball, Labels, Outputs, PerExample
+
+
+@configured
+class EnsembleAdversarial:
+    """`sum_n CE(f_n(x)) + CE(f_n(x_adv))`: each member learns both, on its own.
+
+    Args:
+        clean_weight: the weight of the clean terms.
+
+    Raises:
+        ValueError: a negative weight.
+    """
+
+    clean_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight("EnsembleAdversarial", "clean_weight", self.clean_weight)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("adversarial", "clean") if self.clean_weight else ("adversarial",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Clean outputs only where they have a weight."""
+        return frozenset(self.names)
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The terms of each image, summed over the members."""
+        hard = cross_entropies(adversarial["member_logits"], y)
+        terms = {"adversarial": tf.reduce_sum(hard, axis=-1)}
+        if self.clean_weight:
+            easy = cross_entropies(clean["member_logits"], y)
+            terms["clean"] = self.clean_weight * tf.reduce_sum(easy, axis=-1)
+        return terms
+
+
+def ensemble_at(
+    classifier: keras.Model,
+    ball: Ball,
+    *,
+    clean_weight: float = 1.0,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RobustModel:
+    """Adversarial training of an ensemble: PGD on the whole, cross-entropy of every member.
+
+    Args:
+        classifier: an ensemble, such as `keras_robust.models.ensemble` makes; the attack climbs
+            the cross-entropy of its `"logits"`, by default of the members' mean probability.
+        ball: the threat model.
+        clean_weight: the weight of the clean cross-entropies; 1 in the thesis.
+        steps: the steps of PGD.
+        step_size: their length, in the units of the images; default `2.5 radius / steps`.
+        seed: of the random starts.
+        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+
+    Returns:
+        A model to `compile` and `fit`.
+
+    Raises:
+        TypeError: a classifier that is no ensemble.
+        ValueError: a negative weight, or settings that `keras_robust.attacks.pgd` refuses.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> ensemble_at(ensemble, kr.LinfBall(8 / 255)).robust_loss.names
+        ('adversarial', 'clean')
+
+    Reference: ADV-EN of Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and
+    Demoting Adversarial Robustness" (2021), section 4.1.
+    """
+    check_ensemble("ensemble_at", classifier)
+    return RobustModel(
+        classifier,
+        pgd(ball, steps, step_size),
+        EnsembleAdversarial(clean_weight),
+        seed=seed,
+        **options,
+    )

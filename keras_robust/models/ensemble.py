@@ -1,0 +1,151 @@
+"""Ensembles: several classifiers as one, which gives each member's logits as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust.graph import can_open
+from keras_robust.models.contract import is_classifier
+from keras_robust.models.names import listed
+from keras_robust.types import Logits, wide
+
+COMBINATIONS = ("probabilities", "logits", "vote")
+
+
+@keras.saving.register_keras_serializable(package="keras_robust")
+class Combine(keras.layers.Layer):
+    """The logits of an ensemble from those of its members.
+
+    Args:
+        combine: one of `COMBINATIONS`; `ensemble` tells what they are.
+        **kwargs: of a layer.
+
+    Example:
+        >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> tf.exp(Combine("probabilities")(certain)).numpy().round(2).tolist()
+        [[0.5, 0.5]]
+    """
+
+    def __init__(self, combine: str = "probabilities", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.combine = combine
+
+    def call(self, member_logits: Logits) -> Logits:
+        """`[batch, members, classes]` to `[batch, classes]`."""
+        if self.combine == "logits":
+            return tf.reduce_mean(wide(member_logits), axis=1)
+        log_mean = losses.log_mean_probability(member_logits)
+        return log_mean if self.combine == "probabilities" else _voted(member_logits, log_mean)
+
+    def get_config(self) -> dict[str, Any]:
+        """The way of combining."""
+        return {**super().get_config(), "combine": self.combine}
+
+
+def _voted(member_logits: Logits, log_mean: Logits) -> Logits:
+    """`log((votes + mean probability) / (members + 1))`."""
+    members, classes = member_logits.shape[1:]
+    ballots = tf.one_hot(tf.argmax(member_logits, axis=-1), classes, dtype=log_mean.dtype)
+    votes = tf.reduce_sum(ballots, axis=1)
+    some = votes > 0
+    # Of a class without a vote the logarithm is known; the other branch would lose it, and its
+    # gradient, where the probability underflows.
+    counted = tf.math.log(tf.where(some, votes, tf.ones_like(votes)) + tf.exp(log_mean))
+    return tf.where(some, counted, log_mean) - math.log(members + 1)
+
+
+def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> keras.Model:
+    """One classifier of several.
+
+    The members are taken as they are: nothing is copied, and training the ensemble trains them.
+    What an attack sees are the ensemble's `"logits"`, by `combine`:
+
+    - `"probabilities"`: `log (1/N) sum_n p_n`, the logarithm of the mean probability, so that their
+      softmax is that mean.
+    - `"logits"`: the mean of the members' logits.
+    - `"vote"`: `log (votes + (1/N) sum_n p_n) / (N + 1)`. The class that most members predict wins;
+      ties go to the one of larger mean probability, which is less than one vote. The votes have no
+      gradient and the mean has one: that of the cross-entropy has the direction that it has with
+      `"probabilities"`, so that an attack is not stopped by a gradient of zero.
+
+    Args:
+        members: at least two classifiers that keep the contract, of any architecture, for the same
+            images and classes; each a model of its own.
+        combine: `"probabilities"`, `"logits"` or `"vote"`.
+
+    Returns:
+        A functional model `images -> {"logits": [batch, classes], "features": [batch, sum of d],
+        "member_logits": [batch, members, classes]}`; its layers `member_1`, `member_2` and so on
+        are the members.
+
+    Raises:
+        TypeError: a member that does not keep the contract.
+        ValueError: fewer than two members, the same one twice, other images or classes than the
+            first, or another `combine`.
+
+    Example:
+        >>> from keras_robust.models import mlp
+        >>> model = ensemble([mlp((2, 2, 1), 3, hidden=(4,)), mlp((2, 2, 1), 3, hidden=(5, 6))])
+        >>> {name: tuple(value.shape) for name, value in sorted(model.output.items())}
+        {'features': (None, 10), 'logits': (None, 3), 'member_logits': (None, 2, 3)}
+
+    Reference: Pang et al., "Improving Adversarial Robustness via Promoting Ensemble Diversity"
+    (2019), section 2: the mean of probabilities.
+    """
+    members = _checked(members)
+    if combine not in COMBINATIONS:
+        raise ValueError(f"combine={combine!r} is not one of {listed(combine, COMBINATIONS)}")
+    image = keras.Input(members[0].input.shape[1:], dtype="float32", name="images")
+    # Named anew: models from files, or of one function, often have one name, and a graph has none
+    # twice.
+    outputs = [_named(member, f"member_{n}")(image) for n, member in enumerate(members, start=1)]
+    features = keras.layers.Concatenate(axis=1, dtype="float32", name="features")(
+        [output["features"] for output in outputs]
+    )
+    member_logits = keras.ops.stack([output["logits"] for output in outputs], axis=1)
+    logits = Combine(combine, dtype="float32", name="logits")(member_logits)
+    return keras.Model(
+        image,
+        {"logits": logits, "features": features, "member_logits": member_logits},
+        name="ensemble",
+    )
+
+
+def _named(member: keras.Model, name: str) -> keras.Model:
+    """The same layers as a model of another name."""
+    outputs = member.output if can_open(member) else member(member.inputs[0])
+    return keras.Model(
+        member.inputs[0], {key: outputs[key] for key in ("logits", "features")}, name=name
+    )
+
+
+def _checked(members: Sequence[keras.Model]) -> list[keras.Model]:
+    if isinstance(members, keras.Model) or len(list(members)) < 2:
+        received = "one model" if isinstance(members, keras.Model) else f"{len(members)} of them"
+        raise ValueError(f"An ensemble was given {received}; expected a list of at least two.")
+    members = [getattr(member, "classifier", member) for member in members]
+    for number, member in enumerate(members, start=1):
+        if not is_classifier(member):
+            raise TypeError(
+                f"Member {number} is {member!r}; expected a built functional model that returns "
+                "{'logits', 'features'}. Wrap a Keras model of your own with "
+                "`keras_robust.models.adapt(model)`."
+            )
+        if any(member is other for other in members[: number - 1]):
+            raise ValueError(
+                f"Member {number} is the same model as one before it; build each anew, so that "
+                "they differ in their weights."
+            )
+        facts = [(m.input.shape[1:], m.output["logits"].shape[1]) for m in (members[0], member)]
+        if facts[0] != facts[1]:
+            raise ValueError(
+                f"Member {number} takes images of {facts[1][0]} to {facts[1][1]} classes, and the "
+                f"first one of {facts[0][0]} to {facts[0][1]}; expected the same."
+            )
+    return members
