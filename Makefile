@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
+# Tests run in so many processes: what they wait for is Python, TensorFlow's tracing above all.
+WORKERS ?= 2
 # Set to have Chromium installed by apt for the tests of the report page (needs root).
 BROWSER ?=
 
@@ -42,7 +44,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest --doctest-modules tests keras_robust trainers serving -m "not slow"
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest tests -m slow

@@ -68,7 +68,7 @@ def test_a_loss_that_is_none(tiny_classifier, loss):
         kr.RobustModel(tiny_classifier, FGSM, loss)
 
 
-@pytest.mark.parametrize("attack", [BALL, kr.attacks.pgd, "pgd"], ids=repr)
+@pytest.mark.parametrize("attack", [BALL, kr.attacks.pgd, "pgd"], ids=["ball", "factory", "name"])
 def test_an_attack_that_is_none(tiny_classifier, attack):
     with pytest.raises(TypeError, match=r"attack is .*expected an attack"):
         kr.RobustModel(tiny_classifier, attack, Adversarial())

@@ -3,8 +3,8 @@
     python -m trainers.diagnose --run=runs/a,runs/b --output_dir=runs/latents
 
 attacks test images with PGD (flags as for `trainers.evaluate`), and writes `latents.md` and
-`latents.json` with the divergences of each run, and pictures of its latents and of the loss around
-its first test images.
+`latents.json` with the divergences of each run, and how large the perturbations are that it was
+trained on at the end; and pictures of its latents and of the loss around its first test images.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ HEAD = (
     "| run | defense | clean accuracy | robust accuracy | R-DIV | within classes | between classes "
     "| to its own attacked image | R-DIV of clean images |\n|---|---|---|---|---|---|---|---|---|"
 )
+TRAINING_HEAD = (
+    "| run | mean change of a pixel | largest | at most 0.9 radius | at most the radius "
+    "| at most 1.1 radius |\n|---|---|---|---|---|---|"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Finding:
         clean_accuracy: on the images that were measured.
         robust_accuracy: on the same, attacked.
         divergence: of their latents.
+        trained_on: the perturbations of the attack of training, as it stood; None without one.
     """
 
     run: str
@@ -50,6 +55,7 @@ class Finding:
     clean_accuracy: float
     robust_accuracy: float
     divergence: kr.evaluation.Divergence
+    trained_on: kr.evaluation.Perturbations | None
 
     def row(self) -> str:
         """A line of the table."""
@@ -58,6 +64,13 @@ class Finding:
         accuracies = f"{self.clean_accuracy:.1%} | {self.robust_accuracy:.1%}"
         cells = " | ".join(f"{number:.3f}" for number in numbers)
         return f"| {Path(self.run).name} | {self.defense} | {accuracies} | {cells} |"
+
+    def row_of_training(self) -> str:
+        """A line of the table of what training attacks with."""
+        p = self.trained_on
+        cells = ["-"] * 5 if p is None else [f"{p.l1:.4f}", f"{p.linf:.4f}"]
+        cells += [] if p is None else [f"{share:.1%}" for share in p.within]
+        return f"| {Path(self.run).name} | {' | '.join(cells)} |"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -103,7 +116,21 @@ def look(opened: Opened, attack: kr.Attack, limit: int | None, seed: int) -> Fin
         float(right[~z.adversarial].mean()),
         float((right[~z.adversarial] & right[z.adversarial]).mean()),
         kr.evaluation.divergence_of(z, BATCH),
+        _trained_on(opened, limit, seed),
     )
+
+
+def _trained_on(opened: Opened, limit: int | None, seed: int) -> Any:
+    import keras
+    import tensorflow as tf
+
+    import keras_robust as kr
+
+    model = keras.saving.load_model(opened.run.checkpoint(opened.checkpoint), compile=False)
+    if model.attack is None or not hasattr(model.attack, "rule"):
+        return None
+    attack = model.training_attack(tf.float32)
+    return kr.evaluation.perturbations(model, opened.splits.test, attack, limit=limit, seed=seed)
 
 
 def draw(opened: Opened, attack: kr.Attack, directory: Path, points: int, pictures: int) -> None:
@@ -179,7 +206,8 @@ def run(values: flags.FlagValues, command: str = "") -> list[Finding]:
     }
     write_json(directory / "latents.json", document)
     table = "\n".join([HEAD, *(one.row() for one in found)])
-    write_text(directory / "latents.md", f"{table}\n\nCommand: `{command}`\n")
+    trained_on = "\n".join([TRAINING_HEAD, *(one.row_of_training() for one in found)])
+    write_text(directory / "latents.md", f"{table}\n\n{trained_on}\n\nCommand: `{command}`\n")
     return found
 
 

@@ -8,6 +8,7 @@ from keras_robust.evaluation.metrics import (
     divergence_of,
 )
 from keras_robust.evaluation.page import save_page
+from keras_robust.evaluation.perturbations import Perturbations, perturbations
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
@@ -23,6 +24,7 @@ __all__ = [
     "EnsembleTransfer",
     "ExampleImages",
     "Latents",
+    "Perturbations",
     "Report",
     "Surface",
     "Transfer",
@@ -35,6 +37,7 @@ __all__ = [
     "latent_surface",
     "latents",
     "load_reports",
+    "perturbations",
     "project",
     "save_page",
     "trajectory",

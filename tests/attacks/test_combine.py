@@ -204,7 +204,9 @@ def test_targets_are_the_combinations_own():
             attack(identity, CLEAN, Y, targets=Y)
 
 
-@pytest.mark.parametrize("part", [BALL, pgd, "pgd", None, (PGD, MIM)], ids=repr)
+@pytest.mark.parametrize(
+    "part", [BALL, pgd, "pgd", None, (PGD, MIM)], ids=["ball", "factory", "name", "none", "tuple"]
+)
 def test_parts_are_attacks(part):
     with pytest.raises(TypeError, match=r"Restarts: the part is .*expected an attack"):
         restarts(part, 2)

@@ -56,14 +56,17 @@ def test_public_docstrings_have_all_their_parts(family):
 
 
 DIAGNOSTICS = [
+    kr.evaluation.black_box,
     kr.evaluation.class_divergence,
     kr.evaluation.divergence,
     kr.evaluation.divergence_of,
     kr.evaluation.input_surface,
     kr.evaluation.latent_surface,
     kr.evaluation.latents,
+    kr.evaluation.perturbations,
     kr.evaluation.project,
     kr.evaluation.trajectory,
+    kr.evaluation.transfer,
     kr.plots.latent_space,
     kr.plots.loss_surface,
 ]

@@ -61,7 +61,9 @@ def with_lambda(function):
 
 
 @pytest.mark.parametrize(
-    "model", [None, "model.keras", lambda x: x, L.Dense(3), keras.Model], ids=str
+    "model",
+    [None, "model.keras", lambda x: x, L.Dense(3), keras.Model],
+    ids=["None", "a path", "a function", "a layer", "a class"],
 )
 def test_not_a_keras_model(model):
     with pytest.raises(TypeError, match="takes a Keras 3 model, received"):

@@ -27,6 +27,12 @@ def test_it_measures_and_draws(trained, opened, tmp_path, capsys):
     # The report's attack leaves out what is wrong already, and draws other starts.
     assert found.robust_accuracy == pytest.approx(report.worst_case_accuracy, abs=0.05)
     assert found.row() in (tmp_path / "latents.md").read_text()
+    sizes = kr.evaluation.perturbations(
+        opened.model, opened.splits.test, kr.attacks.pgd(opened.ball(), 1, start="gaussian"),
+        limit=100,
+    )  # fmt: skip
+    assert found.trained_on.linf == pytest.approx(sizes.linf, rel=0.05)
+    assert found.row_of_training() in (tmp_path / "latents.md").read_text()
     document = json.loads((tmp_path / "latents.json").read_text())
     assert document["command"] == "python -m x"
     assert document["runs"][0]["divergence"]["intra"] == found.divergence.intra
