@@ -9,7 +9,15 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust.robust_loss import Adversarial, Clean, Sum, check_weight, total
+from keras_robust.robust_loss import (
+    Adversarial,
+    Clean,
+    Sum,
+    batch_level,
+    check_weight,
+    statistics,
+    total,
+)
 
 Y = tf.constant([0, 1])
 CLEAN = {"logits": tf.constant([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])}
@@ -50,6 +58,39 @@ def test_sum_has_the_terms_of_its_parts():
 
 def test_sum_of_sums():
     assert Sum((Sum((Clean(),)), Adversarial())).names == ("clean", "adversarial")
+
+
+class Counting:
+    """A loss of a whole batch that counts it."""
+
+    names, needs, statistics, batch_level = ("spread",), frozenset({"clean"}), ("size",), True
+
+    def __call__(self, y, adversarial, clean):
+        value = tf.reduce_sum(tf.abs(clean["logits"] - tf.reduce_mean(clean["logits"], 0)), axis=1)
+        return {"spread": value, "size": tf.fill(tf.shape(value), float(len(value)))}
+
+
+def test_sum_has_the_statistics_of_its_parts_and_is_of_a_batch_if_one_is():
+    both = Sum((Clean(), Counting()))
+    assert both.names == ("clean", "spread")
+    assert statistics(both) == both.statistics == ("size",) and batch_level(both)
+    assert statistics(Sum((Clean(),))) == () and not batch_level(Sum((Clean(),)))
+    with pytest.raises(ValueError, match="size, spread occur twice"):
+        Sum((Counting(), Sum((Counting(),))))
+
+
+def test_statistics_are_logged_and_not_minimised(
+    make_robust, make_classifier, make_batch, fit_once
+):
+    """The step is that of the term alone."""
+    found = []
+    for loss in (Counting(), Sum((Counting(),))):
+        model = make_robust(make_classifier(dropout=0), attack=None, loss=loss)
+        history = fit_once(model, *make_batch(6))
+        assert history["size"] == [6.0] and history["loss"] == history["spread"]
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_total_adds_terms():

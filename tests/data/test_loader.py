@@ -64,6 +64,17 @@ def test_no_validation(validation):
     assert none is None and len(train) == 1437 // 128 and len(test) == 3
 
 
+def test_a_limit_takes_of_each_class_its_share_and_validation_of_these():
+    part = data.load("digits", limit=200, validation=50)
+    assert (part.info.train_size, part.info.validation_size, part.info.test_size) == (150, 50, 360)
+    labels = np.concatenate([y for _, y in [*part.stream(start_step=0).take(1), *part.validation]])
+    everything = data.load("digits", limit=10_000, validation=0)
+    assert everything.info.train_size == 1437
+    assert set(labels) == set(range(10))
+    with pytest.raises(ValueError, match="limit is an integer of 1 or more; received 0"):
+        data.load("digits", limit=0)
+
+
 def test_the_stream_goes_with_train():
     splits = data.load("digits", 400, seed=5, augment=data.pad_crop_flip(2, flip=False))
     passes = [batch for _ in range(2) for batch in splits.train.as_numpy_iterator()]

@@ -74,6 +74,39 @@ def test_validation_is_a_part_or_a_number(tiny, validation, count):
     assert build.data(config).info.validation_size == count
 
 
+def test_a_limit_of_training_images(tiny):
+    assert build.data(tiny(**{"dataset.limit": 300})).info.train_size == 255
+
+
+def test_the_latent_is_of_the_layer_that_is_named(tiny):
+    config = tiny()
+    info = build.data(config).info
+    config.model.options.hidden = (16, 8)
+    assert build.classifier(config, info).output["features"].shape == (None, 8)
+    config.model.features = "fc1"
+    assert build.classifier(config, info).output["features"].shape == (None, 16)
+    config.model.features = "fc3"
+    with pytest.raises(ValueError, match="features='fc3' names no layer; there are"):
+        build.classifier(config, info)
+
+
+def test_the_augmentation_of_a_defense(tiny):
+    config = tiny("scl")
+    model = build.robust_model(config, build.data(config).info, 1)
+    assert model.attack.augment == kr.data.shift_flip(flip=False)
+    config.defense.options.augment = "flip"
+    with pytest.raises(ValueError, match="no augmentation 'flip'; expected one of pad_crop_flip"):
+        build.check(config)
+
+
+def test_adr_takes_no_settings_of_a_dual_variable(tiny):
+    config = tiny("adr_pgd_at")
+    with config.unlocked():
+        config.defense.options.dual_rate = 0.1
+    with pytest.raises(ValueError, match="no option 'dual_rate'"):
+        build.check(config)
+
+
 def test_the_seed_decides_the_weights(tiny):
     info = build.data(tiny()).info
 

@@ -68,16 +68,29 @@ def finish(workers):
     return said
 
 
-def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch):
-    """After an epoch of 9 steps, without random starts, which differ from replica to replica."""
-    config = tiny(
-        "standard",
-        **{"optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "optimizer.momentum": 0.9},
-    )
+# A radius of 0 has no random starts; the soft ball's images leave it all the same.
+SOFT = {"ball.radius": 0.0, "defense.options.step_size": 0.01, "evaluation.step_size": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("defense", "changes"),
+    [("standard", {}), pytest.param("udr_trades", SOFT, marks=pytest.mark.slow)],
+)
+def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch, defense, changes):
+    """After an epoch of 9 steps, without random starts, which differ from replica to replica.
+
+    UDR's dual variable is one of the weights.
+    """
+    optimizer = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.1}
+    config = tiny(defense)
+    with config.unlocked():
+        config.update_from_flattened_dict({**optimizer, "optimizer.momentum": 0.9, **changes})
     said = finish(launch(config, tmp_path / "two"))
     assert "Trained:" in said[0] and "Trained:" not in said[1]
     one = training.train(config, tmp_path / "one", verbose=0)
     two = RunDirectory(tmp_path / "two")
+    if defense != "standard":
+        assert one.rows()[0]["dual"] > 1.0001  # it moves
     for mine, theirs in zip(*map(weights, (one, two)), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6, rtol=0)
     (mine,), (theirs,) = one.rows(), two.rows()
