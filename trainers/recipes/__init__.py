@@ -7,7 +7,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from trainers.names import chosen
-from trainers.recipes import cifar10, digits, mnist, mnist_thesis, toy
+from trainers.recipes import cifar10, cifar10_small, digits, mnist, mnist_thesis, toy
 
 FAMILIES: dict[str, ModuleType] = {
     "digits": digits,
@@ -15,6 +15,7 @@ FAMILIES: dict[str, ModuleType] = {
     "mnist": mnist,
     "mnist_thesis": mnist_thesis,
     "cifar10": cifar10,
+    "cifar10_small": cifar10_small,
 }
 
 

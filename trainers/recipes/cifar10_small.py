@@ -1,0 +1,47 @@
+"""CIFAR-10 cut down to minutes on a processor: 10,000 images, a small network, short attacks.
+
+The radius and the weights are those of `cifar10/...`. A quarter of the filters and of the images are
+left, crafting takes 5 steps of half the radius, and Adam trains a few epochs: enough to compare
+defenses with each other, and far from what any of them can do.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from trainers.recipes import cifar10
+from trainers.recipes.fields import with_defense
+
+DEFENSES = cifar10.DEFENSES
+
+
+def get_config(defense: str) -> ConfigDict:
+    """The recipe of one of `DEFENSES`."""
+    config = cifar10.get_config(defense)
+    config.epochs = 6
+    config.dataset.batch_size = 64
+    config.dataset.limit = 10_000
+    config.dataset.validation = 500
+    config.model.name = "small_cnn"
+    with config.unlocked():
+        config.model.options = ConfigDict({"variant": "mnist"})
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.momentum = 0.0
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.schedule.kind = "constant"
+    config.evaluation.limit = 1000
+    crafting = {"steps": 5, "step_size": 4 / 255}
+    return with_defense(
+        config,
+        defense,
+        {
+            "standard": {"steps": 5},
+            "wrm": {"steps": 15},
+            "pgd_at": {**crafting, "clean_weight": 1.0},
+            "trades": {**crafting, "beta": 6.0},
+            "mart": {**crafting, "beta": 5.0},
+            "ascl": crafting,
+            "scl": {**crafting, "augment": "shift_flip"},
+        },
+    )
