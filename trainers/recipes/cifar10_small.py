@@ -1,8 +1,8 @@
 """CIFAR-10 cut down to minutes on a processor: 10,000 images, a small network, short attacks.
 
-The radius and the weights are those of `cifar10/...`. The network is MNIST's, crafting takes 5 steps
-of half the radius, and Adam trains a few epochs: enough to compare defenses with each other, and far
-from what any of them can do.
+The radius and the weights are those of `cifar10/...`. The network is MNIST's, crafting takes 5
+steps of half the radius, and Adam trains a few epochs: enough to compare defenses with each other,
+and far from what any of them can do.
 """
 
 from __future__ import annotations
