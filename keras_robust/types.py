@@ -73,7 +73,11 @@ class Start(Protocol):
 
 @runtime_checkable
 class RobustLoss(Protocol):
-    """A loss on outputs, never on models."""
+    """A loss on outputs, never on models.
+
+    It may have `statistics`, names of further values that a call returns, to be logged, and
+    `batch_level`, true where the value of one example depends on the others.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,7 +88,7 @@ class RobustLoss(Protocol):
         """Which outputs are read: a subset of `{"clean", "adversarial"}`."""
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms, one value per example; the loss is their sum.
+        """The weighted terms, one value per example, whose sum is the loss; and the statistics.
 
         Outputs that are not in `needs` may be None.
         """
