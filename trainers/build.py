@@ -6,9 +6,11 @@ import inspect
 from typing import Any
 
 import keras
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.scores import SCORES, score_called
 from keras_robust.types import Ball
 from trainers import attack_settings, defense_options
 from trainers.names import check_options, chosen
@@ -52,6 +54,24 @@ def check(config: ConfigDict) -> None:
     rate = config.detector.false_alarm_rate
     if not 0 < rate < 1:
         raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
+    chosen("score (detector.score)", config.detector.score, SCORES)
+
+
+def check_score(config: ConfigDict, classifier: keras.Model) -> None:
+    """Refuses a detector's score that the classifier has not, before it is trained for hours.
+
+    Args:
+        config: the recipe.
+        classifier: what will be trained.
+
+    Raises:
+        ValueError: the score is of ensembles alone, and this is none.
+    """
+    outputs = {key: tf.zeros([1, *value.shape[1:]]) for key, value in classifier.output.items()}
+    try:
+        score_called(config.detector.score).of(outputs)
+    except ValueError as error:
+        raise ValueError(f"detector.score is {config.detector.score!r}: {error}") from error
 
 
 def augmentation(config: ConfigDict) -> Any:

@@ -147,6 +147,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
         ("evaluation.steps", -1, "steps is -1"),
         ("detector.false_alarm_rate", 0.0, "expected a share"),
+        ("detector.score", "entropie", "no score.*Did you mean 'entropy'"),
     ],
 )
 def test_what_a_recipe_cannot_be(tiny, field, value, message):

@@ -90,6 +90,13 @@ def test_a_recipe_survives_json(tmp_path):
     assert again.optimizer.schedule.boundaries == (75, 90, 100)
 
 
+def test_a_recipe_of_a_release_without_scores_is_of_the_entropy(tmp_path):
+    document = recipes.load("digits/trades").to_dict()
+    del document["detector"]["score"]
+    (tmp_path / "recipe.json").write_text(json.dumps(document))
+    assert fields.from_json(tmp_path / "recipe.json").detector.score == "entropy"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": {}, "epoch": 3}', '{"dataset": 1}'])
 def test_a_file_that_is_no_recipe(tmp_path, text):
     path = tmp_path / "recipe.json"

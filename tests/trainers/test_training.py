@@ -208,6 +208,7 @@ def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
         ({"dataset.name": "digit"}, "Did you mean .*digits"),
         ({"dataset.batch_size": 5000}, "more than the 1221 training images"),
         ({"model.options": {"hidden": ()}}, "hidden"),
+        ({"detector.score": "disagreement"}, "detector.score is 'disagreement': .*of an ensemble"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing_behind(tiny, tmp_path, changes, message):

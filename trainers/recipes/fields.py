@@ -81,7 +81,8 @@ def defaults() -> ConfigDict:
             "limit": config_dict.placeholder(int),  # only the first so many test images
         }
     )
-    config.detector = ConfigDict({"false_alarm_rate": 0.05})
+    # The score is one of keras_robust.scores.SCORES; "disagreement" is of ensembles alone.
+    config.detector = ConfigDict({"score": "entropy", "false_alarm_rate": 0.05})
     # How often to keep what a killed run goes on with, beside the end of each epoch; 0: not so.
     config.checkpoint = ConfigDict({"seconds": 60.0, "steps": 0})
     return config.lock()
