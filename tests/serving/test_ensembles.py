@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 import numpy as np
 import pytest
@@ -72,6 +73,20 @@ def test_every_signature_gives_what_the_members_say(
     if DETECTION.keys() <= set(answers):
         np.testing.assert_allclose(answers["detection_score"], detector.score(images), atol=1e-5)
         np.testing.assert_array_equal(answers["is_adversarial"], detector.is_adversarial(images))
+
+
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_rows_and_columns_of_json_hold_the_members(server, ensemble, random_images, key):
+    images = random_images(3)
+    body = json.dumps({"signature_name": "detect", key: images.tolist()}).encode()
+    url = f"http://{server.rest_address}/v1/models/pair:predict"
+    with urllib.request.urlopen(url, body, timeout=30) as response:
+        answer = json.load(response)
+    if key == "instances":
+        members = [row["member_probabilities"] for row in answer["predictions"]]
+    else:
+        members = answer["outputs"]["member_probabilities"]
+    np.testing.assert_allclose(members, tf.nn.softmax(ensemble(images)["member_logits"]), atol=1e-5)
 
 
 def test_the_score_is_the_detectors_and_not_the_entropy(client, ensemble, random_images):
