@@ -1,1 +1,4 @@
-"""Programs that export a model, serve it, and query it: `export`, `serve`, `query`, `verify`."""
+"""Programs that export a model, serve it, and query it.
+
+`export`, `calibrate` (another threshold for what is exported), `verify`, `serve` and `query`.
+"""

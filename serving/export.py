@@ -29,7 +29,7 @@ import keras
 import tensorflow as tf
 
 import keras_robust
-from keras_robust.detection import EntropyDetector
+from keras_robust.detection import Detector
 from serving.reference import REFERENCE_FILE, reference_of
 from serving.runs import open_run
 from serving.signatures import INPUTS, classifier_of, endpoints, image_shape
@@ -43,7 +43,7 @@ METADATA_FILE = "keras_robust.json"
 def export_model(
     model: keras.Model,
     model_base_path: str | os.PathLike[str],
-    detector: EntropyDetector,
+    detector: Detector,
     *,
     version: int | None = None,
     class_names: Sequence[str] | None = None,
@@ -128,10 +128,10 @@ def export_run(
 
 
 def _check_detector(detector: Any, classifier: keras.Model) -> None:
-    if not isinstance(detector, EntropyDetector):
+    if not isinstance(detector, Detector):
         raise TypeError(
             f"export_model was given {type(detector).__name__} as detector; expected "
-            "`kr.detection.EntropyDetector(model).calibrate(validation, false_alarm_rate=0.05)`."
+            "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)`."
         )
     if getattr(detector.model, "classifier", detector.model) is not classifier:
         raise ValueError(
@@ -147,7 +147,7 @@ def _check_detector(detector: Any, classifier: keras.Model) -> None:
 
 def _metadata(
     classifier: keras.Model,
-    detector: EntropyDetector,
+    detector: Detector,
     class_names: Sequence[str] | None,
     recipe: str | None,
 ) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _metadata(
     }
 
 
-def _write_saved_model(path: Path, classifier: keras.Model, detector: EntropyDetector) -> None:
+def _write_saved_model(path: Path, classifier: keras.Model, detector: Detector) -> None:
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
     # Not `tf.saved_model.save`: of a Keras 3 model it does not load as TensorFlow Serving loads.
     archive = keras.export.ExportArchive()

@@ -2,8 +2,9 @@
 
     python -m serving.query --server=localhost:8500 --model=digits --images=a.png,b.png
 
-prints the class, its probability, the detection score and the verdict for each. Images are PNG or
-JPEG files, or arrays in `.npy` and `.npz` files: floats in [0, 1], `[height, width, channels]` or
+prints the class, its probability, the detection score and the verdict for each; of an ensemble also
+what each member says, as in `7 (0.98), 1 (0.55)`. Images are PNG or JPEG files, or arrays in `.npy`
+and `.npz` files: floats in [0, 1], `[height, width, channels]` or
 `[batch, height, width, channels]`.
 
 With `--tls`, the environment variable SERVING_TOKEN is the token for a proxy that asks for one.
@@ -46,7 +47,8 @@ def query(
 
     Returns:
         For each image, in order, `{"image", "class", "probability", "probabilities"}` and, of
-        `detect`, `"detection_score"` and `"is_adversarial"`.
+        `detect`, `"detection_score"` and `"is_adversarial"`; of an ensemble,
+        `"member_probabilities"`, a list for each member.
 
     Raises:
         FileNotFoundError: when a file is missing.
@@ -135,6 +137,8 @@ def table(rows: Rows) -> str:
     }
     if all("detection_score" in row for row in rows):
         columns |= {"detection_score": "{:.4f}".format, "is_adversarial": _yes_no}
+    if all("member_probabilities" in row for row in rows):
+        columns["member_probabilities"] = _members
     cells = [list(columns)]
     cells += [[show(row[name]) for name, show in columns.items()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -163,6 +167,8 @@ def _ask(
             for name in ("detection_score", "is_adversarial"):
                 if name in outputs:
                     row[name] = outputs[name][index].item()
+            if "member_probabilities" in outputs:
+                row["member_probabilities"] = outputs["member_probabilities"][index].tolist()
             yield row
 
 
@@ -182,6 +188,13 @@ def _is_array(path: str) -> bool:
 
 def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _members(probabilities: list[list[float]]) -> str:
+    """The class that each member predicts, with its probability."""
+    best = [max(range(len(member)), key=member.__getitem__) for member in probabilities]
+    said = zip(best, probabilities, strict=True)
+    return ", ".join(f"{label} ({member[label]:.2f})" for label, member in said)
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.detection import EntropyDetector
+from keras_robust.detection import Detector
 from keras_robust.types import Outputs
 from serving.signatures import image_shape
 
@@ -48,6 +48,19 @@ class Reference:
     def files(self) -> np.ndarray:
         """`[batch]`: the images as PNG files."""
         return np.array([tf.io.encode_png(pixels).numpy() for pixels in self.pixels], object)
+
+    def is_of(self, classifier: keras.Model) -> bool:
+        """Whether a classifier takes the same images and gives the same answers to them."""
+        images = self.images
+        if tuple(classifier.input_shape[1:]) != images.shape[1:]:
+            return False
+        answers = _probabilities(classifier(images, training=False))
+        return all(
+            name in self.outputs
+            and self.outputs[name].shape == values.shape
+            and np.abs(self.outputs[name] - values).max() <= self.tolerance
+            for name, values in answers.items()
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the reference as a NumPy archive."""
@@ -98,7 +111,7 @@ def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) ->
 
 
 def reference_of(
-    classifier: keras.Model, detector: EntropyDetector, pixels: np.ndarray | None = None
+    classifier: keras.Model, detector: Detector, pixels: np.ndarray | None = None
 ) -> Reference:
     """Asks the local model, by Keras alone.
 
@@ -119,13 +132,11 @@ def reference_of(
     outputs = classifier(pixels.astype(np.float32) / 255, training=False)
     scores = detector.score_outputs(outputs).numpy()
     answers = {
-        "probabilities": keras.ops.softmax(outputs["logits"]),
+        **_probabilities(outputs),
         "classes": keras.ops.argmax(outputs["logits"], axis=-1),
         "detection_score": scores,
         "is_adversarial": scores > detector.threshold,
     }
-    if "member_logits" in outputs:
-        answers["member_probabilities"] = keras.ops.softmax(outputs["member_logits"])
     kept = {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
     strange = [name for name, values in kept.items() if not np.isfinite(values).all()]
     if strange:
@@ -134,6 +145,16 @@ def reference_of(
             "plain images; its training diverged. Choose an earlier checkpoint."
         )
     return Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
+
+
+def _probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
+    """Of the classifier, and of its members if it is an ensemble."""
+    kinds = {"probabilities": "logits", "member_probabilities": "member_logits"}
+    return {
+        name: keras.ops.convert_to_numpy(keras.ops.softmax(outputs[logits]))
+        for name, logits in kinds.items()
+        if logits in outputs
+    }
 
 
 def _tolerance(classifier: keras.Model, outputs: Outputs) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.detection import EntropyDetector
+from keras_robust.detection import Detector
 from keras_robust.detection.calibration import exceeds
 
 Answers = dict[str, tf.Tensor]
@@ -84,7 +84,7 @@ def image_shape(classifier: keras.Model) -> tuple[int, int, int]:
 
 
 def endpoints(
-    classifier: keras.Model, detector: EntropyDetector, threshold: tf.Variable
+    classifier: keras.Model, detector: Detector, threshold: tf.Variable
 ) -> dict[str, Endpoint]:
     """The four signatures of a classifier and a detector.
 

@@ -6,12 +6,15 @@ import inspect
 from typing import Any
 
 import keras
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.scores import SCORES, score_called
 from keras_robust.types import Ball
 from trainers import attack_settings, defense_options
 from trainers.names import check_options, chosen
+from trainers.recipes.fields import ENSEMBLES
 
 BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
@@ -21,6 +24,7 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "rmsprop": keras.optimizers.RMSprop,
 }
 SCHEDULES = ("constant", "step", "cosine")
+_OF_ENSEMBLES = {name for name, _ in ENSEMBLES.values()}
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -38,9 +42,14 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"{name} is {config[name]}; expected a whole number >= {least}.")
     chosen("precision (mixed_precision)", config.mixed_precision, PRECISIONS)
     augmentation(config)
-    name = chosen("model", config.model.name, kr.models.ARCHITECTURES)
-    check_options("model", name, kr.models.ARCHITECTURES[name], 2, config.model.options)
+    _check_model(config.model.name, config.model.options)
     defense_options.resolved(config.defense.name, config.defense.options)
+    if config.defense.name in _OF_ENSEMBLES and config.model.name != "ensemble":
+        raise ValueError(
+            f"The defense {config.defense.name!r} trains ensembles, and model.name is "
+            f"{config.model.name!r}; expected 'ensemble', with at least two names in "
+            "model.options.members."
+        )
     where = ball(config)
     settings = attack_settings.from_recipe(config)
     for name in config.evaluation.attacks:
@@ -52,6 +61,32 @@ def check(config: ConfigDict) -> None:
     rate = config.detector.false_alarm_rate
     if not 0 < rate < 1:
         raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
+    chosen("score (detector.score)", config.detector.score, SCORES)
+
+
+def _check_model(name: str, options: Any) -> None:
+    chosen("model", name, kr.models.ARCHITECTURES)
+    check_options("model", name, kr.models.ARCHITECTURES[name], 2, options)
+    if name == "ensemble":
+        for member in options.get("members", ()):
+            _check_model(member, options.get("options", {}))
+
+
+def check_score(config: ConfigDict, classifier: keras.Model) -> None:
+    """Refuses a detector's score that the classifier has not, before it is trained for hours.
+
+    Args:
+        config: the recipe.
+        classifier: what will be trained.
+
+    Raises:
+        ValueError: the score is of ensembles alone, and this is none.
+    """
+    outputs = {key: tf.zeros([1, *value.shape[1:]]) for key, value in classifier.output.items()}
+    try:
+        score_called(config.detector.score).of(outputs)
+    except ValueError as error:
+        raise ValueError(f"detector.score is {config.detector.score!r}: {error}") from error
 
 
 def augmentation(config: ConfigDict) -> Any:

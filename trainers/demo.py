@@ -2,9 +2,9 @@
 
     python -m trainers.demo --output_dir=runs/demo
 
-trains a plain and a hardened classifier of handwritten digits, judges both, exports the hardened
-one, serves it on this machine's loopback address, and asks the server about clean and attacked
-images, over gRPC and over REST.
+trains a plain and a hardened classifier of handwritten digits, and an ensemble that is uncertain of
+attacked ones (CCE); judges them, exports the ensemble, serves it on this machine's loopback
+address, and asks the server about clean and attacked images, over gRPC and over REST.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "trainers.demo"
 MODEL = "digits"
-SHOWN = 3  # images of a kind in the table
-Answers = dict[str, np.ndarray]
+RECIPES = ("standard", "trades", "cce_detection")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -41,13 +39,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "output_dir", "runs/demo", "Everything is written here.", flag_values=values
     )
     flags.DEFINE_integer(
-        "epochs", 10, "To train each of the two.", lower_bound=1, flag_values=values
+        "epochs", 10, "To train each of the three.", lower_bound=1, flag_values=values
     )
 
 
 def configs(epochs: int) -> dict[str, ConfigDict]:
-    """The two recipes: plain training and TRADES, alike in everything else."""
-    chosen = {name: recipes.load(f"digits/{name}") for name in ("standard", "trades")}
+    """The recipes: plain training, TRADES and an ensemble by CCE, alike in everything else."""
+    chosen = {name: recipes.load(f"digits/{name}") for name in RECIPES}
     for config in chosen.values():
         config.epochs = epochs
     return chosen
@@ -64,7 +62,7 @@ def run(
 
     Args:
         directory: where everything is written; runs of an earlier demo in it are lost.
-        configs: the recipes by their names; the last one is hardened, and gets served.
+        configs: the recipes by their names; the last one gets served.
         say: called with lines of text.
         verbose: of the trainings, as for Keras's `fit`.
         command: what the user typed, to be kept.
@@ -75,18 +73,18 @@ def run(
     Raises:
         ValueError, OSError: the directory cannot be used.
     """
-    from trainers import crafting
+    from trainers import asking
 
     begin = time.perf_counter()
     opened = _train(directory, configs, say, verbose, command)
-    say(_heading(len(opened) + 1, "Judge both on test images that neither has seen"))
+    say(_heading(len(opened) + 1, "Judge them on test images that none has seen"))
     reports = _judge(directory, opened, say, command)
-    name, hardened = list(opened.items())[-1]
+    name, served = list(opened.items())[-1]
     exported = directory / "exported" / MODEL
     say(_heading(len(opened) + 2, f"Export: {name}, with a detector of attacked images"))
-    _export(hardened, exported, say)
+    _export(served, exported, say)
     say(_heading(len(opened) + 3, "Serve it, and ask over gRPC and over REST"))
-    _serve_and_ask(exported, crafting.craft(hardened, hardened.attack("pgd")), say)
+    asking.serve_and_ask(MODEL, exported, *_attacked(served), say)
     say(_farewell(directory, name, time.perf_counter() - begin))
     return reports
 
@@ -143,8 +141,10 @@ def _plan(config: ConfigDict) -> str:
     within = f"every pixel moved by up to {ball.radius:g} of the range from black to white"
     if config.defense.name == "standard":
         return f"{config.epochs} epochs on clean images; validation also attacks them, {within}."
+    members = config.model.options.get("members", ())
+    of = f" of an ensemble of {len(members)}" if members else ""
     steps = config.defense.options.steps
-    return f"{config.epochs} epochs, each batch attacked first: {steps} steps, {within}."
+    return f"{config.epochs} epochs{of}, each batch attacked first: {steps} steps, {within}."
 
 
 def _verdict(reports: list[Report]) -> str:
@@ -158,82 +158,33 @@ def _verdict(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def _export(hardened: Opened, base: Path, say: Callable[[str], None]) -> None:
+def _attacked(served: Opened) -> tuple[Crafted, Crafted]:
+    """The test images as PGD leaves them, and as it does where it also lowers the score."""
+    import keras_robust as kr
+    from trainers import crafting
+
+    evaluation, detector = served.config.evaluation, served.detector
+    knowing = kr.attacks.pgd(
+        served.ball(),
+        evaluation.steps,
+        evaluation.step_size,
+        loss=kr.objectives.DetectorAware(detector.scored_by),
+    )
+    return crafting.craft(served, served.attack("pgd")), crafting.craft(served, knowing)
+
+
+def _export(served: Opened, base: Path, say: Callable[[str], None]) -> None:
     from serving.export import export_run
 
-    version = export_run(hardened.run.path, base)
-    detector = hardened.detector
-    if detector is not None:
-        say(
-            f"The detector calls an image attacked if the entropy of the prediction is above "
-            f"{detector.threshold:.3f}:\nset for {detector.false_alarm_rate:.0%} false alarms on "
-            "validation images. It is no defense against an attacker who knows of it."
-        )
+    version = export_run(served.run.path, base)
+    detector = served.detector
+    say(
+        f"The detector calls an image attacked if its score, {detector.score_title}, is above "
+        f"{detector.threshold:.3f}:\nset for {detector.false_alarm_rate:.0%} false alarms on "
+        "validation images."
+    )
     say("Loaded as TensorFlow Serving loads it: all four signatures agree with the Keras model.")
     say(f"Written: {base / version.name}")
-
-
-def _serve_and_ask(base: Path, crafted: Crafted, say: Callable[[str], None]) -> None:
-    """Starts a server, asks it about all images in both ways, and stops it."""
-    from serving.client import Client, RestClient
-    from serving.server import Server
-
-    with Server(MODEL, base, port=0, rest_api_port=0) as server:
-        say(
-            f"Serving {MODEL} version {server.version}: gRPC {server.grpc_address}, "
-            f"REST http://{server.rest_address}/v1/models/{MODEL}"
-        )
-        rest = RestClient(server.rest_address)
-        with Client(server.grpc_address) as grpc:
-            answers, gap = [], 0.0
-            for images in (crafted.images, crafted.adversarial):
-                answers.append(grpc.predict(MODEL, images, "detect"))
-                again = rest.predict(MODEL, images[:SHOWN], "detect")
-                gap = max(gap, _gap({k: v[:SHOWN] for k, v in answers[-1].items()}, again))
-    say(table(crafted, *answers))
-    say(f"gRPC and REST give the same answers (largest difference {gap:.0e}). Server stopped.")
-
-
-def _gap(mine: Answers, theirs: Answers) -> float:
-    return max(
-        float(np.abs(mine[name].astype(float) - theirs[name].astype(float)).max()) for name in mine
-    )
-
-
-def table(crafted: Crafted, clean: Answers, attacked: Answers) -> str:
-    """What a server said of images, before and after an attack.
-
-    Args:
-        crafted: the images.
-        clean: the outputs of the signature `detect` for the images as they were.
-        attacked: the same for the attacked ones.
-
-    Returns:
-        A few images that were fooled and a few that withstood, then the shares of all.
-    """
-    right = clean["classes"] == crafted.labels
-    fooled = right & (attacked["classes"] != crafted.labels)
-    rows = [*np.flatnonzero(fooled)[:SHOWN], *np.flatnonzero(right & ~fooled)[:SHOWN]]
-    lines = [
-        "",
-        f"{'image':>6} {'true':>5} | {'clean: says':>11} {'score':>6} {'flagged':>8} |"
-        f" {'attacked: says':>14} {'score':>6} {'flagged':>8}",
-    ]
-    for row in rows:
-        cells = [
-            f"{said['classes'][row]:>{width}} {said['detection_score'][row]:6.2f} "
-            f"{'yes' if said['is_adversarial'][row] else 'no':>8}"
-            for said, width in ((clean, 11), (attacked, 14))
-        ]
-        lines.append(f"{row:6d} {crafted.labels[row]:>5} | {cells[0]} | {cells[1]}")
-    lines.append(f"Of all {len(right)} test images, as the server sees them:")
-    for name, said in (("clean", clean), ("attacked", attacked)):
-        accurate = (said["classes"] == crafted.labels).mean()
-        lines.append(
-            f"  {name:8} {accurate:6.1%} classified correctly, "
-            f"{said['is_adversarial'].mean():6.1%} flagged"
-        )
-    return "\n".join(lines)
 
 
 def _farewell(directory: Path, name: str, seconds: float) -> str:
@@ -245,6 +196,8 @@ def _farewell(directory: Path, name: str, seconds: float) -> str:
         f"  python -m trainers.attack --run={shlex.quote(str(directory / name))} "
         "--attack=multi_targeted\n"
         f"  python -m serving.serve --model_name={MODEL} --model_base_path={base}\n"
+        f"  python -m serving.calibrate --run={shlex.quote(str(directory / name))} "
+        f"--model_base_path={base} --false_alarm_rate=0.02\n"
         "  python -m trainers.train --recipe=mnist/trades --config.epochs=3 --output_dir=runs/mnist"
     )
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 import keras_robust as kr
 from trainers.opened import Opened
 
@@ -84,11 +86,17 @@ def measure(
         seed=plan.seed,
         progress=progress,
         dataset=info.name,
-        model_name=config.model.name,
+        model_name=_architecture(config),
         defense=_training(opened),
         class_names=info.class_names,
         command=command,
     )
+
+
+def _architecture(config: ConfigDict) -> str:
+    """The name of the model; of an ensemble, those of its members."""
+    members = config.model.options.get("members", ())
+    return f"ensemble of {', '.join(members)}" if members else config.model.name
 
 
 def _training(opened: Opened) -> str:

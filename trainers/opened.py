@@ -37,16 +37,16 @@ class Opened:
     splits: kr.data.Splits
 
     @functools.cached_property
-    def detector(self) -> kr.detection.EntropyDetector | None:
+    def detector(self) -> kr.detection.Detector | None:
         """A calibrated detector of the model; None where the run has none."""
         validation = self.splits.validation
         if validation is None or not self.run.detector_file.is_file():
             return None
         calibration = kr.detection.Calibration.load(self.run.detector_file)
         if self.checkpoint == self.run.checkpoint().stem:
-            return kr.detection.EntropyDetector.from_calibration(self.model, calibration)
+            return kr.detection.Detector.from_calibration(self.model, calibration)
         # A threshold means nothing for another model than the one it was calibrated for.
-        detector = kr.detection.EntropyDetector(self.model)
+        detector = kr.detection.Detector(self.model, scored_by=calibration.score)
         return detector.calibrate(validation, calibration.false_alarm_rate)
 
     def test_images(self, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:

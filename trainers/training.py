@@ -113,7 +113,7 @@ class Training:
 
     def calibrate(self, say: Say) -> None:
         """Sets the detector's threshold on the validation images, for the best model."""
-        rate = self.config.detector.false_alarm_rate
+        rate, score = self.config.detector.false_alarm_rate, self.config.detector.score
         validation = self.splits.validation
         if validation is None or self.splits.info.validation_size * rate < 1:
             say(
@@ -122,7 +122,7 @@ class Training:
             )
             return
         model = keras.saving.load_model(self.run.checkpoint(), compile=False)
-        detector = kr.detection.EntropyDetector(model).calibrate(validation, rate)
+        detector = kr.detection.Detector(model, scored_by=score).calibrate(validation, rate)
         with replacing(self.run.detector_file) as draft:
             detector.calibration.save(draft)
 
@@ -214,6 +214,7 @@ def prepare(
         else:
             model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
+    build.check_score(config, model.classifier)
     return Training(config, run, splits, model, devices, progress, file, resumed)
 
 

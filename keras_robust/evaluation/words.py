@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from keras_robust.evaluation.results import Detection
 
 CAVEAT = (
-    "Detection by entropy is no defense against an attacker who knows of it: such an attacker "
-    "keeps the entropy low while changing the class. The rates below hold for attacks that "
-    "ignore the detector."
+    "A detector's score is no defense against an attacker who knows of it: such an attacker keeps "
+    "the score low while changing the class. The rates below hold for attacks that ignore the "
+    "detector."
 )
 
 _GLOSSARY = (

@@ -10,8 +10,10 @@ from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
 from keras_robust.plots.latent_space import latent_space
 from keras_robust.plots.loss_surface import loss_surface
+from keras_robust.plots.member_predictions import member_predictions
 from keras_robust.plots.over_training import over_training
 from keras_robust.plots.plane import Panel, plane
+from keras_robust.plots.roc_curves import roc_curves
 
 __all__ = [
     "Panel",
@@ -21,8 +23,10 @@ __all__ = [
     "example_images",
     "latent_space",
     "loss_surface",
+    "member_predictions",
     "over_training",
     "plane",
+    "roc_curves",
     "to_png",
     "to_svg",
 ]

@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -90,6 +92,16 @@ def blank(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def picture(axes: Any, image: np.ndarray) -> None:
+    """Draws an image `[height, width, 1 or 3]`, every pixel a square; black is 0, white is 1."""
+    gray = image.shape[-1] == 1
+    pixels = np.clip(image[..., 0] if gray else image, 0.0, 1.0)
+    axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # white on white has an edge
 
 
 @styled

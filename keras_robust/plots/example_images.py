@@ -14,6 +14,7 @@ from keras_robust.plots.canvas import (
     NARROW,
     WIDE,
     blank,
+    picture,
     plain_text,
     styled,
 )
@@ -99,7 +100,7 @@ def example_images(
     for k, (kind, images, predictions) in enumerate(kinds):
         for n in range(count):
             axes = grid[k, n]
-            _picture(axes, images[n])
+            picture(axes, images[n])
             if predictions is not None:
                 _caption(axes, int(predictions[n]), int(labels[n]), class_names)
             if n == 0 and narrow:
@@ -136,15 +137,6 @@ def _grid(count: int, aspect: float, narrow: bool) -> tuple[Figure, np.ndarray]:
     side = (width - 0.6) / count - 0.1
     figure = blank(width, 0.4 + 3 * (side * aspect + 0.2))
     return figure, figure.subplots(3, count, squeeze=False)
-
-
-def _picture(axes: Any, image: np.ndarray) -> None:
-    gray = image.shape[-1] == 1
-    pixels = np.clip(image[..., 0] if gray else image, 0.0, 1.0)
-    axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # white on white has an edge
 
 
 def _caption(axes: Any, predicted: int, label: int, class_names: Sequence[str] | None) -> None:

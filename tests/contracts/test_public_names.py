@@ -69,6 +69,8 @@ DIAGNOSTICS = [
     kr.evaluation.transfer,
     kr.plots.latent_space,
     kr.plots.loss_surface,
+    kr.plots.member_predictions,
+    kr.plots.roc_curves,
 ]
 
 

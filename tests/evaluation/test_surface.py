@@ -101,6 +101,21 @@ def test_the_middle_is_the_example_in_both_spaces(tiny_classifier, tiny_batch):
         assert surface.losses[8, 9] > middle > surface.losses[8, 7]
 
 
+def test_a_member_of_an_ensemble_has_a_surface_of_its_own():
+    keras.utils.set_random_seed(0)
+    members = [kr.models.mlp(IMAGE.shape, 3, hidden=(8,)) for _ in range(2)]
+    ensemble = kr.models.ensemble(members)
+    parts = (*kr.types.members_of(ensemble), ensemble)
+    mine = [input_surface(part, IMAGE, 1, 0.3, points=3) for part in parts]
+    for surface, alone in zip(mine, members, strict=False):
+        theirs = input_surface(alone, IMAGE, 1, 0.3, points=3)
+        np.testing.assert_array_equal(surface.losses, theirs.losses)
+    # Of the whole at the example: the mean probability, which is none of its members'.
+    probabilities = [np.exp(-surface.losses[1, 1]) for surface in mine]
+    assert probabilities[2] == pytest.approx(np.mean(probabilities[:2]), rel=1e-5)
+    assert abs(probabilities[0] - probabilities[1]) > 1e-3
+
+
 def test_the_seed_is_the_random_direction(tiny_classifier, tiny_batch):
     x, y = tiny_batch[0][0], int(tiny_batch[1][0])
     first, again, other = (

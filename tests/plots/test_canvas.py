@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from keras_robust import plots
+from keras_robust.detection import roc
 from keras_robust.plots import canvas
 
 SPACE = ([[0.0, 0.0], [1.0, 1.0]], [0.1, 0.9], [0, 1], [False, True])
 SURFACE = ([-1.0, 1.0], [[0.0, 1.0], [0.5, 2.0]], [[0, 1], [0, 1]], 0)
+SAID = (np.zeros((2, 4, 4, 3)), np.full((2, 3, 5), 0.2), np.full((2, 5), 0.2), 4)
+ROC = roc([0.1, 0.2], [0.2, 0.5], resamples=10)
 CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
 
 DRAWERS = {
@@ -24,6 +27,9 @@ DRAWERS = {
     ),
     "latent_space": lambda: plots.latent_space(*SPACE),
     "latent_space, flat": lambda: plots.latent_space(*SPACE, flat=True),
+    "member_predictions": lambda: plots.member_predictions(*SAID),
+    "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
+    "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
     "loss_surface": lambda: plots.loss_surface(*SURFACE),
     "loss_surface, flat": lambda: plots.loss_surface(*SURFACE, flat=True),
 }
@@ -83,6 +89,10 @@ def test_long_and_many_names_leave_room_for_the_plot(narrow):
             plots.confusion(np.eye(10, dtype=int), np.eye(10, dtype=int), names, narrow=narrow),
             plots.detection_scores([0.1], [0.2], 0.15, score_name=long, narrow=narrow),
             plots.example_images(images, images, [0, 1], [0, 1], [1, 1], names, narrow=narrow),
+            plots.member_predictions(
+                images, np.full((2, 3, 10), 0.1), np.full((2, 10), 0.1), 3, names, narrow=narrow
+            ),
+            plots.roc_curves({f"{n} {long}": ROC for n in range(8)}, narrow=narrow),
             *(plots.latent_space(*SPACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
             *(plots.loss_surface(*SURFACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
         ):

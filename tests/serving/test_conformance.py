@@ -44,6 +44,10 @@ def test_grpc_and_rest_rows_and_columns_give_the_same(served, signature):
     if signature.startswith("detect"):
         assert expected["detection_score"].shape == expected["is_adversarial"].shape == (3,)
         assert expected["is_adversarial"].dtype == bool
+    if "member_probabilities" in expected:  # an ensemble
+        members = expected["member_probabilities"]
+        assert members.shape[::2] == expected["probabilities"].shape
+        np.testing.assert_allclose(members.sum(axis=2), 1, rtol=1e-5)
     bodies = [
         {"instances": values},
         {"instances": [{alias: value} for value in values]},

@@ -547,12 +547,14 @@ def test_what_a_run_lacks_is_named(tmp_path, run):
     (run / "checkpoints" / "best.keras").unlink()
     with pytest.raises(FileNotFoundError, match=r"best.keras not found.*\['last'\]"):
         export_run(run, tmp_path / "m", checkpoint="best")
+    recipe = (run / "recipe.json").read_text()
     (run / "recipe.json").write_text("{}")
     with pytest.raises(ValueError, match=r"recipe.json is no recipe"):
         export_run(run, tmp_path / "m")
     (run / "recipe.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"recipe.json"):
         export_run(run, tmp_path / "m")
+    (run / "recipe.json").write_text(recipe)
     (run / "detector.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"detector.json does not exist.*calibrate"):
         export_run(run, tmp_path / "m")

@@ -3,9 +3,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import keras_robust as kr
-from trainers import build
+from trainers import build, recipes
 
 
 def rates(config, steps, steps_per_epoch=4):
@@ -147,6 +148,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
         ("evaluation.steps", -1, "steps is -1"),
         ("detector.false_alarm_rate", 0.0, "expected a share"),
+        ("detector.score", "entropie", "no score.*Did you mean 'entropy'"),
     ],
 )
 def test_what_a_recipe_cannot_be(tiny, field, value, message):
@@ -171,4 +173,23 @@ def test_an_option_that_there_is_not(tiny, group):
     with config.unlocked():
         config[group].options["betta"] = 1
     with pytest.raises(ValueError, match=f"The {group} '.*' has no option 'betta'; there are"):
+        build.check(config)
+
+
+def test_a_defense_of_ensembles_wants_one(tiny):
+    with pytest.raises(ValueError, match=r"'adp' trains ensembles, and model.name is 'mlp'"):
+        build.check(tiny("adp"))
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        (("mlp", "mpl"), {}, "no model 'mpl'.*Did you mean 'mlp'"),
+        (("mlp", "small_cnn"), {"hidden": (4,)}, "'small_cnn' has no option 'hidden'"),
+    ],
+)
+def test_members_that_an_ensemble_cannot_have(members, options, message):
+    config = recipes.load("digits/adp")
+    config.model.options = ConfigDict({"members": members, "options": options})
+    with pytest.raises(ValueError, match=message):
         build.check(config)

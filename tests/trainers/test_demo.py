@@ -6,34 +6,41 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from trainers import demo
+from trainers import asking, demo
 from trainers.crafting import Crafted
 from trainers.run_directory import RunDirectory
 
 
-def test_the_two_recipes_differ_in_the_defense_alone():
-    plain, hardened = (config.to_dict() for config in demo.configs(epochs=3).values())
-    different = {name for name in plain if plain[name] != hardened[name]}
-    assert different == {"name", "defense", "monitor"}
+def test_the_recipes_differ_in_the_defense_alone_and_the_last_is_of_an_ensemble():
+    plain, hardened, ensemble = (config.to_dict() for config in demo.configs(epochs=3).values())
+    for config, model in ((hardened, set()), (ensemble, {"model"})):
+        different = {name for name in plain if plain[name] != config[name]}
+        assert different == {"name", "defense", "monitor"} | model
+    assert ensemble["model"]["options"]["options"] == plain["model"]["options"]
     assert plain["epochs"] == 3
 
 
 def test_the_whole_road(tiny, tmp_path):
     said = []
     quick = {"evaluation.attacks": ("pgd",), "evaluation.radii": ()}
-    configs = {"trades": tiny(**quick)}
+    quick |= {"model.name": "ensemble"}
+    quick["model.options"] = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}}
+    configs = {"cce": tiny("cce_detection", **quick)}
     (report,) = demo.run(tmp_path, configs, said.append, verbose=0, command="make demo")
     text = "\n".join(said)
-    for number, heading in enumerate(["Train: trades", "Judge", "Export", "Serve"], start=1):
+    for number, heading in enumerate(["Train: cce", "Judge", "Export", "Serve"], start=1):
         assert f"\n{number}. {heading}" in text
     assert report.command == "make demo"
     assert kr.evaluation.load_reports(tmp_path / "report") == (report,)
     assert (tmp_path / "report" / "report.html").is_file()
     assert (tmp_path / "exported" / "digits" / "1" / "saved_model.pb").is_file()
-    assert RunDirectory(tmp_path / "trades").is_run
+    assert RunDirectory(tmp_path / "cce").is_run
     shares = re.findall(r"(clean|attacked) +([\d.]+)% classified correctly", text)
     assert [name for name, _ in shares] == ["clean", "attacked"]
     assert float(shares[0][1]) == pytest.approx(100 * report.clean_accuracy, abs=0.05)
+    assert "1 epochs of an ensemble of 2, each batch attacked first: 1 steps" in text
+    assert "(false alarms)" in text
+    assert re.search(r"who knows of it, .*\nthe model: [\d.]+% of the images end up wrong", text)
     assert "gRPC and REST give the same answers" in text
     assert f"open {tmp_path}/report/report.html" in text
 
@@ -51,14 +58,27 @@ def test_the_table_shows_both_kinds_of_images():
             "is_adversarial": np.array(flagged),
         }
 
-    text = demo.table(
+    text = asking.table(
         crafted, answers([0, 1, 2, 3, 0], [False] * 5), answers([0, 2, 2, 0, 4], [True] * 5)
     )
     rows = [line.split() for line in text.splitlines() if re.match(r" +\d", line)]
     assert [row[0] for row in rows] == ["1", "3", "0", "2"]  # fooled ones, then those that held
     assert rows[0] == ["1", "1", "|", "1", "0.10", "no", "|", "2", "0.10", "yes"]
-    assert "clean     80.0% classified correctly,   0.0% flagged" in text
-    assert "attacked  60.0% classified correctly, 100.0% flagged" in text
+    middle = "classified correctly, median score 0.20, "
+    assert f"clean     80.0% {middle}  0.0% flagged (false alarms)" in text
+    assert f"attacked  60.0% {middle}100.0% flagged" in text
+
+
+def test_the_attacker_who_knows_is_judged_by_what_is_wrong_and_not_flagged():
+    labels = np.array([0, 1, 2, 3])
+
+    def answers(classes, flagged):
+        return {"classes": np.array(classes), "is_adversarial": np.array(flagged)}
+
+    ignorant = answers([1, 1, 0, 0], [True, False, True, False])  # of three errors one is unseen
+    knowing = answers([1, 1, 0, 0], [False, False, False, False])
+    text = asking.about_who_knows(labels, ignorant, knowing)
+    assert "75.0% of the images end up wrong and not flagged, against 25.0% with an" in text
 
 
 def test_a_directory_of_something_else_is_left_alone(tiny, tmp_path):

@@ -93,6 +93,19 @@ def test_a_detector_belongs_to_its_checkpoint(run):
     assert open_run(run).detector is None
 
 
+def test_a_detector_is_by_the_score_of_its_calibration(run):
+    from trainers.opened import open_run
+
+    validation = open_run(run).splits.validation
+    detector = kr.detection.Detector(open_run(run).model, scored_by="least_confidence")
+    kept = detector.calibrate(validation, 0.1).calibration.save(run / "detector.json")
+    for checkpoint in ("best", "last"):  # the second one is calibrated anew
+        found = open_run(run, checkpoint).detector
+        assert (found.scored_by, found.false_alarm_rate) == ("least_confidence", 0.1)
+        threshold = kr.detection.Calibration.load(kept).threshold
+        assert found.threshold == pytest.approx(threshold, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

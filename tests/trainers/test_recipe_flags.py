@@ -4,6 +4,7 @@ import pytest
 from absl import flags
 
 from trainers import recipe_flags, recipes
+from trainers.recipes import fields
 
 
 def parsed(*arguments, recipe="digits/trades"):
@@ -50,6 +51,19 @@ def test_options_may_be_added():
     )
     assert config.defense.options.to_dict() == {"steps": 10, "beta": 1.0, "step_size": 0.01}
     assert config.model.options.to_dict() == {"variant": "tiny", "dropout": 0.25}
+
+
+def test_the_members_of_an_ensemble_and_their_options():
+    config = parsed(
+        "--config.model.options.members=mlp,mlp,mlp",
+        "--config.model.options.options.dropout=0.5",
+        "--config.detector.score=disagreement",
+        recipe="digits/cce_detection",
+    )
+    options = fields.normalised(config).model.options
+    assert options.members == ("mlp", "mlp", "mlp")
+    assert options.options.to_dict() == {"variant": "mnist", "dropout": 0.5}
+    assert config.detector.score == "disagreement"
 
 
 @pytest.mark.parametrize(

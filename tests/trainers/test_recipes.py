@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from ml_collections import ConfigDict
 
 import keras_robust as kr
 from trainers import build, recipes
@@ -27,8 +28,9 @@ def test_every_recipe_is_valid(name):
     assert config.name == name
     assert config.dataset.name in SHAPES
     defense = config.defense.name
-    base = config.defense.options.get("base")
-    assert name.split("/")[1] == (f"{defense}_{base}" if base else defense)
+    options = config.defense.options
+    kind = options.get("base", options.get("mode"))  # what it is over, or what it is for
+    assert name.split("/")[1] == (f"{defense}_{kind}" if kind else defense)
 
 
 @pytest.mark.parametrize("dataset", SHAPES)
@@ -38,6 +40,30 @@ def test_every_data_set_builds_its_model(dataset):
     assert model.classifier.input_shape == (None, *SHAPES[dataset])
     assert model.classifier.output["logits"].shape == (None, 10)
     assert float(model.attack.ball.radius) == config.ball.radius
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10_small"])
+@pytest.mark.parametrize("defense", fields.ENSEMBLES)
+def test_a_defense_of_ensembles_trains_two_of_the_data_sets_own_network(dataset, defense):
+    config, single = (recipes.load(f"{dataset}/{name}") for name in (defense, "pgd_at"))
+    assert config.model.name == "ensemble"
+    assert config.model.options.members == (single.model.name,) * 2
+    assert config.model.options.options.to_dict() == single.model.options.to_dict()
+    alike = ("steps", "step_size")
+    mine, theirs = (c.defense.options.to_dict() for c in (config, single))
+    assert [mine.get(name) for name in alike] == [theirs.get(name) for name in alike]
+    different = {name for name, value in config.items() if value != single[name]}
+    assert different == {"name", "model", "defense"}
+
+
+def test_an_ensemble_of_a_recipe_has_members_of_their_own_weights():
+    config = recipes.load("digits/cce_detection")
+    model = build.robust_model(config, info("digits"), steps_per_epoch=10)
+    assert model.classifier.output["member_logits"].shape == (None, 2, 10)
+    first, second = kr.types.members_of(model.classifier)
+    kernels = [member.weights[0].numpy() for member in (first, second)]
+    assert abs(kernels[0] - kernels[1]).max() > 0.01
+    assert (model.robust_loss.promote, model.robust_loss.demote) == (0.0, 5.0)
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -90,6 +116,13 @@ def test_a_recipe_survives_json(tmp_path):
     assert again.optimizer.schedule.boundaries == (75, 90, 100)
 
 
+def test_a_recipe_of_a_release_without_scores_is_of_the_entropy(tmp_path):
+    document = recipes.load("digits/trades").to_dict()
+    del document["detector"]["score"]
+    (tmp_path / "recipe.json").write_text(json.dumps(document))
+    assert fields.from_json(tmp_path / "recipe.json").detector.score == "entropy"
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": {}, "epoch": 3}', '{"dataset": 1}'])
 def test_a_file_that_is_no_recipe(tmp_path, text):
     path = tmp_path / "recipe.json"
@@ -108,10 +141,12 @@ def test_lists_as_a_shell_gives_them():
     config.evaluation.attacks = ("pgd, fgsm",)
     config.evaluation.radii = ("0.1,8/255", 1)
     config.optimizer.schedule.boundaries = ("5,7.5",)
+    config.model.options = ConfigDict({"members": ("mlp, small_cnn",)})
     fields.normalised(config)
     assert config.evaluation.attacks == ("pgd", "fgsm")
     assert config.evaluation.radii == (0.1, 8 / 255, 1.0)
     assert config.optimizer.schedule.boundaries == (5, 7.5)
+    assert config.model.options.members == ("mlp", "small_cnn")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import keras_robust as kr
 from trainers import checkpoint, train, training
 from trainers.devices import Devices
 from trainers.files import write_json
+from trainers.opened import open_run
 from trainers.run_directory import RunDirectory
 
 
@@ -76,6 +77,19 @@ def test_every_defense_trains(tiny, tmp_path, defense):
     assert np.isfinite(row["loss"])
     assert {"val_accuracy", "val_robust_accuracy"} <= set(row)
     assert run.checkpoint().stem == "best"
+
+
+def test_an_ensemble_trains_and_its_detector_is_by_the_score_of_the_recipe(tiny, tmp_path):
+    pair = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}}
+    changes = {"model.name": "ensemble", "model.options": pair, "detector.score": "disagreement"}
+    run = training.train(tiny("cce_detection", **changes), tmp_path / "run", verbose=0, say=print)
+    (row,) = run.rows()
+    assert {"demoting", "val_robust_accuracy"} <= set(row)
+    found = open_run(run.path)
+    assert found.detector.scored_by == "disagreement"
+    flagged = [found.detector.is_adversarial(x).numpy() for x, _ in found.splits.validation]
+    # At most a twentieth of 216; and no fewer, for no two of these scores are the same.
+    assert np.concatenate(flagged).sum() == 10
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -208,6 +222,7 @@ def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
         ({"dataset.name": "digit"}, "Did you mean .*digits"),
         ({"dataset.batch_size": 5000}, "more than the 1221 training images"),
         ({"model.options": {"hidden": ()}}, "hidden"),
+        ({"detector.score": "disagreement"}, "detector.score is 'disagreement': .*of an ensemble"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing_behind(tiny, tmp_path, changes, message):

@@ -10,14 +10,14 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from trainers.recipes import cifar10
-from trainers.recipes.fields import with_defense
+from trainers.recipes.fields import ENSEMBLES, with_defense
 
-DEFENSES = cifar10.DEFENSES
+DEFENSES = (*cifar10.DEFENSES, *ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:
     """The recipe of one of `DEFENSES`."""
-    config = cifar10.get_config(defense)
+    config = cifar10.get_config("pgd_at")  # of which all but the defense is kept
     config.epochs = 6
     config.dataset.batch_size = 64
     config.dataset.limit = 10_000
@@ -45,6 +45,7 @@ def get_config(defense: str) -> ConfigDict:
             "trades": {**crafting, "beta": 6.0},
             "mart": {**crafting, "beta": 5.0},
             "ascl": crafting,
+            "ensembles": crafting,
             "scl": {**crafting, "augment": "shift_flip"},
         },
     )

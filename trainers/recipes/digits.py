@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import OVER, defaults, with_defense
+from trainers.recipes.fields import ENSEMBLES, OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER, *ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -33,6 +33,7 @@ def get_config(defense: str) -> ConfigDict:
             "trades": {"steps": 10, "beta": 6.0},
             "mart": {"steps": 10, "beta": 5.0},
             "ascl": {"steps": 10},
+            "ensembles": {"steps": 10},
             "scl": {"steps": 10, "augment": "shift"},
         },
     )

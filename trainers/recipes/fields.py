@@ -19,6 +19,14 @@ OVER = {
     "adr_pgd_at": ("adr", "pgd_at"),
     "adr_trades": ("adr", "trades"),
 }
+# Recipes of a defense of ensembles: its name, and its own options.
+ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ensemble_at": ("ensemble_at", {}),
+    "adp": ("adp", {}),
+    "cce_robustness": ("cce", {"mode": "robustness"}),
+    "cce_detection": ("cce", {"mode": "detection"}),
+    "cce_base": ("cce", {"mode": "base"}),
+}
 
 
 def defaults() -> ConfigDict:
@@ -81,7 +89,8 @@ def defaults() -> ConfigDict:
             "limit": config_dict.placeholder(int),  # only the first so many test images
         }
     )
-    config.detector = ConfigDict({"false_alarm_rate": 0.05})
+    # The score is one of keras_robust.scores.SCORES; "disagreement" is of ensembles alone.
+    config.detector = ConfigDict({"score": "entropy", "false_alarm_rate": 0.05})
     # How often to keep what a killed run goes on with, beside the end of each epoch; 0: not so.
     config.checkpoint = ConfigDict({"seconds": 60.0, "steps": 0})
     return config.lock()
@@ -92,12 +101,23 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`, or one of `OVER`.
-        options: for each name, the options of the defense; one over another has those of its base.
+        name: a defense of `keras_robust.defenses`, or one of `OVER` or `ENSEMBLES`. Of the latter,
+            the model becomes an ensemble of two such as the recipe has.
+        options: for each name, the options of the defense; one over another has those of its base,
+            and one of ensembles has those of `"ensembles"`.
 
     Returns:
         The same recipe.
     """
+    if name in ENSEMBLES:
+        config.defense.name, own = ENSEMBLES[name]
+        config.defense.options = ConfigDict({**options["ensembles"], **own})
+        member = config.model.to_dict()
+        config.model.name = "ensemble"
+        config.model.options = ConfigDict(
+            {"members": 2 * (member["name"],), "options": member["options"]}
+        )
+        return config
     if name in OVER:
         config.defense.name, base = OVER[name]
         config.defense.options = ConfigDict({**options[base], "base": base})
@@ -126,6 +146,8 @@ def normalised(config: ConfigDict) -> ConfigDict:
         (0.1, 0.25)
     """
     evaluation, schedule = config.evaluation, config.optimizer.schedule
+    if "members" in config.model.options:
+        config.model.options.members = tuple(map(str, _flat(config.model.options.members)))
     evaluation.attacks = tuple(map(str, _flat(evaluation.attacks)))
     evaluation.radii = tuple(number("radius", item) for item in _flat(evaluation.radii))
     schedule.boundaries = tuple(

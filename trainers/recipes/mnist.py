@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import OVER, defaults, with_defense
+from trainers.recipes.fields import ENSEMBLES, OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER, *ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -39,6 +39,7 @@ def get_config(defense: str) -> ConfigDict:
             # divergence is least there, and no clean term draws it away.
             "mart": {**crafting, "beta": 1.0, "radius_warmup": 300},
             "ascl": crafting,
+            "ensembles": crafting,
             "scl": {**crafting, "augment": "shift"},
         },
     )

@@ -10,9 +10,10 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from trainers.recipes import mnist
-from trainers.recipes.fields import with_defense
+from trainers.recipes.fields import ENSEMBLES, with_defense
 
-DEFENSES = mnist.DEFENSES
+# Ensembles are of another chapter, and of other settings.
+DEFENSES = tuple(name for name in mnist.DEFENSES if name not in ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:

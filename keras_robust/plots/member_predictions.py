@@ -1,0 +1,139 @@
+"""What the members of an ensemble say of an image, and the whole, before and after an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_robust.plots.canvas import (
+    ATTACKED,
+    CLEAN,
+    NARROW,
+    WIDE,
+    blank,
+    picture,
+    plain_text,
+    styled,
+)
+from keras_robust.plots.classes import class_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SHOWN = 10  # classes that have room
+_KINDS = ("Clean", "Attacked")
+
+
+@styled
+def member_predictions(
+    images: np.ndarray,
+    member_probabilities: np.ndarray,
+    probabilities: np.ndarray,
+    label: int,
+    class_names: Sequence[str] | None = None,
+    *,
+    narrow: bool = False,
+) -> Figure:
+    """Draws an image and its attacked version beside the probabilities that all give to classes.
+
+    The bar of the true class has a colour of its own. Of more than 10 classes those are drawn that
+    someone gives the largest probability, and the true one.
+
+    Args:
+        images: `[2, height, width, channels]` in [0, 1]: as it is, and attacked; 1 or 3 channels.
+        member_probabilities: `[2, members, classes]`, of each member.
+        probabilities: `[2, classes]`, of the ensemble.
+        label: the true class.
+        class_names: one name per class; by default the numbers from 0.
+        narrow: draws for the width of a phone: clean and attacked are columns, not rows.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: when shapes disagree, or something is no probability.
+
+    Example:
+        >>> images, members = np.zeros((2, 8, 8, 1)), np.full((2, 3, 4), 0.25)
+        >>> figure = member_predictions(images, members, members.mean(axis=1), label=2)
+        >>> [axes.get_title() for axes in figure.axes[:5]]
+        ['true: 2', 'Member 1', 'Member 2', 'Member 3', 'Ensemble']
+
+    Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
+    Adversarial Robustness" (2021), Figure 5.
+    """
+    images, heights = _checked(images, member_probabilities, probabilities, label)
+    columns = heights.shape[1] + 1
+    shown = _classes(heights, label)
+    names = [class_name(index, class_names) for index in shown]
+    titles = [f"true: {class_name(label, class_names)}"]
+    titles += [f"Member {number}" for number in range(1, columns - 1)] + ["Ensemble"]
+    figure, grid = _grid(columns, narrow)
+    for k, kind in enumerate(_KINDS):
+        picture(grid[k, 0], images[k])
+        for column in range(1, columns):
+            _bars(grid[k, column], heights[k, column - 1, shown], names, shown == label)
+        if narrow:
+            grid[k, 0].set_title(kind)
+        else:
+            grid[k, 0].set_ylabel(kind)
+    for column, title in enumerate(titles):
+        if narrow:
+            grid[0, column].set_ylabel(title, fontsize=9)
+        else:
+            grid[0, column].set_title(title, fontsize=9)
+    plain_text(figure)
+    return figure
+
+
+def _checked(
+    images: Any, member_probabilities: Any, probabilities: Any, label: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images, and the probabilities `[2, members + 1, classes]`, the ensemble's last."""
+    images = np.asarray(images, np.float64)
+    members, whole = np.asarray(member_probabilities), np.asarray(probabilities)
+    if images.ndim != 4 or len(images) != 2 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"The images have shape {images.shape}; expected [2, height, width, 1 or 3]: an image "
+            "as it is, and attacked."
+        )
+    if members.ndim != 3 or len(members) != 2 or whole.shape != (2, members.shape[2]):
+        raise ValueError(
+            f"The members' probabilities have shape {members.shape}, the ensemble's {whole.shape}; "
+            "expected [2, members, classes] and [2, classes]."
+        )
+    heights = np.concatenate([members, whole[:, None]], axis=1)
+    if not ((heights >= 0) & (heights <= 1.001)).all():
+        raise ValueError("Some probabilities are not in [0, 1]; expected those of a softmax.")
+    if not 0 <= label < heights.shape[2]:
+        raise ValueError(f"The label is {label}; expected one of {heights.shape[2]} classes.")
+    return images, heights
+
+
+def _classes(heights: np.ndarray, label: int) -> np.ndarray:
+    """The classes to draw, in their order."""
+    largest = heights.max(axis=(0, 1))
+    largest[label] = np.inf
+    return np.sort(np.argsort(-largest, kind="stable")[:_SHOWN])
+
+
+def _bars(axes: Any, heights: np.ndarray, names: list[str], true: np.ndarray) -> None:
+    places = np.arange(len(names))
+    axes.bar(places, heights, color=[CLEAN if is_true else ATTACKED for is_true in true])
+    crowded = len(names) > 4 and max(map(len, names)) > 2
+    axes.set_xticks(places, names, rotation=90 if crowded else 0, fontsize=7)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_yticks([0.0, 0.5, 1.0])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.grid(True, axis="y")
+
+
+def _grid(columns: int, narrow: bool) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes `[2, columns]`: kinds by who speaks, whichever runs downwards."""
+    if narrow:
+        figure = blank(NARROW, 0.5 + 1.7 * columns)
+        return figure, figure.subplots(columns, 2, squeeze=False).T
+    figure = blank(min(WIDE, 0.4 + 2.0 * columns), 3.8)
+    return figure, figure.subplots(2, columns, squeeze=False)
