@@ -175,7 +175,15 @@ def test_event_files_hold_the_metrics_as_keras_names_them(tmp_path, model):
     assert found == {("train", "epoch_loss", 4): 0.5, ("validation", "epoch_loss", 4): 0.25}
 
 
-def test_the_first_signal_waits_for_the_step_and_the_second_does_not(capfd):
+@pytest.fixture
+def interruptible():
+    """As in a terminal; a shell has its jobs in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_signal_waits_for_the_step_and_the_second_does_not(capfd, interruptible):
     with callbacks.stopped_by_signals() as stop:
         stop.on_train_batch_end(0)
         signal.raise_signal(signal.SIGINT)
