@@ -25,8 +25,8 @@ class Compactness:
 
     `local` times the distance of an image's two latents; `global_` times the mean over the batch of
     `w_ij` times the distance of clean latent j from adversarial latent i, where `w_ij` is 1 within
-    a class and `(alpha - 1) / alpha` between classes. No gradient flows to the clean latents. The
-    global term is over the whole batch: on several replicas, over that of all of them.
+    a class and `(alpha - 1) / alpha` between classes. The global term is over the whole batch: on
+    several replicas, over that of all of them.
 
     Distances do not grow with the size of a latent: for `p` of 1, 2 and inf they are the mean of
     the differences, the root of their mean square, and the largest of them.
@@ -36,6 +36,7 @@ class Compactness:
         global_: weight of the global term.
         p: 1, 2 or inf (`"inf"` is taken too).
         alpha: how much of the global term is compactness, in (0, 1].
+        through_clean: whether gradients flow to the clean latents, too.
 
     Raises:
         ValueError: a negative weight, both of them zero, another p, an alpha outside (0, 1].
@@ -43,7 +44,7 @@ class Compactness:
     Reference: Bui et al., "Improving Adversarial Robustness by Enforcing Local and Global
     Compactness" (2020), Eq. 1 to 3.
 
-    Differs: the paper's distances are sums over the latent and pass gradients to both sides; the
+    Differs: the paper's distances are sums over the latent, and it speaks of no held side; the
     released code's are means with the clean side held, which the weights of 1 are meant for. The
     paper pairs clean latents in the global term, the code clean with adversarial ones, as here.
     """
@@ -52,6 +53,7 @@ class Compactness:
     global_: float = 1.0
     p: Any = 1
     alpha: float = 0.99
+    through_clean: bool = False
 
     def __post_init__(self) -> None:
         check_weight("ADR", "local", self.local)
@@ -85,7 +87,8 @@ class Compactness:
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
-        held, moved = tf.stop_gradient(wide(clean["features"])), wide(adversarial["features"])
+        held, moved = wide(clean["features"]), wide(adversarial["features"])
+        held = held if self.through_clean else tf.stop_gradient(held)
         terms = {}
         if self.local:
             terms["local"] = self.local * self._distance(moved - held)
@@ -158,6 +161,7 @@ def adr(
     confidence: float = 0.0,
     p: Any = 1,
     alpha: float = 0.99,
+    through_clean: bool = False,
     **options: Any,
 ) -> RobustModel:
     """Adds compactness, smoothness and confidence to another defense; each may have no weight.
@@ -179,6 +183,8 @@ def adr(
             paper, 1 for its CNN on CIFAR-10.
         p: the distance of latents, 1, 2 or inf.
         alpha: how much of the global term draws together within a class, in (0, 1].
+        through_clean: whether the gradient of compactness flows to the clean latents, too. Without
+            it, as in the released code, and without smoothness, latents may grow without end.
         **options: of the base, such as `clean_weight`, `beta`, `steps`, `step_size`, `seed`.
 
     Returns:
@@ -206,7 +212,7 @@ def adr(
     check_weight("ADR", "confidence", confidence)
     extra: list[Any] = []
     if local or global_:
-        extra.append(Compactness(local, global_, p, alpha))
+        extra.append(Compactness(local, global_, p, alpha, through_clean))
     if smoothness:
         extra.append(Smoothness(smoothness, through_clean=False))
     if confidence:

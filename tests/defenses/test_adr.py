@@ -50,6 +50,20 @@ def test_identical_latents_have_a_finite_gradient(p):
     assert np.isfinite(tape.gradient(value, z)).all()
 
 
+@pytest.mark.parametrize("through", [False, True])
+def test_the_clean_side_is_held_unless_it_is_not_to_be(through):
+    """The local gradient is a sign over the size: +1/2 and -1/2 for the two sides of a pair."""
+    z, z_adv = tf.constant([[0.0, 0.0]]), tf.constant([[1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        tape.watch((z, z_adv))
+        terms = Compactness(global_=0.0, through_clean=through)(
+            tf.constant([0]), {"features": z_adv}, {"features": z}
+        )
+    clean, moved = tape.gradient(terms["local"], (z, z_adv), unconnected_gradients="zero")
+    np.testing.assert_allclose(moved, [[0.5, 0.5]])
+    np.testing.assert_allclose(clean, [[-0.5, -0.5]] if through else [[0.0, 0.0]])
+
+
 def test_a_batch_of_one_class_is_no_nan():
     z = tf.constant([[0.0], [1.0]])
     terms = Compactness()(tf.constant([1, 1]), {"features": z}, {"features": z})
