@@ -44,7 +44,9 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow"
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow" --ignore=tests/serving
+# Servers under load, which want the processor for themselves.
+	$(BIN)/python -m pytest tests/serving -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest tests -m slow

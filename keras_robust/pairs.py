@@ -18,7 +18,7 @@ _TINY = 1e-12
 
 
 def unit(z: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1; zero vectors stay zero, with a gradient of 0.
+    """Vectors of length 1, in float32 at least; zero vectors stay zero, with a gradient of 0.
 
     Args:
         z: `[rows, d]`.
@@ -27,8 +27,9 @@ def unit(z: tf.Tensor) -> tf.Tensor:
         >>> unit(tf.constant([[3.0, 4.0], [0.0, 0.0]])).numpy().round(1).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
+    z = wide(z)
     square = tf.reduce_sum(tf.square(z), axis=1, keepdims=True)
-    some = square > _TINY**2
+    some = ~(square <= _TINY**2)  # what is not finite stays so
     return tf.where(some, z * tf.math.rsqrt(tf.where(some, square, 1.0)), 0.0)
 
 

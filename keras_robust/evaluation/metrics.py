@@ -13,7 +13,8 @@ import tensorflow as tf
 from keras_robust.attack import Attack
 from keras_robust.evaluation.batches import attacked, classifier_of, features_of
 from keras_robust.evaluation.latents import Latents
-from keras_robust.types import Labels, as_forward, wide
+from keras_robust.pairs import unit
+from keras_robust.types import Labels, as_forward
 
 _NAMES = ("intra", "inter", "clean_intra", "clean_inter", "own")
 
@@ -194,8 +195,8 @@ def _sums(
     features: tf.Tensor, labels: Labels, adversarial: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Sum over the anchors, and how many there are; for the own class, and for the others."""
-    anchors = _unit(features)
-    views = [anchors] if adversarial is None else [anchors, _unit(adversarial)]
+    anchors = unit(features)
+    views = [anchors] if adversarial is None else [anchors, unit(adversarial)]
     # What an anchor is compared with holds both views of an image or none: so their mean will do,
     # and one matrix [batch, batch] is in memory.
     similar = tf.add_n([tf.matmul(anchors, view, transpose_b=True) for view in views]) / len(views)
@@ -217,13 +218,9 @@ def _over_anchors(distance: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
 
 
 def _own(features: tf.Tensor, adversarial: tf.Tensor) -> tf.Tensor:
-    cosine = tf.reduce_sum(_unit(features) * _unit(adversarial), axis=1)
+    cosine = tf.reduce_sum(unit(features) * unit(adversarial), axis=1)
     distance = tf.maximum(1.0 - cosine, 0.0)
     return tf.stack([tf.reduce_sum(distance), tf.reduce_sum(tf.ones_like(distance))])
-
-
-def _unit(features: tf.Tensor) -> tf.Tensor:
-    return tf.math.l2_normalize(wide(features), axis=1)
 
 
 def _check(totals: np.ndarray, samples: int) -> None:

