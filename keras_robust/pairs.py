@@ -29,7 +29,7 @@ def unit(z: tf.Tensor) -> tf.Tensor:
     """
     z = wide(z)
     square = tf.reduce_sum(tf.square(z), axis=1, keepdims=True)
-    some = ~(square <= _TINY**2)  # what is not finite stays so
+    some = (square > _TINY**2) | tf.math.is_nan(square)  # what is no number stays none
     return tf.where(some, z * tf.math.rsqrt(tf.where(some, square, 1.0)), 0.0)
 
 
