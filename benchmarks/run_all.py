@@ -27,6 +27,7 @@ PARTS = {
     "attack_small_cnn": ["attack_throughput", "--net=small_cnn"],
     "attack_resnet20": ["attack_throughput", "--net=resnet20"],
     "train_step": ["train_step"],
+    "defense_cost": ["defense_cost"],
     "ensemble_step": ["ensemble_step"],
     "serving": ["serving"],
 }

@@ -84,6 +84,13 @@ def test_train_step(started):
 
 
 @pytest.mark.slow
+def test_defense_cost(started):
+    rows, _ = started("defense_cost", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1")
+    assert len(rows) == 7
+    assert "UDR / PGD-AT" in rows[0].what and str(rows[0].target) == "at most 1.03"
+
+
+@pytest.mark.slow
 def test_ensemble_step(started):
     rows, _ = started(
         "ensemble_step", "--net=mlp", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"
