@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -83,9 +83,23 @@ def out_of_line(function: Callable) -> Callable:
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
+class Ascended(NamedTuple):
+    """Where a climb ended.
+
+    Attributes:
+        x: the last point, `[batch, ...]`, gradients stopped.
+        climb: the last state of the climb, such as weights of tasks.
+        rule: the last state of the step rule, such as the best point so far.
+    """
+
+    x: Images
+    climb: Any
+    rule: Any
+
+
 def ascend(
     ball: Ball, rule: StepRule, climb: Climb, x: Images, x_start: Images, steps: int | tf.Tensor
-) -> Images:
+) -> Ascended:
     """Climbs for a number of steps.
 
     Args:
@@ -97,7 +111,7 @@ def ascend(
         steps: how many steps to take.
 
     Returns:
-        The last point, `[batch, ...]`, gradients stopped.
+        The last point, and the last states of the climb and of the rule, gradients stopped.
     """
 
     def body(index: tf.Tensor, x_adv: Images, climb_state: Any, rule_state: Any) -> tuple:
@@ -108,10 +122,10 @@ def ascend(
         return index + 1, x_next, climb_state, rule_state
 
     start = (tf.constant(0), x_start, climb.init(x_start), rule.init(ball, x_start))
-    _, x_adv, _, _ = tf.while_loop(
+    _, *ended = tf.while_loop(
         lambda index, *_: index < steps, body, start, parallel_iterations=1
     )
-    return tf.stop_gradient(x_adv)
+    return Ascended(*tf.nest.map_structure(tf.stop_gradient, ended))
 
 
 @configured
@@ -157,7 +171,7 @@ class Ascent(Attack):
         """Starts near the images and climbs."""
         x_start = self.start(self.ball, x, seed)
         climb = OneTask(self.objective(forward, x, y, targets))
-        return ascend(self.ball, self.rule, climb, x, x_start, self.steps)
+        return ascend(self.ball, self.rule, climb, x, x_start, self.steps).x
 
     def at_radius(self, radius: Any, step_size: Any = None) -> Ascent:
         """The same attack in a ball of another radius; by default the step grows with the radius.

@@ -122,7 +122,8 @@ def test_the_loop_hands_out_index_point_and_state():
     climb = Counter(lambda x: tf.reduce_sum(x, 1))
     end = ascend(None, rule, climb, tf.zeros([1, 2]), tf.zeros([1, 2]), steps=3)
     assert rule.points == [(0, 0.0, 10), (1, 1.0, 11), (2, 2.0, 12)]
-    np.testing.assert_array_equal(end, [[3, 3]])
+    np.testing.assert_array_equal(end.x, [[3, 3]])
+    assert (int(end.climb), int(end.rule)) == (103, 13)
 
 
 def test_the_number_of_steps_may_be_a_tensor():
@@ -132,7 +133,7 @@ def test_the_number_of_steps_may_be_a_tensor():
     @tf.function
     def run(steps):
         x = tf.zeros([1, 2])
-        return ascend(ball, rule, OneTask(lambda x: tf.reduce_sum(x, 1)), x, x, steps)
+        return ascend(ball, rule, OneTask(lambda x: tf.reduce_sum(x, 1)), x, x, steps).x
 
     for steps in (0, 2, 5):
         np.testing.assert_array_equal(run(tf.constant(steps)), [[steps, steps]])
