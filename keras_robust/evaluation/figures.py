@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_robust import plots
+from keras_robust.detection import roc as roc_of
 from keras_robust.evaluation import words
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # example images on the page; report.json keeps all of them
 PIXELS_PER_INCH = 96
+_ATTACKERS = ("does not know the score", "knows it")  # of whom the second may be missing
 
 
 class Picture(NamedTuple):
@@ -99,9 +101,9 @@ def examples(report: Report) -> Picture | None:
 def detection(report: Report) -> Picture | None:
     """The histograms of a detector's scores; None without a detector or its scores."""
     found = report.detection
-    if found is None or not found.clean_scores or not found.adversarial_scores:
+    if found is None or not found.clean_scores or not found.unaware.scores:
         return None
-    clean, attacked = found.clean_scores, found.adversarial_scores
+    clean, attacked = found.clean_scores, found.unaware.scores
     return _picture(
         "Scores of clean and of attacked images; those right of the threshold are flagged.",
         f"Histograms of the score {found.score_name} on {len(clean)} clean and {len(attacked)} "
@@ -113,6 +115,25 @@ def detection(report: Report) -> Picture | None:
             found.threshold,
             score_name=found.score_name,
         ),
+    )
+
+
+def roc(report: Report) -> Picture | None:
+    """The ROC curve of each attacker; None without a detector or its scores."""
+    found = report.detection
+    if found is None or not found.clean_scores or not found.unaware.scores:
+        return None
+    curves = {
+        name: roc_of(found.clean_scores, attacker.scores)
+        for name, attacker in zip(_ATTACKERS, found.attackers, strict=False)
+        if attacker.scores
+    }
+    areas = ", ".join(f"{name}: {curve.auc:.3f}" for name, curve in curves.items())
+    return _picture(
+        "How many attacked images are flagged over how many clean ones, at every threshold, for an "
+        "attacker who does not know the score and for one who does.",
+        f"ROC curves of the score {found.score_name}; areas under them: {areas}.",
+        functools.partial(plots.roc_curves, curves, false_alarm_rate=found.false_alarm_rate),
     )
 
 

@@ -25,7 +25,7 @@ class Section(NamedTuple):
     attacks: tables.Table
     facts: tuple[tuple[str, str], ...]
     pictures: tuple[figures.Picture, ...]
-    detection: figures.Picture | None
+    detection: tuple[figures.Picture, ...]
     detection_text: str
 
 
@@ -146,12 +146,13 @@ def _environment() -> Any:
 
 def _section(report: Report, label: str) -> Section:
     pictures = (figures.confusion(report), figures.examples(report))
+    detection = (figures.detection(report), figures.roc(report))
     return Section(
         report=report,
         label=label,
         attacks=tables.attacks(report),
         facts=tables.facts(report),
         pictures=tuple(picture for picture in pictures if picture),
-        detection=figures.detection(report),
+        detection=tuple(picture for picture in detection if picture),
         detection_text=words.detection_text(report.detection) if report.detection else "",
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_robust.evaluation.page import FORMATS, save_page
 from keras_robust.evaluation.results import (
+    Attacker,
     AttackResult,
     Curve,
     Detection,
@@ -28,6 +29,7 @@ from keras_robust.evaluation.results import (
 __all__ = [
     "SCHEMA_VERSION",
     "AttackResult",
+    "Attacker",
     "Curve",
     "Detection",
     "ExampleImages",
@@ -37,7 +39,7 @@ __all__ = [
     "wilson_interval",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Counts = tuple[tuple[int, ...], ...]
 
 
@@ -250,11 +252,20 @@ def _report(document: Any) -> Report:
     values["attacks"] = tuple(AttackResult(**attack) for attack in values["attacks"])
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
     if values["detection"] is not None:
-        values["detection"] = Detection(**values["detection"])
+        values["detection"] = _detection(values["detection"])
     if values["examples"] is not None:
         images = {n: decode_images(values["examples"][n]) for n in ("clean", "adversarial")}
         values["examples"] = ExampleImages(**{**values["examples"], **images})
     return Report(**values)
+
+
+def _detection(values: dict[str, Any]) -> Detection:
+    """What was said of a detector, from plain JSON values."""
+    attackers = {
+        name: None if values[name] is None else Attacker(**values[name])
+        for name in ("unaware", "aware")
+    }
+    return Detection(**{**values, **attackers})
 
 
 def _unique(what: str, parts: Iterable[Any]) -> tuple[Any, ...]:

@@ -123,6 +123,48 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attacker:
+    """What a detector makes of the images of one attacker.
+
+    Args:
+        name: of the attack.
+        detection_rate: share of the attacked images that are flagged.
+        evasion_rate: share of them that the model gets wrong *and* that are not flagged: what the
+            attacker is after.
+        scores: one score per attacked image.
+        auc: how often an attacked image scores above a clean one; None without images.
+        auc_interval: the ends of its 95 % bootstrap interval.
+
+    Raises:
+        ValueError: for shares outside [0, 1] or scores that are not finite.
+
+    Example:
+        >>> Attacker("PGD-20", 0.75, 0.25, (0.1, 0.6, 0.7, 0.8)).evasion_rate
+        0.25
+    """
+
+    name: str
+    detection_rate: float
+    evasion_rate: float
+    scores: tuple[float, ...]
+    auc: float | None = None
+    auc_interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            detection_rate=share("detection_rate", self.detection_rate),
+            evasion_rate=share("evasion_rate", self.evasion_rate),
+            scores=tuple(finite("scores", score) for score in self.scores),
+        )
+        if self.auc is not None:
+            settle(self, auc=share("auc", self.auc))
+        if self.auc_interval is not None:
+            low, high = (share("auc_interval", end) for end in self.auc_interval)
+            settle(self, auc_interval=(low, high))
+
+
+@dataclasses.dataclass(frozen=True)
 class Detection:
     """How well a score tells attacked images from clean ones, at one threshold.
 
@@ -131,10 +173,10 @@ class Detection:
         false_alarm_rate: the rate asked for at calibration, in [0, 1]; None for a threshold that
             was set by hand.
         measured_false_alarm_rate: share of clean test images flagged.
-        detection_rate: share of attacked test images flagged.
         score_name: what the score is, with its unit, such as `"entropy (nats)"`.
         clean_scores: one score per clean test image.
-        adversarial_scores: one score per attacked test image.
+        unaware: the attacker who does not know of the detector: the worst case of the attacks.
+        aware: the attacker who lowers the score while crafting; None where none could be made.
 
     Raises:
         ValueError: for rates outside [0, 1] or scores that are not finite.
@@ -143,13 +185,13 @@ class Detection:
     threshold: float
     false_alarm_rate: float | None
     measured_false_alarm_rate: float
-    detection_rate: float
     score_name: str
     clean_scores: tuple[float, ...]
-    adversarial_scores: tuple[float, ...]
+    unaware: Attacker
+    aware: Attacker | None = None
 
     def __post_init__(self) -> None:
-        rates = ["measured_false_alarm_rate", "detection_rate"]
+        rates = ["measured_false_alarm_rate"]
         if self.false_alarm_rate is not None:
             rates.append("false_alarm_rate")
         settle(
@@ -157,10 +199,12 @@ class Detection:
             threshold=finite("threshold", self.threshold),
             **{name: share(name, getattr(self, name)) for name in rates},
             clean_scores=tuple(finite("clean_scores", s) for s in self.clean_scores),
-            adversarial_scores=tuple(
-                finite("adversarial_scores", s) for s in self.adversarial_scores
-            ),
         )
+
+    @property
+    def attackers(self) -> tuple[Attacker, ...]:
+        """The attacker who does not know of the detector, and the one who does if there is one."""
+        return (self.unaware,) if self.aware is None else (self.unaware, self.aware)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attack import Attack
-from keras_robust.detection.calibration import exceeds
+from keras_robust.evaluation.attackers import detection
 from keras_robust.evaluation.bench import Bench, Run
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
+from keras_robust.evaluation.results import AttackResult, Curve, ExampleImages
 
 _EXAMPLES = 8
 _ABOUT = ("dataset", "model_name", "defense", "class_names", "command")
@@ -46,7 +46,9 @@ def evaluate(
         radii: also measure accuracy over these radii, with the attack that left the least. An
             image fooled at one radius counts as fooled at every larger one, whose ball holds the
             same image.
-        detector: a calibrated detector, to measure how many attacked images it flags.
+        detector: a calibrated detector of the model, to measure how many attacked images it flags:
+            of the worst that the attacks found, and of the strongest iterated one, told to lower
+            the score as well.
         limit: use only the first so many images.
         seed: of all random starts.
         progress: called with a line of text now and then, such as `print`.
@@ -97,7 +99,7 @@ def _report(
     robust = np.logical_and.reduce([run.robust for run in runs.values()])
     worst = _worst_images(bench, list(runs.values()))
     predictions = bench.logits(worst).argmax(1)
-    detection = _detection(bench, detector, worst)
+    found = None if detector is None else detection(bench, detector, worst, named)
     if all(getattr(attack, "steps", 2) < 2 for attack in named.values()):
         bench.warnings.append("Only one-step attacks were run; iterated ones are stronger.")
     ball = next(iter(named.values())).ball
@@ -125,7 +127,7 @@ def _report(
         curves=curves,
         confusion_clean=_confusion(bench, bench.clean_predictions),
         confusion_adversarial=_confusion(bench, predictions),
-        detection=detection,
+        detection=found,
         versions=_versions(),
         warnings=tuple(bench.warnings),
         examples=_examples(bench, worst, predictions, robust),
@@ -146,31 +148,6 @@ def _confusion(bench: Bench, predictions: np.ndarray) -> tuple[tuple[int, ...], 
     counts = np.zeros((bench.classes, bench.classes), int)
     np.add.at(counts, (bench.y, predictions), 1)
     return tuple(tuple(int(count) for count in row) for row in counts)
-
-
-def _detection(bench: Bench, detector: Any, worst: np.ndarray) -> Detection | None:
-    if detector is None:
-        return None
-    # Only images that an attack worked on: the others are clean mistakes.
-    scores = [
-        np.concatenate([detector.score(x[rows]).numpy()[:n] for rows, n in bench.batches(len(x))])
-        for x in (bench.x, worst[bench.correct])
-    ]
-    if not all(np.isfinite(part).all() for part in scores):
-        bench.warnings.append("The detector's scores are not finite for some images: not reported.")
-        return None
-    flagged = [
-        float(exceeds(s, detector.threshold).numpy().mean()) if len(s) else 0.0 for s in scores
-    ]
-    return Detection(
-        threshold=float(detector.threshold),
-        false_alarm_rate=detector.false_alarm_rate,
-        measured_false_alarm_rate=flagged[0],
-        detection_rate=flagged[1],
-        score_name=getattr(detector, "score_title", "score"),
-        clean_scores=tuple(map(float, scores[0])),
-        adversarial_scores=tuple(map(float, scores[1])),
-    )
 
 
 def _examples(

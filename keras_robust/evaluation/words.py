@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keras_robust.evaluation.report import Report
-    from keras_robust.evaluation.results import Detection
+    from keras_robust.evaluation.results import Attacker, Detection
 
 CAVEAT = (
     "A detector's score is no defense against an attacker who knows of it: such an attacker keeps "
-    "the score low while changing the class. The rates below hold for attacks that ignore the "
-    "detector."
+    "the score low while changing the class. Rates for attacks that ignore the detector say "
+    "nothing of that one."
 )
 
 _GLOSSARY = (
@@ -56,6 +56,11 @@ _DETECTION_GLOSSARY = (
         "images and measured on test images.",
     ),
     ("Detection rate", "The share of attacked images that the detector flags."),
+    (
+        "Area under the ROC curve",
+        "How often an attacked image scores above a clean one: 1 tells all of them apart, 0.5 is "
+        "guessing. The interval is a bootstrap of 95%.",
+    ),
 )
 
 
@@ -187,14 +192,40 @@ def all_warnings(reports: Sequence[Report]) -> tuple[str, ...]:
 
 
 def detection_text(detection: Detection) -> str:
-    """What a detector did, in two sentences."""
+    """What a detector did, against both attackers."""
     asked = detection.false_alarm_rate
     how = "by hand" if asked is None else f"for a false-alarm rate of {percent(asked)}"
     return (
         f"Images with a score above {detection.threshold:.4g} are flagged. The threshold was set "
         f"{how}; on the test images it flagged {percent(detection.measured_false_alarm_rate)} of "
-        f"the clean ones and {percent(detection.detection_rate)} of the attacked ones."
+        f"the clean ones. {_attackers_text(detection)}"
     )
+
+
+def _attackers_text(detection: Detection) -> str:
+    """One sentence for each attacker, and what the second means."""
+    unaware, aware = detection.unaware, detection.aware
+    ignoring = (
+        f"Of the images of attacks that ignore the detector it flagged "
+        f"{percent(unaware.detection_rate)}{_auc(unaware)}; "
+        f"{percent(unaware.evasion_rate)} were misclassified and not flagged."
+    )
+    if aware is None:
+        return f"{ignoring} No attack that knows the detector was run."
+    return (
+        f"{ignoring} Of those of an attack that knows it ({aware.name}) it flagged "
+        f"{percent(aware.detection_rate)}{_auc(aware)}; {percent(aware.evasion_rate)} were "
+        f"misclassified and not flagged. The second is what to expect once the score is known: "
+        f"the attack lowers it while it changes the class, so only the images it still fails on "
+        f"are protected."
+    )
+
+
+def _auc(attacker: Attacker) -> str:
+    if attacker.auc is None:
+        return ""
+    low, high = attacker.auc_interval or (attacker.auc, attacker.auc)
+    return f" (area under the ROC curve {attacker.auc:.3f}, {low:.3f} to {high:.3f})"
 
 
 def glossary(reports: Sequence[Report]) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_robust.evaluation.report import (
+    Attacker,
     AttackResult,
     Curve,
     Detection,
@@ -50,8 +51,11 @@ def _report(defense, classes=10, channels=1, **changes):
         "curves": (Curve("PGD-20", (0, 0.05, 0.1), (0.97, 0.8, 0.6)),),
         "confusion_clean": counts,
         "confusion_adversarial": counts.T,
-        "detection": Detection(0.5, 0.05, 0.05, 0.9, "entropy (nats)", rng.random(50) / 2,
-                               rng.random(50) * 2),
+        "detection": Detection(
+            0.5, 0.05, 0.05, "entropy (nats)", rng.random(50) / 2,
+            Attacker("PGD-20", 0.9, 0.05, rng.random(50) * 2, 0.9, (0.8, 0.95)),
+            Attacker("PGD-20, aware", 0.2, 0.7, rng.random(50), 0.5, (0.4, 0.6)),
+        ),
         "versions": {LONG: LONG},
         "warnings": (f"The attack may be too weak: {LONG}.",),
         "command": f"python -m trainers.evaluate --run={LONG}",
@@ -62,10 +66,10 @@ def _report(defense, classes=10, channels=1, **changes):
 
 
 PAGES = {
-    "one": ([_report("TRADES")], 4),
-    "several": ([_report("standard", detection=None), _report(LONG, channels=3)], 6),
-    "many classes": ([_report("PGD-AT", classes=100)], 4),
-    "evil": ([_report(EVIL, class_names=(EVIL, "$x^2$", *"cdefghij"), command=EVIL)], 4),
+    "one": ([_report("TRADES")], 5),
+    "several": ([_report("standard", detection=None), _report(LONG, channels=3)], 7),
+    "many classes": ([_report("PGD-AT", classes=100)], 5),
+    "evil": ([_report(EVIL, class_names=(EVIL, "$x^2$", *"cdefghij"), command=EVIL)], 5),
 }
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.report import AttackResult, Curve, Detection, ExampleImages, Report
+from keras_robust.evaluation.report import (
+    Attacker,
+    AttackResult,
+    Curve,
+    Detection,
+    ExampleImages,
+    Report,
+)
 
 
 def _report(**changes: Any) -> Report:
@@ -31,7 +38,15 @@ def _report(**changes: Any) -> Report:
         "confusion_clean": ((48, 2), (2, 48)),
         "confusion_adversarial": ((25, 25), (25, 25)),
         "class_names": ("ant", "bee"),
-        "detection": Detection(0.4, 0.05, 0.04, 0.9, "entropy (nats)", (0.1, 0.2, 0.5), (0.6, 0.7)),
+        "detection": Detection(
+            0.4,
+            0.05,
+            0.04,
+            "entropy (nats)",
+            (0.1, 0.2, 0.5),
+            Attacker("PGD-20", 0.9, 0.05, (0.6, 0.7), 1.0, (0.9, 1.0)),
+            Attacker("PGD-20 that knows the detector", 0.25, 0.7, (0.1, 0.3), 0.5, (0.2, 0.8)),
+        ),
         "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
         "warnings": ("Only 100 images.",),
         "command": "python -m trainers.evaluate --run=runs/digits",

@@ -88,7 +88,7 @@ def test_several_reports_make_one_page(make_report, standard, tmp_path):
     reader = Reader(page)
     assert "<h1>Both</h1>" in page
     # One plot of all curves, and for each model its confusion and its examples; one has a detector.
-    assert len(reader.all("img")) == 1 + 2 * 2 + 1
+    assert len(reader.all("img")) == 1 + 2 * 2 + 2
     assert "standard" in reader.text and "TRADES" in reader.text
     assert "different attacks" in reader.text
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
@@ -132,7 +132,10 @@ def test_markdown_tells_everything(make_report, tmp_path):
     assert "| PGD-20 | 50.0% (40.4\N{EN DASH}59.6%) | 0.1 | 96 | 1 min 15 s |" in text
     assert "| 0.2 | 10.0% |" in text
     assert "| ant | 48 | 2 |" in text and "| bee | 25 | 25 |" in text
-    assert words.CAVEAT in text and "flagged 4.0% of the clean ones and 90.0%" in text
+    assert words.CAVEAT in text and "flagged 4.0% of the clean ones" in text
+    assert "flagged 90.0% (area under the ROC curve 1.000, 0.900 to 1.000); 5.0% were" in text
+    assert "an attack that knows it (PGD-20 that knows the detector) it flagged 25.0%" in text
+    assert "70.0% were misclassified and not flagged. The second is what to expect" in text
     assert "- Attack PGD-20: 20 steps of 0.02" in text
     assert "```sh\npython -m trainers.evaluate --run=runs/digits\n```" in text
     assert "- keras: 3.15.1" in text
@@ -173,7 +176,7 @@ def test_html_tells_everything(page):
     ):
         assert text in reader.text
     assert [attrs["alt"] for attrs in reader.all("img") if not attrs["alt"]] == []
-    assert len(reader.all("img")) == 4
+    assert len(reader.all("img")) == 5
 
 
 def test_the_caveat_comes_with_every_detector_and_only_then(make_report):

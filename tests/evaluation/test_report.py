@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_robust.evaluation.report import (
+    Attacker,
     AttackResult,
     Curve,
     Detection,
@@ -70,7 +71,10 @@ def test_json_round_trip_of_any_numbers_and_names(name, accuracy, accuracies, sc
     report = Report(
         name, name, name, name, accuracy, 3, 0, accuracy, (), accuracy,
         curves=(Curve(name, tuple(range(len(accuracies))), accuracies),),
-        detection=Detection(0.5, accuracy, accuracy, accuracy, name, scores, scores),
+        detection=Detection(
+            0.5, accuracy, accuracy, name, scores,
+            Attacker(name, accuracy, accuracy, scores, accuracy, (accuracy, accuracy)),
+        ),
         versions={name: name}, warnings=(name,), command=name,
     )  # fmt: skip
     assert Report.from_json(report.to_json()) == report
@@ -87,13 +91,13 @@ def test_numpy_numbers_become_python_ones(make_report):
 
 def test_json_has_one_field_a_line_and_names_its_schema(make_report):
     lines = make_report().to_json().splitlines()
-    assert lines[1] == '  "schema_version": 1,'
+    assert lines[1] == '  "schema_version": 2,'
     assert len(lines) == 3 + len(dataclasses.fields(Report))
 
 
 def test_a_report_of_another_schema_is_refused(make_report):
-    text = make_report().to_json().replace('"schema_version": 1', '"schema_version": 2')
-    with pytest.raises(ValueError, match="schema version 2; this release of keras_robust reads 1"):
+    text = make_report().to_json().replace('"schema_version": 2', '"schema_version": 3')
+    with pytest.raises(ValueError, match="schema version 3; this release of keras_robust reads 2"):
         Report.from_json(text)
 
 
@@ -147,7 +151,11 @@ def test_impossible_parts_are_refused():
     with pytest.raises(ValueError, match="expected increasing radii"):
         Curve("A", (0.1, 0.1), (0.5, 0.4))
     with pytest.raises(ValueError, match="clean_scores holds inf"):
-        Detection(0.1, 0.1, 0.1, 0.1, "s", (math.inf,), ())
+        Detection(0.1, 0.1, 0.1, "s", (math.inf,), Attacker("A", 0.1, 0.1, ()))
+    with pytest.raises(ValueError, match="scores holds nan"):
+        Attacker("A", 0.1, 0.1, (math.nan,))
+    with pytest.raises(ValueError, match="evasion_rate holds -0.1"):
+        Attacker("A", 0.1, -0.1, ())
     image = np.zeros((1, 2, 2, 1))
     with pytest.raises(ValueError, match="expected"):
         ExampleImages(image[0], image[0], (0,), (0,), (0,))

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attack import Attack, Round
+from keras_robust.evaluation.attackers import knowing
 from keras_robust.evaluation.suite import describe
 
 MARGINS = np.array([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, -0.1], np.float32)
@@ -115,8 +116,46 @@ def test_detection_is_measured_on_clean_and_attacked_images():
     detection = report.detection
     assert detection.measured_false_alarm_rate == pytest.approx(np.mean(X[:, 0] > 0.6))
     attacked = X[:6, 0] - 0.1
-    assert detection.detection_rate == pytest.approx(np.mean(attacked > 0.6))
-    np.testing.assert_allclose(detection.adversarial_scores, attacked, rtol=1e-5)
+    ignorant = detection.unaware
+    assert ignorant.detection_rate == pytest.approx(np.mean(attacked > 0.6))
+    np.testing.assert_allclose(ignorant.scores, attacked, rtol=1e-5)
+    wrong = attacked < X[:6, 1] + 0.1
+    assert ignorant.evasion_rate == pytest.approx(np.mean(wrong & (attacked <= 0.6)))
+    assert ignorant.auc == pytest.approx(kr.detection.auc(X[:, 0], attacked))
+    assert detection.aware is None and detection.attackers == (ignorant,)
+    assert any("does not say which score" in warning for warning in report.warnings)
+
+
+def test_an_attacker_who_knows_of_the_detector_lowers_its_score():
+    """Three pixels are three logits: (0.6, 0.4, 0.4) times nine.
+
+    Away from the label the cross-entropy raises both others alike, which leaves the model in doubt
+    between the two: an entropy of log 2 at least. Who knows of the entropy raises one alone.
+    """
+    x, y = np.tile(np.float32([[0.6, 0.4, 0.4]]), (20, 1)), np.zeros(20, int)
+
+    def model(x):
+        return {"logits": 9.0 * x}
+
+    attack = kr.attacks.pgd(kr.LinfBall(0.4), 20)
+    detector = kr.detection.EntropyDetector(model, threshold=0.6, false_alarm_rate=0.05)
+    detection = kr.evaluation.evaluate(model, (x, y), attack, detector=detector).detection
+    assert detection.unaware.detection_rate == 1.0 and detection.unaware.evasion_rate == 0.0
+    assert min(detection.unaware.scores) >= np.log(2)
+    assert detection.aware.name == "PGD-20 that knows the detector"
+    assert detection.aware.detection_rate == 0.0 and detection.aware.evasion_rate == 1.0
+
+
+def test_the_attacker_who_knows_is_made_of_the_longest_climb():
+    ball = kr.LinfBall(0.1)
+    attacks = {
+        "targets": kr.attacks.multi_targeted(kr.attacks.pgd(ball, 90, targeted=True)),
+        "restarts": kr.attacks.restarts(kr.attacks.bim(ball, 30), 2),
+        "PGD": kr.attacks.pgd(ball, 20),
+    }
+    attack = knowing(attacks, "entropy")
+    assert attack.steps == 30 and attack.objective == kr.objectives.DetectorAware("entropy")
+    assert attack.start == kr.starts.Uniform()  # from the image itself all climbs are one
 
 
 @pytest.mark.parametrize(
