@@ -40,8 +40,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "loss",
         None,
-        ["cross_entropy", "margin", "dlr", "kl"],
-        "What attacks climb.",
+        ["cross_entropy", "margin", "dlr", "kl", "detector_aware"],
+        "What attacks climb; detector_aware also lowers the score of the run's detector.",
         flag_values=values,
     )
     whole("limit", "Use only the first so many test images.", 1)

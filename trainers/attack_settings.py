@@ -9,11 +9,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from keras_robust.types import Ball
+from keras_robust.types import Ball, Objective
 from trainers.names import chosen
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
+# What one climbs who knows the score of a run's detector; see `Opened.attack`.
+DETECTOR_AWARE = "detector_aware"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +26,13 @@ class Settings:
         steps: of iterated attacks.
         step_size: in units of the [0, 1] pixel range; None for the attack's own.
         restarts: how often attacks with a random start are repeated.
-        loss: what is climbed, one of `LOSSES`.
+        loss: what is climbed, one of `LOSSES`, or an objective.
     """
 
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
-    loss: str = "cross_entropy"
+    loss: str | Objective = "cross_entropy"
 
 
 def from_recipe(config: ConfigDict) -> Settings:
@@ -83,7 +85,8 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     factory = getattr(kr.attacks, name)
     has = inspect.signature(factory).parameters
     given: dict[str, Any] = {"steps": settings.steps, "step_size": settings.step_size}
-    given["loss"] = chosen("loss", settings.loss, LOSSES)
+    named = isinstance(settings.loss, str)
+    given["loss"] = chosen("loss", settings.loss, LOSSES) if named else settings.loss
     if targeted:
         given["targeted"] = True
         if "targeted" not in has:

@@ -85,6 +85,7 @@ class Opened:
         Args:
             name: of the attack.
             settings: those that differ from the recipe's: fields of `attack_settings.Settings`.
+                The loss `"detector_aware"` is that of an attacker who knows the run's detector.
                 With other steps, or in another ball, the recipe's step size does not hold: the
                 default is then the attack's own.
             norm: of the ball.
@@ -101,10 +102,20 @@ class Opened:
         base = attack_settings.from_recipe(self.config)
         if "steps" in given or norm is not None or radius is not None:
             base = dataclasses.replace(base, step_size=None)
+        if given.get("loss") == attack_settings.DETECTOR_AWARE:
+            given["loss"] = self._knowing()
         ball = self.ball(norm, radius)
         return attack_settings.attack(
             name, ball, dataclasses.replace(base, **given), targeted=targeted
         )
+
+    def _knowing(self) -> kr.objectives.DetectorAware:
+        if self.detector is None:
+            raise ValueError(
+                f"{self.run.path} has no calibrated detector to know of; expected one, as every "
+                "training with validation images leaves. Choose another loss."
+            )
+        return kr.objectives.DetectorAware(self.detector.scored_by)
 
 
 def open_run(

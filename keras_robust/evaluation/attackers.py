@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_robust.ascent import Ascent
 from keras_robust.attack import Attack
-from keras_robust.attacks import pgd
+from keras_robust.attacks.pgd import pgd
 from keras_robust.config import replace
-from keras_robust.detection import roc
 from keras_robust.detection.calibration import exceeds
+from keras_robust.detection.roc import roc
 from keras_robust.evaluation.bench import Bench, right
 from keras_robust.evaluation.results import Attacker, Detection
 from keras_robust.objectives import DetectorAware, Targeted

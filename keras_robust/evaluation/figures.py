@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_robust import plots
-from keras_robust.detection import roc as roc_of
+from keras_robust.detection.roc import roc as roc_of
 from keras_robust.evaluation import words
 
 if TYPE_CHECKING:

@@ -65,6 +65,7 @@ DIAGNOSTICS = [
     kr.evaluation.latents,
     kr.evaluation.perturbations,
     kr.evaluation.project,
+    kr.evaluation.score_attacks,
     kr.evaluation.trajectory,
     kr.evaluation.transfer,
     kr.plots.latent_space,
