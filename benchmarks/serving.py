@@ -47,7 +47,7 @@ from benchmarks import report, timing
 from serving.client import Client
 from serving.export import export_model
 
-SHAPE, CLASSES, MODEL = (32, 32, 3), 10, "net"
+SHAPE, CLASSES, MODEL, MEMBERS = (32, 32, 3), 10, "net", 2
 PLAIN, DETECT = "serving_default", "detect"
 IN_PROCESS, CLIENT, PREPARED = "in process", "gRPC", "gRPC, prepared messages"
 Ask = Callable[[np.ndarray, str], Any]  # answers one request: images, signature
@@ -71,25 +71,31 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     """Measures; the rows to print."""
     channels = [int(number) for number in values.channels]
     loads = [tuple(map(int, load.split("x"))) for load in values.loads]
+    keras.utils.set_random_seed(0)
     rows = []
+    name, first = f"{'/'.join(values.channels)}-channel net", loads[0][0]
+    with asked(net(channels)) as ways:
+        for batch, clients in loads:
+            rates = measured(ways, batch, clients, (PLAIN,), values)
+            rows += load_rows(rates, batch, clients, name)
+        rows += detect_rows(ways, first, name, values)
+    with asked(kr.models.ensemble([net(channels) for _ in range(MEMBERS)])) as ways:
+        rows += detect_rows(ways, first, f"ensemble of {MEMBERS}, {name}", values)
+    return rows
+
+
+@contextlib.contextmanager
+def asked(classifier: keras.Model) -> Iterator[dict[str, Way]]:
+    """The ways to ask a model that is exported and served meanwhile."""
     with tempfile.TemporaryDirectory() as directory:
         base = Path(directory) / MODEL
-        version = exported(channels, base)
-        loaded = tf.saved_model.load(str(version))
+        loaded = tf.saved_model.load(str(exported(classifier, base)))
         with served(base) as address:
-            ways: dict[str, Way] = {
+            yield {
                 IN_PROCESS: lambda: in_process(loaded),
                 CLIENT: lambda: over_grpc(address),
                 PREPARED: lambda: with_messages(address),
             }
-            net = "/".join(values.channels)
-            for batch, clients in loads:
-                rates = measured(ways, batch, clients, (PLAIN,), values)
-                rows += load_rows(rates, batch, clients, net)
-            del ways[PREPARED]
-            rates = measured(ways, loads[0][0], 1, (PLAIN, DETECT), values)
-            rows += detect_rows(rates, loads[0][0], net)
-    return rows
 
 
 def measured(
@@ -105,35 +111,34 @@ def measured(
     return timing.in_turn(work, values.repeats, measure=lambda work: work(), warm_ups=1)
 
 
-def load_rows(rates: Rates, batch: int, clients: int, channels: str) -> Iterator[report.Row]:
+def load_rows(rates: Rates, batch: int, clients: int, name: str) -> Iterator[report.Row]:
     """Both ways to ask over gRPC, beside the calls in process."""
     base = rates[IN_PROCESS, PLAIN]
     plural = "client" if clients == 1 else "clients"
     for way in (CLIENT, PREPARED):
-        speeds = [statistics.median(rates[name, PLAIN]) for name in (way, IN_PROCESS)]
+        speeds = [statistics.median(rates[one, PLAIN]) for one in (way, IN_PROCESS)]
         yield report.Row(
-            f"{channels}-channel net, batch {batch}, {clients} {plural}: "
-            f"requests/s of {way} / {IN_PROCESS}",
+            f"{name}, batch {batch}, {clients} {plural}: requests/s of {way} / {IN_PROCESS}",
             timing.ratio(rates[way, PLAIN], base),
             report.Target(0.8, least=True) if (batch, way) == (32, CLIENT) else None,
             "{:.0f} / {:.0f} requests/s".format(*speeds),
         )
 
 
-def detect_rows(rates: Rates, batch: int, channels: str) -> Iterator[report.Row]:
+def detect_rows(ways: dict[str, Way], batch: int, name: str, values: Any) -> Iterator[report.Row]:
     """What `detect` costs more than a plain prediction."""
-    for way in (IN_PROCESS, CLIENT):
+    few = {way: ways[way] for way in (IN_PROCESS, CLIENT)}
+    rates = measured(few, batch, 1, (PLAIN, DETECT), values)
+    for way in few:
         yield report.Row(
-            f"{channels}-channel net, batch {batch}, 1 client, {way}: "
-            f"time of `{DETECT}` / `{PLAIN}`",
+            f"{name}, batch {batch}, 1 client, {way}: time of `{DETECT}` / `{PLAIN}`",
             timing.ratio(rates[way, PLAIN], rates[way, DETECT]),
             report.Target(1.03),
         )
 
 
-def exported(channels: list[int], base: Path) -> Path:
-    """A version directory of a net of 3x3 convolutions, pooled after each."""
-    keras.utils.set_random_seed(0)
+def net(channels: list[int]) -> keras.Model:
+    """A net of 3x3 convolutions, pooled after each."""
     inputs = keras.Input(SHAPE)
     x = inputs
     for filters in channels:
@@ -141,7 +146,11 @@ def exported(channels: list[int], base: Path) -> Path:
         x = keras.layers.MaxPooling2D()(x)
     features = keras.layers.GlobalAveragePooling2D()(x)
     logits = keras.layers.Dense(CLASSES, dtype="float32")(features)
-    classifier = keras.Model(inputs, {"logits": logits, "features": features}, name=MODEL)
+    return keras.Model(inputs, {"logits": logits, "features": features}, name=MODEL)
+
+
+def exported(classifier: keras.Model, base: Path) -> Path:
+    """A version directory of the classifier, with a detector."""
     images = np.random.default_rng(1).random((64, *SHAPE), np.float32)
     detector = kr.detection.EntropyDetector(classifier).calibrate([images], 0.25)
     return export_model(classifier, base, detector)
