@@ -105,7 +105,7 @@ def test_serving(started):
     rows, _ = started(
         "serving", "--channels=2", "--loads=2x1,1x2", "--seconds=0", "--repeats=1"
     )  # fmt: skip
-    assert len(rows) == 2 * 2 + 2
+    assert len(rows) == 2 * 2 + 2 * 2  # a net alone and an ensemble have `detect`
     assert all(row.measured.median > 0 for row in rows)
     assert "batch 1, 2 clients" in rows[2].what and "`detect`" in rows[-1].what
 
