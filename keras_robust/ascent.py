@@ -50,6 +50,10 @@ class OneTask:
         return value, gradient, state
 
 
+class NoGradient(ValueError):
+    """No differentiable path leads from the images to what is climbed."""
+
+
 def value_and_gradient(
     value: Callable[[Images], PerExample], x_adv: Images
 ) -> tuple[PerExample, tf.Tensor]:
@@ -64,7 +68,7 @@ def value_and_gradient(
         total = tf.reduce_sum(per_example)
     gradient = tape.gradient(total, x_adv)
     if gradient is None:
-        raise ValueError(
+        raise NoGradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )
@@ -122,9 +126,7 @@ def ascend(
         return index + 1, x_next, climb_state, rule_state
 
     start = (tf.constant(0), x_start, climb.init(x_start), rule.init(ball, x_start))
-    _, *ended = tf.while_loop(
-        lambda index, *_: index < steps, body, start, parallel_iterations=1
-    )
+    _, *ended = tf.while_loop(lambda index, *_: index < steps, body, start, parallel_iterations=1)
     return Ascended(*tf.nest.map_structure(tf.stop_gradient, ended))
 
 

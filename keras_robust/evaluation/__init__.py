@@ -1,5 +1,6 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
+from keras_robust.evaluation.checks import check
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
     Divergence,
@@ -10,7 +11,7 @@ from keras_robust.evaluation.metrics import (
 from keras_robust.evaluation.page import save_page
 from keras_robust.evaluation.perturbations import Perturbations, perturbations
 from keras_robust.evaluation.report import Report, load_reports
-from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
+from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
 from keras_robust.evaluation.trajectory import trajectory
@@ -18,6 +19,7 @@ from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_b
 
 __all__ = [
     "AttackResult",
+    "Check",
     "Curve",
     "Detection",
     "Divergence",
@@ -29,6 +31,7 @@ __all__ = [
     "Surface",
     "Transfer",
     "black_box",
+    "check",
     "class_divergence",
     "divergence",
     "divergence_of",

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.report import AttackResult, Curve, Detection, ExampleImages, Report
+from keras_robust.evaluation.report import (
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
+    ExampleImages,
+    Report,
+)
 
 
 def _report(**changes: Any) -> Report:
@@ -36,6 +43,10 @@ def _report(**changes: Any) -> Report:
         "warnings": ("Only 100 images.",),
         "command": "python -m trainers.evaluate --run=runs/digits",
         "examples": ExampleImages(clean, np.clip(clean + 0.1, 0, 1), (0, 1), (0, 1), (1, 1)),
+        "checks": (
+            Check("steps", True, 0.0, "More steps change nothing."),
+            Check("radius", False, 0.3, "At the largest radius the accuracy is 30.0%."),
+        ),
     }
     return Report(**{**fields, **changes})
 
