@@ -50,6 +50,10 @@ class OneTask:
         return value, gradient, state
 
 
+class NoGradient(ValueError):
+    """No differentiable path leads from the images to what is climbed."""
+
+
 def value_and_gradient(
     value: Callable[[Images], PerExample], x_adv: Images
 ) -> tuple[PerExample, tf.Tensor]:
@@ -64,7 +68,7 @@ def value_and_gradient(
         total = tf.reduce_sum(per_example)
     gradient = tape.gradient(total, x_adv)
     if gradient is None:
-        raise ValueError(
+        raise NoGradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )

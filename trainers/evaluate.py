@@ -3,7 +3,8 @@
     python -m trainers.evaluate --run=runs/digits --attacks=pgd,fgsm --radii=0.05,0.1,0.2
 
 The report is written to report/ in the run. Several runs, as in --run=runs/a,runs/b, are compared
-on one page in --output_dir as well. What is not given is as the recipe of the run says.
+on one page in --output_dir as well. What is not given is as the recipe of the run says. --checks
+also looks for reasons to doubt the figures, such as gradients that vanish.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output_dir", None, "For the page that compares several runs.", flag_values=values
     )
+    flags.DEFINE_bool("checks", False, "Look for reasons to doubt the figures.", flag_values=values)
     attack_flags.define(values)
 
 
@@ -58,6 +60,7 @@ def plan(values: flags.FlagValues) -> Plan:
         radii=None if radii is None else [number("radius", text) for text in radii],
         limit=values.limit,
         seed=values.seed,
+        checks=values.checks,
     )
 
 

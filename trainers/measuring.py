@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 import keras_robust as kr
 from trainers.opened import Opened
 
+CHECKED = 100  # images; a check looks for what stands out, not for a tenth of a per cent
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -24,6 +26,7 @@ class Plan:
         radii: to measure accuracy over; empty for none.
         limit: use only the first so many test images.
         seed: of all random starts.
+        checks: whether to look for reasons to doubt the figures, on the first images.
     """
 
     attacks: Sequence[str] | None = None
@@ -33,6 +36,7 @@ class Plan:
     radii: Sequence[float] | None = None
     limit: int | None = None
     seed: int = 0
+    checks: bool = False
 
     def for_run(self, opened: Opened) -> tuple[list[kr.Attack], tuple[float, ...]]:
         """The attacks and the radii for a run.
@@ -90,6 +94,25 @@ def measure(
         defense=_training(opened),
         class_names=info.class_names,
         command=command,
+        checks=_checks(opened, plan, attacks[0].ball, limit, progress) if plan.checks else (),
+    )
+
+
+def _checks(
+    opened: Opened,
+    plan: Plan,
+    ball: kr.types.Ball,
+    limit: int | None,
+    progress: Callable[[str], None] | None,
+) -> tuple[kr.evaluation.Check, ...]:
+    """Whether there are reasons to doubt the figures of a run."""
+    return kr.evaluation.check(
+        opened.model,
+        opened.splits.test,
+        ball,
+        limit=min(limit or CHECKED, CHECKED),
+        seed=plan.seed,
+        progress=progress,
     )
 
 

@@ -3,6 +3,7 @@
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
+from keras_robust.attacks.spsa import spsa
 
 __all__ = [
     "bim",
@@ -13,5 +14,6 @@ __all__ = [
     "pgd",
     "r_fgsm",
     "restarts",
+    "spsa",
     "worst_of",
 ]

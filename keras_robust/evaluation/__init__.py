@@ -1,6 +1,7 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
 from keras_robust.evaluation.attackers import score_attacks
+from keras_robust.evaluation.checks import check
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
     Divergence,
@@ -11,7 +12,14 @@ from keras_robust.evaluation.metrics import (
 from keras_robust.evaluation.page import save_page
 from keras_robust.evaluation.perturbations import Perturbations, perturbations
 from keras_robust.evaluation.report import Report, load_reports
-from keras_robust.evaluation.results import Attacker, AttackResult, Curve, Detection, ExampleImages
+from keras_robust.evaluation.results import (
+    Attacker,
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
+    ExampleImages,
+)
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
 from keras_robust.evaluation.trajectory import trajectory
@@ -20,6 +28,7 @@ from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_b
 __all__ = [
     "AttackResult",
     "Attacker",
+    "Check",
     "Curve",
     "Detection",
     "Divergence",
@@ -31,6 +40,7 @@ __all__ = [
     "Surface",
     "Transfer",
     "black_box",
+    "check",
     "class_divergence",
     "divergence",
     "divergence_of",

@@ -56,16 +56,19 @@ def _model(report: Report, heading: str) -> list[str]:
     if report.detection:
         sentences = (words.CAVEAT, words.detection_text(report.detection))
         blocks += ["### Detection", *map(escape, sentences)]
+    if report.checks:
+        blocks += ["### Checks", words.CHECKS, _pairs(tables.checks(report))]
     pairs = (*tables.facts(report), *report.versions.items())
-    blocks += [
-        "### How it was measured",
-        "\n".join(f"- {escape(k)}: {escape(v)}" for k, v in pairs),
-    ]
+    blocks += ["### How it was measured", _pairs(pairs)]
     if report.command:
         # The fence is longer than any run of backticks inside, so nothing closes it early.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
         blocks.append(f"{fence}sh\n{report.command}\n{fence}")
     return blocks
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- {escape(k)}: {escape(v)}" for k, v in pairs)
 
 
 def markdown_table(table: tables.Table) -> str:

@@ -27,6 +27,7 @@ class Section(NamedTuple):
     pictures: tuple[figures.Picture, ...]
     detection: tuple[figures.Picture, ...]
     detection_text: str
+    checks: tuple[tuple[str, str], ...]
 
 
 def save_page(
@@ -100,6 +101,7 @@ def html_page(reports: Sequence[Report], title: str | None = None) -> str:
         radius_plot=figures.radius(reports),
         sections=[_section(report, label) for report, label in named],
         caveat=words.CAVEAT,
+        about_checks=words.CHECKS,
         glossary=words.glossary(reports),
     )
 
@@ -155,4 +157,5 @@ def _section(report: Report, label: str) -> Section:
         pictures=tuple(picture for picture in pictures if picture),
         detection=tuple(picture for picture in detection if picture),
         detection_text=words.detection_text(report.detection) if report.detection else "",
+        checks=tables.checks(report),
     )

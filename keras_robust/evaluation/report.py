@@ -13,6 +13,7 @@ from keras_robust.evaluation.page import FORMATS, save_page
 from keras_robust.evaluation.results import (
     Attacker,
     AttackResult,
+    Check,
     Curve,
     Detection,
     ExampleImages,
@@ -30,6 +31,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "AttackResult",
     "Attacker",
+    "Check",
     "Curve",
     "Detection",
     "ExampleImages",
@@ -69,6 +71,7 @@ class Report:
         warnings: reasons to doubt the numbers.
         command: the command that made them.
         examples: a few images to show, or None.
+        checks: whether there are reasons to doubt the figures; names are unique.
 
     Raises:
         ValueError: for numbers that cannot be: shares outside [0, 1], attacks with the same name,
@@ -104,6 +107,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     command: str = ""
     examples: ExampleImages | None = None
+    checks: tuple[Check, ...] = ()
 
     def __post_init__(self) -> None:
         settle(
@@ -115,6 +119,7 @@ class Report:
             worst_case_accuracy=share("worst_case_accuracy", self.worst_case_accuracy),
             attacks=_unique("attacks", self.attacks),
             curves=_unique("curves", self.curves),
+            checks=_unique("checks", self.checks),
             class_names=texts(self.class_names),
             versions={str(name): str(version) for name, version in self.versions.items()},
             warnings=texts(self.warnings),
@@ -245,12 +250,14 @@ def _report(document: Any) -> Report:
             f"{SCHEMA_VERSION}. Evaluate the model again, or use the release that wrote the report."
         )
     values = {name: value for name, value in document.items() if name != "schema_version"}
+    values.setdefault("checks", [])  # absent where none were made, before there were any
     known = {field.name for field in dataclasses.fields(Report)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
         raise ValueError(f"Not a report: fields missing {missing}, unknown {unknown}.")
     values["attacks"] = tuple(AttackResult(**attack) for attack in values["attacks"])
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
+    values["checks"] = tuple(Check(**check) for check in values["checks"])
     if values["detection"] is not None:
         values["detection"] = _detection(values["detection"])
     if values["examples"] is not None:

@@ -1,4 +1,4 @@
-"""The parts of a report: what one attack left, one curve, a detector's scores, a few images."""
+"""The parts of a report: what an attack left, a curve, a check, a detector's scores, images."""
 
 from __future__ import annotations
 
@@ -162,6 +162,33 @@ class Attacker:
         if self.auc_interval is not None:
             low, high = (share("auc_interval", end) for end in self.auc_interval)
             settle(self, auc_interval=(low, high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Whether one reason to doubt the figures of an attack was found.
+
+    Args:
+        name: what was looked at, unique inside a report.
+        passed: whether no reason was found.
+        value: the number that decided.
+        sentence: what was found, with that number.
+
+    Raises:
+        ValueError: for a value that is not finite.
+
+    Example:
+        >>> Check("gradients", True, 0, "The gradient vanishes in 0.0% of the images.").value
+        0.0
+    """
+
+    name: str
+    passed: bool
+    value: float
+    sentence: str
+
+    def __post_init__(self) -> None:
+        settle(self, passed=bool(self.passed), value=finite("value", self.value))
 
 
 @dataclasses.dataclass(frozen=True)

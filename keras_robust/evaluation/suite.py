@@ -16,7 +16,7 @@ from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Curve, ExampleImages
 
 _EXAMPLES = 8
-_ABOUT = ("dataset", "model_name", "defense", "class_names", "command")
+_ABOUT = ("dataset", "model_name", "defense", "class_names", "command", "checks")
 _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy")
 
 
@@ -53,7 +53,7 @@ def evaluate(
         seed: of all random starts.
         progress: called with a line of text now and then, such as `print`.
         **about: what the report says of itself: `dataset`, `model_name`, `defense`, `class_names`,
-            `command`.
+            `command`, and `checks`, the result of `keras_robust.evaluation.check`.
 
     Returns:
         The report; `report.save(directory)` writes it as JSON, Markdown and HTML.

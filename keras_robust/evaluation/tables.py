@@ -127,3 +127,11 @@ def facts(report: Report) -> tuple[tuple[str, str], ...]:
     ]
     told += [(f"Attack {attack.name}", attack.description) for attack in report.attacks]
     return tuple((name, value) for name, value in told if value)
+
+
+def checks(report: Report) -> tuple[tuple[str, str], ...]:
+    """What was checked, with the verdict, and what was found."""
+    return tuple(
+        (f"{check.name.capitalize()} ({'passed' if check.passed else 'failed'})", check.sentence)
+        for check in report.checks
+    )

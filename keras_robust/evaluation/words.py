@@ -15,6 +15,11 @@ CAVEAT = (
     "nothing of that one."
 )
 
+CHECKS = (
+    "A model may look robust because attacks by gradients fail on it, not because there is nothing "
+    "to find. These checks look for that; they prove nothing where they pass."
+)
+
 _GLOSSARY = (
     ("Clean accuracy", "The share of test images that the model classifies correctly as they are."),
     (
@@ -170,7 +175,7 @@ def all_warnings(reports: Sequence[Report]) -> tuple[str, ...]:
     found = [
         f"{name}: {warning}" if several else warning
         for name, report in zip(names, reports, strict=True)
-        for warning in report.warnings
+        for warning in (*report.warnings, *_doubts(report))
     ]
     for field, what in (
         ("dataset", "data"),
@@ -189,6 +194,14 @@ def all_warnings(reports: Sequence[Report]) -> tuple[str, ...]:
             "directly."
         )
     return tuple(found)
+
+
+def _doubts(report: Report) -> tuple[str, ...]:
+    return tuple(
+        f"The check of {check.name} failed. {check.sentence}"
+        for check in report.checks
+        if not check.passed
+    )
 
 
 def detection_text(detection: Detection) -> str:

@@ -21,6 +21,7 @@ from keras_robust.attacks import (
     pgd,
     r_fgsm,
     restarts,
+    spsa,
     worst_of,
 )
 from keras_robust.types import as_forward
@@ -69,6 +70,7 @@ ROWS = {
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+    "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 

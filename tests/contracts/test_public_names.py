@@ -57,6 +57,7 @@ def test_public_docstrings_have_all_their_parts(family):
 
 DIAGNOSTICS = [
     kr.evaluation.black_box,
+    kr.evaluation.check,
     kr.evaluation.class_divergence,
     kr.evaluation.divergence,
     kr.evaluation.divergence_of,

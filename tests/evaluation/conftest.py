@@ -11,6 +11,7 @@ import pytest
 from keras_robust.evaluation.report import (
     Attacker,
     AttackResult,
+    Check,
     Curve,
     Detection,
     ExampleImages,
@@ -51,6 +52,10 @@ def _report(**changes: Any) -> Report:
         "warnings": ("Only 100 images.",),
         "command": "python -m trainers.evaluate --run=runs/digits",
         "examples": ExampleImages(clean, np.clip(clean + 0.1, 0, 1), (0, 1), (0, 1), (1, 1)),
+        "checks": (
+            Check("steps", True, 0.0, "More steps change nothing."),
+            Check("radius", False, 0.3, "At the largest radius the accuracy is 30.0%."),
+        ),
     }
     return Report(**{**fields, **changes})
 

@@ -129,6 +129,9 @@ def test_markdown_tells_everything(make_report, tmp_path):
     assert "Of 100 test images of digits, mlp (TRADES) classifies 96.0% correctly." in text
     assert "50.0% are still classified correctly after each of 2 attacks (FGSM and PGD-20)" in text
     assert "> **Warning:** Only 100 images." in text
+    failed = "At the largest radius the accuracy is 30.0%."
+    assert f"> **Warning:** The check of radius failed. {failed}" in text
+    assert f"- Steps (passed): More steps change nothing.\n- Radius (failed): {failed}" in text
     assert "| PGD-20 | 50.0% (40.4\N{EN DASH}59.6%) | 0.1 | 96 | 1 min 15 s |" in text
     assert "| 0.2 | 10.0% |" in text
     assert "| ant | 48 | 2 |" in text and "| bee | 25 | 25 |" in text
@@ -143,7 +146,7 @@ def test_markdown_tells_everything(make_report, tmp_path):
 
 
 def test_markdown_compares_models(make_report, standard, tmp_path):
-    save_page((standard, make_report()), tmp_path, formats=("md",))
+    save_page((standard, make_report(checks=())), tmp_path, formats=("md",))
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "| Model | Clean | PGD-20 | FGSM | Worst case |" in text
     assert re.search(r"\| standard \| 98\.0% .* \| 2\.0% .* \| . \| 2\.0% ", text)
@@ -173,6 +176,9 @@ def test_html_tells_everything(page):
         "3.15.1",
         "Robust accuracy",
         "20 steps of 0.02",
+        "The check of radius failed. At the largest radius the accuracy is 30.0%.",
+        "Steps (passed)",
+        words.CHECKS,
     ):
         assert text in reader.text
     assert [attrs["alt"] for attrs in reader.all("img") if not attrs["alt"]] == []
@@ -274,8 +280,10 @@ def test_labels_are_as_short_as_keeps_them_apart(make_report):
 
 
 def test_what_cannot_be_compared_is_said(make_report):
-    far = make_report(defense="MART", threat_model="L2, radius 1", samples=50, warnings=())
-    said = words.all_warnings([make_report(warnings=()), far])
+    far = make_report(
+        defense="MART", threat_model="L2, radius 1", samples=50, warnings=(), checks=()
+    )
+    said = words.all_warnings([make_report(warnings=(), checks=()), far])
     assert len(said) == 2
     assert "different threat models (Linf, radius 0.1, bounds [0, 1]; L2, radius 1)" in said[0]
     assert "different numbers of images (100; 50)" in said[1]

@@ -171,6 +171,12 @@ def test_a_threshold_set_by_hand_has_no_rate_asked_for(make_report):
     assert Report.from_json(report.to_json()) == report
 
 
+def test_a_report_of_before_there_were_checks_has_none(make_report):
+    document = json.loads(make_report().to_json())
+    del document["checks"]
+    assert Report.from_json(json.dumps(document)) == make_report(checks=())
+
+
 def test_load_reports_names_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a report\.json or its directory"):
         load_reports(tmp_path)

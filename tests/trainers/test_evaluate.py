@@ -42,6 +42,15 @@ def test_the_report_of_a_run(run, capsys):
     assert "best checkpoint" in capsys.readouterr().out
 
 
+def test_checks_are_in_the_report_where_they_are_asked_for(run):
+    quick = ["--limit=40", "--attacks=fgsm", "--radii="]
+    (directory,) = evaluate.run(parsed(f"--run={run}", "--checks", *quick), "")
+    (report,) = kr.evaluation.load_reports(directory)
+    names = [check.name for check in report.checks]
+    assert names[:2] == ["gradients", "logits"] and len(names) == 8
+    assert [check.passed for check in report.checks if check.name != "steps"] == [True] * 7
+
+
 def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
     training.train(tiny("standard"), tmp_path / "plain", verbose=0)
     runs = f"--run={tmp_path / 'plain'},{run}"
