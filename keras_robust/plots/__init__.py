@@ -14,6 +14,7 @@ from keras_robust.plots.member_predictions import member_predictions
 from keras_robust.plots.over_training import over_training
 from keras_robust.plots.plane import Panel, plane
 from keras_robust.plots.roc_curves import roc_curves
+from keras_robust.plots.transfer_matrix import transfer_matrix
 
 __all__ = [
     "Panel",
@@ -29,4 +30,5 @@ __all__ = [
     "roc_curves",
     "to_png",
     "to_svg",
+    "transfer_matrix",
 ]

@@ -73,6 +73,7 @@ DIAGNOSTICS = [
     kr.plots.loss_surface,
     kr.plots.member_predictions,
     kr.plots.roc_curves,
+    kr.plots.transfer_matrix,
 ]
 
 
