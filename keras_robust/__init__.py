@@ -28,6 +28,7 @@ from keras_robust import (
     soft_steps,
     starts,
     steps,
+    transforms,
     types,
 )
 from keras_robust.ascent import Ascent
@@ -64,5 +65,6 @@ __all__ = [
     "soft_steps",
     "starts",
     "steps",
+    "transforms",
     "types",
 ]

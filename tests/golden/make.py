@@ -89,6 +89,11 @@ USED = {
         "probs_clean probs_adv labels entropy_clean entropy_adv auc transfer_probs a11 a12 a21 "
         "a22 a_en_en S11 S01 S10 S00 T nT a_single"
     ),
+    "tamoo_eot_attack": ("x y H W delta0 eps eta steps W1 b1 W2 b2 xadv_tamoo_code w_tamoo_code"),
+    "tamoo_metrics": (
+        "logits labels a_all a_avg a_at_least_one a_per_task asr_ensemble_mean_prob uni_logits "
+        "uni_labels uni_a_all uni_a_avg"
+    ),
 }
 
 
