@@ -26,8 +26,10 @@ from keras_robust import (
     robust_loss,
     scores,
     soft_steps,
+    solvers,
     starts,
     steps,
+    tasks,
     types,
 )
 from keras_robust.ascent import Ascent
@@ -62,7 +64,9 @@ __all__ = [
     "robust_loss",
     "scores",
     "soft_steps",
+    "solvers",
     "starts",
     "steps",
+    "tasks",
     "types",
 ]
