@@ -26,8 +26,10 @@ from keras_robust import (
     robust_loss,
     scores,
     soft_steps,
+    solvers,
     starts,
     steps,
+    tasks,
     transforms,
     types,
 )
@@ -63,8 +65,10 @@ __all__ = [
     "robust_loss",
     "scores",
     "soft_steps",
+    "solvers",
     "starts",
     "steps",
+    "tasks",
     "transforms",
     "types",
 ]

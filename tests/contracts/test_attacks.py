@@ -17,6 +17,7 @@ from keras_robust.attacks import (
     fgsm,
     mim,
     multi_targeted,
+    multi_task,
     per_member,
     pgd,
     r_fgsm,
@@ -29,6 +30,21 @@ CLASSES = 4
 BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
 
 
+@keras.saving.register_keras_serializable("tests")
+def darker(x, p):
+    """A transformation with a strength."""
+    return x * (1 - 0.5 * p)
+
+
+@keras.saving.register_keras_serializable("tests")
+def mirrored(x):
+    """A transformation without one."""
+    return x[:, :, ::-1]
+
+
+WAYS = kr.tasks.Transformations((darker, mirrored), stochastic=True)
+
+
 class Row(NamedTuple):
     """An attack, and which of the promises are for it."""
 
@@ -36,7 +52,7 @@ class Row(NamedTuple):
     random: bool = True  # it starts at random
     targeted: bool = False  # it is called with targets
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
-    members: int = 0  # of the ensemble that it is for, one batch for each; 0: any classifier
+    members: int = 0  # of the ensemble that it is for; 0: any classifier
 
 
 def from_pgd(**settings):
@@ -69,6 +85,13 @@ ROWS = {
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+    "multi_task": Row(lambda ball: multi_task(ball, 3), members=2),
+    "multi_task universal": Row(
+        lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl")
+    ),
+    "multi_task transformations": Row(
+        lambda ball: multi_task(ball, 3, tasks=WAYS, solver="min_norm", loss="margin")
+    ),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
@@ -85,7 +108,8 @@ class Case:
         self.x, self.y = batch
         self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
         self.compiled = self.attack.compiled(model)
-        self.origin = np.concatenate([self.x] * (row.members or 1))
+        several = row.members if self.attack.per_member else 1
+        self.origin = np.concatenate([self.x] * several)
 
     def run(self, seed=0, radius=None):
         radius = self.ball.radius if radius is None else radius
