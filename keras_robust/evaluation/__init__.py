@@ -1,5 +1,7 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
+from keras_robust.evaluation.achieved import goals, goals_elsewhere
+from keras_robust.evaluation.goals import Goals, goals_table
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
     Divergence,
@@ -13,6 +15,7 @@ from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results import AttackResult, Curve, Detection, ExampleImages
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
+from keras_robust.evaluation.task_gradients import TaskGradients, task_gradients
 from keras_robust.evaluation.trajectory import trajectory
 from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_box, transfer
 
@@ -23,16 +26,21 @@ __all__ = [
     "Divergence",
     "EnsembleTransfer",
     "ExampleImages",
+    "Goals",
     "Latents",
     "Perturbations",
     "Report",
     "Surface",
+    "TaskGradients",
     "Transfer",
     "black_box",
     "class_divergence",
     "divergence",
     "divergence_of",
     "evaluate",
+    "goals",
+    "goals_elsewhere",
+    "goals_table",
     "input_surface",
     "latent_surface",
     "latents",
@@ -40,6 +48,7 @@ __all__ = [
     "perturbations",
     "project",
     "save_page",
+    "task_gradients",
     "trajectory",
     "transfer",
 ]

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust import losses, transforms
+from keras_robust.evaluation import Goals
 
 
 def equal(found, expected, **kwargs):
@@ -40,3 +41,26 @@ def test_an_attack_on_transformations_with_the_weights_as_given(load):
         x_adv = ball.project(moved, d["x"])
         equal(x_adv, d["xadv_tamoo_code"][step])
         weights = d["w_tamoo_code"][step]
+
+
+def test_goals(load):
+    """Means of the released code are in float32."""
+    d = load("tamoo_metrics")
+    predictions = tf.argmax(d["logits"], axis=-1)
+    found = Goals.of(predictions != d["labels"])
+    rounded = {"rtol": 0, "atol": 1e-6}
+    equal(found.together, d["a_all"], **rounded)
+    equal(found.average, d["a_avg"], **rounded)
+    equal(found.least_one, d["a_at_least_one"], **rounded)
+    equal(found.each, d["a_per_task"], **rounded)
+    mean = losses.log_mean_probability(tf.transpose(d["logits"], [1, 0, 2]))
+    equal(np.mean(tf.argmax(mean, 1) != d["labels"]), d["asr_ensemble_mean_prob"], **rounded)
+
+
+def test_goals_of_groups(load):
+    """A point is a group, a task one of its images."""
+    d = load("tamoo_metrics")
+    fooled = tf.argmax(d["uni_logits"], axis=-1) != d["uni_labels"]
+    found = Goals.of(tf.transpose(fooled))
+    equal(found.together, d["uni_a_all"], rtol=0, atol=1e-6)
+    equal(found.average, d["uni_a_avg"], rtol=0, atol=1e-6)
