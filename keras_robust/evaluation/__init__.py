@@ -1,6 +1,6 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
-from keras_robust.evaluation.achieved import goals, goals_elsewhere
+from keras_robust.evaluation.achieved import goals, goals_elsewhere, goals_of
 from keras_robust.evaluation.goals import Goals, goals_table
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
@@ -40,6 +40,7 @@ __all__ = [
     "evaluate",
     "goals",
     "goals_elsewhere",
+    "goals_of",
     "goals_table",
     "input_surface",
     "latent_surface",

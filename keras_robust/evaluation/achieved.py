@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust.attack import Attack
+from keras_robust.attack import Attack, as_seed
 from keras_robust.evaluation import bench
 from keras_robust.evaluation.batches import classifier_of
 from keras_robust.evaluation.goals import Goals
@@ -61,19 +61,67 @@ def goals(
 
     Reference: Bui et al. (2023), section 4, settings ENS, UNI and EoT.
     """
-    kind = kind_of(attack, tasks)
-    images = TaskBench(model, data, attack, limit, seed, kind)
-    look = tf.function(_looking(kind, images.model, attack), autograph=False)
+    images = TaskBench(model, data, attack, limit, seed, kind_of(attack, tasks))
+    made = [(b.x[: b.real], b.made[: b.real], b.y[: b.real]) for b in images.crafted(progress)]
+    x, x_adv, y = (np.concatenate(part) for part in zip(*made, strict=True))
+    return goals_of(model, x, x_adv, y, attack, tasks=tasks, batch=images.size, seed=seed)
+
+
+def goals_of(
+    model: Any,
+    x: Images,
+    x_adv: Images,
+    y: Labels,
+    attack: Attack,
+    *,
+    tasks: str | Any | None = None,
+    batch: int = 128,
+    seed: int = 0,
+) -> Goals:
+    """Looks which goals are achieved on images that were attacked before.
+
+    Args:
+        model: as for `goals`.
+        x: clean images `[n, ...]`; of groups that share a perturbation, one group after the other.
+        x_adv: the same images, attacked.
+        y: labels `[n]`.
+        attack: what attacked them.
+        tasks: as for `goals`.
+        batch: how many images are looked at together; a multiple of a group.
+        seed: of strengths that are drawn.
+
+    Returns:
+        The shares of images, or groups, on which goals are achieved.
+
+    Raises:
+        TypeError: no tasks.
+        ValueError: not as many attacked images or labels, a model without members, or images that
+            are no whole groups.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> x, x_adv = np.array([[[0.6, 0.4], [0.9, 0.1]], [[0.4, 0.6], [0.7, 0.3]]], "float32")
+        >>> attack = kr.attacks.multi_task(kr.LinfBall(0.2), tasks="universal")
+        >>> goals_of(lambda x: {"logits": x}, x, x_adv, [0, 0], attack).each
+        (1.0, 0.0)
+    """
+    x, x_adv, y = (np.asarray(part) for part in (x, x_adv, y))
+    if not len(x) == len(x_adv) == len(y) > 0:
+        raise ValueError(
+            f"There are {len(x)} images, {len(x_adv)} attacked ones and {len(y)} labels; expected "
+            "as many of each."
+        )
+    kind, model = kind_of(attack, tasks), classifier_of(model)
+    look = tf.function(_looking(kind, model, attack), autograph=False)
     achieved, wrong = [], []
-    for x, y, x_adv, real, own in images.crafted(progress):
-        logits, unwanted, whole = (t.numpy() for t in look(x, x_adv, y, own))
+    for number, (rows, real) in enumerate(bench.rows_in_batches(len(x), min(batch, len(x)))):
+        seen = look(*map(tf.constant, (x[rows], x_adv[rows], y[rows])), as_seed((seed, number)))
+        logits, unwanted, whole = (tensor.numpy() for tensor in seen)
         found = ~bench.right(logits, unwanted)
-        size = len(x) // found.shape[1]  # images that share a perturbation
-        achieved.append(found[:, : real // size])
-        wrong.append(~bench.right(whole, y.numpy())[: real // size * size])
+        achieved.append(found[:, : real * found.shape[1] // len(rows)])
+        wrong.append(~bench.right(whole, y[rows])[:real])
     every = np.concatenate(achieved, axis=1)
-    names = names_of(kind, images.model, len(every))
-    return Goals.of(every, names, float(np.concatenate(wrong).mean()))
+    return Goals.of(every, names_of(kind, model, len(every)), float(np.concatenate(wrong).mean()))
 
 
 def goals_elsewhere(

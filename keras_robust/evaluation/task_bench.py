@@ -66,17 +66,8 @@ class TaskBench:
                 f"The attack is {attack.name}; expected one that makes a single batch."
             )
         self.model, self.attack, self.seed = classifier_of(model), attack, seed
-        self.x, self.y, size = bench.arrays(data, limit)
-        self.size = min(size, len(self.x))
-        if hasattr(kind, "group"):
-            self._draw_groups(kind.group or self.size)
-
-    def _draw_groups(self, group: int) -> None:
-        if group > len(self.x):
-            raise ValueError(f"There are {len(self.x)} images; expected a group of {group}.")
-        self.size = max(self.size // group, 1) * group
-        order = np.random.default_rng(self.seed).permutation(len(self.x))
-        self.x, self.y = self.x[order], self.y[order]
+        x, y, size = bench.arrays(data, limit)
+        self.x, self.y, self.size = in_groups(x, y, min(size, len(x)), kind, seed)
 
     def crafted(
         self, progress: Progress | None, craft: Callable[..., Any] | None = None
@@ -105,6 +96,34 @@ class TaskBench:
             done += real
             if progress:
                 progress(f"{self.attack.name}: {done} of {len(self.x)} images")
+
+
+def in_groups(
+    x: Images, y: Labels, size: int, kind: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images for batches that are whole groups, where tasks are the images of a group.
+
+    Args:
+        x: images `[n, ...]`.
+        y: labels `[n]`.
+        size: of a batch, at most `n`.
+        kind: of tasks, or None; of one without groups everything stays as it is.
+        seed: of the order that the images are put into, which decides who is with whom.
+
+    Returns:
+        Images and labels without those that fill no group, and the size of a batch of whole groups.
+
+    Raises:
+        ValueError: fewer images than a group has.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if not hasattr(kind, "group"):
+        return x, y, size
+    group = kind.group or size
+    if group > len(x):
+        raise ValueError(f"There are {len(x)} images; expected a group of {group}.")
+    order = np.random.default_rng(seed).permutation(len(x))[: len(x) // group * group]
+    return x[order], y[order], max(size // group, 1) * group
 
 
 def kind_of(attack: Attack, tasks: str | Any | None) -> Any:

@@ -62,6 +62,7 @@ DIAGNOSTICS = [
     kr.evaluation.divergence_of,
     kr.evaluation.goals,
     kr.evaluation.goals_elsewhere,
+    kr.evaluation.goals_of,
     kr.evaluation.goals_table,
     kr.evaluation.input_surface,
     kr.evaluation.latent_surface,

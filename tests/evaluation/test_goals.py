@@ -9,7 +9,14 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust import losses, starts, tasks, transforms
 from keras_robust.config import replace
-from keras_robust.evaluation import Goals, goals, goals_elsewhere, goals_table, task_gradients
+from keras_robust.evaluation import (
+    Goals,
+    goals,
+    goals_elsewhere,
+    goals_of,
+    goals_table,
+    task_gradients,
+)
 from keras_robust.evaluation.markdown import markdown_table
 
 LIFT = tf.constant([0.0, 0.3])
@@ -213,6 +220,16 @@ def test_a_table_of_several_attacks():
             lambda: goals(simple, apart(0.2), FGSM, tasks=tasks.Universal(2)),
             ValueError,
             "There are 1 images; expected a group of 2",
+        ),
+        (
+            lambda: goals_of(simple, *apart(0.2), [0, 0], FGSM, tasks="universal"),
+            ValueError,
+            "There are 1 images, 1 attacked ones and 2 labels",
+        ),
+        (
+            lambda: goals_of(simple, *3 * [apart(0.2)[0]], FGSM, tasks=tasks.Universal(2)),
+            ValueError,
+            "expected whole groups",
         ),
         (
             lambda: goals_elsewhere(simple, {"A": simple}, {"AB": "AB"}, apart(0.2), FGSM),
