@@ -202,27 +202,6 @@ def test_strengths():
     assert drawn == [1.0, 1.0]
 
 
-def test_a_gradient_that_is_not_finite_is_the_last_one_that_was():
-    """The second task's gradient breaks after the first step; its direction goes on."""
-    from keras_robust.many_tasks import ManyTasks
-
-    slopes = tf.constant([[1.0, 0.0], [0.0, 2.0]])
-
-    def evaluate(copies, step):
-        scale = tf.where(step == 0, 1.0, tf.constant([1.0, np.inf])[:, None, None])
-        values = tf.reduce_sum(scale * copies * slopes[:, None], axis=2)
-        return values, values > 0
-
-    climb = ManyTasks(evaluate, solvers.Uniform(), 2)
-    x = tf.zeros([3, 2])
-    state = climb.init(x)
-    for _ in range(3):
-        _, gradient, state = climb(x, state)
-        np.testing.assert_allclose(gradient, np.tile([0.5, 1.0], (3, 1)))
-    _, never, _ = climb(x, climb.init(x)._replace(step=tf.constant(1)))
-    np.testing.assert_allclose(never, np.tile([0.5, 0.0], (3, 1)))
-
-
 def test_a_trace_is_of_the_attack():
     made = multi_task(BALL, 4, solver="min_max")
     members = ensemble(*WEIGHTS)
