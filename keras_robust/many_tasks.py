@@ -134,6 +134,7 @@ def gram(gradients: tf.Tensor) -> tf.Tensor:
     flat = tf.reshape(gradients, tf.concat([tf.shape(gradients)[:2], pixels], axis=0))
     products = tf.einsum("ibp,jbp->bij", flat, flat)
     products.set_shape([gradients.shape[1], gradients.shape[0], gradients.shape[0]])
+    products = tf.where(tf.math.is_nan(products), tf.zeros_like(products), products)
     return tf.clip_by_value(products, -_LARGEST, _LARGEST)
 
 

@@ -115,7 +115,9 @@ def minimum(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
     def opened(weights: tf.Tensor, settled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The slope, and which examples are not at their minimum."""
         slope = tf.linalg.matvec(a, weights) + b
-        gap = tf.reduce_sum(weights * slope, axis=1) - tf.reduce_min(slope, axis=1)
+        # Less its mean, which matters to no way on the simplex, and is 0 at a minimum.
+        slope -= tf.reduce_sum(weights * slope, axis=1, keepdims=True)
+        gap = -tf.reduce_min(slope, axis=1)
         return slope, ~settled | (gap > _TOLERANCE)
 
     def body(
@@ -127,7 +129,7 @@ def minimum(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
     ) -> tuple[tf.Tensor, ...]:
         enters = tf.one_hot(tf.argmin(slope, axis=1), tasks, True, False, dtype=tf.bool)
         support = (weights > 0) | (settled[:, None] & enters)
-        moved, whole = _towards(weights, _of_hull(a, b, support), support)
+        moved, whole = _along(weights, _to_hull(a, slope, support), support)
         weights = tf.where(active[:, None], moved, weights)
         settled = tf.where(active, whole, settled)
         slope, unsolved = opened(weights, settled)
@@ -155,29 +157,31 @@ def _scaled(quadratic: tf.Tensor, linear: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     )
 
 
-def _of_hull(a: tf.Tensor, b: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
-    """The numbers with sum 1, zero outside of a set, at which the quadratic is least."""
+def _to_hull(a: tf.Tensor, slope: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
+    """The way, with sum 0, to the least value in the affine hull of a set of tasks.
+
+    A way and no point: its rounding is relative to its length, so that a second one mends the
+    first where gradients depend on each other.
+    """
     inside = tf.cast(support, a.dtype)
     both = inside[:, :, None] * inside[:, None, :]
-    system = a * both + tf.linalg.diag(tf.where(support, _RIDGE * tf.ones_like(b), tf.ones_like(b)))
-    free, fixed = tf.unstack(
-        tf.linalg.solve(system, tf.stack([inside, -b * inside], axis=2)), axis=2
-    )
-    share = (1 - tf.reduce_sum(fixed, axis=1)) / tf.reduce_sum(free, axis=1)
-    return fixed + share[:, None] * free
+    ones = tf.ones_like(slope)
+    system = a * both + tf.linalg.diag(tf.where(support, _RIDGE * ones, ones))
+    sides = tf.stack([inside, -slope * inside], axis=2)
+    free, down = tf.unstack(tf.linalg.solve(system, sides), axis=2)
+    share = tf.reduce_sum(down, axis=1) / tf.reduce_sum(free, axis=1)
+    return down - share[:, None] * free
 
 
-def _towards(
-    weights: tf.Tensor, goal: tf.Tensor, support: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """As far towards a goal as weights stay >= 0, and whether that is the goal itself."""
-    blocked = support & (goal <= 0)
-    ratios = tf.math.divide_no_nan(weights, weights - goal)
+def _along(weights: tf.Tensor, way: tf.Tensor, support: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As far along a way as weights stay >= 0, and whether that is all of it."""
+    blocked = support & (weights + way <= 0)
+    ratios = -tf.math.divide_no_nan(weights, way)
     step = tf.reduce_min(tf.where(blocked, ratios, tf.ones_like(ratios)), axis=1, keepdims=True)
-    moved = weights + step * (goal - weights)
     # The weight that stopped the step is 0 but for rounding.
     stopped = blocked & (ratios <= step)
-    moved = tf.where(support & ~stopped, tf.maximum(moved, 0), tf.zeros_like(moved))
+    moved = tf.maximum(weights + step * way, 0)
+    moved = tf.where(support & ~stopped, moved, tf.zeros_like(moved))
     return moved / tf.reduce_sum(moved, axis=1, keepdims=True), ~tf.reduce_any(blocked, axis=1)
 
 

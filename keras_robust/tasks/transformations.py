@@ -81,14 +81,12 @@ class Transformations:
 
 
 def _takes_strength(function: Callable) -> bool:
-    """Whether a function has a parameter `p`, or a second one that it cannot do without."""
+    """Whether a function has a second parameter that is called `p`, or that has no default."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # of some built-in functions nothing is known
         return False
-    needed = [
-        p
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    return len(needed) > 1 or "p" in {p.name for p in parameters[1:]}
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and (
+        positional[1].name == "p" or positional[1].default is inspect.Parameter.empty
+    )

@@ -54,7 +54,7 @@ class Universal:
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
         """One task for each image of a group, one point for each group."""
         size = self.group or x.shape[0] or tf.shape(x)[0]
-        x = _divisible(x, size)
+        x, y = _divisible(x, y, size)
 
         def grouped(values: tf.Tensor) -> tf.Tensor:  # [batch, ...] -> [tasks, groups, ...]
             rest = tf.shape(values)[1:]
@@ -114,8 +114,8 @@ class _Shared:
         return self._free.distance(x_adv, x)
 
 
-def _divisible(x: Images, size: Any) -> Images:
-    """The images, of which there have to be whole groups."""
+def _divisible(x: Images, y: Labels, size: Any) -> tuple[Images, Labels]:
+    """Images and labels, of which there have to be whole groups."""
     known = x.shape[0]
     if known is not None and isinstance(size, int):
         if known % size:
@@ -123,9 +123,9 @@ def _divisible(x: Images, size: Any) -> Images:
                 f"Universal: the batch has {known} images and groups have {size}; expected whole "
                 "groups. Use `batch(..., drop_remainder=True)` with a multiple, or another group."
             )
-        return x
+        return x, y
     whole = tf.debugging.assert_equal(
-        tf.shape(x)[0] % size, 0, f"The batch is of no whole groups of {size} images."
+        tf.shape(x)[0] % size, 0, f"Universal: the batch is of no whole groups of {size} images."
     )
     with tf.control_dependencies([] if whole is None else [whole]):
-        return tf.identity(x)
+        return tf.identity(x), tf.identity(y)
