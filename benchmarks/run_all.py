@@ -29,6 +29,7 @@ PARTS = {
     "train_step": ["train_step"],
     "defense_cost": ["defense_cost"],
     "ensemble_step": ["ensemble_step"],
+    "multi_task": ["multi_task"],
     "serving": ["serving"],
 }
 

@@ -26,8 +26,11 @@ from keras_robust import (
     robust_loss,
     scores,
     soft_steps,
+    solvers,
     starts,
     steps,
+    tasks,
+    transforms,
     types,
 )
 from keras_robust.ascent import Ascent
@@ -62,7 +65,10 @@ __all__ = [
     "robust_loss",
     "scores",
     "soft_steps",
+    "solvers",
     "starts",
     "steps",
+    "tasks",
+    "transforms",
     "types",
 ]

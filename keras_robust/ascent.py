@@ -62,18 +62,35 @@ def value_and_gradient(
     Watching the images alone keeps the weights' gradients from being computed. The *sum* over the
     batch is differentiated: a mean would shrink the gradient of half-precision models for nothing.
     """
+    per_example, gradient = differentiated(value, x_adv)
+    return per_example, without_nan(gradient)
+
+
+def differentiated(function: Callable[[Images], Any], x_adv: Images) -> tuple[Any, tf.Tensor]:
+    """What a function found, and the gradient of the sum of the first tensor that it found.
+
+    Raises:
+        ValueError: there is none.
+    """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x_adv)
-        per_example = value(x_adv)
-        total = tf.reduce_sum(per_example)
+        found = function(x_adv)
+        total = tf.reduce_sum(tf.nest.flatten(found)[0])
     gradient = tape.gradient(total, x_adv)
     if gradient is None:
         raise NoGradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )
-    # A NaN would spread over the image and leave the ball; without a gradient the pixel stays.
-    return per_example, tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+    return found, gradient
+
+
+def without_nan(gradient: tf.Tensor) -> tf.Tensor:
+    """Zero in the place of what is no number.
+
+    A NaN would spread over the image and leave the ball; without a gradient the pixel stays.
+    """
+    return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
 
 
 def out_of_line(function: Callable) -> Callable:
@@ -164,8 +181,7 @@ class Ascent(Attack):
     name: str = "ascent"
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise ValueError(f"steps is {self.steps!r}; expected a whole number >= 0.")
+        check_steps(self.steps)
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
@@ -188,12 +204,23 @@ class Ascent(Attack):
         Raises:
             ValueError: no step size where the present radius is 0, which has no ratio.
         """
-        ball = replace(self.ball, radius=radius)  # refuses what is not a radius
-        if step_size is None:
-            if isinstance(self.ball.radius, numbers.Real) and self.ball.radius == 0:
-                raise ValueError(
-                    "The attack's radius is 0, so its step size has no ratio to keep. "
-                    "Pass `step_size` to `at_radius`."
-                )
-            step_size = radius * (self.rule.size / self.ball.radius)
-        return replace(self, ball=ball, rule=replace(self.rule, size=step_size))
+        return rescaled(self, radius, step_size)
+
+
+def rescaled(attack: Any, radius: Any, step_size: Any) -> Any:
+    """An attack of steps in a ball, in a ball of another radius; see `Ascent.at_radius`."""
+    ball = replace(attack.ball, radius=radius)  # refuses what is not a radius
+    if step_size is None:
+        if isinstance(attack.ball.radius, numbers.Real) and attack.ball.radius == 0:
+            raise ValueError(
+                "The attack's radius is 0, so its step size has no ratio to keep. "
+                "Pass `step_size` to `at_radius`."
+            )
+        step_size = radius * (attack.rule.size / attack.ball.radius)
+    return replace(attack, ball=ball, rule=replace(attack.rule, size=step_size))
+
+
+def check_steps(steps: Any) -> None:
+    """Refuses what is no number of steps."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps is {steps!r}; expected a whole number >= 0.")

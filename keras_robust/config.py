@@ -21,7 +21,7 @@ PACKAGE = "keras_robust"
 
 
 def _encode(value: Any) -> Any:
-    if hasattr(value, "get_config"):
+    if hasattr(value, "get_config") or callable(value):
         return keras.saving.serialize_keras_object(value)
     if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt
         return {"tuple": [_encode(item) for item in value]}

@@ -1,4 +1,4 @@
-"""What training an ensemble takes: batches that were crafted on each member, and their losses.
+"""What ensembles take: batches that were crafted on each member, their losses, the members.
 
 An attack may craft one batch on each member (`keras_robust.attacks.per_member`): a tuple of
 batches. The classifier sees them as one stack, in a single forward pass; its outputs then have one
@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust import losses
-from keras_robust.types import Images, Labels, Logits, Outputs, contract_of
+from keras_robust.types import Forward, Images, Labels, Logits, Outputs, contract_of, members_of
 
 
 def stacked(images: Images | tuple[Images, ...] | None) -> Images | None:
@@ -53,6 +53,44 @@ def cross_entropies(member_logits: Logits, y: Labels) -> tf.Tensor:
     """
     labels = tf.broadcast_to(y[:, None], tf.shape(member_logits)[:-1])
     return losses.cross_entropy(member_logits, labels)
+
+
+def each_member(owner: str, forward: Forward, x: Images) -> tuple[Forward, ...]:
+    """Each member of an ensemble as a function of its own.
+
+    Args:
+        owner: who asks, for the message.
+        forward: an ensemble, as `keras_robust.types.as_forward` makes it; where it has no attribute
+            `members` it is run whole for each of them.
+        x: images that it takes.
+
+    Returns:
+        Functions `images -> {"logits"}`, in the order of `"member_logits"`.
+
+    Raises:
+        ValueError: a model that is no ensemble.
+
+    Example:
+        >>> def forward(x):
+        ...     return {"logits": x, "member_logits": tf.stack([x, -x], axis=1)}
+        >>> _, second = each_member("The example", forward, tf.ones([1, 2]))
+        >>> second(tf.ones([1, 2]))["logits"].numpy().tolist()
+        [[-1.0, -1.0]]
+    """
+    members = members_of(forward)
+    if members:
+        return members
+    outputs = forward(x)
+    if "member_logits" not in outputs:
+        raise ValueError(
+            f"{owner} was called with a model of outputs {sorted(outputs)}; "
+            "expected an ensemble, such as `keras_robust.models.ensemble([...])`."
+        )
+
+    def member(number: int) -> Forward:
+        return lambda x: {"logits": forward(x)["member_logits"][:, number]}
+
+    return tuple(map(member, range(outputs["member_logits"].shape[1])))
 
 
 def check_ensemble(owner: str, classifier: Any) -> int:

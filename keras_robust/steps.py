@@ -43,6 +43,26 @@ def _moved(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) ->
     return ball.project(wide(x_adv) + scalar(size, along.dtype) * ball.steepest(along), x)
 
 
+def radius_of(ball: Any) -> Any:
+    """The radius of a threat model; refuses what is none."""
+    if not isinstance(ball, Ball):
+        raise TypeError(
+            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
+        )
+    return ball.radius
+
+
+def size_of(ball: Ball, count: int, step_size: Any) -> Any:
+    """The length of each of so many steps, by default `2.5 radius / count`; refuses no length."""
+    radius = radius_of(ball)
+    if step_size is None:
+        # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
+        return 2.5 * radius / max(count, 1)
+    if isinstance(step_size, numbers.Real) and not float(step_size) > 0:
+        raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
+    return step_size
+
+
 @configured
 class FixedStep:
     """Moves by `size` along the ball's steepest direction, then projects.

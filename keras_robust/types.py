@@ -64,6 +64,22 @@ class StepRule(Protocol):
         """The next point inside the ball around `x`, and the next state."""
 
 
+class Solver(Protocol):
+    """Weighs the gradients of many tasks, for each example on its own: pure, state in and out."""
+
+    def init(self, start: tf.Tensor) -> Any:
+        """The state before the first step, from equal weights `[batch, tasks]`."""
+
+    def __call__(
+        self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
+    ) -> tuple[tf.Tensor, Any]:
+        """The weights by which gradients are summed, `[batch, tasks]`, and the next state.
+
+        `gram` has the products of the gradients, `[batch, tasks, tasks]`; `values` what is climbed,
+        and `achieved` which goals are, both `[batch, tasks]`.
+        """
+
+
 class Start(Protocol):
     """Where an ascent begins."""
 

@@ -1,4 +1,4 @@
-"""The flags of an attack, which `trainers.evaluate` and `trainers.attack` share."""
+"""The flags of an attack, which the programs that attack share."""
 
 from __future__ import annotations
 
@@ -51,3 +51,40 @@ def define(values: flags.FlagValues) -> None:
 def settings(values: flags.FlagValues) -> dict[str, Any]:
     """What was given of `trainers.attack_settings.Settings`; None where nothing was."""
     return {name: values[name].value for name in ("steps", "step_size", "restarts", "loss")}
+
+
+def define_tasks(values: flags.FlagValues) -> None:
+    """Declares the flags of attacks on many tasks."""
+    flags.DEFINE_enum(
+        "tasks",
+        None,
+        ["members", "universal", "transformations"],
+        "What one perturbation is to fool: the members of an ensemble, many images, or the model "
+        "however the image is transformed. Of other attacks than multi_task, what is looked at.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "group",
+        None,
+        "Images that share a perturbation, of --tasks=universal; by default a batch.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "stochastic",
+        None,
+        "Whether each step draws how strong --tasks=transformations are.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "solver",
+        None,
+        "What weighs the tasks of --attack=multi_task: uniform, min_max, min_norm, task_oriented, "
+        "pcgrad, cagrad, hvm; or several, to compare.",
+        flag_values=values,
+    )
+
+
+def task_settings(values: flags.FlagValues) -> dict[str, Any]:
+    """What was given of the settings of tasks; None where nothing was."""
+    return {name: values[name].value for name in ("tasks", "group", "stochastic")}

@@ -13,9 +13,11 @@ from keras_robust.types import Ball, Objective
 from trainers.names import chosen
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
+MULTI_TASK = "multi_task"
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
 # What one climbs who knows the score of a run's detector; see `Opened.attack`.
 DETECTOR_AWARE = "detector_aware"
+TASKS = ("members", "universal", "transformations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +29,20 @@ class Settings:
         step_size: in units of the [0, 1] pixel range; None for the attack's own.
         restarts: how often attacks with a random start are repeated.
         loss: what is climbed, one of `LOSSES`, or an objective.
+        tasks: what one perturbation is to fool, one of `TASKS`.
+        group: how many images share a universal perturbation; None for a batch.
+        stochastic: whether the strength of transformations is drawn in each step.
+        solver: what weighs the tasks' gradients, one of `keras_robust.solvers.NAMES`.
     """
 
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
     loss: str | Objective = "cross_entropy"
+    tasks: str = "members"
+    group: int | None = None
+    stochastic: bool = False
+    solver: str = "task_oriented"
 
 
 def from_recipe(config: ConfigDict) -> Settings:
@@ -87,6 +97,8 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     given: dict[str, Any] = {"steps": settings.steps, "step_size": settings.step_size}
     named = isinstance(settings.loss, str)
     given["loss"] = chosen("loss", settings.loss, LOSSES) if named else settings.loss
+    if name == MULTI_TASK:
+        given |= {"tasks": tasks(settings), "solver": _solver(settings)}
     if targeted:
         given["targeted"] = True
         if "targeted" not in has:
@@ -97,3 +109,38 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     if settings.restarts != 1 and random:
         return kr.attacks.restarts(made, settings.restarts)
     return made
+
+
+def tasks(settings: Settings) -> Any:
+    """What one perturbation is to fool: of `keras_robust.tasks`.
+
+    Args:
+        settings: of these, `tasks`, `group` and `stochastic`.
+
+    Returns:
+        The kind of tasks; transformations are those of `keras_robust.transforms.ALL`.
+
+    Raises:
+        ValueError: there are no such tasks, or a setting is of others.
+
+    Example:
+        >>> tasks(Settings(tasks="universal", group=12))
+        Universal(group=12)
+    """
+    name = chosen("kind of tasks", settings.tasks, TASKS)
+    if settings.group is not None and name != "universal":
+        raise ValueError(f"A group is of the tasks 'universal'; the tasks are {name!r}.")
+    if settings.stochastic and name != "transformations":
+        raise ValueError(f"Strengths are drawn of 'transformations'; the tasks are {name!r}.")
+    if name == "transformations":
+        return kr.tasks.Transformations(kr.transforms.ALL, settings.stochastic)
+    return kr.tasks.Universal(settings.group) if name == "universal" else kr.tasks.Members()
+
+
+def _solver(settings: Settings) -> str:
+    if settings.restarts != 1:
+        raise ValueError(
+            f"{MULTI_TASK} is not repeated: of several results the worst of each image would be "
+            "kept, by the model as a whole and not by the tasks. Leave restarts at 1."
+        )
+    return chosen("solver", settings.solver, kr.solvers.NAMES)

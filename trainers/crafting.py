@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.evaluation.task_bench import in_groups
 from trainers.files import replacing
 from trainers.opened import Opened
 
@@ -28,6 +30,7 @@ class Crafted:
         clean_predictions: `[n]` int32, what the model says of the images.
         predictions: `[n]` int32, what it says of the perturbed ones.
         target: the class that was aimed at; None for any other than the label.
+        goals: what was achieved of tasks; None where there are none.
     """
 
     attack: kr.Attack
@@ -37,9 +40,10 @@ class Crafted:
     clean_predictions: np.ndarray
     predictions: np.ndarray
     target: int | None = None
+    goals: kr.evaluation.Goals | None = None
 
     def summary(self) -> str:
-        """What the attack achieved, in two lines."""
+        """What the attack achieved, in a few lines."""
         right = self.clean_predictions == self.labels
         fooled = right & (self.predictions != self.labels)
         distance = self.attack.ball.distance(self.adversarial, self.images).numpy().max()
@@ -51,6 +55,11 @@ class Crafted:
         if self.target is not None:
             reached = (self.predictions == self.target).mean()
             lines.append(f"{reached:.1%} of the images are taken for class {self.target}.")
+        if self.goals is not None:
+            lines.append(
+                f"{self.goals.together:.1%} achieve all {len(self.goals.names)} goals, "
+                f"{self.goals.average:.1%} a goal on average."
+            )
         return "\n".join(lines)
 
     def save(self, directory: Path, pictures: int = 0) -> None:
@@ -77,6 +86,7 @@ def craft(
     attack: kr.Attack,
     *,
     target: int | None = None,
+    tasks: Any = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Crafted:
@@ -86,6 +96,9 @@ def craft(
         opened: the run.
         attack: the attack; a targeted one if there is a target.
         target: the class to reach; images of that class are left out.
+        tasks: of `keras_robust.tasks`, to look which goals are achieved; default those of the
+            attack, if it has any. Where they are images of a group, groups are drawn, and images
+            that fill none left out.
         limit: use only the first so many test images.
         seed: of all random starts.
 
@@ -93,8 +106,25 @@ def craft(
         The images, before and after.
 
     Raises:
-        ValueError: no test images are left, or the target is no class.
+        ValueError: no test images are left, the target is no class, or the model has no members
+            that tasks ask for.
     """
+    x, y = _images(opened, target, limit)
+    if tasks is None:
+        tasks = getattr(attack, "tasks", None)
+    size = min(opened.config.dataset.batch_size, len(y))
+    x, y, size = in_groups(x, y, size, tasks, seed)
+    arrays = dict(zip(ARRAYS, _attacked(opened, attack, x, y, size, target, seed), strict=True))
+    goals = None
+    if tasks is not None:
+        goals = kr.evaluation.goals_of(
+            opened.model, x, arrays["adversarial"], y, attack, tasks=tasks, batch=size, seed=seed
+        )
+    return Crafted(attack, **arrays, target=target, goals=goals)
+
+
+def _images(opened: Opened, target: int | None, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """The test images to attack, and their labels."""
     x, y = opened.test_images(limit)
     if target is not None:
         if not 0 <= target < opened.splits.info.classes:
@@ -105,23 +135,32 @@ def craft(
         x, y = x[y != target], y[y != target]
     if not len(y):
         raise ValueError("No test images are left to attack; expected a limit of at least 1.")
+    return x, y
+
+
+def _attacked(
+    opened: Opened,
+    attack: kr.Attack,
+    x: np.ndarray,
+    y: np.ndarray,
+    size: int,
+    target: int | None,
+    seed: int,
+) -> list[np.ndarray]:
+    """The arrays of `ARRAYS`, crafted in batches of that size."""
     run = attack.compiled(opened.model)
     predict = tf.function(
         lambda x: tf.argmax(opened.model(x, training=False)["logits"], 1, tf.int32),
         reduce_retracing=True,
     )
     parts = []
-    size = opened.config.dataset.batch_size
     for number, start in enumerate(range(0, len(y), size)):
         images, labels = x[start : start + size], y[start : start + size]
         targets = None if target is None else tf.fill(labels.shape, target)
         adversarial = run(images, labels, seed=(seed, number), targets=targets)
         parts.append((images, labels, adversarial, predict(images), predict(adversarial)))
-    arrays = {
-        name: np.concatenate([tensor.numpy() for tensor in column])
-        for name, column in zip(ARRAYS, zip(*parts, strict=True), strict=True)
-    }
-    return Crafted(attack, **arrays, target=target)
+    return [np.concatenate([np.asarray(part) for part in column])
+            for column in zip(*parts, strict=True)]  # fmt: skip
 
 
 def _save_png(path: Path, image: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -30,6 +30,8 @@ config_flags.register_flag_parser_for_type(float, NumberParser())
 def define(config: ConfigDict, argv: Sequence[str], values: flags.FlagValues) -> None:
     """Declares the flag `--config`, and one for each field that the command line changes.
 
+    Where the model is another one, the recipe's options of its own model are forgotten.
+
     Args:
         config: the recipe; parsing the flags changes it.
         argv: the command line.
@@ -39,10 +41,10 @@ def define(config: ConfigDict, argv: Sequence[str], values: flags.FlagValues) ->
         ValueError: a field that the recipe has not, or a group of fields.
     """
     arguments = values.read_flags_from_files(list(argv), force_gnu=False)
-    for argument in arguments[1:]:
-        match = _FIELD.match(argument)
-        if match:
-            _check(config, match.group(1))
+    given = list(_given(arguments[1:]))
+    _forget_the_options_of_another_model(config, {path: text for path, text in given if path})
+    for path, _ in given:
+        _check(config, path)
     config_flags.DEFINE_config_dict(
         "config",
         config,
@@ -80,6 +82,25 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
         return {path: value}
     parts = [leaves(item, f"{path}.{key}" if path else key) for key, item in value.items()]
     return {name: item for part in parts for name, item in part.items()}
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """The fields of the recipe on a command line, each with the text of its value."""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        match = _FIELD.match(argument)
+        if match:
+            yield match.group(1), argument.partition("=")[2] or following
+
+
+def _forget_the_options_of_another_model(config: ConfigDict, given: Mapping[str, str]) -> None:
+    """Drops what the recipe says of its own architecture, which another one would refuse."""
+    model = config.model
+    with config.unlocked():
+        if given.get("model.name", model.name) != model.name:
+            model.options, model.features = ConfigDict(), ""
+        members = given.get("model.options.members")
+        if members and set(re.findall(r"\w+", members)) != set(model.options.get("members", ())):
+            model.options.options = ConfigDict()
 
 
 def _check(config: ConfigDict, path: str | None) -> None:

@@ -1,6 +1,7 @@
 """Attacks: images in, perturbed images out."""
 
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.multi_task import multi_task
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
@@ -10,6 +11,7 @@ __all__ = [
     "fgsm",
     "mim",
     "multi_targeted",
+    "multi_task",
     "per_member",
     "pgd",
     "r_fgsm",

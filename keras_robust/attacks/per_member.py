@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_robust.attack import Attack, check_attack
 from keras_robust.config import configured, replace
-from keras_robust.types import Ball, Forward, Images, Labels, members_of
+from keras_robust.members import each_member
+from keras_robust.types import Ball, Forward, Images, Labels
 
 
 @configured
@@ -65,30 +66,12 @@ class PerMember(Attack):
             self.attack.craft(
                 member, x, y, tf.random.experimental.stateless_fold_in(seed, number), targets
             )
-            for number, member in enumerate(_members(forward, x))
+            for number, member in enumerate(each_member("An attack on each member", forward, x))
         )
 
     def at_radius(self, radius: Any, step_size: Any = None) -> PerMember:
         """The same attack in a ball of another radius."""
         return replace(self, attack=self.attack.at_radius(radius, step_size))
-
-
-def _members(forward: Forward, x: Images) -> tuple[Forward, ...]:
-    """Each member as a function of its own."""
-    members = members_of(forward)
-    if members:
-        return members
-    outputs = forward(x)
-    if "member_logits" not in outputs:
-        raise ValueError(
-            f"An attack on each member was called with a model of outputs {sorted(outputs)}; "
-            "expected an ensemble, such as `keras_robust.models.ensemble([...])`."
-        )
-
-    def member(number: int) -> Forward:
-        return lambda x: {"logits": forward(x)["member_logits"][:, number]}
-
-    return tuple(map(member, range(outputs["member_logits"].shape[1])))
 
 
 def per_member(attack: Attack) -> PerMember:

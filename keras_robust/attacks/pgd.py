@@ -5,12 +5,11 @@ All are the same ascent; they differ in where it starts and in how a gradient mo
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 from keras_robust import objectives, starts
 from keras_robust.ascent import Ascent
-from keras_robust.steps import FixedStep, MomentumStep
+from keras_robust.steps import FixedStep, MomentumStep, radius_of, size_of
 from keras_robust.types import Ball, Objective
 
 _STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
@@ -37,24 +36,6 @@ def _start(start: str | Any) -> Any:
     if start not in _STARTS:
         raise ValueError(f"start is {start!r}; expected one of {', '.join(sorted(_STARTS))}.")
     return _STARTS[start]()
-
-
-def _radius(ball: Any) -> Any:
-    if not isinstance(ball, Ball):
-        raise TypeError(
-            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
-        )
-    return ball.radius
-
-
-def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
-    radius = _radius(ball)
-    if step_size is None:
-        # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
-        return 2.5 * radius / max(count, 1)
-    if isinstance(step_size, numbers.Real) and not float(step_size) > 0:
-        raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
-    return step_size
 
 
 def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
@@ -104,7 +85,7 @@ def pgd(
     first = _start(start)
     if isinstance(first, starts.Clean):
         _needs_gradient_at_clean("PGD without a random start", loss)
-    rule = FixedStep(_step_size(ball, steps, step_size))
+    rule = FixedStep(size_of(ball, steps, step_size))
     return Ascent(ball, _objective(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
@@ -131,7 +112,7 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
     _needs_gradient_at_clean("FGSM", loss)
-    rule = FixedStep(_radius(ball))
+    rule = FixedStep(radius_of(ball))
     return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
@@ -166,7 +147,7 @@ def r_fgsm(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * _radius(ball))
+    rule = FixedStep((1 - share) * radius_of(ball))
     return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
 
 
@@ -202,7 +183,7 @@ def bim(
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
     _needs_gradient_at_clean("BIM", loss)
-    rule = FixedStep(_step_size(ball, steps, step_size))
+    rule = FixedStep(size_of(ball, steps, step_size))
     objective = _objective(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
 
@@ -241,6 +222,6 @@ def mim(
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
     _needs_gradient_at_clean("MIM", loss)
-    rule = MomentumStep(_step_size(ball, steps, step_size), decay)
+    rule = MomentumStep(size_of(ball, steps, step_size), decay)
     objective = _objective(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

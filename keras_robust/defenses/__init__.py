@@ -9,6 +9,7 @@ from keras_robust.defenses.mart import mart
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.scl import scl
 from keras_robust.defenses.standard import standard
+from keras_robust.defenses.ta_moo import ta_moo
 from keras_robust.defenses.trades import trades
 from keras_robust.defenses.udr import udr
 from keras_robust.defenses.wrm import wrm
@@ -23,6 +24,7 @@ __all__ = [
     "pgd_at",
     "scl",
     "standard",
+    "ta_moo",
     "trades",
     "udr",
     "wrm",

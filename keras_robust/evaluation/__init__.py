@@ -1,7 +1,9 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
+from keras_robust.evaluation.achieved import goals, goals_elsewhere, goals_of
 from keras_robust.evaluation.attackers import score_attacks
 from keras_robust.evaluation.checks import check
+from keras_robust.evaluation.goals import Goals, goals_table
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
     Divergence,
@@ -22,6 +24,7 @@ from keras_robust.evaluation.results import (
 )
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
+from keras_robust.evaluation.task_gradients import TaskGradients, task_gradients
 from keras_robust.evaluation.trajectory import trajectory
 from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_box, transfer
 
@@ -34,10 +37,12 @@ __all__ = [
     "Divergence",
     "EnsembleTransfer",
     "ExampleImages",
+    "Goals",
     "Latents",
     "Perturbations",
     "Report",
     "Surface",
+    "TaskGradients",
     "Transfer",
     "black_box",
     "check",
@@ -45,6 +50,10 @@ __all__ = [
     "divergence",
     "divergence_of",
     "evaluate",
+    "goals",
+    "goals_elsewhere",
+    "goals_of",
+    "goals_table",
     "input_surface",
     "latent_surface",
     "latents",
@@ -53,6 +62,7 @@ __all__ = [
     "project",
     "save_page",
     "score_attacks",
+    "task_gradients",
     "trajectory",
     "transfer",
 ]

@@ -5,24 +5,32 @@ Each is a built functional `keras.Model` that takes images `[batch, height, widt
 """
 
 from keras_robust.models.adapt import adapt
+from keras_robust.models.efficient_net import efficient_net
 from keras_robust.models.ensemble import ensemble
+from keras_robust.models.google_net import google_net
 from keras_robust.models.mlp import mlp
+from keras_robust.models.mobile_net import mobile_net
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.resnet_cifar import resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
 __all__ = [
     "ARCHITECTURES",
     "adapt",
     "build",
+    "efficient_net",
     "ensemble",
+    "google_net",
     "mlp",
+    "mobile_net",
     "pre_act_resnet18",
     "resnet18",
     "resnet20",
     "small_cnn",
+    "vgg16",
     "wide_resnet",
     "wrn_34_10",
 ]

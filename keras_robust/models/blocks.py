@@ -1,4 +1,4 @@
-"""Pieces that the residual architectures share: convolution, batch norm, the two kinds of block."""
+"""Pieces that the architectures share: convolution, batch norm, the two kinds of residual block."""
 
 from __future__ import annotations
 
@@ -44,35 +44,101 @@ def convolution(
     size: int = 3,
     stride: int = 1,
     initializer: Any = "he_normal",
+    bias: bool = False,
 ) -> Tensor:
-    """A convolution without bias that keeps height and width, or divides them by `stride`.
+    """A convolution that keeps height and width, or divides them by `stride`.
 
     Args:
         x: `[batch, height, width, channels]`.
         filters: number of output channels.
         name: name of the layer.
-        size: height and width of the kernel, 1 or 3.
+        size: height and width of the kernel, an odd number.
         stride: 1 or 2.
         initializer: of the kernel.
+        bias: whether a bias is added; batch norm makes it superfluous.
 
     Returns:
         `[batch, ceil(height / stride), ceil(width / stride), filters]`.
     """
-    padding = "same"
-    if stride > 1 and size > 1:
-        # "same" pads an even image on one side only, which shifts the kernel's centre by a pixel
-        # against the 1x1 shortcut beside it; the published networks pad both sides.
-        x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-        padding = "valid"
+    x, padding = _padded(x, size, stride, name)
     return keras.layers.Conv2D(
         filters,
         size,
         strides=stride,
         padding=padding,
-        use_bias=False,
+        use_bias=bias,
         kernel_initializer=initializer,
         name=name,
     )(x)
+
+
+def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
+    """A convolution of each channel by itself, without bias; height and width as `convolution`.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        name: name of the layer.
+        size: height and width of the kernel, an odd number.
+        stride: 1 or 2.
+
+    Returns:
+        `[batch, ceil(height / stride), ceil(width / stride), channels]`.
+    """
+    x, padding = _padded(x, size, stride, name)
+    return keras.layers.DepthwiseConv2D(
+        size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        # Variance 2 / (size * size), as "he_normal" means it; that itself would count all channels
+        # as inputs of each one.
+        depthwise_initializer=keras.initializers.VarianceScaling(2.0, "fan_out"),
+        name=name,
+    )(x)
+
+
+def max_pool(x: Tensor, name: str, stride: int = 2) -> Tensor:
+    """The largest value of each 3x3 window, around every pixel or every other one.
+
+    Args:
+        x: `[batch, height, width, channels]`, not negative.
+        name: name of the layer.
+        stride: 1 or 2.
+
+    Returns:
+        `[batch, ceil(height / stride), ceil(width / stride), channels]`.
+    """
+    x, padding = _padded(x, 3, stride, name)  # zeros, which are never the largest but of zeros
+    return keras.layers.MaxPooling2D(3, strides=stride, padding=padding, name=name)(x)
+
+
+def _padded(x: Tensor, size: int, stride: int, name: str) -> tuple[Tensor, str]:
+    """`x`, padded where Keras would not do it as published; and the padding to ask Keras for."""
+    if stride == 1 or size == 1:
+        return x, "same"
+    # "same" pads an even image on one side only, which shifts the kernel's centre by a pixel
+    # against the 1x1 shortcut beside it; the published networks pad both sides.
+    return keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
+
+
+def conv_bn_relu(
+    x: Tensor, filters: int, name: str, size: int = 3, stride: int = 1, bias: bool = False
+) -> Tensor:
+    """conv - BN - relu.
+
+    Args:
+        x: `[batch, height, width, channels]`.
+        filters: number of output channels.
+        name: prefix of the layers' names.
+        size: height and width of the kernel, an odd number.
+        stride: 1 or 2.
+        bias: of the convolution.
+
+    Returns:
+        `[batch, ceil(height / stride), ceil(width / stride), filters]`.
+    """
+    x = convolution(x, filters, f"{name}_conv", size, stride, bias=bias)
+    return relu(batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
 
 def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:

@@ -8,12 +8,16 @@ from typing import Any
 
 import keras
 
+from keras_robust.models.efficient_net import efficient_net
 from keras_robust.models.ensemble import ensemble
+from keras_robust.models.google_net import google_net
 from keras_robust.models.mlp import mlp
+from keras_robust.models.mobile_net import mobile_net
 from keras_robust.models.names import listed
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.resnet_cifar import resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
 
@@ -58,6 +62,10 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "pre_act_resnet18": pre_act_resnet18,
     "wide_resnet": wide_resnet,
     "wrn_34_10": wrn_34_10,
+    "vgg16": vgg16,
+    "google_net": google_net,
+    "mobile_net": mobile_net,
+    "efficient_net": efficient_net,
     "ensemble": ensemble_of,
 }
 
@@ -67,7 +75,8 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
 
     Args:
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
-            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"ensemble"`.
+            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`, `"google_net"`,
+            `"mobile_net"`, `"efficient_net"`, `"ensemble"`.
         input_shape: shape of one image without the batch.
         classes: number of classes.
         **options: further arguments of the builder of that name, such as `width`, `mean`, `std`.

@@ -84,6 +84,15 @@ def test_train_step(started):
 
 
 @pytest.mark.slow
+def test_multi_task(started):
+    rows, _ = started(
+        "multi_task", "--net=small_cnn", "--steps=1", "--batch_size=2", "--repeats=1"
+    )  # fmt: skip
+    assert [row.target.bound for row in rows] == [1.15, 1.15, 1.25]
+    assert rows[2].what.endswith("12 images: time of task_oriented / uniform")
+
+
+@pytest.mark.slow
 def test_defense_cost(started):
     rows, _ = started("defense_cost", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1")
     assert len(rows) == 7

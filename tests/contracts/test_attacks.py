@@ -17,6 +17,7 @@ from keras_robust.attacks import (
     fgsm,
     mim,
     multi_targeted,
+    multi_task,
     per_member,
     pgd,
     r_fgsm,
@@ -30,6 +31,27 @@ CLASSES = 4
 BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
 
 
+def registered(function):
+    """Registers a function, once: the property tests load this file a second time."""
+    known = keras.saving.get_registered_object(f"tests>{function.__name__}")
+    return known or keras.saving.register_keras_serializable("tests")(function)
+
+
+@registered
+def darker(x, p):
+    """A transformation with a strength."""
+    return x * (1 - 0.5 * p)
+
+
+@registered
+def mirrored(x):
+    """A transformation without one."""
+    return tf.reverse(x, [-1])
+
+
+WAYS = kr.tasks.Transformations((darker, mirrored), stochastic=True)
+
+
 class Row(NamedTuple):
     """An attack, and which of the promises are for it."""
 
@@ -37,7 +59,8 @@ class Row(NamedTuple):
     random: bool = True  # it starts at random
     targeted: bool = False  # it is called with targets
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
-    members: int = 0  # of the ensemble that it is for, one batch for each; 0: any classifier
+    members: int = 0  # of the ensemble that it is for; 0: any classifier
+    alone: bool = True  # what becomes of an image does not depend on the others of its batch
 
 
 def from_pgd(**settings):
@@ -71,6 +94,13 @@ ROWS = {
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
+    "multi_task": Row(
+        lambda ball: multi_task(ball, 3, tasks=WAYS, solver="min_norm", loss="margin")
+    ),
+    "multi_task members": Row(lambda ball: multi_task(ball, 3), members=2),
+    "multi_task universal": Row(
+        lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
+        alone=False,
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
@@ -87,7 +117,8 @@ class Case:
         self.x, self.y = batch
         self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
         self.compiled = self.attack.compiled(model)
-        self.origin = np.concatenate([self.x] * (row.members or 1))
+        several = row.members if self.attack.per_member else 1
+        self.origin = np.concatenate([self.x] * several)
 
     def run(self, seed=0, radius=None):
         radius = self.ball.radius if radius is None else radius

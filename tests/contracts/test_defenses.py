@@ -100,12 +100,13 @@ DEFENSES = {
         lambda c: kr.defenses.cce(c, BALL, mode="base", microbatches=2, **SETTINGS),
         ["clean", "adversarial"],
     ),
+    "ta_moo": (lambda c: kr.defenses.ta_moo(c, BALL, **SETTINGS), ["adversarial", "clean"]),
     "udr over ensemble_at": (
         lambda c: kr.defenses.udr(c, BALL, base=kr.defenses.ensemble_at, **SETTINGS),
         ["adversarial", "clean"],
     ),
 }
-ENSEMBLES = ("ensemble_at", "adp", "cce")
+ENSEMBLES = ("ensemble_at", "adp", "cce", "ta_moo")
 every_row = pytest.mark.parametrize("name", DEFENSES)
 # Where every row would cost a trace: each member once.
 every_member = pytest.mark.parametrize("name", [name for name in DEFENSES if " " not in name])

@@ -89,6 +89,38 @@ USED = {
         "probs_clean probs_adv labels entropy_clean entropy_adv auc transfer_probs a11 a12 a21 "
         "a22 a_en_en S11 S01 S10 S00 T nT a_single"
     ),
+    "tamoo_metrics": (
+        "logits labels a_all a_avg a_at_least_one a_per_task asr_ensemble_mean_prob uni_logits "
+        "uni_labels uni_a_all uni_a_avg"
+    ),
+    "tamoo_solver": (
+        "grads achieved Q lam lr alpha0_init alpha_traj_text_init w_text_init w_code_ens_init "
+        "w_code_eot_init w_moo_text_init w_moo_code_init g_text_init alpha0_warm "
+        "alpha_traj_text_warm w_text_warm w_code_ens_warm w_code_eot_warm w_moo_text_warm "
+        "w_moo_code_warm w_qp_exact_lam100 qp_value_lam100 w_minnorm_exact minnorm_value "
+        "objective_text_init objective_text_after10"
+    ),
+    "tamoo_omega": "w achieved omega",
+    "tamoo_minmax": (
+        "w losses beta gamma w_next_bisect w_next_exact losses_seq w_seq_bisect raw "
+        "raw_proj_bisect raw_proj_exact"
+    ),
+    "tamoo_mtl_grads": (
+        "grads losses pcgrad_fixed_order cagrad_released cagrad_precise cagrad_w_precise "
+        "cagrad_alpha hvm_scale hvm_grad_nadir_not_detached hvm_grad_nadir_detached"
+    ),
+    "tamoo_proj_box": "x v proj_linf eps_linf normgrad_linf normgrad_l2",
+    "tamoo_ens_attack": (
+        "x y delta0 eps eta steps m0_W1 m0_b1 m0_W2 m0_b2 m1_W1 m1_b1 m1_W2 m1_b2 m2_W1 m2_b1 "
+        "m2_W2 m2_b2 m3_W1 m3_b1 m3_W2 m3_b2 xadv_tamoo_code w_tamoo_code xadv_moo_code "
+        "w_moo_code xadv_tamoo_text w_tamoo_text xadv_tamoo_text_lag xadv_minmax_code "
+        "uniform_init_noise xadv_uniform_code"
+    ),
+    "tamoo_uni_attack": (
+        "x y delta0 eps eta steps W1 b1 W2 b2 delta_tamoo_code w_tamoo_code delta_moo_code "
+        "w_moo_code"
+    ),
+    "tamoo_eot_attack": "x y H W delta0 eps eta steps W1 b1 W2 b2 xadv_tamoo_code w_tamoo_code",
 }
 
 

@@ -19,6 +19,10 @@ SMALL = {
     "resnet18": {"width": 0.125},
     "pre_act_resnet18": {"width": 0.125},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
+    "vgg16": {"width": 0.125},
+    "google_net": {"width": 0.125},
+    "mobile_net": {"width": 0.125},
+    "efficient_net": {"width": 0.25},
 }
 FEATURES = {
     "mlp": 12,
@@ -27,13 +31,29 @@ FEATURES = {
     "resnet18": 64,
     "pre_act_resnet18": 64,
     "wide_resnet": 64,
+    "vgg16": 64,
+    "google_net": 128,
+    "mobile_net": 128,
+    "efficient_net": 80,
 }
+WIDE = ["resnet20", "resnet18", "pre_act_resnet18", "vgg16", "google_net", "mobile_net",
+        "efficient_net"]  # those with a width  # fmt: skip
 # The full size of this one takes seconds; `wide_resnet` stands for it in the table.
 LARGE = {"wrn_34_10"}
 # Made of the others; `test_ensemble.py` has its promises.
 OF_OTHERS = {"ensemble"}
 
-every_architecture = pytest.mark.parametrize("name", sorted(SMALL))
+# Their full table takes a minute; the contract itself and the gradient are looked at every time.
+DEEP = {"vgg16", "google_net", "mobile_net", "efficient_net"}
+
+every_one = pytest.mark.parametrize("name", sorted(SMALL))
+every_architecture = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
+        for name in sorted(SMALL)
+    ],
+)
 
 
 @pytest.fixture
@@ -64,7 +84,7 @@ def test_the_table_has_every_architecture():
     assert set(SMALL) | LARGE | OF_OTHERS == set(models.ARCHITECTURES)
 
 
-@every_architecture
+@every_one
 def test_contract(name):
     model = built(name)
     assert is_classifier(model)
@@ -86,8 +106,18 @@ def test_logits_are_the_last_layer_on_the_features(name):
     np.testing.assert_allclose(outputs["logits"], by_hand, rtol=1e-5, atol=1e-5)
 
 
-@every_architecture
-@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 7, 3)])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *((name, (8, 8, 1)) for name in sorted(SMALL)),
+        *(
+            pytest.param(name, (9, 7, 3), marks=pytest.mark.slow)
+            if name in DEEP
+            else (name, (9, 7, 3))
+            for name in sorted(SMALL)
+        ),
+    ],
+)
 def test_gradient_is_finite_and_not_zero(name, shape):
     model = built(name, shape)
     x = tf.constant(images(shape))
@@ -117,7 +147,8 @@ def test_saved_and_loaded_gives_the_same(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        *((name, "mixed_bfloat16") for name in sorted(SMALL)),
+        *((name, "mixed_bfloat16") for name in sorted(set(SMALL) - DEEP)),
+        *(pytest.param(name, "mixed_bfloat16", marks=pytest.mark.slow) for name in sorted(DEEP)),
         ("small_cnn", "mixed_float16"),
         ("wide_resnet", "mixed_float16"),
     ],
@@ -184,7 +215,7 @@ def test_every_layer_has_a_name_of_its_own_that_does_not_count(name):
     assert names == [layer.name for layer in build(name).layers]
 
 
-@every_architecture
+@every_one
 @pytest.mark.parametrize(
     ("shape", "classes", "options", "text"),
     [
@@ -219,11 +250,27 @@ def test_channels_first_is_refused(name):
         keras.config.set_image_data_format("channels_last")
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet18", "pre_act_resnet18"])
+@pytest.mark.parametrize("name", WIDE)
 @pytest.mark.parametrize("width", [0, -1.0, float("nan")])
 def test_bad_width(name, width):
     with pytest.raises(ValueError, match="must be positive; 1.0 is the published network"):
         build(name, width=width)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layer", "left"),
+    [
+        ("vgg16", 28, "stage4_pool", 2),
+        ("vgg16", 16, "stage4_pool", 1),
+        ("google_net", 28, "inception_5b", 7),
+        ("mobile_net", 28, "pair12_relu", 2),
+        ("mobile_net", 16, "pair12_relu", 1),
+        ("efficient_net", 28, "block15_project", 2),
+    ],
+)
+def test_what_is_left_of_an_image(name, size, layer, left):
+    """As the docstrings say; a 28 is halved to 14, 7, 4, 2."""
+    assert built(name, (size, size, 1)).get_layer(layer).output.shape[1:3] == (left, left)
 
 
 def test_one_training_step_changes_every_weight():
@@ -258,7 +305,17 @@ def test_bad_hidden(hidden):
 
 @pytest.mark.parametrize(
     ("builder", "options", "count"),
-    [("mlp", {"dropout": 0.5}, 2), ("small_cnn", {}, 1), ("wide_resnet", {"dropout": 0.3}, 3)],
+    [
+        ("mlp", {"dropout": 0.5}, 2),
+        ("small_cnn", {}, 1),
+        ("wide_resnet", {"dropout": 0.3}, 3),
+        # Nine blocks keep their shape, and so can be left out.
+        pytest.param("efficient_net", {}, 1 + 9, marks=pytest.mark.slow),
+        pytest.param(
+            "efficient_net", {"dropout": 0.0, "drop_connect": 0.5}, 9, marks=pytest.mark.slow
+        ),
+        pytest.param("efficient_net", {"drop_connect": 0.0}, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_dropout_only_in_training(builder, options, count):
     model = build(builder, **options)

@@ -1,4 +1,4 @@
-"""Blocks of the residual networks, where a number can be derived by hand."""
+"""Blocks of the networks, where a number can be derived by hand."""
 
 from __future__ import annotations
 
@@ -24,6 +24,40 @@ def test_stride_two_looks_at_every_other_pixel_from_the_first(kernel, size):
     model.get_layer("conv").kernel.assign(centre)
     x = np.random.default_rng(0).uniform(size=(2, size, size, 1)).astype("float32")
     np.testing.assert_array_equal(model(x), x[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_depthwise_convolution_of_stride_two_is_aligned_too(kernel, size):
+    """And each channel is by itself: kernels with 1 and 2 at their centres give x and 2 x."""
+    image = keras.Input((size, size, 2))
+    model = keras.Model(image, blocks.depthwise(image, "conv", size=kernel, stride=2))
+    centre = np.zeros((kernel, kernel, 2, 1), "float32")
+    centre[kernel // 2, kernel // 2, :, 0] = 1, 2
+    model.get_layer("conv").set_weights([centre])
+    x = np.random.default_rng(0).uniform(size=(2, size, size, 2)).astype("float32")
+    np.testing.assert_array_equal(model(x), x[:, ::2, ::2] * [1, 2])
+
+
+def test_a_depthwise_convolution_starts_with_the_variance_of_its_own_inputs():
+    """2 / 9 for a 3x3 kernel, whatever the number of channels."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((4, 4, 4096))
+    model = keras.Model(image, blocks.depthwise(image, "conv"))
+    np.testing.assert_allclose(np.var(model.get_weights()[0]), 2 / 9, rtol=0.02)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_max_pool_looks_around_every_pixel_it_keeps(stride, size):
+    x = np.random.default_rng(0).uniform(size=(1, size, size, 1)).astype("float32")
+    image = keras.Input((size, size, 1))
+    found = keras.Model(image, blocks.max_pool(image, "pool", stride))(x)
+    around = [
+        [x[0, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].max() for j in range(0, size, stride)]
+        for i in range(0, size, stride)
+    ]
+    np.testing.assert_array_equal(found[0, :, :, 0], around)
 
 
 @pytest.mark.parametrize("block", [blocks.basic_block, blocks.pre_activation_block])

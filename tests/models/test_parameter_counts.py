@@ -95,6 +95,93 @@ def test_resnet20():
     assert model.count_params() == 274_442
 
 
+def test_vgg16():
+    """13 convolutions of 3x3 with bias, each with BN, and a dense layer: 14,728,266.
+
+    The figure of copies for CIFAR10 with batch norm; 14,714,688 of it are the convolutions.
+    """
+    filters = (64, 64, 128, 128, 256, 256, 256, *(512,) * 6)
+    pairs = list(zip((3, *filters), filters, strict=False))
+    convolutions = sum(conv(3, a, b, bias=True) for a, b in pairs)
+    assert convolutions == 14_714_688
+    count = convolutions + sum(map(batch_norm, filters)) + 512 * 10 + 10
+    assert count == 14_728_266
+    assert trainable(models.vgg16((32, 32, 3), 10)) == count
+
+
+def test_google_net():
+    """A 3x3 stem of 192 filters, 9 inception modules (table 1 of the paper), dense: 6,166,250.
+
+    Every convolution has a bias and BN; a 5x5 is two 3x3. What a module gives is the sum of its
+    four branches' filters, at the end 384 + 384 + 128 + 128 = 1024.
+    """
+
+    def unit(size, a, b):
+        return conv(size, a, b, bias=True) + batch_norm(b)
+
+    count, a = unit(3, 3, 192), 192
+    for one, reduce_3, three, reduce_5, five, pool in [
+        (64, 96, 128, 16, 32, 32),
+        (128, 128, 192, 32, 96, 64),
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+        (256, 160, 320, 32, 128, 128),
+        (384, 192, 384, 48, 128, 128),
+    ]:
+        count += unit(1, a, one) + unit(1, a, reduce_3) + unit(3, reduce_3, three)
+        count += unit(1, a, reduce_5) + unit(3, reduce_5, five) + unit(3, five, five)
+        count += unit(1, a, pool)
+        a = one + three + five + pool
+    assert a == 1024
+    count += a * 10 + 10
+    assert count == 6_166_250
+    assert trainable(models.google_net((32, 32, 3), 10)) == count
+
+
+def test_mobile_net():
+    """Stem of 32, 13 pairs of depthwise (9 a) and 1x1 (a b), each with BN, dense: 3,217,226."""
+    count, a = conv(3, 3, 32) + batch_norm(32), 32
+    for b in (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024):
+        count += 9 * a + batch_norm(a) + conv(1, a, b) + batch_norm(b)
+        a = b
+    count += a * 10 + 10
+    assert count == 3_217_226
+    assert trainable(models.mobile_net((32, 32, 3), 10)) == count
+
+
+def test_efficient_net():
+    """Stem of 32, 16 inverted residual blocks, dense on 320 values: 3,598,598.
+
+    A block from a to b channels with expansion e has h = e a hidden ones: a 1x1 to h and BN (where
+    e > 1), a depthwise k k h and BN, squeeze and excitation over a / 4 with biases, a 1x1 to b and
+    BN. Copies that make the first block's expansion of 1 as well, and never run it, have 32 * 32 +
+    2 * 32 = 1,088 more: 3,599,686.
+    """
+    count, a = conv(3, 3, 32) + batch_norm(32), 32
+    for blocks, e, b, k in [
+        (1, 1, 16, 3),
+        (2, 6, 24, 3),
+        (2, 6, 40, 5),
+        (3, 6, 80, 3),
+        (3, 6, 112, 5),
+        (4, 6, 192, 5),
+        (1, 6, 320, 3),
+    ]:
+        for _ in range(blocks):
+            h = e * a
+            count += conv(1, a, h) + batch_norm(h) if e > 1 else 0
+            count += k * k * h + batch_norm(h)
+            count += conv(1, h, a // 4, bias=True) + conv(1, a // 4, h, bias=True)
+            count += conv(1, h, b) + batch_norm(b)
+            a = b
+    count += a * 10 + 10
+    assert count == 3_598_598 == 3_599_686 - 1_088
+    assert trainable(models.efficient_net((32, 32, 3), 10)) == count
+
+
 @pytest.mark.parametrize(
     ("shape", "classes", "flat", "stages", "dense"),
     [

@@ -20,8 +20,9 @@ def _table():
     spec = importlib.util.spec_from_file_location("contract_of_attacks", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # What is for ensembles runs another attack on each member, and does nothing to the result.
-    return {name: row for name, row in module.ROWS.items() if not row.members}
+    # What is for ensembles runs another attack on each member, and does nothing to the result, or
+    # is the same attack on tasks as another row is.
+    return {name: row for name, row in module.ROWS.items() if row.alone and not row.members}
 
 
 ROWS = _table()

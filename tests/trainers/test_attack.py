@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +10,8 @@ from absl import flags
 
 import keras_robust as kr
 from trainers import attack, crafting
+from trainers.opened import open_run
+from trainers.run_directory import RunDirectory
 
 
 def parsed(*arguments):
@@ -20,8 +25,9 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
     values = parsed(
         f"--run={trained}", f"--output_dir={tmp_path}", "--limit=20", "--pictures=2", "--steps=3"
     )
-    crafted, directory = attack.run(values)
+    done, directory = attack.run(values)
     assert directory == tmp_path
+    assert list(done) == ["pgd"]
     arrays = np.load(tmp_path / "adversarial.npz")
     assert set(arrays.files) == {
         "images",
@@ -41,7 +47,8 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
     pixels = tf.io.decode_png(pictures[1].read_bytes()).numpy()
     np.testing.assert_array_equal(pixels, np.round(255 * arrays["images"][0]))
     assert pictures[1].name == f"0000_label{y[0]}_clean.png"
-    assert crafted.attack.steps == 3
+    assert done["pgd"].attack.steps == 3
+    assert not (tmp_path / "goals.json").exists()
 
 
 def test_the_summary_counts_what_was_right_before():
@@ -77,8 +84,6 @@ def test_the_seed_decides(opened):
 
 
 def test_by_default_the_images_are_put_into_the_run(trained, tmp_path):
-    import shutil
-
     run = shutil.copytree(trained, tmp_path / "run")
     values = parsed(f"--run={run}", "--attack=multi_targeted", "--limit=5", "--pictures=0")
     _, directory = attack.run(values)
@@ -86,11 +91,84 @@ def test_by_default_the_images_are_put_into_the_run(trained, tmp_path):
     assert directory == run / "attacks" / "multi_targeted"
 
 
+@pytest.fixture(scope="module")
+def pair(trained, tmp_path_factory):
+    """A run whose model is two perceptrons, which nobody trained."""
+    path = tmp_path_factory.mktemp("runs") / "pair"
+    recipe = json.loads((trained / "recipe.json").read_text())
+    path.mkdir()
+    (path / "recipe.json").write_text(json.dumps(recipe))
+    members = [kr.models.mlp((8, 8, 1), 10, hidden=(16,)) for _ in range(2)]
+    model = kr.defenses.ensemble_at(kr.models.ensemble(members), kr.LinfBall(0.15))
+    file = RunDirectory(path).checkpoint_file("last")
+    file.parent.mkdir(exist_ok=True)
+    model.save(file)
+    return path
+
+
+def test_members_by_several_solvers(pair, tmp_path):
+    """A directory of images for each solver, and a table of what they achieve."""
+    values = parsed(
+        f"--run={pair}", "--attack=multi_task", "--solver=uniform,task_oriented", "--limit=20",
+        "--pictures=0", "--steps=3", f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    done, _ = attack.run(values, "python -m x")
+    assert [one.attack.solver for one in done.values()] == [
+        kr.solvers.Uniform(),
+        kr.solvers.TaskOriented(),
+    ]
+    document = json.loads((tmp_path / "goals.json").read_text())
+    assert (document["command"], document["seed"]) == ("python -m x", 0)
+    model = open_run(pair).model
+    for row in document["goals"]:
+        arrays = np.load(tmp_path / row["name"] / "adversarial.npz")
+        said = model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
+        wrong = said != arrays["labels"][:, None]
+        assert row["together"] == pytest.approx(wrong.all(axis=1).mean())
+        assert row["average"] == pytest.approx(wrong.mean())
+        assert row["names"] == ["member_1", "member_2"]
+        assert f"| {row['name']} |" in (tmp_path / "goals.md").read_text()
+    assert "achieve all 2 goals" in done["uniform"].summary()
+
+
+def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(trained, tmp_path):
+    """Of 23 images there are 7 groups of 3, each with one perturbation; 2 images are left out."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    values = parsed(
+        f"--run={run}", "--attack=multi_task", "--tasks=universal", "--group=3", "--limit=23",
+        "--pictures=0", "--steps=2", "--loss=margin", "--solver=min_max",
+    )  # fmt: skip
+    done, directory = attack.run(values)
+    assert directory == run / "attacks" / "multi_task_universal"
+    arrays = np.load(directory / "adversarial.npz")
+    moved = (arrays["adversarial"] - arrays["images"]).reshape(7, 3, -1)
+    # Where an image meets an end of its range all stop: the perturbation is one.
+    np.testing.assert_allclose(moved, moved[:, :1].repeat(3, axis=1), atol=1e-6)
+    assert done["min_max"].goals.points == 7
+    assert "on 7 groups of images" in (directory / "goals.md").read_text()
+    assert "image 1" not in (directory / "goals.md").read_text()
+
+
+def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, tmp_path):
+    arguments = [f"--run={trained}", f"--output_dir={tmp_path}", "--limit=8", "--pictures=0",
+                 "--steps=1", "--tasks=transformations"]  # fmt: skip
+    done, _ = attack.run(parsed(*arguments, "--attack=multi_task", "--stochastic"))
+    assert done["multi_task"].attack.tasks.stochastic
+    assert done["multi_task"].goals.names == tuple(t.name for t in kr.transforms.ALL)
+    done, _ = attack.run(parsed(*arguments, "--attack=pgd"))
+    assert done["pgd"].attack == open_run(trained).attack("pgd", {"steps": 1})
+    assert len(json.loads((tmp_path / "goals.json").read_text())["goals"][0]["each"]) == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ([], ValueError, "--run is missing"),
         (["--run={run}", "--attack=pdg"], ValueError, "no attack 'pdg'"),
+        (["--run={run}", "--solver=hvm"], ValueError, "--solver weighs.*the attack is 'pgd'"),
+        (["--run={run}", "--attack=multi_task"], ValueError, "expected an ensemble"),
+        (["--run={run}", "--attack=multi_task", "--solver=hvn"], ValueError, "Did you mean 'hvm'"),
+        (["--run={run}", "--group=3"], ValueError, "the tasks are 'members'"),
         (["--run={run}", "--target=10"], ValueError, "target is 10; expected a class from 0 to 9"),
         (["--run={run}", "--output_dir={run}/recipe.json/x"], OSError, "recipe.json"),
     ],

@@ -39,6 +39,20 @@ def test_targeted():
     )
 
 
+def test_an_attack_on_many_tasks():
+    def made(**given):
+        return attack_settings.attack("multi_task", BALL, Settings(steps=3, **given))
+
+    assert (made().tasks, made().steps, made().ball) == (kr.tasks.Members(), 3, BALL)
+    assert made().solver == kr.solvers.TaskOriented()
+    assert made(loss="margin").loss == "margin"
+    assert made(tasks="universal", group=12).tasks == kr.tasks.Universal(12)
+    assert made(tasks="transformations").tasks == kr.tasks.Transformations(kr.transforms.ALL)
+    assert made(tasks="transformations", stochastic=True).tasks.stochastic
+    for solver in kr.solvers.NAMES:
+        assert made(solver=solver).solver == kr.solvers.solver(solver)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -46,6 +60,12 @@ def test_targeted():
         ("pgd", Settings(loss="ce"), "no loss 'ce'; expected one of cross_entropy"),
         ("fgsm", Settings(loss="kl"), "no gradient"),
         ("pgd", Settings(restarts=0), "count is 0"),
+        ("multi_task", Settings(restarts=2), "is not repeated.*Leave restarts at 1"),
+        ("multi_task", Settings(solver="moo"), "no solver 'moo'; expected one of uniform"),
+        ("multi_task", Settings(tasks="member"), "no kind of tasks 'member'.*mean 'members'"),
+        ("multi_task", Settings(group=2), "group is of the tasks 'universal'.*'members'"),
+        ("multi_task", Settings(stochastic=True), "Strengths are drawn of 'transformations'"),
+        ("multi_task", Settings(loss="dlr"), "loss is 'dlr'"),
     ],
 )
 def test_what_an_attack_cannot_be(name, settings, message):

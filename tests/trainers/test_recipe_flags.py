@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from absl import flags
 
-from trainers import recipe_flags, recipes
+from trainers import build, recipe_flags, recipes
 from trainers.recipes import fields
 
 
@@ -62,8 +62,38 @@ def test_the_members_of_an_ensemble_and_their_options():
     )
     options = fields.normalised(config).model.options
     assert options.members == ("mlp", "mlp", "mlp")
-    assert options.options.to_dict() == {"variant": "mnist", "dropout": 0.5}
+    assert options.options.to_dict() == {"dropout": 0.5}  # "variant" is of the recipe's own members
     assert config.detector.score == "disagreement"
+
+
+def test_another_model_has_none_of_the_options_of_the_recipes_own():
+    """The recipe's are `variant` and `dropout` of a small CNN, and its latent `flatten`."""
+    config = parsed(
+        "--config.model.name=vgg16", "--config.model.options.width=0.25", recipe="digits/adr_trades"
+    )
+    assert config.model.to_dict() == {"name": "vgg16", "options": {"width": 0.25}, "features": ""}
+    assert parsed("--config.model.name", "mlp").model.options.to_dict() == {}
+    same = parsed("--config.model.name=small_cnn", "--config.model.options.dropout=0.5")
+    assert same.model.options.to_dict() == {"variant": "mnist", "dropout": 0.5}
+
+
+def test_other_members_have_none_of_the_options_of_the_recipes_own():
+    def options(*arguments):
+        return parsed(*arguments, recipe="digits/ensemble_at").model.options.options.to_dict()
+
+    assert options("--config.model.options.members=vgg16,mobile_net") == {}
+    assert options("--config.model.options.members=small_cnn,small_cnn,small_cnn") == {
+        "variant": "mnist",
+        "dropout": 0.0,
+    }
+
+
+@pytest.mark.parametrize("name", ["vgg16", "google_net", "mobile_net", "efficient_net"])
+def test_every_recipe_takes_other_architectures(name):
+    for recipe in ("digits/trades", "mnist/pgd_at", "cifar10/mart", "cifar10_small/standard"):
+        build.check(
+            parsed(f"--config.model.name={name}", "--config.model.options.width=0.5", recipe=recipe)
+        )
 
 
 @pytest.mark.parametrize(

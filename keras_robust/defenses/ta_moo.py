@@ -1,0 +1,70 @@
+"""TA-MOO-AT: adversarial training of an ensemble on images that are to fool all its members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_robust.attacks.multi_task import multi_task
+from keras_robust.attacks.pgd import pgd
+from keras_robust.members import check_ensemble
+from keras_robust.robust_loss import Adversarial
+from keras_robust.robust_model import RobustModel
+from keras_robust.types import Ball
+
+
+def ta_moo(
+    classifier: keras.Model,
+    ball: Ball,
+    *,
+    solver: str | Any = "task_oriented",
+    clean_weight: float = 1.0,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> RobustModel:
+    """Adversarial training of an ensemble: `CE(x_adv) + CE(x)`, `x_adv` crafted on all members.
+
+    Both cross-entropies are of the ensemble's `"logits"`. The solver weighs the members' gradients
+    for each image: `"uniform"` is PGD-AT on the sum of the members' losses, `"min_max"` MinMax-AT,
+    `"min_norm"` MOO-AT and `"task_oriented"` TA-MOO-AT. Validation is by PGD on the ensemble, for
+    all of them, so that their `val_robust_accuracy` compares.
+
+    Args:
+        classifier: an ensemble, such as `keras_robust.models.ensemble` makes.
+        ball: the threat model.
+        solver: a name, or one of `keras_robust.solvers`.
+        clean_weight: the weight of the clean cross-entropy; 1 in the paper.
+        steps: the steps of the attack.
+        step_size: their length, in the units of the images; default `2.5 radius / steps`.
+        seed: of the random starts.
+        **options: of `RobustModel`, such as `validation_attack`, `microbatches`, `radius_warmup`.
+
+    Returns:
+        A model to `compile` and `fit`.
+
+    Raises:
+        TypeError: a classifier that is no ensemble, a solver that is none.
+        ValueError: a negative weight, or settings that `keras_robust.attacks.multi_task` refuses.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> model = ta_moo(ensemble, kr.LinfBall(8 / 255), solver=kr.solvers.TaskOriented(lam=10.0))
+        >>> model.attack.solver.lam, model.robust_loss.names
+        (10.0, ('adversarial', 'clean'))
+
+    Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
+    Optimization" (2023), section 4.2 and Appendix D.2.
+    """
+    check_ensemble("ta_moo", classifier)
+    options.setdefault("validation_attack", pgd(ball, steps, step_size))
+    return RobustModel(
+        classifier,
+        multi_task(ball, steps, step_size, solver=solver),
+        Adversarial(clean_weight),
+        seed=seed,
+        **options,
+    )
