@@ -101,6 +101,7 @@ ROWS = {
     "multi_task universal": Row(
         lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
         alone=False,
+    ),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
