@@ -55,6 +55,26 @@ def descended(
     return alpha
 
 
+def warm_start(start: tf.Tensor, first: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """The state of `stepped` and `solved`: logits, and whether weights are to be looked for."""
+    return start, tf.constant(first == "solved")
+
+
+def stepped(
+    state: Any, slope: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], rate: float, steps: int
+) -> tuple[tf.Tensor, Any]:
+    """Weights after a few steps of descent from where the last ones ended, and the next state."""
+    alpha, due = state
+    alpha = tf.where(due, descended(alpha, slope, rate, steps), alpha)
+    return tf.nn.softmax(alpha), (alpha, tf.constant(True))
+
+
+def solved(state: Any, quadratic: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Weights that minimise `w' A w`, and the next state."""
+    alpha, due = state
+    return tf.where(due, minimum(quadratic), equal_weights(alpha)), (alpha, tf.constant(True))
+
+
 def projected(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
     """The weights nearest to some values: `max(values - mu, 0)`, with `mu` found by bisection.
 
@@ -189,6 +209,14 @@ def check_number(owner: str, name: str, value: Any, least: float = 0.0) -> None:
     """Refuses a setting that is not a finite number at or above a bound."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e30:
         raise ValueError(f"{owner}: {name} is {value!r}; expected a finite number >= {least:g}.")
+
+
+def check_choice(owner: str, name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Refuses a setting that is none of the known ones."""
+    if value not in known:
+        raise ValueError(
+            f"{owner}: {name} is {value!r}; expected one of {', '.join(map(repr, known))}."
+        )
 
 
 def check_steps(owner: str, steps: Any) -> None:

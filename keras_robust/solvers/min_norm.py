@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from keras_robust.config import configured
 from keras_robust.simplex import (
+    check_choice,
     check_number,
     check_steps,
-    descended,
-    equal_weights,
-    minimum,
+    solved,
+    stepped,
+    warm_start,
 )
 
 
@@ -60,28 +61,21 @@ class MinNorm:
         check_steps("MinNorm", self.steps)
         check_number("MinNorm", "rate", self.rate)
         check_number("MinNorm", "even", self.even)
-        if self.first not in ("solved", "uniform"):
-            raise ValueError(f"MinNorm: first is {self.first!r}; expected 'solved' or 'uniform'.")
+        check_choice("MinNorm", "first", self.first, ("solved", "uniform"))
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The logits of the weights, and whether they are to be moved."""
-        return start, tf.constant(self.first == "solved")
+        return warm_start(start, self.first)
 
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
         """The weights after a few steps, or those of the solution."""
         del values, achieved
-        alpha, due = state
+        # On the simplex |w - 1 / T|^2 is |w|^2 but for a constant.
+        quadratic = gram + self.even * tf.eye(tf.shape(gram)[1], dtype=gram.dtype)
         if self.exact:
-            evenness = self.even * tf.eye(tf.shape(gram)[1], dtype=gram.dtype)
-            weights = tf.where(due, minimum(gram + evenness), equal_weights(alpha))
-            return weights, (alpha, tf.constant(True))
-
-        def slope(weights: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-            uneven = weights - equal_weights(weights)
-            return 2 * (tf.linalg.matvec(gram, weights) + self.even * uneven)
-
-        moved = descended(alpha, slope, self.rate, self.steps)
-        alpha = tf.where(due, moved, alpha)
-        return tf.nn.softmax(alpha), (alpha, tf.constant(True))
+            return solved(state, quadratic)
+        return stepped(
+            state, lambda w, _: 2 * tf.linalg.matvec(quadratic, w), self.rate, self.steps
+        )

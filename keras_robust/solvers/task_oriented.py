@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from keras_robust.config import configured
 from keras_robust.simplex import (
+    check_choice,
     check_number,
     check_steps,
-    descended,
-    equal_weights,
-    minimum,
+    solved,
+    stepped,
+    warm_start,
 )
 
 
@@ -67,12 +68,8 @@ class TaskOriented:
         check_steps("TaskOriented", self.steps)
         for name in ("lam", "balance", "rate"):
             check_number("TaskOriented", name, getattr(self, name))
-        for name, known in (("norm", ("all", "unachieved")), ("first", ("solved", "uniform"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"TaskOriented: {name} is {getattr(self, name)!r}; expected one of "
-                    f"{', '.join(map(repr, known))}."
-                )
+        check_choice("TaskOriented", "norm", self.norm, ("all", "unachieved"))
+        check_choice("TaskOriented", "first", self.first, ("solved", "uniform"))
         if self.exact and self.balance:
             raise ValueError(
                 f"TaskOriented: exact=True with balance={self.balance:g}, whose logarithm is no "
@@ -81,31 +78,25 @@ class TaskOriented:
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The logits of the weights, and whether they are to be moved."""
-        return start, tf.constant(self.first == "solved")
+        return warm_start(start, self.first)
 
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
         """The weights after a few steps, or those of the solution."""
         del values
-        alpha, due = state
         done = tf.cast(achieved, gram.dtype)
         if self.norm == "unachieved":
             gram *= (1 - done)[:, :, None] * (1 - done)[:, None, :]
+        quadratic = gram + self.lam * matrix_of_omega(done)
         if self.exact:
-            solved = minimum(gram + self.lam * _omega(done))
-            return tf.where(due, solved, equal_weights(alpha)), (alpha, tf.constant(True))
+            return solved(state, quadratic)
 
         def slope(weights: tf.Tensor, log_weights: tf.Tensor) -> tf.Tensor:
             spread = self.balance * (1 - done) * (log_weights + 1)
-            return (
-                2 * tf.linalg.matvec(gram, weights)
-                + self.lam * slope_of_omega(weights, done)
-                + spread
-            )
+            return 2 * tf.linalg.matvec(quadratic, weights) + spread
 
-        alpha = tf.where(due, descended(alpha, slope, self.rate, self.steps), alpha)
-        return tf.nn.softmax(alpha), (alpha, tf.constant(True))
+        return stepped(state, slope, self.rate, self.steps)
 
 
 def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
@@ -130,15 +121,15 @@ def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(done * weights**2, axis=1) + tf.math.divide_no_nan(lacking**2, others)
 
 
-def slope_of_omega(weights: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
-    """The derivative of `omega`; `done` is 1 on the achieved tasks and 0 on the others."""
-    lacking = 1 - tf.reduce_sum((1 - done) * weights, axis=1, keepdims=True)
-    others = tf.reduce_sum(1 - done, axis=1, keepdims=True)
-    return 2 * (done * weights - (1 - done) * tf.math.divide_no_nan(lacking, others))
+def matrix_of_omega(done: tf.Tensor) -> tf.Tensor:
+    """`M` with `w' M w = Omega(w)` on the simplex, where what lacks is the achieved tasks' sum.
 
+    Args:
+        done: 1 on the achieved tasks, 0 on the others, `[batch, tasks]`.
 
-def _omega(done: tf.Tensor) -> tf.Tensor:
-    """The matrix of `omega` on the simplex, where what lacks is the sum over the achieved tasks."""
+    Returns:
+        `[batch, tasks, tasks]`.
+    """
     others = tf.reduce_sum(1 - done, axis=1)[:, None, None]
     product = done[:, :, None] * done[:, None, :]
     return tf.linalg.diag(done) + tf.math.divide_no_nan(product, others)

@@ -18,7 +18,8 @@ class Universal:
     """Fools a model on each image of a group, with one perturbation for the group.
 
     The perturbation stays inside the ball, and each image of the group inside the bounds. A group
-    are images that follow each other in the batch: shuffle first where it is to be random.
+    are images that follow each other in the batch: shuffle first where it is to be random. (An
+    evaluation attacks what the model gets right, so that its groups are of such images.)
 
     Args:
         group: how many images share a perturbation; it has to divide the batch. None: all images of
@@ -53,7 +54,7 @@ class Universal:
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
         """One task for each image of a group, one point for each group."""
-        size = self.group or x.shape[0] or tf.shape(x)[0]
+        size = self.group or x.shape[0] or tf.maximum(tf.shape(x)[0], 1)
         x, y = _divisible(x, y, size)
 
         def grouped(values: tf.Tensor) -> tf.Tensor:  # [batch, ...] -> [tasks, groups, ...]

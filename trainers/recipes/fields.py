@@ -26,6 +26,7 @@ ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
     "cce_robustness": ("cce", {"mode": "robustness"}),
     "cce_detection": ("cce", {"mode": "detection"}),
     "cce_base": ("cce", {"mode": "base"}),
+    "ta_moo": ("ta_moo", {"solver": "task_oriented"}),
 }
 
 
