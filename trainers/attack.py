@@ -112,7 +112,7 @@ def _tasks(values: flags.FlagValues) -> object:
     """The tasks that the flags name; None where they name none."""
     from trainers import attack_settings
 
-    given = {k: v for k, v in attack_flags.task_settings(values).items() if v is not None}
+    given = {k: v for k, v in attack_flags.task_settings(values).items() if v}
     return attack_settings.tasks(attack_settings.Settings(**given)) if given else None
 
 

@@ -80,7 +80,8 @@ def define_tasks(values: flags.FlagValues) -> None:
         "solver",
         None,
         "What weighs the tasks of --attack=multi_task: uniform, min_max, min_norm, task_oriented, "
-        "pcgrad, cagrad, hvm; or several, to compare.",
+        "pcgrad, cagrad, hvm; with settings as in task_oriented:lam=10:balance=20; or several, to "
+        "compare.",
         flag_values=values,
     )
 

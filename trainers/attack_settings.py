@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.types import Ball, Objective
-from trainers.names import chosen
+from trainers.names import check_options, chosen, number
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
 MULTI_TASK = "multi_task"
@@ -32,7 +32,8 @@ class Settings:
         tasks: what one perturbation is to fool, one of `TASKS`.
         group: how many images share a universal perturbation; None for a batch.
         stochastic: whether the strength of transformations is drawn in each step.
-        solver: what weighs the tasks' gradients, one of `keras_robust.solvers.NAMES`.
+        solver: what weighs the tasks' gradients, one of `keras_robust.solvers.NAMES`, with settings
+            as in `task_oriented:lam=10:balance=20`.
     """
 
     steps: int = 20
@@ -137,10 +138,25 @@ def tasks(settings: Settings) -> Any:
     return kr.tasks.Universal(settings.group) if name == "universal" else kr.tasks.Members()
 
 
-def _solver(settings: Settings) -> str:
+def _solver(settings: Settings) -> Any:
+    """A solver from its name, or from its name with settings: `task_oriented:lam=10:balance=20`."""
     if settings.restarts != 1:
         raise ValueError(
             f"{MULTI_TASK} is not repeated: of several results the worst of each image would be "
             "kept, by the model as a whole and not by the tasks. Leave restarts at 1."
         )
-    return chosen("solver", settings.solver, kr.solvers.NAMES)
+    name, *given = settings.solver.split(":")
+    solver = kr.solvers.NAMES[chosen("solver", name, kr.solvers.NAMES)]
+    options = dict(option.partition("=")[::2] for option in given)
+    check_options("solver", name, solver, 0, options)
+    usual = solver()
+    return solver(**{key: _like(getattr(usual, key), key, text) for key, text in options.items()})
+
+
+def _like(usual: Any, name: str, text: str) -> Any:
+    """A setting as typed, of the type that it usually is of."""
+    if isinstance(usual, bool):
+        return chosen(name, text.lower(), ("true", "false")) == "true"
+    if isinstance(usual, int):
+        return int(number(name, text))
+    return number(name, text) if isinstance(usual, float) else text

@@ -49,6 +49,9 @@ def test_an_attack_on_many_tasks():
     assert made(tasks="universal", group=12).tasks == kr.tasks.Universal(12)
     assert made(tasks="transformations").tasks == kr.tasks.Transformations(kr.transforms.ALL)
     assert made(tasks="transformations", stochastic=True).tasks.stochastic
+    tuned = kr.solvers.TaskOriented(lam=10.0, steps=3, norm="unachieved")
+    assert made(solver="task_oriented:lam=10:steps=3:norm=unachieved").solver == tuned
+    assert made(solver="min_norm:exact=true").solver == kr.solvers.MinNorm(exact=True)
     for solver in kr.solvers.NAMES:
         assert made(solver=solver).solver == kr.solvers.solver(solver)
 
@@ -62,6 +65,9 @@ def test_an_attack_on_many_tasks():
         ("pgd", Settings(restarts=0), "count is 0"),
         ("multi_task", Settings(restarts=2), "is not repeated.*Leave restarts at 1"),
         ("multi_task", Settings(solver="moo"), "no solver 'moo'; expected one of uniform"),
+        ("multi_task", Settings(solver="task_oriented:lamda=1"), "no option 'lamda'.*mean 'lam'"),
+        ("multi_task", Settings(solver="task_oriented:lam=x"), "'x' is not a lam"),
+        ("multi_task", Settings(solver="min_norm:exact=1"), "no exact '1'; expected one of true"),
         ("multi_task", Settings(tasks="member"), "no kind of tasks 'member'.*mean 'members'"),
         ("multi_task", Settings(group=2), "group is of the tasks 'universal'.*'members'"),
         ("multi_task", Settings(stochastic=True), "Strengths are drawn of 'transformations'"),
