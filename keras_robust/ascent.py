@@ -122,9 +122,7 @@ def ascend(
         return index + 1, x_next, climb_state, rule_state
 
     start = (tf.constant(0), x_start, climb.init(x_start), rule.init(ball, x_start))
-    _, *ended = tf.while_loop(
-        lambda index, *_: index < steps, body, start, parallel_iterations=1
-    )
+    _, *ended = tf.while_loop(lambda index, *_: index < steps, body, start, parallel_iterations=1)
     return Ascended(*tf.nest.map_structure(tf.stop_gradient, ended))
 
 

@@ -10,25 +10,11 @@ from typing import Any
 
 from keras_robust import objectives, starts
 from keras_robust.ascent import Ascent
+from keras_robust.objectives import objective_called
 from keras_robust.steps import FixedStep, MomentumStep
-from keras_robust.types import Ball, Objective
+from keras_robust.types import Ball, Objective, radius_of
 
 _STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
-
-
-def _objective(loss: str | Objective, targeted: bool) -> Objective:
-    if not isinstance(loss, str):
-        if targeted and not isinstance(loss, objectives.Targeted):
-            raise ValueError(
-                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
-                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
-            )
-        return loss
-    if loss == "kl":
-        if targeted:
-            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
-        return objectives.Divergence()
-    return objectives.Targeted(loss) if targeted else objectives.LabelLoss(loss)
 
 
 def _start(start: str | Any) -> Any:
@@ -39,16 +25,8 @@ def _start(start: str | Any) -> Any:
     return _STARTS[start]()
 
 
-def _radius(ball: Any) -> Any:
-    if not isinstance(ball, Ball):
-        raise TypeError(
-            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
-        )
-    return ball.radius
-
-
 def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
-    radius = _radius(ball)
+    radius = radius_of(ball)
     if step_size is None:
         # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
         return 2.5 * radius / max(count, 1)
@@ -105,7 +83,7 @@ def pgd(
     if isinstance(first, starts.Clean):
         _needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(_step_size(ball, steps, step_size))
-    return Ascent(ball, _objective(loss, targeted), rule, steps, first, f"PGD-{steps}")
+    return Ascent(ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
 def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
@@ -131,8 +109,8 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
     _needs_gradient_at_clean("FGSM", loss)
-    rule = FixedStep(_radius(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
+    rule = FixedStep(radius_of(ball))
+    return Ascent(ball, objective_called(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
 def r_fgsm(
@@ -166,8 +144,10 @@ def r_fgsm(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * _radius(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
+    rule = FixedStep((1 - share) * radius_of(ball))
+    return Ascent(
+        ball, objective_called(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM"
+    )
 
 
 def bim(
@@ -203,7 +183,7 @@ def bim(
     """
     _needs_gradient_at_clean("BIM", loss)
     rule = FixedStep(_step_size(ball, steps, step_size))
-    objective = _objective(loss, targeted)
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
 
 
@@ -242,5 +222,5 @@ def mim(
     """
     _needs_gradient_at_clean("MIM", loss)
     rule = MomentumStep(_step_size(ball, steps, step_size), decay)
-    objective = _objective(loss, targeted)
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import (
+    apgd,
     bim,
     fgsm,
     mim,
@@ -50,6 +51,8 @@ def from_pgd(**settings):
 
 
 ROWS = {
+    "apgd": Row(lambda ball: apgd(ball, 3)),
+    "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),
