@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -88,6 +88,7 @@ class LinfBall:
         [[0.75, 0.10000000149011612]]
     """
 
+    order: ClassVar[float] = math.inf
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -148,6 +149,7 @@ class L2Ball:
         [[0.30000001192092896, 0.4000000059604645]]
     """
 
+    order: ClassVar[float] = 2.0
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -222,6 +224,7 @@ class L1Ball:
     Multiple Perturbations" (2019), section 4; the projection: `keras_robust.l1_projection`.
     """
 
+    order: ClassVar[float] = 1.0
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
     density: float = 0.05

@@ -4,6 +4,7 @@ from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
+from keras_robust.attacks.square import square
 
 __all__ = [
     "apgd",
@@ -15,5 +16,6 @@ __all__ = [
     "pgd",
     "r_fgsm",
     "restarts",
+    "square",
     "worst_of",
 ]

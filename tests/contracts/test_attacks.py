@@ -22,6 +22,7 @@ from keras_robust.attacks import (
     pgd,
     r_fgsm,
     restarts,
+    square,
     worst_of,
 )
 from keras_robust.types import as_forward
@@ -71,6 +72,7 @@ ROWS = {
     "pgd targeted dlr": from_pgd(targeted=True, loss="dlr"),
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }

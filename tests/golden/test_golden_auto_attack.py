@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.ascent import ascend
 from keras_robust.attacks.apgd import _Hunt
+from keras_robust.attacks.square import _Size, bump, window_share
 from keras_robust.config import replace
 
 
@@ -88,3 +89,19 @@ def test_apgd(load, norm, loss):
     equal(tf.cast(right, tf.float64), d[f"{key}_still_correct"])
     expected = tf.where(right[:, None], d[f"{key}_x_best"], d[f"{key}_x_best_adv"])
     equal(x_adv, expected, **close)
+
+
+def test_the_schedule_of_square(load):
+    d = load("aa_square_schedule")
+    queries = d["it_std5000"].numpy()
+    first = float(d["p_init"])
+    equal([window_share(query, first) for query in queries], d["p_std5000"])
+    sides = _Size(32, 32, 3).windows(5000, first, 1)
+    np.testing.assert_array_equal(np.array(sides)[queries], d["side_linf_32"])
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+@pytest.mark.parametrize("shape", [(1, 3), (2, 5), (3, 7), (4, 4)])
+def test_the_windows_of_square(load, norm, shape):
+    expected = load("aa_square_schedule")[f"eta_rect_{norm}_{shape[0]}x{shape[1]}"]
+    equal(bump(*shape, order=BALLS[norm].order), expected)
