@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust.config import configured
 from keras_robust.scores import score_called
-from keras_robust.types import Forward, Images, Labels, Logits, Objective, PerExample
+from keras_robust.types import Forward, Images, Labels, Objective, PerExample
 
 Value = Callable[[Images], PerExample]
 
@@ -46,25 +46,6 @@ def refuse_targets(owner: str, targets: Labels | None) -> None:
             f"{owner} was called with targets, which it does not use. Leave them out, or build a "
             "targeted attack: `keras_robust.attacks.pgd(ball, targeted=True)`."
         )
-
-
-def misclassified(logits: Logits, y: Labels) -> tf.Tensor:
-    """Where the prediction is another class; logits that are no numbers predict nothing.
-
-    Args:
-        logits: `[batch, classes]`.
-        y: labels `[batch]`.
-
-    Returns:
-        Bool `[batch]`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> misclassified(tf.constant([[2.0, 3.0], [2.0, 2.0]]), tf.constant([0, 0])).numpy()
-        array([ True, False])
-    """
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
-    return finite & tf.not_equal(tf.argmax(logits, axis=1, output_type=y.dtype), y)
 
 
 def objective_called(loss: str | Objective, targeted: bool = False) -> Objective:

@@ -2,6 +2,7 @@
 
 from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.fab import fab
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.square import square
@@ -9,6 +10,7 @@ from keras_robust.attacks.square import square
 __all__ = [
     "apgd",
     "bim",
+    "fab",
     "fgsm",
     "mim",
     "multi_targeted",

@@ -7,12 +7,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust import losses
 from keras_robust.adaptive_step import SparseStep, adaptive_rule
 from keras_robust.ascent import Ascent, ascend, out_of_line, value_and_gradient
 from keras_robust.attack import Attack
 from keras_robust.attacks.combine import restarts as repeated
 from keras_robust.config import configured, replace
-from keras_robust.objectives import misclassified, objective_called
+from keras_robust.objectives import objective_called
 from keras_robust.starts import Rim
 from keras_robust.types import (
     Ball,
@@ -68,7 +69,7 @@ class _Hunt:
 
     def _once(self, x_adv: Images) -> tuple[PerExample, tf.Tensor, tf.Tensor]:
         value, gradient = value_and_gradient(self._value, x_adv)
-        return value, gradient, misclassified(self._logits, self._y)
+        return value, gradient, losses.mistaken(self._logits, self._y)
 
     def _sampled(self, x_adv: Images) -> tuple[PerExample, tf.Tensor, tf.Tensor]:
         """The last value and prediction, and the mean gradient."""

@@ -15,7 +15,6 @@ import tensorflow as tf
 from keras_robust import losses, objectives
 from keras_robust.attack import Attack, Round, check_attack
 from keras_robust.config import configured, replace
-from keras_robust.objectives import misclassified
 from keras_robust.types import Ball, Forward, Images, Labels, per_pixel
 
 
@@ -43,11 +42,11 @@ class _Combination(Attack):
         objectives.refuse_targets(self.name, targets)
         logits = forward(x)["logits"]
         classes = logits.shape[-1]
-        worst, worst_margin, fooled = x, losses.margin(logits, y), misclassified(logits, y)
+        worst, worst_margin, fooled = x, losses.margin(logits, y), losses.mistaken(logits, y)
         for part in self.rounds(classes):
             candidate = part.attack.craft(forward, x, y, part.seed(seed), part.targets(y, classes))
             logits = forward(candidate)["logits"]
-            candidate_margin, wrong = losses.margin(logits, y), misclassified(logits, y)
+            candidate_margin, wrong = losses.margin(logits, y), losses.mistaken(logits, y)
             larger = candidate_margin > worst_margin
             # Tied logits have margin 0 and may be right or wrong, which `larger` cannot tell.
             better = tf.where(tf.equal(wrong, fooled), larger, wrong)

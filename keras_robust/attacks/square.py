@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust.attack import Attack
 from keras_robust.config import configured, replace
-from keras_robust.objectives import misclassified, refuse_targets
+from keras_robust.objectives import refuse_targets
 from keras_robust.types import Ball, Forward, Images, Labels, radius_of, scalar, wide
 
 # After how many queries the share of the window is halved, of 10,000.
@@ -259,7 +259,7 @@ class Square(Attack):
             margin = losses.margin(logits, y)
             # No number is larger than NaN, and the search would end where it begins.
             margin = tf.where(tf.math.is_nan(margin), margin.dtype.min, margin)
-            return margin, misclassified(logits, y)
+            return margin, losses.mistaken(logits, y)
 
         def body(query: tf.Tensor, best: Images, most: tf.Tensor, fooled: tf.Tensor) -> tuple:
             own = tf.random.experimental.stateless_fold_in(seeds[1], query)
