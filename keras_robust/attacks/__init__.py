@@ -1,6 +1,7 @@
 """Attacks: images in, perturbed images out."""
 
 from keras_robust.attacks.apgd import apgd
+from keras_robust.attacks.auto_attack import auto_attack
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
 from keras_robust.attacks.per_member import per_member
@@ -9,6 +10,7 @@ from keras_robust.attacks.square import square
 
 __all__ = [
     "apgd",
+    "auto_attack",
     "bim",
     "fab",
     "fgsm",

@@ -252,7 +252,8 @@ class Square(Attack):
         size = _size(x)
         grid = tf.reshape(x, [-1, *size])
         proposals = _PROPOSALS[self.ball.order](self.ball, size, self.queries, self.share)
-        seeds = tf.random.split(seed, 2)
+        # Split, a seed of 32 bits would give other draws than the same one of 64.
+        seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
 
         def judged(candidate: Images) -> tuple[tf.Tensor, tf.Tensor]:
             logits = forward(tf.reshape(candidate, tf.shape(x)))["logits"]
