@@ -16,7 +16,16 @@ from keras_robust.attack import Attack
 from keras_robust.config import configured, replace
 from keras_robust.starts import Uniform
 from keras_robust.steps import Point
-from keras_robust.types import Ball, Forward, Images, Labels, PerExample, StepRule
+from keras_robust.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Logits,
+    PerExample,
+    StepRule,
+    wide,
+)
 
 
 class Climb(Protocol):
@@ -76,13 +85,36 @@ def differentiated(function: Callable[[Images], Any], x_adv: Images) -> tuple[An
         tape.watch(x_adv)
         found = function(x_adv)
         total = tf.reduce_sum(tf.nest.flatten(found)[0])
-    gradient = tape.gradient(total, x_adv)
+    return found, _existing(tape.gradient(total, x_adv))
+
+
+def logits_and_jacobian(forward: Forward, x_adv: Images) -> tuple[Logits, tf.Tensor]:
+    """The logits `[batch, classes]`, and the gradient of each of them, `[batch, classes, ...]`.
+
+    One forward pass, then one backward pass for each class, in a loop: the batch is in memory once,
+    whatever the number of classes. All classes at once, as copies of the batch or by vectorising
+    the backward pass, would need `classes` times the memory and save no arithmetic.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        x = wide(x_adv)
+        tape.watch(x)
+        logits = wide(forward(tf.cast(x, x_adv.dtype))["logits"])
+        # As for one value: of the sum over the batch, each image has its own gradient. A Jacobian
+        # is taken between one dtype, which logits and images need not share.
+        totals = tf.reduce_sum(tf.cast(logits, x.dtype), axis=0)
+    jacobian = tape.jacobian(totals, x, parallel_iterations=1, experimental_use_pfor=False)
+    gradients = without_nan(_existing(jacobian))
+    return tf.stop_gradient(logits), tf.transpose(gradients, [1, 0, *range(2, x.shape.rank + 1)])
+
+
+def _existing(gradient: tf.Tensor | None) -> tf.Tensor:
+    """A gradient, or an error where there is none."""
     if gradient is None:
         raise NoGradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )
-    return found, gradient
+    return gradient
 
 
 def without_nan(gradient: tf.Tensor) -> tf.Tensor:

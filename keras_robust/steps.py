@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.config import configured
-from keras_robust.types import Ball, Images, PerExample, scalar, wide
+from keras_robust.types import Ball, Images, PerExample, radius_of, scalar, wide
 
 
 class Point(NamedTuple):
@@ -41,15 +41,6 @@ def check_size(owner: str, size: Any) -> None:
 def _moved(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) -> Images:
     """A step of a size along the steepest direction, projected; rounded once, by the projection."""
     return ball.project(wide(x_adv) + scalar(size, along.dtype) * ball.steepest(along), x)
-
-
-def radius_of(ball: Any) -> Any:
-    """The radius of a threat model; refuses what is none."""
-    if not isinstance(ball, Ball):
-        raise TypeError(
-            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
-        )
-    return ball.radius
 
 
 def size_of(ball: Ball, count: int, step_size: Any) -> Any:

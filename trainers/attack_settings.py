@@ -14,6 +14,7 @@ from trainers.names import check_options, chosen, number
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
 MULTI_TASK = "multi_task"
+_OF_THEIR_OWN = ("auto_attack",)  # restarts, as well as steps
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
 # What one climbs who knows the score of a run's detector; see `Opened.attack`.
 DETECTOR_AWARE = "detector_aware"
@@ -107,6 +108,7 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     made = factory(ball, **{key: value for key, value in given.items() if key in has})
     # Repeating an attack that always starts at the image itself would repeat its result.
     random = not isinstance(getattr(made, "start", None), kr.starts.Clean)
+    random = random and name not in _OF_THEIR_OWN
     if settings.restarts != 1 and random:
         return kr.attacks.restarts(made, settings.restarts)
     return made

@@ -4,12 +4,14 @@
 
 The report is written to report/ in the run. Several runs, as in --run=runs/a,runs/b, are compared
 on one page in --output_dir as well. What is not given is as the recipe of the run says. --checks
-also looks for reasons to doubt the figures, such as gradients that vanish.
+also looks for reasons to doubt the figures, such as gradients that vanish. Started again after an
+interruption, the same command goes on where it was.
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,9 +94,12 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     reports, written = [], []
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
-        reports.append(measuring.measure(one, wanted, command=command, progress=_say))
+        unfinished = one.run.unfinished
+        report = measuring.measure(one, wanted, command=command, progress=_say, keep=unfinished)
+        reports.append(report)
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
+        shutil.rmtree(unfinished, ignore_errors=True)
     if len(runs) > 1:
         written.append(save_page(reports, values.output_dir))
     return written

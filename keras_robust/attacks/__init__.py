@@ -1,13 +1,20 @@
 """Attacks: images in, perturbed images out."""
 
+from keras_robust.attacks.apgd import apgd
+from keras_robust.attacks.auto_attack import auto_attack
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.fab import fab
 from keras_robust.attacks.multi_task import multi_task
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
+from keras_robust.attacks.square import square
 
 __all__ = [
+    "apgd",
+    "auto_attack",
     "bim",
+    "fab",
     "fgsm",
     "mim",
     "multi_targeted",
@@ -17,5 +24,6 @@ __all__ = [
     "r_fgsm",
     "restarts",
     "spsa",
+    "square",
     "worst_of",
 ]

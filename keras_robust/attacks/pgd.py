@@ -9,25 +9,11 @@ from typing import Any
 
 from keras_robust import objectives, starts
 from keras_robust.ascent import Ascent
-from keras_robust.steps import FixedStep, MomentumStep, radius_of, size_of
-from keras_robust.types import Ball, Objective
+from keras_robust.objectives import objective_called
+from keras_robust.steps import FixedStep, MomentumStep, size_of
+from keras_robust.types import Ball, Objective, radius_of
 
 _STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
-
-
-def _objective(loss: str | Objective, targeted: bool) -> Objective:
-    if not isinstance(loss, str):
-        if targeted and not isinstance(loss, objectives.Targeted):
-            raise ValueError(
-                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
-                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
-            )
-        return loss
-    if loss == "kl":
-        if targeted:
-            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
-        return objectives.Divergence()
-    return objectives.Targeted(loss) if targeted else objectives.LabelLoss(loss)
 
 
 def _start(start: str | Any) -> Any:
@@ -86,7 +72,7 @@ def pgd(
     if isinstance(first, starts.Clean):
         _needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(size_of(ball, steps, step_size))
-    return Ascent(ball, _objective(loss, targeted), rule, steps, first, f"PGD-{steps}")
+    return Ascent(ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
 def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
@@ -113,7 +99,7 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
     """
     _needs_gradient_at_clean("FGSM", loss)
     rule = FixedStep(radius_of(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
+    return Ascent(ball, objective_called(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
 def r_fgsm(
@@ -148,7 +134,9 @@ def r_fgsm(
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
     rule = FixedStep((1 - share) * radius_of(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
+    return Ascent(
+        ball, objective_called(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM"
+    )
 
 
 def bim(
@@ -184,7 +172,7 @@ def bim(
     """
     _needs_gradient_at_clean("BIM", loss)
     rule = FixedStep(size_of(ball, steps, step_size))
-    objective = _objective(loss, targeted)
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
 
 
@@ -223,5 +211,5 @@ def mim(
     """
     _needs_gradient_at_clean("MIM", loss)
     rule = MomentumStep(size_of(ball, steps, step_size), decay)
-    objective = _objective(loss, targeted)
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

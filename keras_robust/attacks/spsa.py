@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from keras_robust import starts
 from keras_robust.ascent import Ascent, ascend, out_of_line
-from keras_robust.attacks.pgd import _needs_gradient_at_clean, _objective
+from keras_robust.attacks.pgd import _needs_gradient_at_clean
 from keras_robust.balls import clipped
 from keras_robust.config import configured
+from keras_robust.objectives import objective_called
 from keras_robust.steps import MomentumStep, size_of
 from keras_robust.types import (
     Ball,
@@ -190,7 +191,5 @@ def spsa(
     """
     _needs_gradient_at_clean("SPSA", loss)
     rule = MomentumStep(size_of(ball, steps, step_size), 0.9)
-    return Spsa(
-        ball, _objective(loss, targeted), rule, steps, starts.Clean(), f"SPSA-{steps}", samples,
-        reach,
-    )  # fmt: skip
+    objective = objective_called(loss, targeted)
+    return Spsa(ball, objective, rule, steps, starts.Clean(), f"SPSA-{steps}", samples, reach)

@@ -13,7 +13,10 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import (
+    apgd,
+    auto_attack,
     bim,
+    fab,
     fgsm,
     mim,
     multi_targeted,
@@ -23,6 +26,7 @@ from keras_robust.attacks import (
     r_fgsm,
     restarts,
     spsa,
+    square,
     worst_of,
 )
 from keras_robust.types import as_forward
@@ -61,6 +65,12 @@ class Row(NamedTuple):
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
     members: int = 0  # of the ensemble that it is for; 0: any classifier
     alone: bool = True  # what becomes of an image does not depend on the others of its batch
+    minimal: bool = False  # it moves an image only where it finds a mistake, and no further
+
+    def labels(self, model, batch):
+        """Those of the batch; for minimal attacks the predictions, as a mistake stays as it is."""
+        x, y = batch
+        return model(x)["logits"].numpy().argmax(axis=1) if self.minimal else y
 
 
 def from_pgd(**settings):
@@ -74,6 +84,9 @@ def from_pgd(**settings):
 
 
 ROWS = {
+    "apgd": Row(lambda ball: apgd(ball, 3)),
+    "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
+    "auto_attack": Row(lambda ball: auto_attack(ball, iterations=2, queries=3)),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),
@@ -92,6 +105,7 @@ ROWS = {
     "pgd targeted dlr": from_pgd(targeted=True, loss="dlr"),
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
     "multi_task": Row(
@@ -102,8 +116,13 @@ ROWS = {
         lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
         alone=False,
     ),
+    "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
+    "fab targeted": Row(
+        lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
+    ),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
+LONG = {("auto_attack", "l2"), ("auto_attack", "l1")}  # they take long to compile
 
 
 class Case:
@@ -115,7 +134,7 @@ class Case:
     def __init__(self, row, ball, model, batch):
         self.row, self.ball, self.model = row, ball, model
         self.attack = row.build(ball)
-        self.x, self.y = batch
+        self.x, self.y = batch[0], row.labels(model, batch)
         self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
         self.compiled = self.attack.compiled(model)
         several = row.members if self.attack.per_member else 1
@@ -147,7 +166,11 @@ def batch(make_batch):
 
 @pytest.fixture(
     scope="module",
-    params=[(row, ball) for row in ROWS for ball in BALLS],
+    params=[
+        pytest.param((row, ball), marks=[pytest.mark.slow] * ((row, ball) in LONG))
+        for row in ROWS
+        for ball in BALLS
+    ],
     ids=lambda pair: f"{pair[0]} in {pair[1]}",
 )
 def case(request, models, batch):
@@ -220,9 +243,10 @@ def test_rounds_are_the_attack(case):
         assert parts[0].attack == case.attack
         return
     forward, x, y = as_forward(case.model), tf.constant(case.x), tf.constant(case.y)
-    worst = kr.losses.margin(forward(x)["logits"], y)
+    clean = forward(x)["logits"]
+    worst = kr.losses.margin(clean, y)
     for part in parts:
-        x_adv = part.attack(forward, x, y, seed=part.seed(7), targets=part.targets(y, CLASSES))
+        x_adv = part.attack(forward, x, y, seed=part.seed(7), targets=part.targets(y, clean))
         worst = tf.maximum(worst, kr.losses.margin(forward(x_adv)["logits"], y))
     whole = kr.losses.margin(forward(case.run(seed=7))["logits"], y)
     np.testing.assert_allclose(whole, worst, atol=1e-4)
@@ -246,8 +270,9 @@ def test_more_steps_are_no_weaker(name, ball, models, batch):
 @pytest.mark.parametrize("name", ROWS)
 def test_it_climbs(name, models, batch):
     """In a large ball the attack raises what it climbs; combinations climb the margin."""
-    row, (x, y) = ROWS[name], map(tf.constant, batch)
+    row = ROWS[name]
     model = models[row.members]
+    x, y = map(tf.constant, (batch[0], row.labels(model, batch)))
     targets = (y + 1) % CLASSES if row.targeted else None
     attack = row.build(kr.LinfBall(0.3))
     climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))

@@ -37,6 +37,22 @@ USED = {
         "d_dlr_targeted_second dlr_targeted_rank d_dlr_targeted_rank ce_targeted_second "
         "ce_targeted_rank cw_margin_raw square_margin"
     ),
+    "aa_l1_projection": "x y eps projected",
+    "aa_apgd": (
+        "x y n_iter W1 b1 W2 b2 x_init_Linf eps_Linf Linf_ce_x_best Linf_ce_loss_best "
+        "Linf_ce_x_best_adv Linf_ce_still_correct Linf_dlr_x_best Linf_dlr_loss_best "
+        "Linf_dlr_x_best_adv Linf_dlr_still_correct Linf_dlrt_target Linf_dlrt_x_best "
+        "Linf_dlrt_loss_best Linf_dlrt_x_best_adv Linf_dlrt_still_correct x_init_L2 eps_L2 "
+        "L2_ce_x_best L2_ce_loss_best L2_ce_x_best_adv L2_ce_still_correct L2_dlr_x_best "
+        "L2_dlr_loss_best L2_dlr_x_best_adv L2_dlr_still_correct x_init_L1 eps_L1 L1_ce_x_best "
+        "L1_ce_loss_best L1_ce_x_best_adv L1_ce_still_correct L1_dlr_x_best L1_dlr_loss_best "
+        "L1_dlr_x_best_adv L1_dlr_still_correct"
+    ),
+    "aa_square_schedule": (
+        "p_init p_std5000 it_std5000 eta_rect_L2_1x3 eta_rect_L2_2x5 eta_rect_L2_3x7 "
+        "eta_rect_L2_4x4 eta_rect_L1_1x3 eta_rect_L1_2x5 eta_rect_L1_3x7 eta_rect_L1_4x4 "
+        "side_linf_32"
+    ),
     "udr_cost": (
         "x x_adv tau eps_l1_mean c_l1_mean chat_l1_mean dchat_dxadv_l1_mean eps_l2_half_sq "
         "c_l2_half_sq chat_l2_half_sq dchat_dxadv_l2_half_sq eps_linf_max c_linf_max chat_linf_max "
@@ -81,6 +97,12 @@ USED = {
         "rdiv rdiv_intra rdiv_inter"
     ),
     "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
+    "aa_fab_projections": "t w b d_linf norm_opt_linf d_l2 norm_opt_l2 d_l1 norm_opt_l1",
+    "aa_fab": (
+        "x y n_iter alpha_max eta beta W1 b1 W2 b2 Linf_adv Linf_dist Linf_success Linf_adv_t3 "
+        "Linf_dist_t3 L2_adv L2_dist L2_success L2_adv_t3 L2_dist_t3 L1_adv L1_dist L1_success "
+        "L1_adv_t3 L1_dist_t3"
+    ),
     "cce_n2": _CCE,
     "cce_n3": _CCE,
     "adp_n2": _ADP,
