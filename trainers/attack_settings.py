@@ -24,13 +24,13 @@ class Settings:
         steps: of iterated attacks.
         step_size: in units of the [0, 1] pixel range; None for the attack's own.
         restarts: how often attacks with a random start are repeated.
-        loss: what is climbed, one of `LOSSES`.
+        loss: what is climbed, one of `LOSSES`; None for the attack's own.
     """
 
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
-    loss: str = "cross_entropy"
+    loss: str | None = None
 
 
 def from_recipe(config: ConfigDict) -> Settings:
@@ -83,7 +83,8 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     factory = getattr(kr.attacks, name)
     has = inspect.signature(factory).parameters
     given: dict[str, Any] = {"steps": settings.steps, "step_size": settings.step_size}
-    given["loss"] = chosen("loss", settings.loss, LOSSES)
+    if settings.loss is not None:
+        given["loss"] = chosen("loss", settings.loss, LOSSES)
     if targeted:
         given["targeted"] = True
         if "targeted" not in has:
