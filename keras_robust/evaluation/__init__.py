@@ -1,5 +1,6 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
+from keras_robust.evaluation.card import Card, make_card
 from keras_robust.evaluation.checks import check
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
@@ -19,6 +20,7 @@ from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_b
 
 __all__ = [
     "AttackResult",
+    "Card",
     "Check",
     "Curve",
     "Detection",
@@ -40,6 +42,7 @@ __all__ = [
     "latent_surface",
     "latents",
     "load_reports",
+    "make_card",
     "perturbations",
     "project",
     "save_page",
