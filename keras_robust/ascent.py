@@ -16,7 +16,16 @@ from keras_robust.attack import Attack
 from keras_robust.config import configured, replace
 from keras_robust.starts import Uniform
 from keras_robust.steps import Point
-from keras_robust.types import Ball, Forward, Images, Labels, PerExample, StepRule
+from keras_robust.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Logits,
+    PerExample,
+    StepRule,
+    wide,
+)
 
 
 class Climb(Protocol):
@@ -66,14 +75,37 @@ def value_and_gradient(
         tape.watch(x_adv)
         per_example = value(x_adv)
         total = tf.reduce_sum(per_example)
-    gradient = tape.gradient(total, x_adv)
+    return per_example, _finite(tape.gradient(total, x_adv))
+
+
+def logits_and_jacobian(forward: Forward, x_adv: Images) -> tuple[Logits, tf.Tensor]:
+    """The logits `[batch, classes]`, and the gradient of each of them, `[batch, classes, ...]`.
+
+    One forward pass, then one backward pass for each class, in a loop: the batch is in memory once,
+    whatever the number of classes. All classes at once, as copies of the batch or by vectorising
+    the backward pass, would need `classes` times the memory and save no arithmetic.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        x = wide(x_adv)
+        tape.watch(x)
+        logits = wide(forward(tf.cast(x, x_adv.dtype))["logits"])
+        # As for one value: of the sum over the batch, each image has its own gradient. A Jacobian
+        # is taken between one dtype, which logits and images need not share.
+        totals = tf.reduce_sum(tf.cast(logits, x.dtype), axis=0)
+    jacobian = tape.jacobian(totals, x, parallel_iterations=1, experimental_use_pfor=False)
+    rank = x_adv.shape.rank
+    return tf.stop_gradient(logits), tf.transpose(_finite(jacobian), [1, 0, *range(2, rank + 1)])
+
+
+def _finite(gradient: tf.Tensor | None) -> tf.Tensor:
+    """A gradient that can be used, or an error where there is none."""
     if gradient is None:
         raise NoGradient(
             "The model's logits do not depend on its input by a differentiable path, so there is "
             "no gradient to climb. Use a gradient-free attack."
         )
     # A NaN would spread over the image and leave the ball; without a gradient the pixel stays.
-    return per_example, tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
+    return tf.where(tf.math.is_finite(gradient), gradient, tf.zeros_like(gradient))
 
 
 def out_of_line(function: Callable) -> Callable:

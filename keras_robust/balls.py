@@ -2,7 +2,8 @@
 
 A ball is an Lp neighbourhood of an image, cut with the range that pixels may take. Everything that
 depends on the norm is here: drawing a point, projecting onto the ball, the steepest direction of
-ascent and the distance. Nothing else in the library asks which norm it is.
+ascent and the distance; the geometry of planes in each norm is in `hyperplane`. Nothing else in the
+library asks which norm it is.
 
 Radii are in the units of the images, which lie in `bounds`: the usual CIFAR-10 radius is `8 / 255`.
 A radius may be a float or a scalar tensor, so that one compiled attack serves many radii.

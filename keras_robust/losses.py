@@ -108,6 +108,20 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     return _best_other(logits, labels) - _at(logits, labels)
 
 
+def mistaken(logits: Logits, labels: Labels) -> tf.Tensor:
+    """Where the prediction is another class, bool; logits that are no numbers predict nothing.
+
+    Unlike the sign of the margin, it is right for tied logits too, of which the first is predicted.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> mistaken(tf.constant([[1.0, 1.0], [0.0, 1.0]]), tf.constant([0, 0])).numpy().tolist()
+        [False, True]
+    """
+    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+    return finite & tf.not_equal(tf.argmax(logits, axis=1, output_type=labels.dtype), labels)
+
+
 def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
     """The target's logit minus the best other one: positive exactly where the target is predicted.
 

@@ -8,7 +8,14 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust import objectives, starts
-from keras_robust.ascent import Ascent, OneTask, ascend, out_of_line, value_and_gradient
+from keras_robust.ascent import (
+    Ascent,
+    OneTask,
+    ascend,
+    logits_and_jacobian,
+    out_of_line,
+    value_and_gradient,
+)
 from keras_robust.steps import FixedStep, MomentumStep
 
 W = np.array(
@@ -185,3 +192,21 @@ def test_at_radius_of_zero_has_no_ratio():
 def test_steps_are_refused(steps):
     with pytest.raises(ValueError, match=r"steps is .*whole number >= 0"):
         attack(kr.LinfBall(0.1), steps, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.float32, tf.float64])
+def test_the_jacobian_of_all_logits(dtype):
+    """z = sin(x) W: dz_k / dx_i = cos(x_i) W_ik, of each image by itself; also for no images."""
+
+    def model(x):
+        return {"logits": tf.cast(tf.sin(x), tf.float32) @ tf.constant(W, tf.float32)}
+
+    x = tf.cast(np.random.default_rng(0).random((3, 4)), dtype)
+    logits, jacobian = logits_and_jacobian(model, x)
+    tolerance = 2e-3 if dtype == tf.float16 else 1e-6
+    np.testing.assert_allclose(logits, np.sin(x) @ W, atol=tolerance)
+    expected = np.cos(x)[:, None, :] * W.T
+    np.testing.assert_allclose(jacobian, expected, atol=tolerance)
+    graph = tf.function(lambda x: logits_and_jacobian(model, x), autograph=False)
+    np.testing.assert_allclose(graph(x)[1], jacobian, atol=1e-6)
+    assert graph(x[:0])[1].shape == (0, 2, 4)

@@ -1,12 +1,14 @@
 """Attacks: images in, perturbed images out."""
 
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.fab import fab
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
 
 __all__ = [
     "bim",
+    "fab",
     "fgsm",
     "mim",
     "multi_targeted",

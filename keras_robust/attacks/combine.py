@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_robust import losses, objectives
 from keras_robust.attack import Attack, Round, check_attack
 from keras_robust.config import configured, replace
-from keras_robust.types import Ball, Forward, Images, Labels, Logits, per_pixel
+from keras_robust.types import Ball, Forward, Images, Labels, per_pixel
 
 
 def _check_part(owner: str, attack: Any) -> None:
@@ -42,11 +42,11 @@ class _Combination(Attack):
         objectives.refuse_targets(self.name, targets)
         logits = forward(x)["logits"]
         classes = logits.shape[-1]
-        worst, worst_margin, fooled = x, losses.margin(logits, y), _wrong(logits, y)
+        worst, worst_margin, fooled = x, losses.margin(logits, y), losses.mistaken(logits, y)
         for part in self.rounds(classes):
             candidate = part.attack.craft(forward, x, y, part.seed(seed), part.targets(y, classes))
             logits = forward(candidate)["logits"]
-            candidate_margin, wrong = losses.margin(logits, y), _wrong(logits, y)
+            candidate_margin, wrong = losses.margin(logits, y), losses.mistaken(logits, y)
             larger = candidate_margin > worst_margin
             # Tied logits have margin 0 and may be right or wrong, which `larger` cannot tell.
             better = tf.where(tf.equal(wrong, fooled), larger, wrong)
@@ -55,12 +55,6 @@ class _Combination(Attack):
             worst_margin = tf.where(better, candidate_margin, worst_margin)
             fooled = fooled | better & wrong
         return worst
-
-
-def _wrong(logits: Logits, y: Labels) -> tf.Tensor:
-    """Where the prediction is another class; logits that are no numbers predict nothing."""
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
-    return finite & tf.not_equal(tf.argmax(logits, axis=1, output_type=y.dtype), y)
 
 
 @configured

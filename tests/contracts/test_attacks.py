@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import (
     bim,
+    fab,
     fgsm,
     mim,
     multi_targeted,
@@ -38,6 +39,12 @@ class Row(NamedTuple):
     targeted: bool = False  # it is called with targets
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
     members: int = 0  # of the ensemble that it is for, one batch for each; 0: any classifier
+    minimal: bool = False  # it moves an image only where it finds a mistake, and no further
+
+    def labels(self, model, batch):
+        """Those of the batch; for minimal attacks the predictions, as a mistake stays as it is."""
+        x, y = batch
+        return model(x)["logits"].numpy().argmax(axis=1) if self.minimal else y
 
 
 def from_pgd(**settings):
@@ -71,6 +78,10 @@ ROWS = {
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
+    "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
+    "fab targeted": Row(
+        lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
+    ),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
@@ -84,7 +95,7 @@ class Case:
     def __init__(self, row, ball, model, batch):
         self.row, self.ball, self.model = row, ball, model
         self.attack = row.build(ball)
-        self.x, self.y = batch
+        self.x, self.y = batch[0], row.labels(model, batch)
         self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
         self.compiled = self.attack.compiled(model)
         self.origin = np.concatenate([self.x] * (row.members or 1))
@@ -214,8 +225,9 @@ def test_more_steps_are_no_weaker(name, ball, models, batch):
 @pytest.mark.parametrize("name", ROWS)
 def test_it_climbs(name, models, batch):
     """In a large ball the attack raises what it climbs; combinations climb the margin."""
-    row, (x, y) = ROWS[name], map(tf.constant, batch)
+    row = ROWS[name]
     model = models[row.members]
+    x, y = map(tf.constant, (batch[0], row.labels(model, batch)))
     targets = (y + 1) % CLASSES if row.targeted else None
     attack = row.build(kr.LinfBall(0.3))
     climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))

@@ -81,6 +81,12 @@ USED = {
         "rdiv rdiv_intra rdiv_inter"
     ),
     "udr_awp": "x_adv y gamma W1 b1 W2 b2 model_lr final_W1 final_b1 final_W2 final_b2",
+    "aa_fab_projections": "t w b d_linf norm_opt_linf d_l2 norm_opt_l2 d_l1 norm_opt_l1",
+    "aa_fab": (
+        "x y n_iter alpha_max eta beta W1 b1 W2 b2 Linf_adv Linf_dist Linf_success Linf_adv_t3 "
+        "Linf_dist_t3 L2_adv L2_dist L2_success L2_adv_t3 L2_dist_t3 L1_adv L1_dist L1_success "
+        "L1_adv_t3 L1_dist_t3"
+    ),
     "cce_n2": _CCE,
     "cce_n3": _CCE,
     "adp_n2": _ADP,
