@@ -98,7 +98,7 @@ class Opened:
             ValueError: a name or a number that cannot be.
         """
         given = {key: value for key, value in (settings or {}).items() if value is not None}
-        base = attack_settings.from_recipe(self.config)
+        base = attack_settings.from_recipe(self.config, name)
         if "steps" in given or norm is not None or radius is not None:
             base = dataclasses.replace(base, step_size=None)
         ball = self.ball(norm, radius)

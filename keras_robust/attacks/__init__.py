@@ -1,15 +1,19 @@
 """Attacks: images in, perturbed images out."""
 
+from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
+from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
 
 __all__ = [
     "bim",
+    "boundary",
     "fab",
     "fgsm",
+    "hop_skip_jump",
     "mim",
     "multi_targeted",
     "per_member",

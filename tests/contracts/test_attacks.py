@@ -14,8 +14,10 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import (
     bim,
+    boundary,
     fab,
     fgsm,
+    hop_skip_jump,
     mim,
     multi_targeted,
     per_member,
@@ -82,6 +84,8 @@ ROWS = {
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
     ),
+    "boundary": Row(lambda ball: boundary(ball, 15), minimal=True),
+    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimal=True),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 
