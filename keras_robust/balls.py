@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from keras_robust.config import configured
+from keras_robust.l1_projection import onto_ball, onto_ball_and_box
 from keras_robust.types import Images, PerExample, per_pixel, scalar, wide
 
 
@@ -88,6 +89,7 @@ class LinfBall:
         [[0.75, 0.10000000149011612]]
     """
 
+    order: ClassVar[float] = math.inf
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -105,6 +107,14 @@ class LinfBall:
         centre = wide(x)
         noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, centre.dtype)
         return clipped(self.bounds, centre + scalar(self.radius, centre.dtype) * noise, x.dtype)
+
+    def rim(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a uniform direction, as long as the ball is wide, then clips into the bounds."""
+        centre = wide(x)
+        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, centre.dtype)
+        _, scaled = _scaled(noise)
+        delta = scalar(self.radius, centre.dtype) * tf.reshape(scaled, tf.shape(x))
+        return clipped(self.bounds, centre + delta, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Brings `x_adv` to the nearest point in the ball around `x`, then into the bounds."""
@@ -140,6 +150,7 @@ class L2Ball:
         [[0.30000001192092896, 0.4000000059604645]]
     """
 
+    order: ClassVar[float] = 2.0
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -157,6 +168,13 @@ class L2Ball:
         dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
         length = scalar(self.radius, dtype) * uniform ** (1 / dimension)
         return clipped(self.bounds, centre + per_pixel(length, x) * direction, x.dtype)
+
+    def rim(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws a point uniformly from the rim of the ball, then clips it into the bounds."""
+        centre = wide(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
+        delta = scalar(self.radius, centre.dtype) * self.steepest(noise)
+        return clipped(self.bounds, centre + delta, x.dtype)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Scales the perturbation down to the radius, then clips into the bounds.
@@ -204,10 +222,10 @@ class L1Ball:
         [[0.75, 0.25]]
 
     Reference: sparse steps after Tramer and Boneh, "Adversarial Training and Robustness for
-    Multiple Perturbations" (2019), section 4; the projection after Duchi et al., "Efficient
-    Projections onto the L1-Ball" (2008), Figure 1.
+    Multiple Perturbations" (2019), section 4; the projection: `keras_robust.l1_projection`.
     """
 
+    order: ClassVar[float] = 1.0
     radius: Any
     bounds: tuple[float, float] = (0.0, 1.0)
     density: float = 0.05
@@ -232,35 +250,49 @@ class L1Ball:
         delta = scalar(self.radius, dtype) * sign * share[:, :-1]
         return clipped(self.bounds, centre + tf.reshape(delta, tf.shape(x)), x.dtype)
 
+    def rim(self, x: Images, seed: tf.Tensor) -> Images:
+        """Draws Gaussian noise as wide as the bounds and projects it: few pixels stay moved."""
+        centre = wide(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
+        return self.project(centre + (self.bounds[1] - self.bounds[0]) * noise, x)
+
     def project(self, x_adv: Images, x: Images) -> Images:
-        """Brings `x_adv` to the nearest point of the L1 ball around `x`, then into the bounds."""
+        """Brings `x_adv` to the nearest point that is in the L1 ball around `x` and in the bounds.
+
+        Clipped after it was brought into the ball, it would waste what is cut off.
+        """
         centre, x_adv = wide(x), wide(x_adv)
-        flat = _flat(x_adv - centre)
+        flat, clean = _flat(x_adv - centre), _flat(centre)
         radius = scalar(self.radius, flat.dtype)
-        size = tf.abs(flat)
-        inside = tf.reduce_sum(size, axis=1) <= radius
-        # The threshold is at least what the largest entry has beyond the radius. Taking that off
-        # first changes nothing but the rounding: sums of huge entries would cancel. In this order
-        # the largest entry is the radius afterwards, however much larger it was.
-        largest = tf.reduce_max(size, axis=1, keepdims=True)
-        size = tf.where(largest > radius, tf.maximum(size - largest + radius, 0), size)
-        descending = tf.sort(size, axis=1, direction="DESCENDING")
-        rank = tf.range(1, tf.shape(flat)[1] + 1)
-        excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, flat.dtype)
-        kept = tf.reduce_sum(tf.cast(descending > excess, tf.int32), axis=1)
-        last = tf.maximum(kept - 1, 0)
-        threshold = tf.maximum(tf.gather(excess, last, axis=1, batch_dims=1), 0)[:, None]
-        shrunk = tf.sign(flat) * tf.maximum(size - threshold, 0)
+        low, high = (scalar(bound, flat.dtype) - clean for bound in self.bounds)
+        inside = tf.reduce_sum(tf.abs(flat), axis=1) <= radius
+        shrunk = onto_ball(flat, radius)
+        fits = tf.reduce_all((low <= shrunk) & (shrunk <= high), axis=1, keepdims=True)
+        # The second time, for the rounding of the first.
+        boxed = onto_ball(onto_ball_and_box(flat, radius, low, high), radius)
+        shrunk = tf.where(fits, shrunk, boxed)
         # Points inside are handed back, not rebuilt: x + (x_adv - x) need not be x_adv.
         nearest = tf.where(per_pixel(inside, x), x_adv, centre + tf.reshape(shrunk, tf.shape(x)))
         return clipped(self.bounds, nearest, x.dtype)
 
-    def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Signs of the largest entries (`density` of them), scaled to an absolute sum of 1."""
+    def steepest(self, gradient: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:
+        """Signs of the largest entries, scaled to an absolute sum of 1.
+
+        Args:
+            gradient: `[batch, ...]`.
+            count: how many entries, int32 `[batch]`, >= 1; by default `density` of them.
+
+        Returns:
+            A direction of the shape of the gradient.
+        """
         flat = wide(_flat(gradient))
         pixels = flat.shape[1] or tf.shape(flat)[1]
-        count = tf.cast(tf.math.ceil(self.density * tf.cast(pixels, tf.float32)), tf.int32)
-        smallest_kept = tf.math.top_k(tf.abs(flat), k=count).values[:, -1:]
+        if count is None:
+            most = tf.cast(tf.math.ceil(self.density * tf.cast(pixels, tf.float32)), tf.int32)
+            smallest_kept = tf.math.top_k(tf.abs(flat), k=most).values[:, -1:]
+        else:
+            descending = tf.sort(tf.abs(flat), axis=1, direction="DESCENDING")
+            smallest_kept = tf.gather(descending, count - 1, axis=1, batch_dims=1)[:, None]
         signs = tf.sign(flat) * tf.cast(tf.abs(flat) >= smallest_kept, flat.dtype)
         unit = tf.math.divide_no_nan(signs, tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True))
         return tf.cast(tf.reshape(unit, tf.shape(gradient)), gradient.dtype)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_robust import losses
 from keras_robust.config import configured
 from keras_robust.scores import score_called
-from keras_robust.types import Forward, Images, Labels, PerExample
+from keras_robust.types import Forward, Images, Labels, Objective, PerExample
 
 Value = Callable[[Images], PerExample]
 
@@ -46,6 +46,37 @@ def refuse_targets(owner: str, targets: Labels | None) -> None:
             f"{owner} was called with targets, which it does not use. Leave them out, or build a "
             "targeted attack: `keras_robust.attacks.pgd(ball, targeted=True)`."
         )
+
+
+def objective_called(loss: str | Objective, targeted: bool = False) -> Objective:
+    """The objective that climbs a loss.
+
+    Args:
+        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"`, or an objective, which is handed back.
+        targeted: towards targets, not away from the label.
+
+    Returns:
+        The objective.
+
+    Raises:
+        ValueError: an unknown loss, or `targeted` with one that has no targets.
+
+    Example:
+        >>> objective_called("margin", targeted=True)
+        Targeted(loss='margin')
+    """
+    if not isinstance(loss, str):
+        if targeted and not isinstance(loss, Targeted):
+            raise ValueError(
+                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
+                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
+            )
+        return loss
+    if loss == "kl":
+        if targeted:
+            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
+        return Divergence()
+    return Targeted(loss) if targeted else LabelLoss(loss)
 
 
 @configured

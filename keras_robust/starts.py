@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -78,3 +79,16 @@ class RandomStep:
         noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
         length = self.share * scalar(ball.radius, centre.dtype)
         return ball.project(centre + length * ball.steepest(noise), x)
+
+
+@configured
+class Rim:
+    """Starts at a random point on the rim of the ball, as the ball draws one: APGD.
+
+    Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of
+    Diverse Parameter-free Attacks" (2020), the authors' code.
+    """
+
+    def __call__(self, ball: Any, x: Images, seed: tf.Tensor) -> Images:
+        """Returns a point of the ball, inside the bounds."""
+        return ball.rim(x, seed)

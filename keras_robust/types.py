@@ -45,6 +45,24 @@ class Ball(Protocol):
         """How far `x_adv` is from `x`, in the ball's norm."""
 
 
+def radius_of(ball: Any) -> Any:
+    """The radius of a threat model.
+
+    Raises:
+        TypeError: it is none, such as a bare number.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> radius_of(LinfBall(0.25))
+        0.25
+    """
+    if not isinstance(ball, Ball):
+        raise TypeError(
+            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
+        )
+    return ball.radius
+
+
 class Objective(Protocol):
     """What an attack climbs."""
 

@@ -76,3 +76,16 @@ def test_gaussian_refuses(scale):
 def test_random_step_refuses(share):
     with pytest.raises(ValueError, match=r"RandomStep: share is .*\(0, 1\]"):
         starts.RandomStep(share)
+
+
+def test_rims():
+    """The radius is the largest change in Linf, the length in L2, in L1 the sum, of few pixels."""
+    far = starts.Rim()
+    moved = far(kr.LinfBall(0.1), GREY, SEED).numpy() - 0.5
+    np.testing.assert_allclose(np.abs(moved).max(axis=(1, 2, 3)), 0.1, rtol=1e-5)
+    assert np.abs(moved).mean() == pytest.approx(0.05, abs=0.002)  # uniform, not signs
+    moved = far(kr.L2Ball(0.5), GREY, SEED).numpy() - 0.5
+    np.testing.assert_allclose(np.linalg.norm(moved.reshape(50, -1), axis=1), 0.5, rtol=1e-5)
+    moved = far(kr.L1Ball(3.0), GREY, SEED).numpy() - 0.5
+    np.testing.assert_allclose(np.abs(moved).sum(axis=(1, 2, 3)), 3, rtol=1e-5)
+    assert 5 < (moved != 0).sum(axis=(1, 2, 3)).mean() < 20

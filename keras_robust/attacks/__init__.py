@@ -1,5 +1,6 @@
 """Attacks: images in, perturbed images out."""
 
+from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
@@ -7,8 +8,10 @@ from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
+from keras_robust.attacks.square import square
 
 __all__ = [
+    "apgd",
     "bim",
     "boundary",
     "fab",
@@ -21,5 +24,6 @@ __all__ = [
     "r_fgsm",
     "restarts",
     "spsa",
+    "square",
     "worst_of",
 ]

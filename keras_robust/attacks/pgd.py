@@ -10,25 +10,11 @@ from typing import Any
 
 from keras_robust import objectives, starts
 from keras_robust.ascent import Ascent
+from keras_robust.objectives import objective_called
 from keras_robust.steps import FixedStep, MomentumStep
-from keras_robust.types import Ball, Objective
+from keras_robust.types import Ball, Objective, radius_of
 
 _STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
-
-
-def _objective(loss: str | Objective, targeted: bool) -> Objective:
-    if not isinstance(loss, str):
-        if targeted and not isinstance(loss, objectives.Targeted):
-            raise ValueError(
-                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
-                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
-            )
-        return loss
-    if loss == "kl":
-        if targeted:
-            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
-        return objectives.Divergence()
-    return objectives.Targeted(loss) if targeted else objectives.LabelLoss(loss)
 
 
 def _start(start: str | Any) -> Any:
@@ -39,16 +25,9 @@ def _start(start: str | Any) -> Any:
     return _STARTS[start]()
 
 
-def _radius(ball: Any) -> Any:
-    if not isinstance(ball, Ball):
-        raise TypeError(
-            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
-        )
-    return ball.radius
-
-
-def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
-    radius = _radius(ball)
+def step_size_of(ball: Ball, count: int, step_size: Any) -> Any:
+    """The length of a step: what was given, or 2.5 radii in all."""
+    radius = radius_of(ball)
     if step_size is None:
         # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
         return 2.5 * radius / max(count, 1)
@@ -57,7 +36,8 @@ def _step_size(ball: Ball, count: int, step_size: Any) -> Any:
     return step_size
 
 
-def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
+def needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
+    """Refuses a loss that is flat at the clean image, for an ascent that begins there."""
     if loss == "kl" or isinstance(loss, objectives.Divergence):
         raise ValueError(
             f"{name} starts at the clean image, where the KL divergence has no gradient. "
@@ -103,9 +83,9 @@ def pgd(
     """
     first = _start(start)
     if isinstance(first, starts.Clean):
-        _needs_gradient_at_clean("PGD without a random start", loss)
-    rule = FixedStep(_step_size(ball, steps, step_size))
-    return Ascent(ball, _objective(loss, targeted), rule, steps, first, f"PGD-{steps}")
+        needs_gradient_at_clean("PGD without a random start", loss)
+    rule = FixedStep(step_size_of(ball, steps, step_size))
+    return Ascent(ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
 def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
@@ -130,9 +110,9 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
-    _needs_gradient_at_clean("FGSM", loss)
-    rule = FixedStep(_radius(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.Clean(), "FGSM")
+    needs_gradient_at_clean("FGSM", loss)
+    rule = FixedStep(radius_of(ball))
+    return Ascent(ball, objective_called(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
 
 def r_fgsm(
@@ -166,8 +146,10 @@ def r_fgsm(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * _radius(ball))
-    return Ascent(ball, _objective(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM")
+    rule = FixedStep((1 - share) * radius_of(ball))
+    return Ascent(
+        ball, objective_called(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM"
+    )
 
 
 def bim(
@@ -201,9 +183,9 @@ def bim(
 
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
-    _needs_gradient_at_clean("BIM", loss)
-    rule = FixedStep(_step_size(ball, steps, step_size))
-    objective = _objective(loss, targeted)
+    needs_gradient_at_clean("BIM", loss)
+    rule = FixedStep(step_size_of(ball, steps, step_size))
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
 
 
@@ -240,7 +222,7 @@ def mim(
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
-    _needs_gradient_at_clean("MIM", loss)
-    rule = MomentumStep(_step_size(ball, steps, step_size), decay)
-    objective = _objective(loss, targeted)
+    needs_gradient_at_clean("MIM", loss)
+    rule = MomentumStep(step_size_of(ball, steps, step_size), decay)
+    objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from keras_robust import starts
 from keras_robust.ascent import Ascent, ascend, out_of_line
-from keras_robust.attacks.pgd import _needs_gradient_at_clean, _objective, _step_size
+from keras_robust.attacks.pgd import needs_gradient_at_clean, step_size_of
 from keras_robust.balls import clipped
 from keras_robust.config import configured
+from keras_robust.objectives import objective_called
 from keras_robust.steps import MomentumStep
 from keras_robust.types import (
     Ball,
@@ -188,9 +189,9 @@ def spsa(
     Differs: steps along the estimates accumulated with a decay of 0.9, of one length in the norm of
     the ball, where the paper takes Adam's; points that are asked about stay within the range.
     """
-    _needs_gradient_at_clean("SPSA", loss)
-    rule = MomentumStep(_step_size(ball, steps, step_size), 0.9)
+    needs_gradient_at_clean("SPSA", loss)
+    rule = MomentumStep(step_size_of(ball, steps, step_size), 0.9)
     return Spsa(
-        ball, _objective(loss, targeted), rule, steps, starts.Clean(), f"SPSA-{steps}", samples,
+        ball, objective_called(loss, targeted), rule, steps, starts.Clean(), f"SPSA-{steps}", samples,
         reach,
     )  # fmt: skip

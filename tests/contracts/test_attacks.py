@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import (
+    apgd,
     bim,
     boundary,
     fab,
@@ -25,6 +26,7 @@ from keras_robust.attacks import (
     r_fgsm,
     restarts,
     spsa,
+    square,
     worst_of,
 )
 from keras_robust.types import as_forward
@@ -60,6 +62,8 @@ def from_pgd(**settings):
 
 
 ROWS = {
+    "apgd": Row(lambda ball: apgd(ball, 3)),
+    "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),
@@ -78,6 +82,7 @@ ROWS = {
     "pgd targeted dlr": from_pgd(targeted=True, loss="dlr"),
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),

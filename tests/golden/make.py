@@ -37,6 +37,22 @@ USED = {
         "d_dlr_targeted_second dlr_targeted_rank d_dlr_targeted_rank ce_targeted_second "
         "ce_targeted_rank cw_margin_raw square_margin"
     ),
+    "aa_l1_projection": "x y eps projected",
+    "aa_apgd": (
+        "x y n_iter W1 b1 W2 b2 x_init_Linf eps_Linf Linf_ce_x_best Linf_ce_loss_best "
+        "Linf_ce_x_best_adv Linf_ce_still_correct Linf_dlr_x_best Linf_dlr_loss_best "
+        "Linf_dlr_x_best_adv Linf_dlr_still_correct Linf_dlrt_target Linf_dlrt_x_best "
+        "Linf_dlrt_loss_best Linf_dlrt_x_best_adv Linf_dlrt_still_correct x_init_L2 eps_L2 "
+        "L2_ce_x_best L2_ce_loss_best L2_ce_x_best_adv L2_ce_still_correct L2_dlr_x_best "
+        "L2_dlr_loss_best L2_dlr_x_best_adv L2_dlr_still_correct x_init_L1 eps_L1 L1_ce_x_best "
+        "L1_ce_loss_best L1_ce_x_best_adv L1_ce_still_correct L1_dlr_x_best L1_dlr_loss_best "
+        "L1_dlr_x_best_adv L1_dlr_still_correct"
+    ),
+    "aa_square_schedule": (
+        "p_init p_std5000 it_std5000 eta_rect_L2_1x3 eta_rect_L2_2x5 eta_rect_L2_3x7 "
+        "eta_rect_L2_4x4 eta_rect_L1_1x3 eta_rect_L1_2x5 eta_rect_L1_3x7 eta_rect_L1_4x4 "
+        "side_linf_32"
+    ),
     "udr_cost": (
         "x x_adv tau eps_l1_mean c_l1_mean chat_l1_mean dchat_dxadv_l1_mean eps_l2_half_sq "
         "c_l2_half_sq chat_l2_half_sq dchat_dxadv_l2_half_sq eps_linf_max c_linf_max chat_linf_max "

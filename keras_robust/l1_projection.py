@@ -1,0 +1,87 @@
+"""The nearest point of an L1 ball around 0, and of one cut with a box."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def onto_ball(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+    """The nearest point whose absolute values sum to at most `radius`.
+
+    Args:
+        delta: `[batch, d]`.
+        radius: a scalar of its dtype, >= 0.
+
+    Returns:
+        `[batch, d]`.
+
+    Example:
+        >>> onto_ball(tf.constant([[2.0, 1.5]]), tf.constant(1.0)).numpy().tolist()
+        [[0.75, 0.25]]
+
+    Reference: Duchi et al., "Efficient Projections onto the L1-Ball" (2008), Figure 1.
+    """
+    size = tf.abs(delta)
+    # The threshold is at least what the largest entry has beyond the radius. Taking that off
+    # first changes nothing but the rounding: sums of huge entries would cancel. In this order
+    # the largest entry is the radius afterwards, however much larger it was.
+    largest = tf.reduce_max(size, axis=1, keepdims=True)
+    size = tf.where(largest > radius, tf.maximum(size - largest + radius, 0), size)
+    descending = tf.sort(size, axis=1, direction="DESCENDING")
+    rank = tf.range(1, tf.shape(delta)[1] + 1)
+    excess = (tf.cumsum(descending, axis=1) - radius) / tf.cast(rank, delta.dtype)
+    kept = tf.reduce_sum(tf.cast(descending > excess, tf.int32), axis=1)
+    last = tf.maximum(kept - 1, 0)
+    threshold = tf.maximum(tf.gather(excess, last, axis=1, batch_dims=1), 0)[:, None]
+    return tf.sign(delta) * tf.maximum(size - threshold, 0)
+
+
+def onto_ball_and_box(
+    delta: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+) -> tf.Tensor:
+    """The nearest point whose absolute values sum to at most `radius`, between `low` and `high`.
+
+    Its entries are `clip(t - gap, 0, room)`, where `gap` is how much smaller an entry is than the
+    largest, `room` what the box leaves it, and `t` is one number for all: the sum grows with it,
+    along a straight line between the points where an entry starts to grow or meets the box.
+
+    Args:
+        delta: `[batch, d]`.
+        radius: a scalar of its dtype, >= 0.
+        low: `[batch, d]`, <= 0.
+        high: `[batch, d]`, >= 0.
+
+    Returns:
+        `[batch, d]`; the sum is the radius but for rounding.
+
+    Example:
+        >>> one = tf.ones([1, 2])
+        >>> onto_ball_and_box(2 * one, tf.constant(1.0), -one, [[0.25, 1.0]]).numpy().tolist()
+        [[0.25, 0.75]]
+
+    Reference: Croce and Hein, "Mind the Box: L1-APGD for Sparse Adversarial Attacks on Image
+    Classifiers" (2021), Proposition 3.1.
+    """
+    size = tf.abs(delta)
+    # No entry is larger than the radius: that keeps all sums finite.
+    room = tf.clip_by_value(tf.where(delta > 0, high, -low), 0, radius)
+    largest = tf.reduce_max(size, axis=1, keepdims=True)
+    gap = largest - size
+    bends = tf.concat([gap, gap + room], axis=1)
+    order = tf.argsort(bends, axis=1)
+    bends = tf.gather(bends, order, axis=1, batch_dims=1)
+    starts = tf.where(order < tf.shape(delta)[1], 1, -1)
+    growing = tf.cast(tf.cumsum(starts, axis=1), delta.dtype)
+    sums = tf.cumsum(growing[:, :-1] * (bends[:, 1:] - bends[:, :-1]), axis=1)
+    # The last bend before the sum is the radius: no entry starts or ends between it and `t`.
+    before = tf.reduce_sum(tf.cast(sums < radius, tf.int32), axis=1)
+    bend = tf.gather(bends, before, axis=1, batch_dims=1)[:, None]
+    full = gap + room <= bend
+    grows = ~full & (gap <= bend)
+    count = tf.reduce_sum(tf.cast(grows, delta.dtype), axis=1, keepdims=True)
+    taken = tf.reduce_sum(tf.where(full, room, tf.zeros_like(room)), axis=1, keepdims=True)
+    gaps = tf.reduce_sum(tf.where(grows, gap, tf.zeros_like(gap)), axis=1, keepdims=True)
+    t = tf.where(count > 0, (radius - taken + gaps) / tf.maximum(count, 1), largest)
+    # Beyond `largest` entries would grow past what they were: there the sum is no limit.
+    grown = tf.minimum(t, largest) - gap
+    return tf.sign(delta) * tf.maximum(tf.minimum(grown, room), 0)
