@@ -38,7 +38,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "attack",
         None,
-        "Name of the attack; by default pgd, of a served model spsa.",
+        "Name of the attack; by default pgd, of a served model square.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -72,7 +72,7 @@ def run(values: flags.FlagValues) -> tuple[Crafted | Verdict, Path]:
     path = command_line.required(values, "run", "runs/digits")
     if values.server:
         command_line.required(values, "model", "digits")
-    name = values.attack or ("spsa" if values.server else "pgd")
+    name = values.attack or ("square" if values.server else "pgd")
     with quiet_start():
         from trainers import crafting, opened
 

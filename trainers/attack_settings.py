@@ -25,12 +25,14 @@ class Settings:
         step_size: in units of the [0, 1] pixel range; None for the attack's own.
         restarts: how often attacks with a random start are repeated.
         loss: what is climbed, one of `LOSSES`; None for the attack's own.
+        queries: of attacks by random search; None for the attack's own.
     """
 
     steps: int | None = 20
     step_size: float | None = None
     restarts: int = 1
     loss: str | None = None
+    queries: int | None = None
 
 
 def from_recipe(config: ConfigDict, name: str) -> Settings:
@@ -91,8 +93,9 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     factory = getattr(kr.attacks, name)
     has = _parameters(name)
     given: dict[str, Any] = {"step_size": settings.step_size}
-    if settings.steps is not None:
-        given["steps"] = settings.steps
+    for setting in ("steps", "queries"):
+        if getattr(settings, setting) is not None:
+            given[setting] = getattr(settings, setting)
     if settings.loss is not None:
         given["loss"] = chosen("loss", settings.loss, LOSSES)
     if targeted:

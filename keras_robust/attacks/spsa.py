@@ -191,7 +191,6 @@ def spsa(
     """
     needs_gradient_at_clean("SPSA", loss)
     rule = MomentumStep(step_size_of(ball, steps, step_size), 0.9)
-    return Spsa(
-        ball, objective_called(loss, targeted), rule, steps, starts.Clean(), f"SPSA-{steps}", samples,
-        reach,
-    )  # fmt: skip
+    climbed = objective_called(loss, targeted)
+    name = f"SPSA-{steps}"
+    return Spsa(ball, climbed, rule, steps, starts.Clean(), name, samples, reach)

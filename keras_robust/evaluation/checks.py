@@ -27,6 +27,7 @@ from keras_robust.types import Ball, as_forward
 _FEW = 0.02
 # A loss that can change by less in the whole ball is lost in the rounding of float32.
 _NOTHING = 1e-7
+_QUERIES = 1000  # of Square, for each image that PGD did not fool
 _LONGER = 4  # times the steps
 _WIDER = (2.0, 4.0)  # times the radius
 
@@ -108,7 +109,7 @@ def check(
     - `one step`: FGSM fools images that PGD does not.
     - `steps`: four times the steps leave another accuracy, or a lower loss.
     - `radius`: in a larger ball PGD does worse, or it fails where it may change everything.
-    - `gradient-free attacks`: SPSA fools images that PGD did not.
+    - `gradient-free attacks`: a random search (Square) fools images that PGD did not.
 
     They prove nothing where they pass. Of a model without a gradient, those of PGD are left out. A
     model to transfer from is not to be had here: see `keras_robust.evaluation.black_box`.
@@ -118,7 +119,7 @@ def check(
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
         ball: the threat model, of a radius > 0.
         only: the names of the checks to make; default all of them.
-        steps: of PGD and of SPSA.
+        steps: of PGD.
         limit: use only the first so many images.
         seed: of all that is random.
         progress: called with a line of text now and then, such as `print`.
@@ -274,7 +275,7 @@ def _radius(name: str, probe: _Probe) -> Check:
 
 def _gradient_free(name: str, probe: _Probe) -> Check:
     left = probe.bench.correct if probe.slopes is None else probe.iterated.robust
-    attack = attacks.spsa(probe.ball, probe.steps)
+    attack = attacks.square(probe.ball, _QUERIES)
     still = probe.run(attack, alive=left).robust
     more = float(left.mean() - still.mean())
     sentence = (

@@ -26,6 +26,8 @@ def test_the_steps_of_a_recipe_are_for_attacks_by_steps_of_one_length(opened):
     assert opened.attack("pgd").steps == opened.attack("spsa").steps == steps
     assert opened.attack("boundary") == kr.attacks.boundary(opened.ball())
     assert opened.attack("boundary", {"steps": 7}).steps == 7
+    assert opened.attack("square") == kr.attacks.square(opened.ball())
+    assert opened.attack("square", {"queries": 7}).queries == 7
     assert opened.attack("multi_targeted").attack.steps == steps
 
 

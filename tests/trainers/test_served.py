@@ -66,7 +66,14 @@ def test_logits_are_the_logarithms_of_what_is_served(address, opened):
 
 
 def test_an_attack_without_gradients(trained, opened, address, tmp_path):
-    settings = ("--limit=6", "--steps=2", "--seed=3", "--pictures=0", f"--output_dir={tmp_path}")
+    settings = (
+        "--attack=spsa",
+        "--limit=6",
+        "--steps=2",
+        "--seed=3",
+        "--pictures=0",
+        f"--output_dir={tmp_path}",
+    )
     verdict, directory = attack.run(
         parsed(f"--run={trained}", f"--server={address}", "--model=digits", *settings)
     )
@@ -89,6 +96,16 @@ def test_an_attack_without_gradients(trained, opened, address, tmp_path):
     assert lines[0].startswith("SPSA-2: of 6 images the model got")
     assert lines[-2] == f"780 queries in {verdict.requests} requests: 130 for each image."
     assert lines[-1].startswith("Its detector flags")
+
+
+def test_by_default_it_is_a_random_search(trained, address, tmp_path):
+    verdict, _ = attack.run(
+        parsed(f"--run={trained}", f"--server={address}", "--model=digits", "--limit=4",
+               "--queries=5", "--pictures=0", f"--output_dir={tmp_path}")
+    )  # fmt: skip
+    assert verdict.crafted.attack.name == "Square"
+    # Two predictions and the start beside the proposals; it may end before the last.
+    assert 4 * (2 + 1) <= verdict.images <= 4 * (2 + 1 + 5)
 
 
 def test_a_model_without_a_detector(opened):
