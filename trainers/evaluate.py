@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from serving.quiet import quiet_start
+from serving.quiet import quiet_logger, quiet_start
 from trainers import attack_flags, command_line
 from trainers.names import number
 
@@ -101,7 +101,8 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     reports, written = [], []
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
-        reports.append(measuring.measure(one, wanted, command=command, progress=_say))
+        with quiet_logger():  # many attacks on one model are traced on purpose
+            reports.append(measuring.measure(one, wanted, command=command, progress=_say))
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
         if values.card:
