@@ -12,16 +12,22 @@ has one perturbation fool each member of an ensemble; with --tasks=universal --g
 images, with --tasks=transformations a model however the image is transformed. goals.md and
 goals.json tell on how many images all goals are achieved, and each; the images of several solvers
 are in a directory each. With --tasks, the goals of any other attack are looked at as well.
+
+    python -m trainers.attack --run=runs/digits --server=localhost:8500 --model=digits
+
+attacks a served model over gRPC with an attack that needs no gradient, and asks its detector, if it
+has one. The run gives the images and the ball; its own model is not asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     import keras_robust as kr
     from trainers.crafting import Crafted
     from trainers.opened import Opened
+    from trainers.served import Verdict
 
 PROGRAM = "trainers.attack"
 MULTI_TASK = "multi_task"
@@ -41,7 +48,16 @@ MULTI_TASK = "multi_task"
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
     flags.DEFINE_string("run", None, "A run directory.", flag_values=values)
-    flags.DEFINE_string("attack", "pgd", "Name of the attack.", flag_values=values)
+    flags.DEFINE_string(
+        "attack",
+        None,
+        "Name of the attack; by default pgd, of a served model square.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "server", None, "host:port of a model server, to attack what it serves.", flag_values=values
+    )
+    flags.DEFINE_string("model", None, "The name it is served by.", flag_values=values)
     flags.DEFINE_integer(
         "target", None, "Class to reach; by default any but the label.", flag_values=values
     )
@@ -55,7 +71,9 @@ def define_flags(values: flags.FlagValues) -> None:
     attack_flags.define_tasks(values)
 
 
-def run(values: flags.FlagValues, command: str = "") -> tuple[dict[str, Crafted], Path]:
+def run(
+    values: flags.FlagValues, command: str = ""
+) -> tuple[Mapping[str, Crafted | Verdict], Path]:
     """Attacks the run that the flags name, and writes what comes out.
 
     Args:
@@ -63,42 +81,53 @@ def run(values: flags.FlagValues, command: str = "") -> tuple[dict[str, Crafted]
         command: what the user typed, to be kept beside the goals.
 
     Returns:
-        The images, by the name of the solver, of an attack without one by its own; and the
-        directory they are in.
+        What came of it, by the name of the solver, of an attack without one by its own; and the
+        directory that the images are in.
 
     Raises:
         ValueError, OSError: what the user can mend, before the first attack where it can be known.
     """
     path = command_line.required(values, "run", "runs/digits")
-    if values.solver and values.attack != MULTI_TASK:
+    name = values.attack or ("square" if values.server else "pgd")
+    if values.server:
+        command_line.required(values, "model", "digits")
+    if values.solver and name != MULTI_TASK:
         raise ValueError(
-            f"--solver weighs the tasks of --attack={MULTI_TASK}; the attack is {values.attack!r}."
+            f"--solver weighs the tasks of --attack={MULTI_TASK}; the attack is {name!r}."
         )
     with quiet_start():
         from trainers import crafting, opened
 
         command_line.wake_tensorflow()
     one = opened.open_run(path, values.checkpoint, values.data_dir)
-    attacks, tasks = _attacks(values, one), _tasks(values)
-    name = values.attack if values.tasks is None else f"{values.attack}_{values.tasks}"
-    directory = Path(values.output_dir or one.run.path / "attacks" / name)
-    directory.mkdir(parents=True, exist_ok=True)
+    attacks, tasks = _attacks(values, one, name), _tasks(values)
+    chosen = {"target": values.target, "limit": values.limit, "seed": values.seed}
+    if values.server:
+        directory = _directory(values, one, f"{values.model}_{name}")
+        verdict = _served(values, one, attacks[name], chosen)
+        verdict.crafted.save(directory, values.pictures)
+        return {name: verdict}, directory
+    directory = _directory(values, one, f"{name}_{values.tasks}" if values.tasks else name)
     done = {}
     for solver, attack in attacks.items():
-        done[solver] = crafting.craft(
-            one, attack, target=values.target, tasks=tasks, limit=values.limit, seed=values.seed
-        )
+        done[solver] = crafting.craft(one, attack, tasks=tasks, **chosen)
         done[solver].save(directory / solver if len(attacks) > 1 else directory, values.pictures)
-    _write_goals(values, done, directory, command)
+    _write_goals(values, name, done, directory, command)
     return done, directory
 
 
-def _attacks(values: flags.FlagValues, one: Opened) -> dict[str, kr.Attack]:
+def _directory(values: flags.FlagValues, one: Opened, name: str) -> Path:
+    directory = Path(values.output_dir or one.run.path / "attacks" / name)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _attacks(values: flags.FlagValues, one: Opened, name: str) -> dict[str, kr.Attack]:
     """The attack, once for each solver."""
     settings = attack_flags.settings(values) | attack_flags.task_settings(values)
     return {
-        solver or values.attack: one.attack(
-            values.attack,
+        solver or name: one.attack(
+            name,
             settings | {"solver": solver},
             norm=values.norm,
             radius=values.radius,
@@ -117,38 +146,53 @@ def _tasks(values: flags.FlagValues) -> object:
 
 
 def _write_goals(
-    values: flags.FlagValues, done: Mapping[str, Crafted], directory: Path, command: str
+    values: flags.FlagValues,
+    name: str,
+    done: Mapping[str, Crafted],
+    directory: Path,
+    command: str,
 ) -> None:
     """A table of the goals achieved, and the same as JSON; nothing where there are no tasks."""
     import keras_robust as kr
     from keras_robust.evaluation.markdown import markdown_table
 
-    found = {name: one.goals for name, one in done.items() if one.goals is not None}
+    found = {key: one.goals for key, one in done.items() if one.goals is not None}
     if not found:
         return
     # Of a universal perturbation a task is an image like any other: nobody asks for each.
     table = kr.evaluation.goals_table(found, each=values.tasks != "universal")
     points = next(iter(found.values())).points
     what = "groups of images" if values.tasks == "universal" else "images"
-    head = f"Goals that {values.attack} achieves on {points:,} {what}"
+    head = f"Goals that {name} achieves on {points:,} {what}"
     text = f"{head}\n\n{markdown_table(table)}\n\nCommand: `{command}`\n"
     write_text(directory / "goals.md", text)
     rows = [
-        {"name": name, "attack": done[name].attack.name, "average": goals.average}
-        | {"radius": float(done[name].attack.ball.radius), **dataclasses.asdict(goals)}
-        for name, goals in found.items()
+        {"name": key, "attack": done[key].attack.name, "average": goals.average}
+        | {"radius": float(done[key].attack.ball.radius), **dataclasses.asdict(goals)}
+        for key, goals in found.items()
     ]
     write_json(directory / "goals.json", {"command": command, "seed": values.seed, "goals": rows})
 
 
+def _served(
+    values: flags.FlagValues, one: Opened, attack: kr.Attack, chosen: dict[str, Any]
+) -> Verdict:
+    from serving.client import Client
+    from trainers import served
+
+    with Client(values.server) as client:
+        return served.attack(one, served.Served(client, values.model), attack, **chosen)
+
+
 def main(_: list[str]) -> None:
     """Attacks; what the user can mend ends it with one sentence."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log repeats what the error says
     try:
         done, directory = run(flags.FLAGS, f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}")
     except command_line.MENDABLE as error:
         command_line.fail(PROGRAM, error)
-    for crafted in done.values():
-        print(crafted.summary())
+    for found in done.values():
+        print(found.summary())
     print(f"Written to {directory}")
 
 

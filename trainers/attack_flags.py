@@ -44,13 +44,15 @@ def define(values: flags.FlagValues) -> None:
         "What attacks climb; detector_aware also lowers the score of the run's detector.",
         flag_values=values,
     )
+    whole("queries", "Of attacks by random search, for each image.", 1)
     whole("limit", "Use only the first so many test images.", 1)
     flags.DEFINE_integer("seed", 0, "Of random starts.", flag_values=values)
 
 
 def settings(values: flags.FlagValues) -> dict[str, Any]:
     """What was given of `trainers.attack_settings.Settings`; None where nothing was."""
-    return {name: values[name].value for name in ("steps", "step_size", "restarts", "loss")}
+    names = ("steps", "step_size", "restarts", "loss", "queries")
+    return {name: values[name].value for name in names}
 
 
 def define_tasks(values: flags.FlagValues) -> None:

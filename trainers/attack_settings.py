@@ -26,10 +26,11 @@ class Settings:
     """What a user can set of an attack; each attack takes what it has.
 
     Args:
-        steps: of iterated attacks.
+        steps: of iterated attacks; None for the attack's own.
         step_size: in units of the [0, 1] pixel range; None for the attack's own.
         restarts: how often attacks with a random start are repeated.
-        loss: what is climbed, one of `LOSSES`, or an objective.
+        loss: what is climbed, one of `LOSSES`, or an objective; None for the attack's own.
+        queries: of attacks by random search; None for the attack's own.
         tasks: what one perturbation is to fool, one of `TASKS`.
         group: how many images share a universal perturbation; None for a batch.
         stochastic: whether the strength of transformations is drawn in each step.
@@ -37,20 +38,27 @@ class Settings:
             as in `task_oriented:lam=10:balance=20`.
     """
 
-    steps: int = 20
+    steps: int | None = 20
     step_size: float | None = None
     restarts: int = 1
-    loss: str | Objective = "cross_entropy"
+    loss: str | Objective | None = None
+    queries: int | None = None
     tasks: str = "members"
     group: int | None = None
     stochastic: bool = False
     solver: str = "task_oriented"
 
 
-def from_recipe(config: ConfigDict) -> Settings:
-    """The settings of a recipe's evaluation."""
+def from_recipe(config: ConfigDict, name: str) -> Settings:
+    """The settings of a recipe's evaluation, as far as they are meant for an attack of that name.
+
+    A recipe's number of steps is of attacks that follow the gradient by steps of one length. Others
+    need another one altogether: twenty steps of a random walk lead nowhere.
+    """
     evaluation = config.evaluation
-    return Settings(evaluation.steps, evaluation.step_size, evaluation.restarts)
+    own = name in names() and name != MULTI_TARGETED and "step_size" not in _parameters(name)
+    steps = None if own else evaluation.steps
+    return Settings(steps, evaluation.step_size, evaluation.restarts)
 
 
 def names() -> tuple[str, ...]:
@@ -65,10 +73,12 @@ def names() -> tuple[str, ...]:
 
 
 def _first(name: str) -> str | None:
+    return next(iter(_parameters(name)), None)
+
+
+def _parameters(name: str) -> tuple[str, ...]:
     factory = getattr(kr.attacks, name)
-    if not inspect.isfunction(factory):
-        return None
-    return next(iter(inspect.signature(factory).parameters), None)
+    return tuple(inspect.signature(factory).parameters) if inspect.isfunction(factory) else ()
 
 
 def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False) -> kr.Attack:
@@ -95,10 +105,14 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
             raise ValueError(f"{MULTI_TARGETED} chooses its targets itself; give no target.")
         return kr.attacks.multi_targeted(attack("pgd", ball, settings, targeted=True))
     factory = getattr(kr.attacks, name)
-    has = inspect.signature(factory).parameters
-    given: dict[str, Any] = {"steps": settings.steps, "step_size": settings.step_size}
-    named = isinstance(settings.loss, str)
-    given["loss"] = chosen("loss", settings.loss, LOSSES) if named else settings.loss
+    has = _parameters(name)
+    given: dict[str, Any] = {"step_size": settings.step_size}
+    for setting in ("steps", "queries"):
+        if getattr(settings, setting) is not None:
+            given[setting] = getattr(settings, setting)
+    if settings.loss is not None:
+        named = isinstance(settings.loss, str)
+        given["loss"] = chosen("loss", settings.loss, LOSSES) if named else settings.loss
     if name == MULTI_TASK:
         given |= {"tasks": tasks(settings), "solver": _solver(settings)}
     if targeted:

@@ -51,9 +51,8 @@ def check(config: ConfigDict) -> None:
             "model.options.members."
         )
     where = ball(config)
-    settings = attack_settings.from_recipe(config)
     for name in config.evaluation.attacks:
-        attack_settings.attack(name, where, settings)
+        attack_settings.attack(name, where, attack_settings.from_recipe(config, name))
     optimizer(config, steps_per_epoch=1)
     for name, value in config.checkpoint.items():
         if value < 0:

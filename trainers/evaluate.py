@@ -5,7 +5,12 @@
 The report is written to report/ in the run. Several runs, as in --run=runs/a,runs/b, are compared
 on one page in --output_dir as well. What is not given is as the recipe of the run says. --checks
 also looks for reasons to doubt the figures, such as gradients that vanish. Started again after an
-interruption, the same command goes on where it was.
+interruption, the same command goes on where it was. --card writes a model card beside the report,
+with the recipe, the attacks and the commit, and
+
+    python -m trainers.evaluate --verify=runs/digits/report/card.json
+
+measures a sample of it again: it says what differs, and fails if anything does.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from serving.quiet import quiet_start
+from serving.quiet import quiet_logger, quiet_start
 from trainers import attack_flags, command_line
 from trainers.names import number
 
@@ -42,6 +47,10 @@ def define_flags(values: flags.FlagValues) -> None:
         "output_dir", None, "For the page that compares several runs.", flag_values=values
     )
     flags.DEFINE_bool("checks", False, "Look for reasons to doubt the figures.", flag_values=values)
+    flags.DEFINE_bool("card", False, "Write a model card beside the report.", flag_values=values)
+    flags.DEFINE_string(
+        "verify", None, "A card.json, of which to measure a sample again.", flag_values=values
+    )
     attack_flags.define(values)
 
 
@@ -84,7 +93,7 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         command_line.required(values, "output_dir", "runs/comparison")
     with quiet_start():
         from keras_robust.evaluation import save_page
-        from trainers import measuring, opened
+        from trainers import cards, measuring, opened
 
         command_line.wake_tensorflow()
     wanted = plan(values)
@@ -95,14 +104,45 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
         unfinished = one.run.unfinished
-        report = measuring.measure(one, wanted, command=command, progress=_say, keep=unfinished)
+        with quiet_logger():  # many attacks on one model are traced on purpose
+            report = measuring.measure(one, wanted, command=command, progress=_say, keep=unfinished)
         reports.append(report)
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
+        if values.card:
+            _say(f"model card: {cards.write(one, wanted, report)}")
         shutil.rmtree(unfinished, ignore_errors=True)
     if len(runs) > 1:
         written.append(save_page(reports, values.output_dir))
     return written
+
+
+def verify(values: flags.FlagValues) -> None:
+    """Measures a sample of the card that the flags name again.
+
+    Args:
+        values: the parsed flags.
+
+    Raises:
+        ValueError: the card does not hold, with what differs; or it is none.
+        OSError: there is no card, or no run.
+    """
+    paths = values.run or [None]
+    if len(paths) > 1:
+        raise ValueError(f"--verify is of one run; --run names {len(paths)}.")
+    with quiet_start():
+        from trainers import cards
+
+        command_line.wake_tensorflow()
+    different = cards.verify(
+        Path(values.verify),
+        None if paths[0] is None else Path(paths[0]),
+        values.checkpoint,
+        values.data_dir,
+        _say,
+    )
+    if different:
+        raise ValueError("\n  ".join((f"{values.verify} does not hold.", *different)))
 
 
 def _say(line: str) -> None:
@@ -112,6 +152,10 @@ def _say(line: str) -> None:
 def main(_: list[str]) -> None:
     """Judges; what the user can mend ends it with one sentence."""
     try:
+        if flags.FLAGS.verify:
+            verify(flags.FLAGS)
+            print(f"{flags.FLAGS.verify} holds.")
+            return
         command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
         for directory in run(flags.FLAGS, command):
             print(f"Report: {directory / 'report.html'}")

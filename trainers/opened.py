@@ -99,7 +99,7 @@ class Opened:
             ValueError: a name or a number that cannot be.
         """
         given = {key: value for key, value in (settings or {}).items() if value is not None}
-        base = attack_settings.from_recipe(self.config)
+        base = attack_settings.from_recipe(self.config, name)
         if "steps" in given or norm is not None or radius is not None:
             base = dataclasses.replace(base, step_size=None)
         if given.get("loss") == attack_settings.DETECTOR_AWARE:

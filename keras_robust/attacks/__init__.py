@@ -2,8 +2,10 @@
 
 from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.auto_attack import auto_attack
+from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
+from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.multi_task import multi_task
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
@@ -14,8 +16,10 @@ __all__ = [
     "apgd",
     "auto_attack",
     "bim",
+    "boundary",
     "fab",
     "fgsm",
+    "hop_skip_jump",
     "mim",
     "multi_targeted",
     "multi_task",

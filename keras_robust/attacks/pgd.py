@@ -24,7 +24,8 @@ def _start(start: str | Any) -> Any:
     return _STARTS[start]()
 
 
-def _needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
+def needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
+    """Refuses a loss that is flat at the clean image, for an ascent that begins there."""
     if loss == "kl" or isinstance(loss, objectives.Divergence):
         raise ValueError(
             f"{name} starts at the clean image, where the KL divergence has no gradient. "
@@ -70,7 +71,7 @@ def pgd(
     """
     first = _start(start)
     if isinstance(first, starts.Clean):
-        _needs_gradient_at_clean("PGD without a random start", loss)
+        needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(size_of(ball, steps, step_size))
     return Ascent(ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
@@ -97,7 +98,7 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
-    _needs_gradient_at_clean("FGSM", loss)
+    needs_gradient_at_clean("FGSM", loss)
     rule = FixedStep(radius_of(ball))
     return Ascent(ball, objective_called(loss, targeted), rule, 1, starts.Clean(), "FGSM")
 
@@ -170,7 +171,7 @@ def bim(
 
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
-    _needs_gradient_at_clean("BIM", loss)
+    needs_gradient_at_clean("BIM", loss)
     rule = FixedStep(size_of(ball, steps, step_size))
     objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
@@ -209,7 +210,7 @@ def mim(
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
-    _needs_gradient_at_clean("MIM", loss)
+    needs_gradient_at_clean("MIM", loss)
     rule = MomentumStep(size_of(ball, steps, step_size), decay)
     objective = objective_called(loss, targeted)
     return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")

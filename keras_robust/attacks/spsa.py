@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust import starts
 from keras_robust.ascent import Ascent, ascend, out_of_line
-from keras_robust.attacks.pgd import _needs_gradient_at_clean
+from keras_robust.attacks.pgd import needs_gradient_at_clean
 from keras_robust.balls import clipped
 from keras_robust.config import configured
 from keras_robust.objectives import objective_called
@@ -189,7 +189,7 @@ def spsa(
     Differs: steps along the estimates accumulated with a decay of 0.9, of one length in the norm of
     the ball, where the paper takes Adam's; points that are asked about stay within the range.
     """
-    _needs_gradient_at_clean("SPSA", loss)
+    needs_gradient_at_clean("SPSA", loss)
     rule = MomentumStep(size_of(ball, steps, step_size), 0.9)
     objective = objective_called(loss, targeted)
     return Spsa(ball, objective, rule, steps, starts.Clean(), f"SPSA-{steps}", samples, reach)

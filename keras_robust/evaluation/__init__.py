@@ -2,6 +2,7 @@
 
 from keras_robust.evaluation.achieved import goals, goals_elsewhere, goals_of
 from keras_robust.evaluation.attackers import score_attacks
+from keras_robust.evaluation.card import Card, make_card
 from keras_robust.evaluation.checks import check
 from keras_robust.evaluation.goals import Goals, goals_table
 from keras_robust.evaluation.latents import Latents, latents, project
@@ -31,6 +32,7 @@ from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_b
 __all__ = [
     "AttackResult",
     "Attacker",
+    "Card",
     "Check",
     "Curve",
     "Detection",
@@ -58,6 +60,7 @@ __all__ = [
     "latent_surface",
     "latents",
     "load_reports",
+    "make_card",
     "perturbations",
     "project",
     "save_page",

@@ -57,9 +57,9 @@ def _model(report: Report, heading: str) -> list[str]:
         sentences = (words.CAVEAT, words.detection_text(report.detection))
         blocks += ["### Detection", *map(escape, sentences)]
     if report.checks:
-        blocks += ["### Checks", words.CHECKS, _pairs(tables.checks(report))]
+        blocks += ["### Checks", words.CHECKS, markdown_pairs(tables.checks(report))]
     pairs = (*tables.facts(report), *report.versions.items())
-    blocks += ["### How it was measured", _pairs(pairs)]
+    blocks += ["### How it was measured", markdown_pairs(pairs)]
     if report.command:
         # The fence is longer than any run of backticks inside, so nothing closes it early.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
@@ -67,7 +67,8 @@ def _model(report: Report, heading: str) -> list[str]:
     return blocks
 
 
-def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+def markdown_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a list."""
     return "\n".join(f"- {escape(k)}: {escape(v)}" for k, v in pairs)
 
 

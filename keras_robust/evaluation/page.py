@@ -65,11 +65,11 @@ def save_page(
     target.mkdir(parents=True, exist_ok=True)
     # HTML comes last: where its packages are missing, the numbers are safe already.
     if "json" in wanted:
-        _write(target / "report.json", _json(shown, heading))
+        write_whole(target / "report.json", _json(shown, heading))
     if "md" in wanted:
-        _write(target / "report.md", markdown_page(shown, heading))
+        write_whole(target / "report.md", markdown_page(shown, heading))
     if "html" in wanted:
-        _write(target / "report.html", html_page(shown, heading))
+        write_whole(target / "report.html", html_page(shown, heading))
     return target
 
 
@@ -119,7 +119,7 @@ def _json(reports: Sequence[Report], title: str) -> str:
     return f'{{"title": {json.dumps(title, ensure_ascii=False)}, "reports": [\n{inner}\n]}}\n'
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file that is either whole or not there."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

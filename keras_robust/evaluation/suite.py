@@ -83,7 +83,7 @@ def evaluate(
         raise ValueError(
             f"about: unknown {', '.join(map(repr, unknown))}; expected some of {', '.join(_ABOUT)}."
         )
-    named = _named(attacks)
+    named = named_attacks(attacks)
     radii = sorted({float(radius) for radius in radii} - {0.0})
     bench = Bench(model, data, limit, seed, progress or (lambda line: None), keep)
     runs = {name: bench.run(name, attack) for name, attack in named.items()}
@@ -202,7 +202,7 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _named(attacks: Any) -> dict[str, Attack]:
+def named_attacks(attacks: Any) -> dict[str, Attack]:
     """Names for the attacks, and a check that they share a ball."""
     if isinstance(attacks, Attack):
         attacks = [attacks]

@@ -16,8 +16,10 @@ from keras_robust.attacks import (
     apgd,
     auto_attack,
     bim,
+    boundary,
     fab,
     fgsm,
+    hop_skip_jump,
     mim,
     multi_targeted,
     multi_task,
@@ -120,6 +122,8 @@ ROWS = {
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
     ),
+    "boundary": Row(lambda ball: boundary(ball, 15), minimal=True),
+    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimal=True),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
 }
 LONG = {("auto_attack", "l2"), ("auto_attack", "l1")}  # they take long to compile

@@ -94,5 +94,5 @@ def test_every_function_of_the_evaluation_is_named_here_or_there():
     functions = {
         name for name in kr.evaluation.__all__ if not isinstance(getattr(kr.evaluation, name), type)
     }
-    report = {"evaluate", "load_reports", "save_page"}
+    report = {"evaluate", "load_reports", "make_card", "save_page"}
     assert functions - report == {f.__name__ for f in DIAGNOSTICS if "evaluation" in f.__module__}

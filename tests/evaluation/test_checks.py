@@ -96,11 +96,11 @@ def test_a_gradient_handed_through_the_rounding_does_not_hide_it():
 
 def test_saturated_outputs_have_no_gradient_where_attacks_could_follow_it():
     found = named(saturated, (X, Y), "gradients", "radius", "gradient-free attacks")
-    assert found["gradients"].value > 0.9
+    assert not found["gradients"].passed and found["gradients"].value > 0.9
     # The model predicts what the plain one does: it can be fooled everywhere, and PGD fails.
-    assert found["radius"].value > 0.1
-    assert found["gradient-free attacks"].value > 0.1
-    assert not any(one.passed for one in found.values())
+    assert not found["radius"].passed and found["radius"].value > 0.1
+    # The margin does not saturate, so nothing is left for an attack without gradients.
+    assert found["gradient-free attacks"].passed
 
 
 def test_noise_gives_another_answer():

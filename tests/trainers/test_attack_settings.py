@@ -21,6 +21,16 @@ def test_an_attack_takes_the_settings_it_has():
     assert attack_settings.attack("fgsm", BALL, Settings(7, 0.01)) == kr.attacks.fgsm(BALL)
 
 
+def test_the_steps_of_a_recipe_are_for_attacks_by_steps_of_one_length(opened):
+    steps = opened.config.evaluation.steps
+    assert opened.attack("pgd").steps == opened.attack("spsa").steps == steps
+    assert opened.attack("boundary") == kr.attacks.boundary(opened.ball())
+    assert opened.attack("boundary", {"steps": 7}).steps == 7
+    assert opened.attack("square") == kr.attacks.square(opened.ball())
+    assert opened.attack("square", {"queries": 7}).queries == 7
+    assert opened.attack("multi_targeted").attack.steps == steps
+
+
 def test_only_a_random_start_is_repeated():
     assert len(attack_settings.attack("pgd", BALL, Settings(restarts=3)).rounds(10)) == 3
     assert len(attack_settings.attack("bim", BALL, Settings(restarts=3)).rounds(10)) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -82,6 +83,40 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     (report,) = kr.evaluation.load_reports(directory)
     assert [attack.name for attack in report.attacks] == ["AutoAttack"]
     assert not (run / "unfinished").exists()
+
+
+def test_a_card_is_verified_and_says_what_differs(run, capsys):
+    from trainers import cards
+
+    quick = ["--limit=30", "--attacks=pgd", "--radii=", "--steps=3"]
+    (directory,) = evaluate.run(parsed(f"--run={run}", "--card", *quick), "")
+    card = directory / "card.json"
+    assert f"model card: {card}" in capsys.readouterr().out
+    evaluate.verify(parsed(f"--verify={card}"))  # its run is where it lies
+    text = card.read_text()
+    assert cards.commit() in text
+    # Another accuracy, other weights and another recipe.
+    document = json.loads(text)
+    document["sample"]["clean_accuracy"] = document["report"]["clean_accuracy"] = 0.9
+    document["weights"] = "sha256:0"
+    document["recipe"]["epochs"] = 50
+    card.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="card.json does not hold") as told:
+        evaluate.verify(parsed(f"--verify={card}", f"--run={run}"))
+    recipe, weights, accuracy = str(told.value).splitlines()[1:]
+    assert recipe == "  The recipe differs in epochs."
+    assert weights.endswith("the card is of sha256:0.")
+    assert accuracy.startswith("  Clean accuracy: the card says 90.0% of the sample, measured ")
+
+
+def test_a_card_that_cannot_be_verified(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No model card at nowhere.json; `--card` writes"):
+        evaluate.verify(parsed("--verify=nowhere.json"))
+    with pytest.raises(ValueError, match="--run names 2"):
+        evaluate.verify(parsed("--verify=card.json", "--run=a,b"))
+    (tmp_path / "card.json").write_text("{}")
+    with pytest.raises(ValueError, match="Not a model card"):
+        evaluate.verify(parsed(f"--verify={tmp_path / 'card.json'}"))
 
 
 def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
