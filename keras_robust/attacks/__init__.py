@@ -1,5 +1,6 @@
 """Attacks: images in, perturbed images out."""
 
+from keras_robust.attacks.carlini_wagner import carlini_wagner
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
 from keras_robust.attacks.per_member import per_member
@@ -7,6 +8,7 @@ from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 
 __all__ = [
     "bim",
+    "carlini_wagner",
     "fab",
     "fgsm",
     "mim",

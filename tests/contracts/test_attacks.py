@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import (
     bim,
+    carlini_wagner,
     fab,
     fgsm,
     mim,
@@ -76,6 +77,17 @@ ROWS = {
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+    "carlini_wagner": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
+        random=False,
+        minimal=True,
+    ),
+    "carlini_wagner targeted": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        random=False,
+        targeted=True,
+        minimal=True,
+    ),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
