@@ -1,5 +1,6 @@
 """Attacks: images in, perturbed images out."""
 
+from keras_robust.attacks.brendel_bethge import brendel_bethge
 from keras_robust.attacks.carlini_wagner import carlini_wagner
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
@@ -8,6 +9,7 @@ from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 
 __all__ = [
     "bim",
+    "brendel_bethge",
     "carlini_wagner",
     "fab",
     "fgsm",

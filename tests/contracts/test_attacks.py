@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import (
     bim,
+    brendel_bethge,
     carlini_wagner,
     fab,
     fgsm,
@@ -88,6 +89,7 @@ ROWS = {
         targeted=True,
         minimal=True,
     ),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 2), minimal=True),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
