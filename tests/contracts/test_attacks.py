@@ -17,6 +17,8 @@ from keras_robust.attacks import (
     auto_attack,
     bim,
     boundary,
+    brendel_bethge,
+    carlini_wagner,
     fab,
     fgsm,
     hop_skip_jump,
@@ -118,6 +120,16 @@ ROWS = {
         lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
         alone=False,
     ),
+    "carlini_wagner": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
+        random=False,
+        minimal=True,
+    ),
+    "carlini_wagner targeted": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        targeted=True,
+    ),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 2), minimal=True),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
