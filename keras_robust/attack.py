@@ -17,6 +17,7 @@ from keras_robust.types import (
     Forward,
     Images,
     Labels,
+    Logits,
     Seed,
     as_forward,
     contract_of,
@@ -35,19 +36,31 @@ class Round(NamedTuple):
         attack: the attack to run.
         fold: folded into the seed; rounds that repeat one attack differ in it.
         offset: for targeted attacks, the target is the label plus this, modulo the classes.
+        rank: for targeted attacks, the target is the likeliest class but the label (1), the second
+            likeliest (2), and so on, by the clean image.
     """
 
     attack: Attack
     fold: int = 0
     offset: int | None = None
+    rank: int | None = None
 
     def seed(self, seed: Seed) -> tf.Tensor:
         """The round's own seed, an int tensor of shape `[2]`."""
         return tf.random.experimental.stateless_fold_in(as_seed(seed), self.fold)
 
-    def targets(self, y: Labels, classes: int) -> Labels | None:
-        """The round's own targets, `[batch]`, or None for an untargeted attack."""
-        return None if self.offset is None else (y + self.offset) % classes
+    def targets(self, y: Labels, logits: Logits) -> Labels | None:
+        """The round's own targets, `[batch]`, or None for an untargeted attack.
+
+        Args:
+            y: true labels `[batch]`.
+            logits: of the clean images, `[batch, classes]`.
+        """
+        if self.rank is not None:
+            label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
+            others = tf.where(label, logits.dtype.min, logits)
+            return tf.cast(tf.math.top_k(others, self.rank).indices[:, -1], y.dtype)
+        return None if self.offset is None else (y + self.offset) % logits.shape[-1]
 
 
 class Attack(abc.ABC):

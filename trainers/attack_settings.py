@@ -13,6 +13,7 @@ from keras_robust.types import Ball
 from trainers.names import chosen
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
+_OF_THEIR_OWN = ("auto_attack",)  # restarts, as well as steps
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
 
 
@@ -106,7 +107,7 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     # Repeating an attack that always starts at the image itself would repeat its result.
     # One that counts queries draws what it asks about, wherever it starts.
     still = isinstance(getattr(made, "start", None), kr.starts.Clean)
-    random = not still or hasattr(made, "queries")
+    random = (not still or hasattr(made, "queries")) and name not in _OF_THEIR_OWN
     if settings.restarts != 1 and random:
         return kr.attacks.restarts(made, settings.restarts)
     return made

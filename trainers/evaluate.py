@@ -3,9 +3,10 @@
     python -m trainers.evaluate --run=runs/digits --attacks=pgd,fgsm --radii=0.05,0.1,0.2
 
 The report is written to report/ in the run. Several runs, as in --run=runs/a,runs/b, are compared
-on one page in --output_dir as well. What is not given is as the recipe of the run says. --checks
-also looks for reasons to doubt the figures, such as gradients that vanish. --card writes a model
-card beside the report, with the recipe, the attacks and the commit, and
+on one page in --output_dir as well. What is not given is as the recipe of the run says. Started
+again after an interruption, the same command goes on where it was. --checks also looks for reasons
+to doubt the figures, such as gradients that vanish. --card writes a model card beside the report,
+with the recipe, the attacks and the commit, and
 
     python -m trainers.evaluate --verify=runs/digits/report/card.json
 
@@ -15,6 +16,7 @@ measures a sample of it again: it says what differs, and fails if anything does.
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,12 +103,15 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     reports, written = [], []
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
+        unfinished = one.run.unfinished
         with quiet_logger():  # many attacks on one model are traced on purpose
-            reports.append(measuring.measure(one, wanted, command=command, progress=_say))
+            report = measuring.measure(one, wanted, command=command, progress=_say, keep=unfinished)
+        reports.append(report)
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
         if values.card:
-            _say(f"model card: {cards.write(one, wanted, reports[-1])}")
+            _say(f"model card: {cards.write(one, wanted, report)}")
+        shutil.rmtree(unfinished, ignore_errors=True)
     if len(runs) > 1:
         written.append(save_page(reports, values.output_dir))
     return written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -61,6 +62,7 @@ def measure(
     *,
     command: str = "",
     progress: Callable[[str], None] | None = None,
+    keep: Path | None = None,
 ) -> kr.evaluation.Report:
     """Judges a run on its test images.
 
@@ -69,6 +71,7 @@ def measure(
         plan: what to measure; default what the recipe says.
         command: what the user typed, to be kept in the report.
         progress: called with a line of text now and then.
+        keep: a directory for what was measured so far, to go on from after an interruption.
 
     Returns:
         The report, not saved yet.
@@ -89,6 +92,7 @@ def measure(
         limit=limit,
         seed=plan.seed,
         progress=progress,
+        keep=keep,
         dataset=info.name,
         model_name=_architecture(config),
         defense=_training(opened),

@@ -10,6 +10,7 @@
 | `checkpoints/previous.keras` | what `last.keras` was before, in case that is damaged |
 | `detector.json` | the detector's threshold, calibrated on the validation images |
 | `report/` | the last evaluation |
+| `unfinished/` | what an evaluation that was interrupted had come to |
 
 Every file appears by one atomic rename: whenever a program is killed, what is there is whole.
 """
@@ -32,7 +33,7 @@ from trainers.recipes import fields
 CHECKPOINTS = ("best", "last")
 # The recipe goes last: until then, what is left is a run that can be cleared once more.
 _FILES = ("run.json", "metrics.csv", "metrics.json", "detector.json", "recipe.json")
-_DIRECTORIES = ("tensorboard", "checkpoints", "report")
+_DIRECTORIES = ("tensorboard", "checkpoints", "report", "unfinished")
 
 
 class RunDirectory:
@@ -55,6 +56,7 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.json"
         self.detector_file = self.path / "detector.json"
         self.report = self.path / "report"
+        self.unfinished = self.path / "unfinished"
         self.tensorboard = self.path / "tensorboard"
 
     @property

@@ -1,6 +1,7 @@
 """Attacks: images in, perturbed images out."""
 
 from keras_robust.attacks.apgd import apgd
+from keras_robust.attacks.auto_attack import auto_attack
 from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
@@ -12,6 +13,7 @@ from keras_robust.attacks.square import square
 
 __all__ = [
     "apgd",
+    "auto_attack",
     "bim",
     "boundary",
     "fab",

@@ -7,12 +7,15 @@ clean image itself: so a combination is never weaker than its parts.
 
 from __future__ import annotations
 
+import functools
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from keras_robust import losses, objectives
+from keras_robust.ascent import out_of_line
 from keras_robust.attack import Attack, Round, check_attack
 from keras_robust.config import configured, replace
 from keras_robust.types import Ball, Forward, Images, Labels, per_pixel
@@ -32,7 +35,7 @@ def _check_part(owner: str, attack: Any) -> None:
         )
 
 
-class _Combination(Attack):
+class Combination(Attack):
     """Runs its rounds on the whole batch and keeps the worst result of each image."""
 
     def craft(
@@ -40,11 +43,13 @@ class _Combination(Attack):
     ) -> Images:
         """The worst of the rounds; the rounds choose their own targets."""
         objectives.refuse_targets(self.name, targets)
-        logits = forward(x)["logits"]
-        classes = logits.shape[-1]
+        clean = logits = forward(x)["logits"]
         worst, worst_margin, fooled = x, losses.margin(logits, y), losses.mistaken(logits, y)
-        for part in self.rounds(classes):
-            candidate = part.attack.craft(forward, x, y, part.seed(seed), part.targets(y, classes))
+        rounds = self.rounds(logits.shape[-1])
+        crafts = _traced_once(rounds, forward)
+        for part in rounds:
+            craft = crafts[id(part.attack)]
+            candidate = craft(x, y, part.seed(seed), part.targets(y, clean))
             logits = forward(candidate)["logits"]
             candidate_margin, wrong = losses.margin(logits, y), losses.mistaken(logits, y)
             larger = candidate_margin > worst_margin
@@ -57,8 +62,19 @@ class _Combination(Attack):
         return worst
 
 
+def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Callable]:
+    """By `id`, the attacks of the rounds; in a graph, what several rounds run is in it once."""
+    crafts = {}
+    attacks = [part.attack for part in rounds]
+    for attack in attacks:
+        craft = functools.partial(attack.craft, forward)
+        several = sum(other is attack for other in attacks) > 1
+        crafts[id(attack)] = out_of_line(craft) if several else craft
+    return crafts
+
+
 @configured
-class Restarts(_Combination):
+class Restarts(Combination):
     """An attack run several times from different random starts, the worst result of each image.
 
     Args:
@@ -110,7 +126,7 @@ class Restarts(_Combination):
 
 
 @configured
-class WorstOf(_Combination):
+class WorstOf(Combination):
     """Several attacks in one ball, the worst result of each image.
 
     Args:
@@ -164,14 +180,16 @@ class WorstOf(_Combination):
 
 
 @configured
-class MultiTargeted(_Combination):
+class MultiTargeted(Combination):
     """A targeted attack run towards every class but the label, the worst result of each image.
 
     Args:
         attack: a targeted attack.
+        most: at how many classes to aim at most, the likeliest ones of the clean image first; None
+            for all of them.
 
     Raises:
-        ValueError: an attack that is not targeted.
+        ValueError: an attack that is not targeted, or no class.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -180,10 +198,12 @@ class MultiTargeted(_Combination):
         9
 
     Reference: Gowal et al., "An Alternative Surrogate Loss for PGD-based Adversarial Testing"
-    (2019), section 4.
+    (2019), section 4; the likeliest classes: Croce and Hein, "Reliable Evaluation of Adversarial
+    Robustness" (2020), section 5.
     """
 
     attack: Any
+    most: int | None = None
 
     def __post_init__(self) -> None:
         objective = getattr(self.attack, "objective", None)
@@ -191,6 +211,11 @@ class MultiTargeted(_Combination):
             raise ValueError(
                 f"MultiTargeted: the attack climbs {objective!r}; expected a targeted one, such "
                 "as `pgd(ball, targeted=True)`."
+            )
+        whole = isinstance(self.most, int) and not isinstance(self.most, bool)
+        if self.most is not None and not (whole and self.most >= 1):
+            raise ValueError(
+                f"MultiTargeted: most is {self.most!r}; expected a whole number >= 1, or None."
             )
 
     @property
@@ -204,7 +229,10 @@ class MultiTargeted(_Combination):
         return f"multi-targeted {self.attack.name}"
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
-        """One round for every class but the label."""
+        """One round for every class but the label, or for the likeliest of them."""
+        if self.most is not None:
+            ranks = range(1, min(self.most, classes - 1) + 1)
+            return tuple(Round(self.attack, rank, rank=rank) for rank in ranks)
         return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
 
     def at_radius(self, radius: Any, step_size: Any = None) -> MultiTargeted:
@@ -222,6 +250,6 @@ def worst_of(*attacks: Attack) -> WorstOf:
     return WorstOf(attacks)
 
 
-def multi_targeted(attack: Attack) -> MultiTargeted:
+def multi_targeted(attack: Attack, most: int | None = None) -> MultiTargeted:
     """A targeted attack towards every class but the label; see `MultiTargeted`."""
-    return MultiTargeted(attack)
+    return MultiTargeted(attack, most)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,12 @@ import tensorflow as tf
 
 from keras_robust.attack import Attack, Round
 from keras_robust.evaluation.batches import batches, classifier_of
+from keras_robust.evaluation.records import Record, Run
 from keras_robust.evaluation.results import Curve
 from keras_robust.types import as_forward
 
 # Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
 _TOLERANCE = 1e-4
-
-
-class Run:
-    """What one attack left: which images it fooled, and the images themselves."""
-
-    def __init__(self, correct: np.ndarray, x: np.ndarray):
-        self.attacked = int(correct.sum())
-        self.robust = correct.copy()
-        self.images = x.copy()
-        self.seconds = 0.0
 
 
 class Bench:
@@ -38,14 +30,16 @@ class Bench:
         limit: int | None,
         seed: int,
         progress: Callable[[str], None],
+        keep: str | os.PathLike[str] | None = None,
     ):
+        self.keep = keep
         self.model = classifier_of(model)
         self.x, self.y, self.batch = arrays(data, limit)
         self.seed, self.progress = seed, progress
         self.warnings: list[str] = []
         self._forward = tf.function(as_forward(self.model), autograph=False, reduce_retracing=True)
         self._compiled: dict[Attack, Callable] = {}
-        logits = self.logits(self.x)
+        self.clean = logits = self.logits(self.x)
         self._look_at(logits)
         self.classes = logits.shape[1]
         if not (self.y.min() >= 0 and self.y.max() < self.classes):
@@ -98,30 +92,52 @@ class Bench:
         Raises:
             ValueError: the attack left its ball.
         """
-        run = Run(self.correct if alive is None else alive, self.x)
-        begin = time.perf_counter()
-        for part in attack.rounds(self.classes):
-            self._round(name, part, radius, run)
-        run.seconds = time.perf_counter() - begin
+        alive = self.correct if alive is None else alive
+        run = Run(alive, self.x)
+        own = radius if radius is not None else attack.ball.radius
+        about = (name, attack, own, self.seed, self.batch, alive, self.x, self.y, self.clean)
+        record = Record(self.keep, about)
         at = "" if radius is None else f" at radius {radius:.4g}"
+        parts = attack.rounds(self.classes)
+        if record.restore(run) and run.round < len(parts):
+            self.progress(f"{name}{at}: goes on in round {run.round + 1} of {len(parts)}")
+        begin = time.perf_counter() - run.seconds
+        while run.round < len(parts):
+            part = parts[run.round]
+            for _ in self._round(name, part, radius, run):
+                run.seconds = time.perf_counter() - begin
+                record.keep(run)
+            run.round, run.batch, run.left = run.round + 1, 0, np.flatnonzero(run.robust)
+            run.seconds = time.perf_counter() - begin
+            if len(parts) > 1:
+                self.progress(
+                    f"{name}{at}: round {run.round} of {len(parts)}, {part.attack.name}: "
+                    f"accuracy {run.robust.mean():.4f}"
+                )
+        record.keep(run, now=True)
         self.progress(f"{name}{at}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
         return run
 
-    def _round(self, name: str, part: Round, radius: float | None, run: Run) -> None:
-        left = np.flatnonzero(run.robust)
+    def _round(self, name: str, part: Round, radius: float | None, run: Run) -> Iterator[None]:
+        """Attacks what is left, batch by batch, from the first that was not done before."""
+        left = run.left
         if part.attack not in self._compiled:
             self._compiled[part.attack] = part.attack.compiled(self.model)
         craft = self._compiled[part.attack]
         for number, (rows, real) in enumerate(self.batches(len(left))):
+            if number < run.batch:
+                continue
             chosen = left[rows]
             x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
             seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
-            x_adv = craft(x, y, seed, radius, part.targets(y, self.classes))
+            x_adv = craft(x, y, seed, radius, part.targets(y, tf.constant(self.clean[chosen])))
             trust(name, part.attack, radius, x, x_adv)
             logits = self._forward(x_adv)["logits"].numpy()[:real]
             chosen = chosen[:real]
             run.images[chosen] = x_adv.numpy()[:real]
             run.robust[chosen] = right(logits, self.y[chosen])
+            run.batch = number + 1
+            yield
 
     def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
         """Accuracy over radius, beginning with the clean accuracy at 0."""

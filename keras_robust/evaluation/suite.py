@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -30,6 +31,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    keep: str | os.PathLike[str] | None = None,
     **about: Any,
 ) -> Report:
     """Attacks a model and reports what is left of its accuracy.
@@ -50,6 +52,9 @@ def evaluate(
         limit: use only the first so many images.
         seed: of all random starts.
         progress: called with a line of text now and then, such as `print`.
+        keep: a directory for what each attack has come to, written every half minute: the same
+            evaluation, started again after an interruption, goes on where it was, with the same
+            result. Delete it when the report is saved.
         **about: what the report says of itself: `dataset`, `model_name`, `defense`, `class_names`,
             `command`, and `checks`, the result of `keras_robust.evaluation.check`.
 
@@ -78,7 +83,7 @@ def evaluate(
         )
     named = named_attacks(attacks)
     radii = sorted({float(radius) for radius in radii} - {0.0})
-    bench = Bench(model, data, limit, seed, progress or (lambda line: None))
+    bench = Bench(model, data, limit, seed, progress or (lambda line: None), keep)
     runs = {name: bench.run(name, attack) for name, attack in named.items()}
     strongest = min(runs, key=lambda name: runs[name].robust.sum())
     curves = (bench.curve(strongest, named[strongest], radii),) if radii else ()

@@ -16,7 +16,12 @@ from keras_robust.evaluation.bench import Bench
 
 BALL = kr.LinfBall(0.2)
 COMBINED = {
-    **{name: row for name, row in ROWS.items() if len(row.build(BALL).rounds(3)) > 1},
+    # AutoAttack has no use for the step size that a trial gives its members.
+    **{
+        name: row
+        for name, row in ROWS.items()
+        if len(row.build(BALL).rounds(3)) > 1 and name != "auto_attack"
+    },
     "nested": ROWS["worst_of"]._replace(
         build=lambda ball: worst_of(
             fgsm(ball),
@@ -40,7 +45,7 @@ class Parts:
     def __init__(self, name, setting):
         self.whole = Trial(COMBINED[name], kr.LinfBall, SETTINGS[setting])
         self.rounds = self.whole.attack.rounds(attacks.CLASSES)
-        aimed = {part.attack: part.offset is not None for part in self.rounds}
+        aimed = {p.attack: (p.offset or p.rank) is not None for p in self.rounds}
         row = COMBINED[name]
         self.members = {
             attack: Trial(
@@ -54,7 +59,8 @@ class Parts:
 
     def run_members(self, x, y, seed, radius, size):
         for part in self.rounds:
-            targets = y if part.offset is None else part.targets(y, attacks.CLASSES)
+            targets = part.targets(y, self.whole.logits(x))
+            targets = y if targets is None else targets
             member = self.members[part.attack]
             yield member.run(x, y, targets, tf.cast(part.seed(seed), tf.int64), radius, size)
 

@@ -37,6 +37,11 @@ def test_only_a_random_start_is_repeated():
     assert len(attack_settings.attack("spsa", BALL, Settings(restarts=3)).rounds(10)) == 3
 
 
+def test_auto_attack_is_never_weakened_nor_repeated():
+    made = attack_settings.attack("auto_attack", BALL, Settings(steps=3, restarts=2, loss="margin"))
+    assert made == kr.attacks.auto_attack(BALL)
+
+
 def test_multi_targeted_tries_every_other_class():
     assert len(attack_settings.attack("multi_targeted", BALL, Settings()).rounds(10)) == 9
     with pytest.raises(ValueError, match="chooses its targets itself"):

@@ -86,6 +86,39 @@ def test_a_card_that_cannot_be_verified(run, tmp_path):
         evaluate.verify(parsed(f"--verify={tmp_path / 'card.json'}"))
 
 
+def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
+    """Killed before its last round; what was kept is used, and gone when the report is there."""
+    from keras_robust.evaluation import bench
+
+    quick = kr.attacks.auto_attack
+    monkeypatch.setattr(
+        kr.attacks, "auto_attack", lambda ball: quick(ball, iterations=2, queries=3)
+    )
+    monkeypatch.setattr("keras_robust.evaluation.records.SECONDS", 0.0)
+    values = parsed(
+        f"--run={run}", "--limit=20", "--attacks=auto_attack", "--radii=", "--radius=0.01"
+    )
+    whole = bench.Bench._round
+
+    def interrupted(self, name, part, radius, state):
+        if part.attack.name == "Square":
+            raise KeyboardInterrupt
+        return whole(self, name, part, radius, state)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bench.Bench, "_round", interrupted)
+        evaluate.run(values, command="")
+    assert list((run / "unfinished").iterdir())
+    capsys.readouterr()
+    (directory,) = evaluate.run(values, command="")
+    said = capsys.readouterr().out
+    assert "AutoAttack: goes on in round 19 of 20" in said
+    assert "round 20 of 20, Square: accuracy" in said and "round 18" not in said
+    (report,) = kr.evaluation.load_reports(directory)
+    assert [attack.name for attack in report.attacks] == ["AutoAttack"]
+    assert not (run / "unfinished").exists()
+
+
 def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
     training.train(tiny("standard"), tmp_path / "plain", verbose=0)
     runs = f"--run={tmp_path / 'plain'},{run}"
