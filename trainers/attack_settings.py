@@ -121,8 +121,9 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
             raise ValueError(f"The attack {name!r} has no targets.")
     made = factory(ball, **{key: value for key, value in given.items() if key in has})
     # Repeating an attack that always starts at the image itself would repeat its result.
-    random = not isinstance(getattr(made, "start", None), kr.starts.Clean)
-    random = random and name not in _OF_THEIR_OWN
+    # One that counts queries draws what it asks about, wherever it starts.
+    still = isinstance(getattr(made, "start", None), kr.starts.Clean)
+    random = (not still or hasattr(made, "queries")) and name not in _OF_THEIR_OWN
     if settings.restarts != 1 and random:
         return kr.attacks.restarts(made, settings.restarts)
     return made

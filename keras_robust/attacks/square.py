@@ -163,22 +163,22 @@ class _Bumps:
         template = tf.roll(template, at, [0, 1])[None, ..., None]
         signs = _signs([tf.shape(x)[0], 1, 1, self._size.channels], seeds[3], dtype)
         held = delta * here
-        bumped = template * signs + held / (self._length(held, [1, 2]) + 1e-12)
-        bumped = here * bumped / (self._length(here * bumped, [1, 2]) + 1e-12)
-        # What the windows hold, and an equal part for each channel of what is not used yet.
+        bumped = template * signs + held / (self._length(held) + 1e-12)
+        bumped = here * bumped / (self._length(here * bumped) + 1e-12)
+        # For each channel: what its windows hold, and an equal part of what is not used yet.
         radius = scalar(self._ball.radius, dtype) ** self._order
-        spare = tf.maximum(radius - self._power(delta), 0) / self._size.channels
-        inside = self._power(delta * tf.maximum(here, there))
+        spare = tf.maximum(radius - self._power(delta, [1, 2, 3]), 0) / self._size.channels
+        inside = self._power(delta * tf.maximum(here, there), [1, 2])
         budget = (inside + spare) ** (1 / self._order)
         budget = budget * self._size.channels if self._order == 1 else budget
         return self._placed(x, (1 - here) * (1 - there) * delta + bumped * budget)
 
-    def _power(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.abs(values) ** self._order, [1, 2, 3], keepdims=True)
+    def _power(self, values: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        return tf.reduce_sum(tf.abs(values) ** self._order, axes, keepdims=True)
 
-    def _length(self, values: tf.Tensor, axes: list[int]) -> tf.Tensor:
-        power = tf.reduce_sum(tf.abs(values) ** self._order, axes, keepdims=True)
-        return power ** (1 / self._order)
+    def _length(self, values: tf.Tensor) -> tf.Tensor:
+        """Of each channel, `[batch, 1, 1, channels]`."""
+        return self._power(values, [1, 2]) ** (1 / self._order)
 
     def _placed(self, x: Images, delta: tf.Tensor) -> Images:
         """In L2 on the rim; in L1 projected, which makes it sparse."""

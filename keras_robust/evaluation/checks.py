@@ -179,7 +179,7 @@ def _gradients(name: str, probe: _Probe) -> Check:
 
 
 def _logits(name: str, probe: _Probe) -> Check:
-    logits = probe.bench.logits(probe.bench.x)
+    logits = _numbers(probe.bench.logits(probe.bench.x))
     sums = logits.sum(axis=1)
     spread = float(np.ptp(sums) / max(np.abs(sums).max(), 1e-30))
     # Zeros and more that always have the same sum: a softmax, or a multiple of one.
@@ -197,7 +197,8 @@ def _logits(name: str, probe: _Probe) -> Check:
 def _repeatability(name: str, probe: _Probe) -> Check:
     first, second = (probe.bench.logits(probe.bench.x) for _ in range(2))
     # The order of a sum may change its last digits.
-    gap = float(np.abs(first - second).max() / max(float(first.std()), 1e-30))
+    spread = max(float(_numbers(first).std()), 1e-30)
+    gap = float(np.abs(_numbers(first - second)).max(initial=0)) / spread
     sentence = f"The outputs of the same images differ by {gap:.2g} of their standard deviation."
     if gap <= 1e-4:
         return Check(name, True, gap, sentence)
@@ -290,6 +291,11 @@ def _gradient_free(name: str, probe: _Probe) -> Check:
     if more > probe.few:
         told.append("Attacks by gradients are weaker than that: gradients are masked.")
     return Check(name, more <= probe.few, more, " ".join(told))
+
+
+def _numbers(logits: np.ndarray) -> np.ndarray:
+    """The rows that are numbers; of the others the report warns already."""
+    return logits[np.isfinite(logits).all(axis=1)]
 
 
 def _falls(before: float, after: float) -> bool:

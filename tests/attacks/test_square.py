@@ -71,8 +71,8 @@ def test_a_grid_of_bumps():
 
 
 def test_what_two_windows_hold_goes_into_one():
-    """With the whole radius in use nothing is spare: in L2, for each channel, the new window is as
-    long as both windows were in all channels, before the whole is scaled to the rim."""
+    """With the whole radius in use nothing is spare: in L2, in each channel, the new window is as
+    long as both windows were together, before the whole is scaled to the rim."""
     ball = kr.L2Ball(0.5)
     kind = proposals(ball)
     best = kind.start(GREY, SEED)
@@ -84,13 +84,14 @@ def test_what_two_windows_hold_goes_into_one():
     assert (found.numpy() == 0)[np.broadcast_to(there, found.shape)].all()
     kept = ~(here | there)
     scale = (found / before).numpy()[np.broadcast_to(kept, found.shape)]
-    inside = np.where(here | there, before, 0).reshape(3, -1)
+    inside = np.where(here | there, before, 0)
     window = np.where(here, found, 0)
     for image in range(3):
         factor = (found / before).numpy()[image][np.broadcast_to(kept[0], found.shape[1:])]
         np.testing.assert_allclose(factor, factor[0])
         lengths = np.linalg.norm(window[image].reshape(-1, 2), axis=0)
-        np.testing.assert_allclose(lengths, factor[0] * np.linalg.norm(inside[image]), rtol=1e-6)
+        both = np.linalg.norm(inside[image].reshape(-1, 2), axis=0)
+        np.testing.assert_allclose(lengths, factor[0] * both, rtol=1e-6)
     assert scale.min() > 0
 
 

@@ -148,6 +148,16 @@ def test_a_gradient_that_leads_the_wrong_way():
     assert not found["gradient-free attacks"].passed
 
 
+def test_outputs_that_are_no_numbers_are_left_to_the_report():
+    def ill(x):
+        logits = plain(x)["logits"]
+        return {"logits": tf.where(x[:, :1] < 0.2, np.nan, logits)}
+
+    found = named(ill, (X, Y), "gradients", "logits", "repeatability", "small changes")
+    assert [one.passed for one in found.values()].count(False) <= 1  # some have no gradient
+    assert found["repeatability"].value == 0 and found["logits"].value > 0
+
+
 def test_checks_are_part_of_the_report():
     found = check(softmax, (X, Y), BALL, only=["logits", "repeatability"])
     report = evaluate(softmax, (X, Y), kr.attacks.fgsm(BALL), checks=found)

@@ -34,6 +34,7 @@ def test_the_steps_of_a_recipe_are_for_attacks_by_steps_of_one_length(opened):
 def test_only_a_random_start_is_repeated():
     assert len(attack_settings.attack("pgd", BALL, Settings(restarts=3)).rounds(10)) == 3
     assert len(attack_settings.attack("bim", BALL, Settings(restarts=3)).rounds(10)) == 1
+    assert len(attack_settings.attack("spsa", BALL, Settings(restarts=3)).rounds(10)) == 3
 
 
 def test_auto_attack_is_never_weakened_nor_repeated():
