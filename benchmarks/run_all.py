@@ -26,6 +26,7 @@ PARTS = {
     "import_time": ["import_time"],
     "attack_small_cnn": ["attack_throughput", "--net=small_cnn"],
     "attack_resnet20": ["attack_throughput", "--net=resnet20"],
+    "auto_attack": ["auto_attack"],
     "train_step": ["train_step"],
     "defense_cost": ["defense_cost"],
     "ensemble_step": ["ensemble_step"],

@@ -8,17 +8,17 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import square
-from keras_robust.attacks.square import _PROPOSALS, _Size, _window, double_bump
+from keras_robust.square_windows import PROPOSALS, Size, double_bump, random_window
 
 GREY = tf.fill([3, 10, 10, 2], tf.constant(0.5, tf.float64))
-SIZE = _Size(10, 10, 2)
+SIZE = Size(10, 10, 2)
 BALLS = [kr.LinfBall(0.1), kr.L2Ball(0.5), kr.L1Ball(3.0)]
 SEED = tf.constant([1, 2])
 every_ball = pytest.mark.parametrize("ball", BALLS, ids=["linf", "l2", "l1"])
 
 
 def proposals(ball, queries=60):
-    return _PROPOSALS[ball.order](ball, SIZE, queries, 0.8)
+    return PROPOSALS[ball.order](ball, SIZE, queries, 0.8)
 
 
 def test_stripes_are_vertical_corners_of_the_ball():
@@ -79,7 +79,7 @@ def test_what_two_windows_hold_goes_into_one():
     found = kind.next(GREY, best, tf.constant(51), SEED) - GREY
     before = best - GREY
     seeds = tf.random.split(SEED, 4)
-    here, there = (_window(SIZE, 5, s)[0].numpy()[0, ..., 0] for s in (seeds[0], seeds[1]))
+    here, there = (random_window(SIZE, 5, s)[0].numpy()[0, ..., 0] for s in (seeds[0], seeds[1]))
     here, there = here[None, ..., None], there[None, ..., None] & ~here[None, ..., None]
     assert (found.numpy() == 0)[np.broadcast_to(there, found.shape)].all()
     kept = ~(here | there)

@@ -73,6 +73,18 @@ def test_weaker_work_is_no_contender(benchmark):
 
 
 @pytest.mark.slow
+def test_auto_attack(started, benchmark, monkeypatch):
+    """Without the official code its own accuracies are what is left."""
+    monkeypatch.setattr(benchmark("auto_attack"), "installed", lambda *_: None)
+    rows, _ = started(
+        "auto_attack", "--epochs=1", "--images=8", "--iterations=2", "--queries=3"
+    )  # fmt: skip
+    names = [row.what.partition(",")[0] for row in rows]
+    assert names == ["apgd-ce", "apgd-t", "fab-t", "square", "standard"]
+    assert all(0 <= row.measured <= 1 for row in rows)
+
+
+@pytest.mark.slow
 def test_train_step(started):
     rows, _ = started(
         "train_step", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"

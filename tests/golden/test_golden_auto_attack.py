@@ -9,8 +9,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.ascent import ascend
 from keras_robust.attacks.apgd import _Hunt
-from keras_robust.attacks.square import _Size, bump, window_share
 from keras_robust.config import replace
+from keras_robust.square_windows import Size, bump, window_share
 
 
 class Padded(kr.L2Ball):
@@ -78,7 +78,7 @@ def test_the_schedule_of_square(load):
     queries = d["it_std5000"].numpy()
     first = float(d["p_init"])
     equal([window_share(query, first) for query in queries], d["p_std5000"])
-    sides = _Size(32, 32, 3).windows(5000, first, 1)
+    sides = Size(32, 32, 3).windows(5000, first, 1)
     np.testing.assert_array_equal(np.array(sides)[queries], d["side_linf_32"])
 
 
