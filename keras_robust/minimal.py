@@ -13,11 +13,13 @@ To see the distances themselves, take a ball that holds the whole range of pixel
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_robust.attack import Attack
+from keras_robust.balls import clipped
 from keras_robust.config import replace
 from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, scalar, wide
 
@@ -63,6 +65,41 @@ def nearer(
         tf.where(per_pixel(better, x), candidate, best.x),
         tf.where(better, distance, best.distance),
     )
+
+
+def onto_boundary(
+    mistaken: Callable[[Images], tf.Tensor], ball: Ball, x: Images, x_adv: Images, cuts: int
+) -> Images:
+    """Draws mistakes straight towards the clean images, as long as they are mistakes.
+
+    Args:
+        mistaken: `images -> [batch]`, bool.
+        ball: its bounds.
+        x: clean images.
+        x_adv: mistakes; where one is none, the bisection ends close to it.
+        cuts: how many times the segment is halved.
+
+    Returns:
+        The nearest mistakes found on the segments, of the shape and dtype of `x`.
+    """
+
+    def between(share: PerExample) -> Images:
+        here = wide(x) + per_pixel(share, x) * (wide(x_adv) - wide(x))
+        return clipped(ball.bounds, tf.where(per_pixel(share < 1, x), here, wide(x_adv)), x.dtype)
+
+    def cut(index: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
+        middle = (low + high) / 2
+        wrong = mistaken(between(middle))
+        return index + 1, tf.where(wrong, low, middle), tf.where(wrong, middle, high)
+
+    ones = tf.ones(tf.shape(x)[:1], wide(x).dtype)
+    *_, high = tf.while_loop(
+        lambda index, *_: index < cuts,
+        cut,
+        (tf.constant(0), tf.zeros_like(ones), ones),
+        parallel_iterations=1,
+    )
+    return between(high)
 
 
 class Minimal(Attack):

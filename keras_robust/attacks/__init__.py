@@ -3,6 +3,8 @@
 from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.auto_attack import auto_attack
 from keras_robust.attacks.boundary import boundary
+from keras_robust.attacks.brendel_bethge import brendel_bethge
+from keras_robust.attacks.carlini_wagner import carlini_wagner
 from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
 from keras_robust.attacks.hop_skip_jump import hop_skip_jump
@@ -16,6 +18,8 @@ __all__ = [
     "auto_attack",
     "bim",
     "boundary",
+    "brendel_bethge",
+    "carlini_wagner",
     "fab",
     "fgsm",
     "hop_skip_jump",

@@ -17,6 +17,8 @@ from keras_robust.attacks import (
     auto_attack,
     bim,
     boundary,
+    brendel_bethge,
+    carlini_wagner,
     fab,
     fgsm,
     hop_skip_jump,
@@ -87,6 +89,18 @@ ROWS = {
     "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
+    "carlini_wagner": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
+        random=False,
+        minimal=True,
+    ),
+    "carlini_wagner targeted": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        random=False,
+        targeted=True,
+        minimal=True,
+    ),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 2), minimal=True),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True

@@ -1,0 +1,133 @@
+"""Brendel and Bethge's attack where the nearest boundary is a formula, and its settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.attacks import brendel_bethge, pgd
+from keras_robust.attacks.brendel_bethge import BrendelBethge
+
+W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
+BALLS = {"linf": (kr.LinfBall(0.4), 1), "l2": (kr.L2Ball(0.8), 2), "l1": (kr.L1Ball(1.6), np.inf)}
+
+
+def linear(x):
+    return {"logits": x @ tf.constant(W, x.dtype)}
+
+
+def images(count):
+    x = np.random.default_rng(0).uniform(0.4, 0.6, (count, 4))
+    return tf.constant(x), tf.constant((x @ W).argmax(axis=1))
+
+
+def distances(x, y, dual):
+    """`(z_y - z_k) / |w_y - w_k|` of the nearest class."""
+    x, y = x.numpy(), y.numpy()
+    slopes = np.linalg.norm(W[:, y].T[:, :, None] - W[None], dual, axis=1)
+    gaps = (x @ W)[np.arange(len(y)), y][:, None] - x @ W
+    gaps = np.where(np.arange(3) == y[:, None], np.inf, gaps / np.maximum(slopes, 1e-9))
+    return gaps.min(axis=1)
+
+
+@pytest.mark.parametrize(("ball", "dual"), BALLS.values(), ids=BALLS)
+def test_the_nearest_boundary_of_a_linear_model(ball, dual):
+    """Along the plane to the point nearest to the image: less than 1% beyond the formula, from a
+    start that is much farther. An image that begins beyond another class's plane may stay there,
+    so two in eight may end farther away."""
+    x, y = images(8)
+    # A trust region of a pixel's range per step instead of a thousandth, as there are 4 pixels.
+    attack = brendel_bethge(ball, 40, rate=0.05)
+    found = ball.distance(attack.compiled(linear)(x, y), x).numpy()
+    begun = ball.distance(attack._begin()(linear, x, y), x).numpy()
+    expected = distances(x, y, dual)
+    assert (found >= expected * (1 - 1e-6)).all()
+    assert (found <= 1.01 * expected).sum() >= 6, found / expected
+    assert (begun > 2 * expected).mean() > 0.7
+
+
+def test_what_counts_lies_within_the_radius():
+    """Found from starts of twice the radius; images beyond it come back as they were."""
+    x, y = images(12)
+    radius = float(np.median(distances(x, y, 2)))
+    ball = kr.L2Ball(radius)
+    x_adv = brendel_bethge(ball, 30, rate=0.05).compiled(linear)(x, y)
+    distance = ball.distance(x_adv, x).numpy()
+    assert distance.max() <= radius
+    wrong = kr.losses.mistaken(linear(x_adv)["logits"], y).numpy()
+    np.testing.assert_array_equal(wrong, distance > 0)
+    assert 5 <= wrong.sum() <= 6
+
+
+def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
+    x, y = images(4)
+    ball = kr.L2Ball(2.0)
+    np.testing.assert_array_equal(brendel_bethge(ball, 0)(linear, x, (y + 1) % 3), x)
+    # A start of no steps and no radius leaves every image where it is.
+    still = pgd(kr.L2Ball(0.0), 0, 0.1)
+    found = brendel_bethge(ball, 20, start=still, rate=0.05).compiled(linear)(x, y)
+    assert kr.losses.mistaken(linear(found)["logits"], y).numpy().all()
+    np.testing.assert_allclose(ball.distance(found, x), distances(x, y, 2), rtol=0.05)
+
+
+def test_without_steps_it_is_the_start_drawn_to_the_boundary():
+    """z = (x_1, x_2): on the way from the image to the start the tie is crossed once; ten halvings
+    leave a thousandth of the way."""
+    x, y = tf.constant([[0.7, 0.3]], tf.float64), tf.constant([0])
+
+    class There(kr.attack.Attack):
+        ball, name = kr.L2Ball(2.0), "there"
+
+        def craft(self, forward, x, y, seed, targets):
+            return tf.constant([[0.1, 0.55]], x.dtype)
+
+        def at_radius(self, radius, step_size=None):
+            return self
+
+    found = brendel_bethge(kr.L2Ball(2.0), 0, start=There())(lambda x: {"logits": x}, x, y)
+    # 0.7 - 0.6 s = 0.3 + 0.25 s at s = 0.470588, which is 481.9 / 1024.
+    share = 482 / 1024
+    np.testing.assert_allclose(found, [[0.7 - 0.6 * share, 0.3 + 0.25 * share]], rtol=1e-12)
+
+
+def test_the_trust_region_shrinks():
+    """rate * pixels * range, halved every 200 / 20 steps, one step early as in Foolbox."""
+    attack = BrendelBethge(kr.L2Ball(1.0, bounds=(-1.0, 1.0)), 200, rate=0.01)
+    x = tf.zeros([2, 5, 4, 1])
+    radii = [float(attack._trust(tf.constant(step), x)) for step in (0, 7, 8, 17, 18, 199)]
+    np.testing.assert_allclose(radii, [0.4, 0.4, 0.2, 0.2, 0.1, 0.4 / 2**20], rtol=1e-6)
+
+
+def test_the_start():
+    """PGD-20 in the ball of twice the radius, with steps of half the radius."""
+    begin = brendel_bethge(kr.LinfBall(0.6))._begin()
+    assert begin.steps == 20 and float(begin.rule.size) == 0.3
+    assert float(begin.ball.radius) == 1.2
+    start = pgd(kr.LinfBall(0.2), 5)
+    assert brendel_bethge(kr.LinfBall(0.1), start=start)._begin() is start
+    assert brendel_bethge(kr.LinfBall(0.1), 50).name == "B&B-50"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"ball": 0.5}, TypeError, "expected a LinfBall"),
+        ({"steps": -1}, ValueError, "steps is -1"),
+        ({"start": kr.LinfBall(0.1)}, TypeError, "expected an attack"),
+        ({"rate": -1.0}, ValueError, "rate is -1.0"),
+        ({"overshoot": 2.0}, ValueError, "overshoot is 2.0"),
+        ({"momentum": 1.0}, ValueError, "momentum is 1.0"),
+        ({"momentum": None}, ValueError, "momentum is None"),
+    ],
+)
+def test_bad_settings(settings, error, match):
+    with pytest.raises(error, match=match):
+        brendel_bethge(**{"ball": kr.L2Ball(0.5), **settings})
+
+
+def test_targets_are_refused():
+    x, y = images(2)
+    with pytest.raises(ValueError, match="called with targets"):
+        brendel_bethge(kr.L2Ball(0.5), 2)(linear, x, y, targets=y)
