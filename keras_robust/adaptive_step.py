@@ -107,7 +107,8 @@ class AdaptiveStep:
     Diverse Parameter-free Attacks" (2020), Algorithm 1.
 
     Differs: as in the authors' code, the first step counts as a rise where the value after it is
-    positive, not where it is larger than at the start.
+    positive, not where it is larger than at the start. On a small robust model the other reading
+    left as many images of 360 unfooled, with either loss, at three radii and from three seeds.
     """
 
     size: Any

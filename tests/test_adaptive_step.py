@@ -57,6 +57,14 @@ def test_the_share_of_rises_decides():
     np.testing.assert_array_equal(sizes(found)[-1], [1.0, 0.5])
 
 
+def test_the_first_step_rises_where_the_value_after_it_is_positive():
+    """As in the authors' code. Both images rise in all four steps of the first window, but image 0
+    from -2 to -1 in the first: three of four are counted, and its size is halved."""
+    values = [[-2, -2], [-1, 1], [0, 2], [1, 3], [2, 4]]
+    found = walk(AdaptiveStep(1.0, 20), np.array(values, float))
+    np.testing.assert_array_equal(sizes(found)[-1], [0.5, 1.0])
+
+
 def test_a_climb_goes_on_from_its_best_point_without_its_momentum_forgotten():
     """Image 1 is halved at 4 and was best at 3, where x was 3: its next step is 0.5 long, of which
     3/4 count, and 1/4 of how far the best point is from where the last step began (3 - 3 = 0).
