@@ -150,7 +150,7 @@ def _boundary(
             return target - label
 
         value, normal = value_and_gradient(ahead, x_adv)
-        return _Boundary(wide(value), wide(normal))
+        return _Boundary(tf.cast(value, wide(normal).dtype), wide(normal))
     logits, jacobian = logits_and_jacobian(forward, x_adv)
     value = logits - tf.gather(logits, y[:, None], axis=1, batch_dims=1)
     normal = jacobian - tf.gather(jacobian, y[:, None], axis=1, batch_dims=1)

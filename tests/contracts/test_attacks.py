@@ -89,7 +89,7 @@ ROWS = {
         targeted=True,
         minimal=True,
     ),
-    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 2), minimal=True),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimal=True),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
     "fab targeted": Row(
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
