@@ -111,7 +111,9 @@ def to_plane(ball: Any, x: Images, normal: tf.Tensor, value: PerExample) -> tf.T
         [[-0.30000001192092896, 0.15000000596046448]]
         [[-0.375, 0.0]]
     """
-    slope = _slope(ball.bounds, wide(x), wide(normal), wide(value))
+    point = wide(x)
+    # A model may compute in another dtype than that of its images.
+    slope = _slope(ball.bounds, point, *(tf.cast(a, point.dtype) for a in (normal, value)))
     step = slope.direction * tf.minimum(_amount(ball, slope), slope.room)
     return tf.reshape(step, tf.shape(x))
 

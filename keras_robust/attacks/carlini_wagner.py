@@ -101,7 +101,7 @@ class CarliniWagner(Minimal):
 
     ball: Any
     steps: int = 200
-    step_size: float = 0.01
+    step_size: float = 0.05
     constant: float = 1e-3
     searches: int = 9
     confidence: float = 0.0
@@ -207,7 +207,7 @@ def _is_number(value: Any) -> bool:
 def carlini_wagner(
     ball: Ball,
     steps: int = 200,
-    step_size: float = 0.01,
+    step_size: float = 0.05,
     *,
     constant: float = 1e-3,
     searches: int = 9,
@@ -220,7 +220,8 @@ def carlini_wagner(
         ball: the norm by which the nearest mistake is chosen, the bounds, and the radius within
             which it counts; images without one come back as they were. For an attack without a
             radius: `L2Ball(math.sqrt(pixels))`.
-        steps: steps of Adam for each constant; the paper takes 1000 to 10,000.
+        steps: steps of Adam for each constant; the paper takes up to 10,000 of 0.01. A fifth of the
+            steps, five times as long, ends about as near.
         step_size: of Adam, in the tanh space.
         constant: the first weight of the margin beside the squared distance.
         searches: how many constants are tried; 1 keeps `constant` as it is.
@@ -236,7 +237,7 @@ def carlini_wagner(
 
     Example:
         >>> import keras_robust as kr
-        >>> carlini_wagner(kr.L2Ball(28.0), steps=1000, constant=0.7, searches=1).name
+        >>> carlini_wagner(kr.L2Ball(28.0), 1000, 0.01, constant=0.7, searches=1).name
         'C&W-1000 c=0.7'
 
     Reference: Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017),

@@ -73,8 +73,8 @@ def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
 
 
 def test_without_steps_it_is_the_start_drawn_to_the_boundary():
-    """z = (x_1, x_2): on the way from the image to the start the tie is crossed once; ten halvings
-    leave a thousandth of the way."""
+    """z = (x_1, x_2): on the way from the image to the start the tie is crossed once; after 16
+    halvings, one part in 65,536 beyond it."""
     x, y = tf.constant([[0.7, 0.3]], tf.float64), tf.constant([0])
 
     class There(kr.attack.Attack):
@@ -87,8 +87,8 @@ def test_without_steps_it_is_the_start_drawn_to_the_boundary():
             return self
 
     found = brendel_bethge(kr.L2Ball(2.0), 0, start=There())(lambda x: {"logits": x}, x, y)
-    # 0.7 - 0.6 s = 0.3 + 0.25 s at s = 0.470588, which is 481.9 / 1024.
-    share = 482 / 1024
+    # 0.7 - 0.6 s = 0.3 + 0.25 s at s = 0.4 / 0.85.
+    share = np.ceil(0.4 / 0.85 * 2**16) / 2**16
     np.testing.assert_allclose(found, [[0.7 - 0.6 * share, 0.3 + 0.25 * share]], rtol=1e-12)
 
 

@@ -39,7 +39,7 @@ def distances(x, y):
 def test_the_nearest_boundary_of_a_linear_model():
     """The search for the constant ends within 3% of the distance to the nearest plane."""
     x, y = images(8)
-    attack = carlini_wagner(WHOLE, 150, searches=7, constant=0.01).compiled(linear)
+    attack = carlini_wagner(WHOLE, 150, 0.01, searches=7, constant=0.01).compiled(linear)
     found = WHOLE.distance(attack(x, y), x).numpy()
     expected = distances(x, y).min(axis=1)
     assert (found >= expected * (1 - 1e-6)).all()
@@ -79,7 +79,7 @@ def test_too_small_a_constant_finds_nothing():
     pixel, for c = 0.5 (0.25), and before it for c = 0.1 (0.05)."""
     x, y = tf.constant([[0.6, 0.4]]), tf.constant([0])
     for constant, fooled in ((0.1, False), (0.5, True)):
-        attack = carlini_wagner(WHOLE, 150, constant=constant, searches=1)
+        attack = carlini_wagner(WHOLE, 150, 0.01, constant=constant, searches=1)
         moved = np.abs(attack.compiled(two)(x, y).numpy() - x.numpy()).max()
         assert (moved > 0) == fooled
         if fooled:
@@ -101,7 +101,7 @@ def test_the_constant_is_bisected():
 def test_confidence_is_kept():
     """A margin of 0.1 in z = x is 0.05 per pixel beyond the tie: 0.15 away from (0.6, 0.4)."""
     x, y = tf.constant([[0.6, 0.4]]), tf.constant([0])
-    attack = carlini_wagner(WHOLE, 150, constant=1.0, searches=1, confidence=0.1)
+    attack = carlini_wagner(WHOLE, 150, 0.01, constant=1.0, searches=1, confidence=0.1)
     x_adv = attack.compiled(two)(x, y).numpy()
     assert 0.1 <= x_adv[0, 1] - x_adv[0, 0] < 0.12
 
@@ -120,7 +120,7 @@ def test_the_ball_decides_what_counts_and_which_is_nearest():
 
 
 def test_names_and_defaults():
-    assert carlini_wagner(WHOLE) == CarliniWagner(WHOLE, 200, 0.01, 1e-3, 9)
+    assert carlini_wagner(WHOLE) == CarliniWagner(WHOLE, 200, 0.05, 1e-3, 9)
     assert carlini_wagner(WHOLE, 1000).name == "C&W-1000"
     assert carlini_wagner(WHOLE, 1000, constant=0.5, searches=1).name == "C&W-1000 c=0.5"
 

@@ -102,6 +102,18 @@ def test_a_second_step_by_hand():
     np.testing.assert_allclose(found, [[first, 1 - first]], rtol=1e-12)
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_model_of_another_dtype_than_its_images(targeted):
+    """Keras layers cast images of float64 to float32."""
+    x, y = images(4)
+    ball = kr.L2Ball(20.0, FAR)
+    targets = (y + 1) % 3 if targeted else None
+    attack = fab(ball, 5, targeted=targeted)
+    cast = attack(lambda x: linear(tf.cast(x, tf.float32)), x, y, targets=targets)
+    assert cast.dtype == tf.float64
+    np.testing.assert_allclose(cast, attack(linear, x, y, targets=targets), atol=1e-4)
+
+
 def test_restarts_begin_at_random_points():
     ball = kr.L2Ball(0.5)
     assert fab(ball) == Fab(ball, 100)
