@@ -23,7 +23,14 @@ def test_an_attack_takes_the_settings_it_has():
 
 def test_only_a_random_start_is_repeated():
     assert len(attack_settings.attack("pgd", BALL, Settings(restarts=3)).rounds(10)) == 3
-    assert len(attack_settings.attack("bim", BALL, Settings(restarts=3)).rounds(10)) == 1
+    for name in ("bim", "carlini_wagner"):
+        assert len(attack_settings.attack(name, BALL, Settings(restarts=3)).rounds(10)) == 1
+
+
+def test_an_attack_may_repeat_itself_in_its_own_way():
+    """FAB begins at the image, and at random points only from the second run on."""
+    rounds = attack_settings.attack("fab", BALL, Settings(restarts=3)).rounds(10)
+    assert [part.attack.random_start for part in rounds] == [False, True, True]
 
 
 def test_multi_targeted_tries_every_other_class():
