@@ -119,7 +119,11 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
         given["targeted"] = True
         if "targeted" not in has:
             raise ValueError(f"The attack {name!r} has no targets.")
+    if "restarts" in has:  # it repeats itself, in its own way
+        given["restarts"] = settings.restarts
     made = factory(ball, **{key: value for key, value in given.items() if key in has})
+    if "restarts" in has:
+        return made
     # Repeating an attack that always starts at the image itself would repeat its result.
     # One that counts queries draws what it asks about, wherever it starts.
     still = isinstance(getattr(made, "start", None), kr.starts.Clean)

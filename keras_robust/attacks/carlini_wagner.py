@@ -13,7 +13,7 @@ from keras_robust.ascent import OneTask
 from keras_robust.balls import clipped
 from keras_robust.config import configured
 from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
-from keras_robust.steps import check_size
+from keras_robust.starts import Clean
 from keras_robust.types import (
     Ball,
     Forward,
@@ -74,7 +74,7 @@ class CarliniWagner(Minimal):
         ball: the norm by which the nearest mistake is chosen, the bounds, and the radius within
             which it counts. What is minimised is the Euclidean length in any ball.
         steps: steps of Adam for each constant.
-        step_size: of Adam, in the tanh space.
+        learning_rate: of Adam, in the tanh space.
         constant: the first `c`.
         searches: how many constants are tried; with 1 it is `constant` alone.
         confidence: by how much another logit has to be ahead of the label's, >= 0.
@@ -101,11 +101,12 @@ class CarliniWagner(Minimal):
 
     ball: Any
     steps: int = 200
-    step_size: float = 0.05
+    learning_rate: float = 0.05
     constant: float = 1e-3
     searches: int = 9
     confidence: float = 0.0
     targeted: bool = False
+    start = Clean()  # no field: it always begins at the image, so that restarts would repeat it
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("searches", 1)):
@@ -114,7 +115,10 @@ class CarliniWagner(Minimal):
                 raise ValueError(
                     f"CarliniWagner: {name} is {value!r}; expected a whole number >= {least}."
                 )
-        check_size("CarliniWagner", self.step_size)
+        if not _is_number(self.learning_rate) or not 0 <= self.learning_rate < math.inf:
+            raise ValueError(
+                f"CarliniWagner: learning_rate is {self.learning_rate!r}; expected a number >= 0."
+            )
         if not _is_number(self.constant) or not 0 < self.constant <= _LARGEST:
             raise ValueError(
                 f"CarliniWagner: constant is {self.constant!r}; expected a number in (0, 1e10]."
@@ -174,7 +178,7 @@ class CarliniWagner(Minimal):
             best = nearer(self.ball, best, x, x_adv, reached)
             acts = tf.where(margin < self.confidence, constant, tf.zeros_like(constant))
             down = 2 * (wide(x_adv) - wide(x)) - per_pixel(acts, x) * wide(gradient)
-            adam = adam.moved(down * self._half() * (1 - tanh**2), self.step_size, index)
+            adam = adam.moved(down * self._half() * (1 - tanh**2), self.learning_rate, index)
             return index + 1, adam, best, found | reached
 
         *_, best, found = tf.while_loop(
@@ -207,7 +211,7 @@ def _is_number(value: Any) -> bool:
 def carlini_wagner(
     ball: Ball,
     steps: int = 200,
-    step_size: float = 0.05,
+    learning_rate: float = 0.05,
     *,
     constant: float = 1e-3,
     searches: int = 9,
@@ -222,7 +226,7 @@ def carlini_wagner(
             radius: `L2Ball(math.sqrt(pixels))`.
         steps: steps of Adam for each constant; the paper takes up to 10,000 of 0.01. A fifth of the
             steps, five times as long, ends about as near.
-        step_size: of Adam, in the tanh space.
+        learning_rate: of Adam, in the tanh space.
         constant: the first weight of the margin beside the squared distance.
         searches: how many constants are tried; 1 keeps `constant` as it is.
         confidence: by how much another logit has to be ahead of the label's.
@@ -247,4 +251,4 @@ def carlini_wagner(
         raise TypeError(
             f"ball is {ball!r}; expected a threat model, such as `keras_robust.L2Ball(0.5)`."
         )
-    return CarliniWagner(ball, steps, step_size, constant, searches, confidence, targeted)
+    return CarliniWagner(ball, steps, learning_rate, constant, searches, confidence, targeted)

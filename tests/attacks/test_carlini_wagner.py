@@ -132,7 +132,7 @@ def test_names_and_defaults():
         ({"steps": -1}, ValueError, "steps is -1"),
         ({"steps": 1.5}, ValueError, "steps is 1.5"),
         ({"searches": 0}, ValueError, "searches is 0"),
-        ({"step_size": -0.1}, ValueError, "step size is -0.1"),
+        ({"learning_rate": -0.1}, ValueError, "learning_rate is -0.1"),
         ({"constant": 0.0}, ValueError, "constant is 0.0"),
         ({"constant": "much"}, ValueError, "constant is 'much'"),
         ({"confidence": -1.0}, ValueError, "confidence is -1.0"),

@@ -21,6 +21,7 @@ STARTS = {
     "random step": starts.RandomStep(0.5),
     "random step, whole": starts.RandomStep(1.0),
     "clean": starts.Clean(),
+    "rim": starts.Rim(),
 }
 every_start = pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 every_ball = pytest.mark.parametrize("kind", reference.BALLS.values(), ids=reference.BALLS)

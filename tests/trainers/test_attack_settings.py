@@ -33,13 +33,20 @@ def test_the_steps_of_a_recipe_are_for_attacks_by_steps_of_one_length(opened):
 
 def test_only_a_random_start_is_repeated():
     assert len(attack_settings.attack("pgd", BALL, Settings(restarts=3)).rounds(10)) == 3
-    assert len(attack_settings.attack("bim", BALL, Settings(restarts=3)).rounds(10)) == 1
     assert len(attack_settings.attack("spsa", BALL, Settings(restarts=3)).rounds(10)) == 3
+    for name in ("bim", "carlini_wagner"):
+        assert len(attack_settings.attack(name, BALL, Settings(restarts=3)).rounds(10)) == 1
 
 
 def test_auto_attack_is_never_weakened_nor_repeated():
     made = attack_settings.attack("auto_attack", BALL, Settings(steps=3, restarts=2, loss="margin"))
     assert made == kr.attacks.auto_attack(BALL)
+
+
+def test_an_attack_may_repeat_itself_in_its_own_way():
+    """FAB begins at the image, and at random points only from the second run on."""
+    rounds = attack_settings.attack("fab", BALL, Settings(restarts=3)).rounds(10)
+    assert [part.attack.random_start for part in rounds] == [False, True, True]
 
 
 def test_multi_targeted_tries_every_other_class():

@@ -74,9 +74,10 @@ def test_an_attack_without_gradients(trained, opened, address, tmp_path):
         "--pictures=0",
         f"--output_dir={tmp_path}",
     )
-    verdict, directory = attack.run(
+    done, directory = attack.run(
         parsed(f"--run={trained}", f"--server={address}", "--model=digits", *settings)
     )
+    (verdict,) = done.values()
     crafted = verdict.crafted
     # Two predictions beside the two steps of 32 directions, each asked about at both ends.
     assert crafted.attack.name == "SPSA-2" and verdict.images == 6 * (2 + 2 * 32 * 2)
@@ -99,10 +100,11 @@ def test_an_attack_without_gradients(trained, opened, address, tmp_path):
 
 
 def test_by_default_it_is_a_random_search(trained, address, tmp_path):
-    verdict, _ = attack.run(
+    done, _ = attack.run(
         parsed(f"--run={trained}", f"--server={address}", "--model=digits", "--limit=4",
                "--queries=5", "--pictures=0", f"--output_dir={tmp_path}")
     )  # fmt: skip
+    verdict = done["square"]
     assert verdict.crafted.attack.name == "Square"
     # Two predictions and the start beside the proposals; it may end before the last.
     assert 4 * (2 + 1) <= verdict.images <= 4 * (2 + 1 + 5)
