@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from serving.quiet import quiet_start
+from serving.quiet import quiet_logger, quiet_start
 from trainers import attack_flags, command_line
 from trainers.files import write_json, write_text
 
@@ -110,7 +110,8 @@ def run(
     directory = _directory(values, one, f"{name}_{values.tasks}" if values.tasks else name)
     done = {}
     for solver, attack in attacks.items():
-        done[solver] = crafting.craft(one, attack, tasks=tasks, **chosen)
+        with quiet_logger():  # every attack is traced, on purpose
+            done[solver] = crafting.craft(one, attack, tasks=tasks, **chosen)
         done[solver].save(directory / solver if len(attacks) > 1 else directory, values.pictures)
     _write_goals(values, name, done, directory, command)
     return done, directory

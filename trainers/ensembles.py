@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from serving.quiet import quiet_start
+from serving.quiet import quiet_logger, quiet_start
 from trainers import attack_flags, command_line
 from trainers.files import replacing, write_json, write_text
 from trainers.names import number
@@ -119,7 +119,6 @@ def look(
         What was found, and the pictures of the detector by name.
 
     Raises:
-        TypeError: a run whose model is no ensemble.
         ValueError: a name or a number that cannot be.
     """
     import keras_robust as kr
@@ -255,7 +254,7 @@ def run(values: flags.FlagValues, command: str = "") -> list[Finding]:
         What was found of each.
 
     Raises:
-        TypeError, ValueError, OSError: what the user can mend.
+        ValueError, OSError: what the user can mend, before the first attack where it can be known.
     """
     paths = command_line.required(values, "run", "runs/cce")
     directory = Path(command_line.required(values, "output_dir", "runs/ensembles"))
@@ -265,16 +264,24 @@ def run(values: flags.FlagValues, command: str = "") -> list[Finding]:
 
         command_line.wake_tensorflow()
     runs = [opened.open_run(path, values.checkpoint, values.data_dir) for path in paths]
+    alone = [str(one.run.path) for one in runs if "member_logits" not in one.model.output]
+    if alone:
+        raise ValueError(
+            f"The model of {', '.join(alone)} is no ensemble; expected one, such as of the recipe "
+            "digits/cce_detection. `python -m trainers.evaluate` judges a model alone."
+        )
     attacks = [
         one.attack("pgd", attack_flags.settings(values), norm=values.norm, radius=values.radius)
         for one in runs
     ]
     found: list[Finding] = []
     for one, attack in zip(runs, attacks, strict=True):
-        finding, figures = look(one, values)
+        with quiet_logger():  # many attacks on one model are traced on purpose
+            finding, figures = look(one, values)
+            figures |= draw(one, attack, values.pictures)
         found.append(finding)
         print(finding.row(), flush=True)
-        for name, figure in {**figures, **draw(one, attack, values.pictures)}.items():
+        for name, figure in figures.items():
             with replacing(directory / f"{one.run.path.name}_{name}.png") as draft:
                 draft.write_bytes(kr.plots.to_png(figure, dpi=120))
         _write(directory, found, command)

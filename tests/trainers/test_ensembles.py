@@ -53,7 +53,7 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
 
 
 def test_a_model_alone_is_refused(trained, tmp_path):
-    with pytest.raises(TypeError, match="expected an ensemble"):
+    with pytest.raises(ValueError, match="is no ensemble; expected one"):
         ensembles.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10"))
 
 
