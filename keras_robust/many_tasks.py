@@ -87,9 +87,9 @@ class ManyTasks:
         (values, achieved), gradients = self._gradients(self._copies(x_adv), state.step)
         gradients = _remembered(wide(gradients), state.gradients)
         values = tf.cast(values, gradients.dtype)
-        weights, solver = self._solver(
-            gram(gradients), tf.transpose(values), tf.transpose(achieved), state.solver
-        )
+        # As numbers: oneDNN logs an error where truth values are transposed.
+        done = tf.transpose(tf.cast(achieved, values.dtype)) > 0
+        weights, solver = self._solver(gram(gradients), tf.transpose(values), done, state.solver)
         weighed = Weighed(tf.transpose(weights), values, achieved)
         after = State(state.step + 1, gradients, solver, weighed)
         # A loop's state keeps its shape, which a solver need not know.
