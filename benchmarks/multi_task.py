@@ -64,22 +64,6 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     return [row for name in TARGETS for row in compared(name, values)]
 
 
-def transformations() -> kr.tasks.Transformations:
-    """Seven, of which none is dearer than the thesis's: all are in one forward pass."""
-    image = tf.image
-    return kr.tasks.Transformations(
-        (
-            tf.identity,
-            image.flip_left_right,
-            image.flip_up_down,
-            image.transpose,
-            lambda x: tf.clip_by_value(1.3 * x, 0, 1),
-            lambda x: tf.pow(tf.maximum(x, 1e-3), 1.3),
-            lambda x: tf.roll(x, 2, axis=1),
-        )
-    )
-
-
 def setting(name: str, values: flags.FlagValues) -> Setting:
     """What is attacked under a name of `TARGETS`."""
     keras.utils.set_random_seed(0)
@@ -89,7 +73,7 @@ def setting(name: str, values: flags.FlagValues) -> Setting:
         return Setting(kr.tasks.Members(), model, batch)
     model = kr.models.build(values.net, shape, CLASSES)
     if name == "7 transformations":
-        return Setting(transformations(), model, batch)
+        return Setting(kr.tasks.Transformations(kr.transforms.ALL), model, batch)
     return Setting(kr.tasks.Universal(group=12), model, -(-batch // 12) * 12)
 
 
