@@ -127,7 +127,9 @@ ROWS = {
     ),
     "carlini_wagner targeted": Row(
         lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        random=False,
         targeted=True,
+        minimal=True,
     ),
     "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimal=True),
     "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
