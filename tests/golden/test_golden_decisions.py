@@ -21,7 +21,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_mistakes_are_as_near_as_those_of_foolbox(name):
     """Random walks end in the one nook of the boundary or the other; so the median is compared."""
-    network, theirs = np.load(HERE / "aa_fab.npz"), np.load(HERE / "foolbox_decisions.npz")
+    network, theirs = np.load(HERE / "aa_fab.npz"), np.load(HERE / "foolbox" / "decisions.npz")
     w1, b1, w2, b2, x = (network[key].astype("float32") for key in ("W1", "b1", "W2", "b2", "x"))
 
     def forward(x):
