@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.balls import L1Ball
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.steps import Point, check_size
 from keras_robust.types import Ball, Images, PerExample, per_pixel, scalar, wide
 
@@ -46,11 +46,6 @@ def _back(restart: tf.Tensor, best: Best, point: Point) -> tuple[Images, tf.Tens
     restart = per_pixel(restart, point.x)
     gradient = tf.where(restart, best.gradient, point.gradient)
     return tf.where(restart, best.x, point.x), gradient
-
-
-def _check_steps(owner: str, steps: Any) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"{owner}: steps is {steps!r}; expected a whole number >= 0.")
 
 
 class Adaptive(NamedTuple):
@@ -117,7 +112,7 @@ class AdaptiveStep:
 
     def __post_init__(self) -> None:
         check_size("AdaptiveStep", self.size)
-        _check_steps("AdaptiveStep", self.steps)
+        check_whole("AdaptiveStep: steps", self.steps)
         if not 0 <= self.rises <= 1:
             raise ValueError(f"AdaptiveStep: rises is {self.rises!r}; expected a share in [0, 1].")
 
@@ -246,7 +241,7 @@ class SparseStep:
 
     def __post_init__(self) -> None:
         check_size("SparseStep", self.size)
-        _check_steps("SparseStep", self.steps)
+        check_whole("SparseStep: steps", self.steps)
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"SparseStep: share is {self.share!r}; expected a share in (0, 1].")
 

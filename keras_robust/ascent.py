@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_robust.attack import Attack
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.starts import Uniform
 from keras_robust.steps import Point
 from keras_robust.types import (
@@ -213,7 +213,7 @@ class Ascent(Attack):
     name: str = "ascent"
 
     def __post_init__(self) -> None:
-        check_steps(self.steps)
+        check_whole("steps", self.steps)
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
@@ -250,9 +250,3 @@ def rescaled(attack: Any, radius: Any, step_size: Any) -> Any:
             )
         step_size = radius * (attack.rule.size / attack.ball.radius)
     return replace(attack, ball=ball, rule=replace(attack.rule, size=step_size))
-
-
-def check_steps(steps: Any) -> None:
-    """Refuses what is no number of steps."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"steps is {steps!r}; expected a whole number >= 0.")

@@ -1,4 +1,4 @@
-"""One decorator for every configurable part: a frozen dataclass that Keras can save and load."""
+"""What every configurable part is made with: a frozen dataclass that Keras can save and load."""
 
 from __future__ import annotations
 
@@ -74,3 +74,16 @@ def replace(part: T, **changes: Any) -> T:
         0.1
     """
     return dataclasses.replace(part, **changes)  # type: ignore[type-var]
+
+
+def check_whole(what: str, value: Any, least: int = 0) -> None:
+    """Refuses a setting that is no whole number at or above a bound.
+
+    Example:
+        >>> check_whole("Fab: steps", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: Fab: steps is -1; expected a whole number >= 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} is {value!r}; expected a whole number >= {least}.")

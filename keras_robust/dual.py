@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.costs import cost, smoothed
 
 
@@ -48,8 +48,7 @@ class Dual:
                 or not 0 <= value < 1e30
             ):
                 raise ValueError(f"Dual: {name} is {value!r}; expected a finite number >= 0.")
-        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
-            raise ValueError(f"Dual: period is {self.period!r}; expected a whole number >= 1.")
+        check_whole("Dual: period", self.period, 1)
         if self.distance not in ("l1", "linf"):
             raise ValueError(f"Dual: distance is {self.distance!r}; expected 'l1' or 'linf'.")
 

@@ -68,38 +68,46 @@ def nearer(
 
 
 def onto_boundary(
-    mistaken: Callable[[Images], tf.Tensor], ball: Ball, x: Images, x_adv: Images, cuts: int
+    mistaken: Callable[[Images], tf.Tensor],
+    way: Callable[[PerExample], Images],
+    x: Images,
+    halvings: int,
 ) -> Images:
-    """Draws mistakes straight towards the clean images, as long as they are mistakes.
+    """Draws mistakes towards the clean images, as long as they are mistakes, by halving the way.
 
     Args:
         mistaken: `images -> [batch]`, bool.
-        ball: its bounds.
+        way: shares `[batch]` of the way -> images; at 0 the clean ones, at 1 mistakes. Where one is
+            none, the bisection ends close to it.
         x: clean images.
-        x_adv: mistakes; where one is none, the bisection ends close to it.
-        cuts: how many times the segment is halved.
+        halvings: how often; what is left of the way is unknown up to `2 ** -halvings` of it.
 
     Returns:
-        The nearest mistakes found on the segments, of the shape and dtype of `x`.
+        The nearest mistakes found on the ways, of the shape and dtype of `x`.
     """
 
-    def between(share: PerExample) -> Images:
-        here = wide(x) + per_pixel(share, x) * (wide(x_adv) - wide(x))
-        return clipped(ball.bounds, tf.where(per_pixel(share < 1, x), here, wide(x_adv)), x.dtype)
+    def body(index: tf.Tensor, right: PerExample, wrong: PerExample) -> tuple:
+        middle = (right + wrong) / 2
+        fooled = mistaken(way(middle))
+        right = tf.ensure_shape(tf.where(fooled, right, middle), x.shape[:1])
+        return index + 1, right, tf.ensure_shape(tf.where(fooled, middle, wrong), x.shape[:1])
 
-    def cut(index: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple:
-        middle = (low + high) / 2
-        wrong = mistaken(between(middle))
-        return index + 1, tf.where(wrong, low, middle), tf.where(wrong, middle, high)
-
-    ones = tf.ones(tf.shape(x)[:1], wide(x).dtype)
-    *_, high = tf.while_loop(
-        lambda index, *_: index < cuts,
-        cut,
-        (tf.constant(0), tf.zeros_like(ones), ones),
+    zeros = tf.ensure_shape(tf.zeros(tf.shape(x)[:1], wide(x).dtype), x.shape[:1])
+    *_, share = tf.while_loop(
+        lambda index, *_: index < halvings,
+        body,
+        (tf.constant(0), zeros, tf.ones_like(zeros)),
         parallel_iterations=1,
     )
-    return between(high)
+    return way(share)
+
+
+def straight(ball: Ball, x: Images, x_adv: Images, share: PerExample) -> Images:
+    """The point at a share of the straight way from clean images to others, inside the bounds."""
+    share = per_pixel(tf.cast(share, wide(x).dtype), x)
+    here = wide(x) + share * (wide(x_adv) - wide(x))
+    # x + (x_adv - x) need not be x_adv
+    return clipped(ball.bounds, tf.where(share < 1, here, wide(x_adv)), x.dtype)
 
 
 class Minimal(Attack):

@@ -217,9 +217,3 @@ def check_choice(owner: str, name: str, value: Any, known: tuple[str, ...]) -> N
         raise ValueError(
             f"{owner}: {name} is {value!r}; expected one of {', '.join(map(repr, known))}."
         )
-
-
-def check_steps(owner: str, steps: Any) -> None:
-    """Refuses what is no number of steps."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"{owner}: steps is {steps!r}; expected a whole number >= 1.")

@@ -12,7 +12,7 @@ from keras_robust.adaptive_step import SparseStep, adaptive_rule
 from keras_robust.ascent import Ascent, ascend, out_of_line, value_and_gradient
 from keras_robust.attack import Attack
 from keras_robust.attacks.combine import restarts as repeated
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.objectives import objective_called
 from keras_robust.starts import Rim
 from keras_robust.types import (
@@ -114,8 +114,7 @@ class Apgd(Ascent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ValueError(f"samples is {self.samples!r}; expected a whole number >= 1.")
+        check_whole("samples", self.samples, 1)
         if len(self.stages) > 1 and not isinstance(self.rule, SparseStep):
             raise ValueError("A climb in a shrinking ball is for sparse steps: of an `L1Ball`.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from typing import Any
@@ -12,16 +13,16 @@ from keras_robust import losses
 from keras_robust.ascent import Ascent, OneTask
 from keras_robust.attack import Attack, check_attack
 from keras_robust.balls import clipped
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.hyperplane import dual_length
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found, onto_boundary
+from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found, onto_boundary, straight
 from keras_robust.objectives import LabelLoss
 from keras_robust.steps import FixedStep
 from keras_robust.trust_region import nearest_on_plane
 from keras_robust.types import Ball, Forward, Images, Labels, scalar, wide
 
 # Halvings of the way from the start to the image: Foolbox has 10, which leave a thousandth of it.
-_CUTS = 16
+_HALVINGS = 16
 _DECAYS = 20  # how many times the trust region is halved in the course of the attack
 _START_STEPS = 20
 
@@ -71,10 +72,7 @@ class BrendelBethge(Minimal):
     momentum: float = 0.8
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise ValueError(
-                f"BrendelBethge: steps is {self.steps!r}; expected a whole number >= 0."
-            )
+        check_whole("BrendelBethge: steps", self.steps)
         if self.start is not None:
             check_attack("BrendelBethge: start", self.start)
         for name, least, most in (
@@ -118,7 +116,9 @@ class BrendelBethge(Minimal):
             return index + 1, tf.ensure_shape(x_next, x.shape), normal, best
 
         begin = self._begin().craft(forward, x, y, seed, None)
-        begin = onto_boundary(mistaken, self.ball, x, begin, _CUTS)
+        begin = onto_boundary(
+            mistaken, functools.partial(straight, self.ball, x, begin), x, _HALVINGS
+        )
         start = (tf.constant(0), begin, tf.zeros_like(wide(x)), nothing_found(x, mistaken(x)))
         _, x_adv, _, best = tf.while_loop(
             lambda index, *_: index < self.steps, body, start, parallel_iterations=1

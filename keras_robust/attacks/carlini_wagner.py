@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_robust import objectives
 from keras_robust.ascent import OneTask
 from keras_robust.balls import clipped
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
 from keras_robust.starts import Clean
 from keras_robust.types import (
@@ -109,12 +109,8 @@ class CarliniWagner(Minimal):
     start = Clean()  # no field: it always begins at the image, so that restarts would repeat it
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("searches", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"CarliniWagner: {name} is {value!r}; expected a whole number >= {least}."
-                )
+        check_whole("CarliniWagner: steps", self.steps)
+        check_whole("CarliniWagner: searches", self.searches, 1)
         if not _is_number(self.learning_rate) or not 0 <= self.learning_rate < math.inf:
             raise ValueError(
                 f"CarliniWagner: learning_rate is {self.learning_rate!r}; expected a number >= 0."

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust import losses
+from keras_robust import losses, minimal
 from keras_robust.ascent import out_of_line
 from keras_robust.attack import check_attack
 from keras_robust.balls import LinfBall, clipped
@@ -110,22 +110,7 @@ def onto_boundary(ball: Ball, decide: Decide, x: Images, x_adv: Images, halvings
         x_adv: mistaken images.
         halvings: how often; what is left of the way is unknown up to `2 ** -halvings` of it.
     """
-    dtype = wide(x).dtype
-
-    def body(index: tf.Tensor, right: PerExample, mistaken: PerExample) -> tuple:
-        middle = (right + mistaken) / 2
-        fooled = decide(toward(ball, x, x_adv, middle))
-        right = tf.ensure_shape(tf.where(fooled, right, middle), x.shape[:1])
-        return index + 1, right, tf.ensure_shape(tf.where(fooled, middle, mistaken), x.shape[:1])
-
-    zeros = tf.ensure_shape(tf.zeros(tf.shape(x)[:1], dtype), x.shape[:1])
-    *_, share = tf.while_loop(
-        lambda index, *_: index < halvings,
-        body,
-        (tf.constant(0), zeros, tf.ones_like(zeros)),
-        parallel_iterations=1,
-    )
-    return toward(ball, x, x_adv, share)
+    return minimal.onto_boundary(decide, lambda share: toward(ball, x, x_adv, share), x, halvings)
 
 
 def toward(ball: Ball, x: Images, x_adv: Images, share: PerExample) -> Images:
@@ -134,15 +119,13 @@ def toward(ball: Ball, x: Images, x_adv: Images, share: PerExample) -> Images:
     The nearest one to `x_adv`, in the norm of the ball: in Linf each pixel is cut to the distance,
     in other norms all of them shrink.
     """
+    if not isinstance(ball, LinfBall):
+        return minimal.straight(ball, x, x_adv, share)
     clean, delta = wide(x), wide(x_adv) - wide(x)
     share = per_pixel(tf.cast(share, delta.dtype), x)
-    if isinstance(ball, LinfBall):
-        most = share * per_pixel(ball.distance(x_adv, x), x)
-        near = clean + tf.clip_by_value(delta, -most, most)
-    else:
-        near = clean + share * delta
-    near = tf.where(share < 1, near, wide(x_adv))  # x + (x_adv - x) need not be x_adv
-    return clipped(ball.bounds, near, x.dtype)
+    most = share * per_pixel(ball.distance(x_adv, x), x)
+    near = clean + tf.clip_by_value(delta, -most, most)
+    return clipped(ball.bounds, tf.where(share < 1, near, wide(x_adv)), x.dtype)
 
 
 def euclidean(x: tf.Tensor) -> PerExample:

@@ -14,7 +14,7 @@ from keras_robust.attack import Attack
 from keras_robust.attacks.combine import restarts as repeated
 from keras_robust.attacks.combine import worst_of
 from keras_robust.balls import clipped
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.hyperplane import dual_length, to_plane
 from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
 from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
@@ -74,8 +74,7 @@ class Fab(Minimal):
     pull_back: float = 0.9
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise ValueError(f"Fab: steps is {self.steps!r}; expected a whole number >= 0.")
+        check_whole("Fab: steps", self.steps)
         if not 0 <= self.bias <= 1:
             raise ValueError(f"Fab: bias is {self.bias!r}; expected a number in [0, 1].")
         if not 1 <= self.overshoot < math.inf:

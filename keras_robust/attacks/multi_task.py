@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust import tasks as kinds
-from keras_robust.ascent import Ascended, ascend, check_steps, rescaled
+from keras_robust.ascent import Ascended, ascend, rescaled
 from keras_robust.attack import Attack, as_seed, check_batch
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.many_tasks import ManyTasks, Recorded, Weighed
 from keras_robust.objectives import refuse_targets
 from keras_robust.solvers import solver as solver_called
@@ -82,7 +82,7 @@ class MultiTask(Attack):
     name: str = "multi-task"
 
     def __post_init__(self) -> None:
-        check_steps(self.steps)
+        check_whole("steps", self.steps)
         if self.loss not in _LOSSES:
             raise ValueError(
                 f"loss is {self.loss!r}; expected one of {', '.join(sorted(_LOSSES))}."

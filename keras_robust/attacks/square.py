@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.attack import Attack
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.objectives import refuse_targets
 from keras_robust.square_windows import PROPOSALS, Size
 from keras_robust.types import Ball, Forward, Images, Labels, radius_of
@@ -43,9 +43,7 @@ class Square(Attack):
             raise TypeError(
                 f"Square: the ball is {self.ball!r}; expected a LinfBall, an L2Ball or an L1Ball."
             )
-        whole = isinstance(self.queries, int) and not isinstance(self.queries, bool)
-        if not whole or self.queries < 1:
-            raise ValueError(f"queries is {self.queries!r}; expected a whole number >= 1.")
+        check_whole("queries", self.queries, 1)
         if not 0 < self.share <= 1:
             raise ValueError(f"Square: share is {self.share!r}; expected a share in (0, 1].")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.simplex import check_number, equal_weights, minimum
 
 _SMALL = 1e-8  # of the published implementation
@@ -45,8 +45,7 @@ class CAGrad:
 
     def __post_init__(self) -> None:
         check_number("CAGrad", "alpha", self.alpha)
-        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
-            raise ValueError(f"CAGrad: rounds is {self.rounds!r}; expected a whole number >= 1.")
+        check_whole("CAGrad: rounds", self.rounds, 1)
 
     def init(self, start: tf.Tensor) -> tuple[()]:
         """No state."""

@@ -6,11 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.simplex import (
     check_choice,
     check_number,
-    check_steps,
     solved,
     stepped,
     warm_start,
@@ -58,7 +57,7 @@ class MinNorm:
     first: str = "solved"
 
     def __post_init__(self) -> None:
-        check_steps("MinNorm", self.steps)
+        check_whole("MinNorm: steps", self.steps, 1)
         check_number("MinNorm", "rate", self.rate)
         check_number("MinNorm", "even", self.even)
         check_choice("MinNorm", "first", self.first, ("solved", "uniform"))

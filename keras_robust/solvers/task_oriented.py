@@ -6,11 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.simplex import (
     check_choice,
     check_number,
-    check_steps,
     solved,
     stepped,
     warm_start,
@@ -65,7 +64,7 @@ class TaskOriented:
     first: str = "solved"
 
     def __post_init__(self) -> None:
-        check_steps("TaskOriented", self.steps)
+        check_whole("TaskOriented: steps", self.steps, 1)
         for name in ("lam", "balance", "rate"):
             check_number("TaskOriented", name, getattr(self, name))
         check_choice("TaskOriented", "norm", self.norm, ("all", "unachieved"))
