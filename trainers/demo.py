@@ -160,16 +160,10 @@ def _verdict(reports: list[Report]) -> str:
 
 def _attacked(served: Opened) -> tuple[Crafted, Crafted]:
     """The test images as PGD leaves them, and as it does where it also lowers the score."""
-    import keras_robust as kr
     from trainers import crafting
+    from trainers.attack_settings import DETECTOR_AWARE
 
-    evaluation, detector = served.config.evaluation, served.detector
-    knowing = kr.attacks.pgd(
-        served.ball(),
-        evaluation.steps,
-        evaluation.step_size,
-        loss=kr.objectives.DetectorAware(detector.scored_by),
-    )
+    knowing = served.attack("pgd", {"loss": DETECTOR_AWARE})
     return crafting.craft(served, served.attack("pgd")), crafting.craft(served, knowing)
 
 

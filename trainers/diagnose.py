@@ -19,7 +19,7 @@ from absl import flags
 
 from serving.quiet import quiet_start
 from trainers import attack_flags, command_line
-from trainers.files import replacing, write_json, write_text
+from trainers.files import write_json, write_pictures, write_text
 
 if TYPE_CHECKING:
     import keras_robust as kr
@@ -168,9 +168,7 @@ def draw(opened: Opened, attack: kr.Attack, directory: Path, points: int, pictur
             figures[f"{space}_surface_{number}"] = kr.plots.loss_surface(
                 found.steps, found.losses, found.labels, found.label, names
             )
-    for name, figure in figures.items():
-        with replacing(directory / f"{opened.run.path.name}_{name}.png") as draft:
-            draft.write_bytes(kr.plots.to_png(figure, dpi=120))
+    write_pictures(directory, figures, f"{opened.run.path.name}_")
 
 
 def run(values: flags.FlagValues, command: str = "") -> list[Finding]:

@@ -22,7 +22,7 @@ from absl import flags
 
 from serving.quiet import quiet_logger, quiet_start
 from trainers import attack_flags, command_line
-from trainers.files import replacing, write_json, write_text
+from trainers.files import write_json, write_pictures, write_text
 from trainers.names import number
 
 if TYPE_CHECKING:
@@ -259,7 +259,6 @@ def run(values: flags.FlagValues, command: str = "") -> list[Finding]:
     paths = command_line.required(values, "run", "runs/cce")
     directory = Path(command_line.required(values, "output_dir", "runs/ensembles"))
     with quiet_start():
-        import keras_robust as kr
         from trainers import opened
 
         command_line.wake_tensorflow()
@@ -281,9 +280,7 @@ def run(values: flags.FlagValues, command: str = "") -> list[Finding]:
             figures |= draw(one, attack, values.pictures)
         found.append(finding)
         print(finding.row(), flush=True)
-        for name, figure in figures.items():
-            with replacing(directory / f"{one.run.path.name}_{name}.png") as draft:
-                draft.write_bytes(kr.plots.to_png(figure, dpi=120))
+        write_pictures(directory, figures, f"{one.run.path.name}_")
         _write(directory, found, command)
     return found
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Writes a JSON file that is either whole or not there."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_pictures(directory: Path, figures: Mapping[str, Any], prefix: str = "") -> None:
+    """Writes figures as PNG files that are either whole or not there.
+
+    Args:
+        directory: made if it is not there.
+        figures: name -> a figure of matplotlib.
+        prefix: what each file's name begins with.
+    """
+    from keras_robust.plots import to_png  # TensorFlow takes seconds, and other files need none
+
+    for name, figure in figures.items():
+        with replacing(directory / f"{prefix}{name}.png") as draft:
+            draft.write_bytes(to_png(figure, dpi=120))
 
 
 @contextlib.contextmanager

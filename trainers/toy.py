@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from serving.quiet import quiet_start
 from trainers import command_line, recipes
-from trainers.files import replacing, write_json, write_text
+from trainers.files import write_json, write_pictures, write_text
 from trainers.recipes.toy import SIDE
 
 if TYPE_CHECKING:
@@ -183,9 +183,7 @@ def _draw(directory: Path, first: dict[str, Opened]) -> None:
         "trajectories": _trajectories(first[HARD].splits, points, y),
         "dual": kr.plots.over_training(duals, "dual variable"),
     }
-    for name, figure in pictures.items():
-        with replacing(directory / f"{name}.png") as draft:
-            draft.write_bytes(kr.plots.to_png(figure, dpi=120))
+    write_pictures(directory, pictures)
 
 
 def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:

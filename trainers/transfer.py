@@ -18,7 +18,7 @@ from absl import flags
 
 from serving.quiet import quiet_start
 from trainers import attack_flags, command_line
-from trainers.files import replacing, write_json, write_text
+from trainers.files import write_json, write_pictures, write_text
 
 if TYPE_CHECKING:
     import keras_robust as kr
@@ -72,8 +72,7 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
     write_json(directory / "transfer.json", {"command": command, **dataclasses.asdict(found)})
     write_text(directory / "transfer.md", f"{found.markdown()}\n\nCommand: `{command}`\n")
     figure = kr.plots.transfer_matrix(found.names, found.accuracy, found.clean)
-    with replacing(directory / "transfer.png") as draft:
-        draft.write_bytes(kr.plots.to_png(figure, dpi=120))
+    write_pictures(directory, {"transfer": figure})
     return found
 
 
