@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
+import numpy as np
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -25,6 +27,8 @@ def _encode(value: Any) -> Any:
         return keras.saving.serialize_keras_object(value)
     if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt
         return {"tuple": [_encode(item) for item in value]}
+    if isinstance(value, np.generic):  # JSON knows Python's numbers alone
+        return value.item()
     return value
 
 
@@ -76,8 +80,16 @@ def replace(part: T, **changes: Any) -> T:
     return dataclasses.replace(part, **changes)  # type: ignore[type-var]
 
 
-def check_whole(what: str, value: Any, least: int = 0) -> None:
-    """Refuses a setting that is no whole number at or above a bound.
+def check_whole(what: str, value: Any, least: int | None = 0) -> None:
+    """Refuses a setting that is no whole number, of Python or NumPy, or one below a bound.
+
+    Args:
+        what: the setting, as the error names it.
+        value: what was given.
+        least: the bound; None for none.
+
+    Raises:
+        ValueError: with the value, and what was expected.
 
     Example:
         >>> check_whole("Fab: steps", -1)
@@ -85,5 +97,7 @@ def check_whole(what: str, value: Any, least: int = 0) -> None:
         ...
         ValueError: Fab: steps is -1; expected a whole number >= 0.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what} is {value!r}; expected a whole number >= {least}.")
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or (least is not None and value < least):
+        bound = "" if least is None else f" >= {least}"
+        raise ValueError(f"{what} is {value!r}; expected a whole number{bound}.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_robust import config, distribution
+from keras_robust import distribution
 from keras_robust.attack import Attack, as_seed, check_attack, check_batch, check_labels
+from keras_robust.config import PACKAGE, check_whole
 from keras_robust.crafting import crafting_forward
 from keras_robust.risk import Risk
 from keras_robust.robust_loss import batch_level, check_loss, statistics
@@ -28,7 +28,7 @@ from keras_robust.weight_perturbation import AWP, check_weight_perturbation
 _EVALUATION = 2**31 - 1
 
 
-@keras.saving.register_keras_serializable(package=config.PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class RobustModel(distribution.DistributedModel):
     """Trains a classifier on the adversarial examples that an attack crafts against it.
 
@@ -121,9 +121,9 @@ class RobustModel(distribution.DistributedModel):
                 "given. Pass one, such as `keras_robust.attacks.pgd(ball)`."
             )
         _check_sources(attack, validation_attack or attack, loss)
-        _check_whole("seed", seed)
-        _check_whole("radius_warmup", radius_warmup, least=0)
-        _check_whole("microbatches", microbatches, least=1)
+        check_whole("seed", seed, None)
+        check_whole("radius_warmup", radius_warmup)
+        check_whole("microbatches", microbatches, 1)
         check_weight_perturbation(weight_perturbation)
         distribution.synchronize_batch_norm(classifier)
         self._crafting_forward = crafting_forward(classifier, crafting_mode, crafting_dtype)
@@ -394,13 +394,6 @@ def _check_sources(attack: Any, validation_attack: Any, loss: RobustLoss) -> Non
             f"The attack {attack.name} crafts a batch on each member, of which the loss "
             f"{type(loss).__name__} has no use. Take the attack inside of it, or another loss."
         )
-
-
-def _check_whole(name: str, value: Any, least: int | None = None) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or (least is not None and value < least):
-        bound = "" if least is None else f" >= {least}"
-        raise ValueError(f"{name} is {value!r}; expected a whole number{bound}.")
 
 
 def _check_classifier(classifier: Any) -> None:

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 
 
 @configured
@@ -34,6 +35,7 @@ def through_json(part):
         Knot(),
         Knot(1 / 3, "word", False, (1, 2.5, "three", None, True)),
         Knot(parts=(Knot(parts=((1, 2), ())), kr.LinfBall(8 / 255, (-1.0, 1.0)))),
+        kr.attacks.spsa(kr.LinfBall(np.float64(0.5)), steps=np.int64(3), samples=np.int32(2)),
     ],
 )
 def test_json_round_trip(part):
@@ -83,3 +85,11 @@ def test_replace_leaves_the_original():
 def test_replace_checks_again():
     with pytest.raises(ValueError, match="radius is -1"):
         replace(kr.LinfBall(0.1), radius=-1)
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.0, "1", None, np.float32(1)])
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(ValueError, match="steps is .*; expected a whole number >= 0"):
+        check_whole("steps", value)
+    check_whole("steps", np.int64(0))
+    check_whole("seed", -1, None)

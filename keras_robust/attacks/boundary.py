@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +9,7 @@ import tensorflow as tf
 from keras_robust import objectives
 from keras_robust.attacks import decisions
 from keras_robust.balls import clipped
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
 from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
 
@@ -52,9 +51,7 @@ class Boundary(Minimal):
     start: Any = None
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.steps, numbers.Integral) and not isinstance(self.steps, bool)
-        if not whole or self.steps < 0:
-            raise ValueError(f"Boundary: steps is {self.steps!r}; expected a whole number >= 0.")
+        check_whole("Boundary: steps", self.steps)
         decisions.check_start("Boundary", self.start)
 
     @property

@@ -8,7 +8,6 @@ clean image itself: so a combination is never weaker than its parts.
 from __future__ import annotations
 
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ import tensorflow as tf
 from keras_robust import losses, objectives
 from keras_robust.ascent import out_of_line
 from keras_robust.attack import Attack, Round, check_attack
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.types import Ball, Forward, Images, Labels, per_pixel
 
 
@@ -96,9 +95,7 @@ class Restarts(Combination):
     count: int
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.count, numbers.Integral) and not isinstance(self.count, bool)
-        if not whole or self.count < 1:
-            raise ValueError(f"Restarts: count is {self.count!r}; expected a whole number >= 1.")
+        check_whole("Restarts: count", self.count, 1)
         _check_part("Restarts", self.attack)
 
     @property
@@ -212,11 +209,8 @@ class MultiTargeted(Combination):
                 f"MultiTargeted: the attack climbs {objective!r}; expected a targeted one, such "
                 "as `pgd(ball, targeted=True)`."
             )
-        whole = isinstance(self.most, int) and not isinstance(self.most, bool)
-        if self.most is not None and not (whole and self.most >= 1):
-            raise ValueError(
-                f"MultiTargeted: most is {self.most!r}; expected a whole number >= 1, or None."
-            )
+        if self.most is not None:
+            check_whole("MultiTargeted: most", self.most, 1)
 
     @property
     def ball(self) -> Ball:  # type: ignore[override]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -200,8 +199,7 @@ def fab(
     Boundary Attack" (2020), Algorithm 1.
     """
     dual_length(ball, tf.zeros([1, 1]))  # refuses a ball without one
-    if not isinstance(restarts, numbers.Integral) or isinstance(restarts, bool) or restarts < 1:
-        raise ValueError(f"restarts is {restarts!r}; expected a whole number >= 1.")
+    check_whole("restarts", restarts, 1)
     first = Fab(ball, steps, targeted)
     if restarts == 1:
         return first

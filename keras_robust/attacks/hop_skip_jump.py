@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +11,7 @@ from keras_robust import objectives
 from keras_robust.attacks import decisions
 from keras_robust.attacks.decisions import Decide, euclidean
 from keras_robust.balls import LinfBall, clipped
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
 from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
 
@@ -53,13 +52,8 @@ class HopSkipJump(Minimal):
     start: Any = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("samples", 2)):
-            value = getattr(self, name)
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole or value < least:
-                raise ValueError(
-                    f"HopSkipJump: {name} is {value!r}; expected a whole number >= {least}."
-                )
+        check_whole("HopSkipJump: steps", self.steps)
+        check_whole("HopSkipJump: samples", self.samples, 2)
         decisions.check_start("HopSkipJump", self.start)
 
     @property

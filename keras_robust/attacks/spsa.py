@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras_robust import starts
 from keras_robust.ascent import Ascent, ascend, out_of_line
 from keras_robust.attacks.pgd import needs_gradient_at_clean
 from keras_robust.balls import clipped
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 from keras_robust.objectives import objective_called
 from keras_robust.steps import MomentumStep, size_of
 from keras_robust.types import (
@@ -116,9 +115,7 @@ class Spsa(Ascent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.samples, numbers.Integral) and not isinstance(self.samples, bool)
-        if not whole or self.samples < 1:
-            raise ValueError(f"SPSA: samples is {self.samples!r}; expected a whole number >= 1.")
+        check_whole("SPSA: samples", self.samples, 1)
         if not 0 < self.reach <= 1:
             raise ValueError(
                 f"SPSA: reach is {self.reach!r}; expected a share of the range in (0, 1]."

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_robust.config import configured
+from keras_robust.config import check_whole, configured
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -30,8 +30,7 @@ class PadCropFlip:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.padding, bool) or not isinstance(self.padding, int) or self.padding < 0:
-            raise ValueError(f"padding is a number of pixels, 0 or more; received {self.padding!r}")
+        check_whole("padding", self.padding)
         if self.mode not in _PADDING_MODES:
             known = ", ".join(repr(mode) for mode in _PADDING_MODES)
             raise ValueError(f"mode {self.mode!r} is not a way to pad; the ways are {known}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_robust.config import check_whole
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Roc:
@@ -82,8 +84,7 @@ def roc(
 
     Reference: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
-        raise ValueError(f"resamples is {resamples!r}; expected a whole number >= 1.")
+    check_whole("resamples", resamples, 1)
     if not 0 < level < 1:
         raise ValueError(f"level is {level!r}; expected a share in (0, 1), such as 0.95.")
     clean, adversarial = _checked("clean", clean), _checked("adversarial", adversarial)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.balls import clipped
-from keras_robust.config import configured, replace
+from keras_robust.config import check_whole, configured, replace
 from keras_robust.tasks.problem import Problem, stacked_logits
 from keras_robust.types import Ball, Forward, Images, Labels, PerExample, wide
 
@@ -45,12 +45,10 @@ class Universal:
     goal = "prediction"
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.group, int) and not isinstance(self.group, bool)
-        if self.group is not None and (not whole or self.group < 1):
-            raise ValueError(
-                f"Universal: group is {self.group!r}; expected a whole number >= 1, or None for "
-                "all images of a batch."
-            )
+        if self.group is not None:  # None: all images of a batch
+            check_whole("Universal: group", self.group, 1)
+            # One of NumPy would not be known in a graph.
+            object.__setattr__(self, "group", int(self.group))
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
         """One task for each image of a group, one point for each group."""

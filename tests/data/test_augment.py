@@ -83,9 +83,9 @@ def test_same_seed_same_image_eager_or_compiled(augment):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: pad_crop_flip(-1), "padding is a number of pixels, 0 or more; received -1"),
-        (lambda: pad_crop_flip(1.5), "received 1.5"),
-        (lambda: pad_crop_flip(True), "received True"),
+        (lambda: pad_crop_flip(-1), "padding is -1; expected a whole number >= 0"),
+        (lambda: pad_crop_flip(1.5), "padding is 1.5"),
+        (lambda: pad_crop_flip(True), "padding is True"),
         (lambda: pad_crop_flip(mode="edge"), "'edge' is not a way to pad; .* 'zero', 'reflect'"),
         (lambda: shift_flip(1.0), r"part of the image's size, in \[0, 1\); received 1.0"),
         (lambda: shift_flip(-0.1), "received -0.1"),
