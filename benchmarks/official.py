@@ -204,7 +204,7 @@ def _in_torch(layer: Any) -> list[Any]:
     if isinstance(layer, keras.layers.MaxPooling2D):
         return [nn.MaxPool2d(layer.pool_size)]
     if isinstance(layer, keras.layers.Flatten):
-        return [_ChannelsLast(), nn.Flatten()]
+        return [_flattened()]
     if isinstance(layer, keras.layers.Conv2D):
         return _weighted(nn.Conv2d, layer, (3, 2, 0, 1), layer.kernel_size, padding=layer.padding)
     if isinstance(layer, keras.layers.Dense):
@@ -222,11 +222,12 @@ def _weighted(kind: Any, layer: Any, order: tuple[int, ...], *given: Any, **name
     return [part, *([torch.nn.ReLU()] if layer.activation is keras.activations.relu else [])]
 
 
-def _ChannelsLast() -> Any:  # noqa: N802
+def _flattened() -> Any:
+    """Flattens as Keras does, channels last."""
     import torch
 
-    class ChannelsLast(torch.nn.Module):
+    class Flattened(torch.nn.Module):
         def forward(self, x: Any) -> Any:
-            return x.permute(0, 2, 3, 1)
+            return x.permute(0, 2, 3, 1).flatten(1)
 
-    return ChannelsLast()
+    return Flattened()
