@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
+
+import keras_robust as kr
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,13 +78,34 @@ def test_weaker_work_is_no_contender(benchmark):
 @pytest.mark.slow
 def test_auto_attack(started, benchmark, monkeypatch):
     """Without the official code its own accuracies are what is left."""
-    monkeypatch.setattr(benchmark("auto_attack"), "installed", lambda *_: None)
+    monkeypatch.setattr(benchmark("official"), "installed", lambda: False)
     rows, _ = started(
         "auto_attack", "--epochs=1", "--images=8", "--iterations=2", "--queries=3"
     )  # fmt: skip
     names = [row.what.partition(",")[0] for row in rows]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square", "standard"]
     assert all(0 <= row.measured <= 1 for row in rows)
+
+
+def test_a_copy_in_pytorch_has_the_logits_of_the_network(benchmark):
+    """It is refused where it has not: whoever copies compares."""
+    torch = pytest.importorskip("torch")
+    model = kr.models.small_cnn((28, 28, 1), 10)
+    copy = benchmark("official").copied(model)
+    x = np.random.default_rng(1).random((2, 28, 28, 1), np.float32)
+    there = copy(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    np.testing.assert_allclose(there, model(x, training=False)["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize("bridge", ["adapter", "compiled"])
+def test_the_official_code_sees_the_logits_of_the_network(benchmark, bridge):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("pyautoattack")
+    model = kr.models.mlp((4, 4, 1), 10, hidden=(8,))
+    reached = benchmark("official").reached_by(bridge, model)
+    x = np.random.default_rng(1).random((2, 4, 4, 1), np.float32)
+    there = reached(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    np.testing.assert_allclose(there, model(x, training=False)["logits"], atol=1e-5)
 
 
 @pytest.mark.slow

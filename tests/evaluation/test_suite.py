@@ -76,17 +76,23 @@ def test_a_batch_that_is_filled_up_counts_each_image_once():
     assert report.worst_case_accuracy == pytest.approx(4 / 7)
 
 
-def test_a_whole_evaluation_uses_one_batch_size():
-    """Otherwise every number of survivors would compile the attack again."""
-    sizes = set()
+@pytest.mark.parametrize(("survivors", "sizes"), [(6, {8}), (2, {8, 2})])
+def test_few_survivors_are_attacked_by_themselves(survivors, sizes):
+    """A batch that is nearly full is filled up; traced for one size, and once for any other."""
+    given, traced = set(), set()
 
     def forward(x):
-        sizes.add(x.shape[0])
+        traced.add(x.shape[0])
+        tf.numpy_function(lambda x: np.int64(given.add(len(x)) or 0), [x], tf.int64)
         return {"logits": x}
 
-    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
-    kr.evaluation.evaluate(forward, data, kr.attacks.restarts(kr.attacks.pgd(BALL, 2), 2))
-    assert sizes == {4}
+    margins = np.where(np.arange(8) < survivors, 0.3, 0.1).astype(np.float32)  # FGSM takes 0.2
+    data = tf.data.Dataset.from_tensors(
+        (np.stack([0.5 + margins / 2, 0.5 - margins / 2], 1), np.zeros(8, int))
+    )
+    attack = kr.attacks.restarts(kr.attacks.fgsm(BALL), 2)
+    assert kr.evaluation.evaluate(forward, data, attack).worst_case_accuracy == survivors / 8
+    assert given == sizes and traced <= {8, None}
 
 
 def test_limit_and_same_seed_same_report():
