@@ -213,7 +213,8 @@ def describe(part: Any) -> str:
 
 def _word(value: Any) -> str:
     if dataclasses.is_dataclass(value):
-        values = (getattr(value, f.name) for f in dataclasses.fields(value) if f.name != "ball")
+        shown = (f.name for f in dataclasses.fields(value) if f.repr and f.name != "ball")
+        values = (getattr(value, name) for name in shown)
         return f"{type(value).__name__}({', '.join(map(_word, values))})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_word, value))})"
