@@ -106,7 +106,9 @@ def check(
       cross-entropy nor by the margin.
 
     They prove nothing where they pass. Of a model without a gradient, those of PGD are left out. A
-    model to transfer from is not to be had here: see `keras_robust.evaluation.black_box`.
+    model to transfer from is not to be had here: see `keras_robust.evaluation.black_box`; and a
+    report with attacks of `keras_robust.attacks.transferred` warns where these do better than those
+    on the model itself.
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.

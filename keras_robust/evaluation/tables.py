@@ -81,8 +81,8 @@ def parts(report: Report) -> tuple[Table, ...]:
     """For each attack that is made of several: a row for each of them, in their order."""
     return tuple(
         Table(
-            f"{attack.name}, part by part: accuracy on all images after each part, which worked on "
-            "those that were left",
+            f"{attack.name}, part by part. Each works on the images that those before it left; "
+            f"accuracy is of all {report.samples:,}.",
             ("Part", "Accuracy left", "Images attacked", "Time"),
             tuple(
                 (

@@ -105,9 +105,9 @@ def test_they_are_in_tables_and_on_pages(make_report):
         ("low", "75.0%", "12", "6.0 s"),
         ("high", "41.7%", "9", "6.0 s"),
     ]
-    assert table.caption.startswith("Both, part by part: ")
+    assert table.caption.startswith("Both, part by part. ")
     text = markdown_page([report], "Title")
-    assert f"{table.caption}:\n\n| Part | Accuracy left | Images attacked | Time |" in text
+    assert f"{table.caption}\n\n| Part | Accuracy left | Images attacked | Time |" in text
     assert "| high | 41.7% (19.3\N{EN DASH}68.0%) | 9 | 6.0 s |" in text
     for shown in ([report], [report, make_report(defense="MART", **plain)]):
         assert html_page(shown).count(table.caption) == 2  # the caption, and the frame's label
