@@ -122,7 +122,7 @@ def transferred(attack: Attack, source: Any, source_name: str | None = None) -> 
     Example:
         >>> import keras_robust as kr
         >>> source = kr.models.mlp((2, 2, 1), 3)
-        >>> kr.attacks.transferred(kr.attacks.pgd(kr.LinfBall(0.1)), source, "runs/b").name
+        >>> transferred(kr.attacks.pgd(kr.LinfBall(0.1)), source, "runs/b").name
         'PGD-10 from runs/b'
     """
     source = getattr(source, "classifier", source)
