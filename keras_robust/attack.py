@@ -74,6 +74,8 @@ class Attack(abc.ABC):
     name: str
     # Whether a call gives a tuple of batches, one for each member of an ensemble.
     per_member = False
+    # The model that it crafts on, where that is not the one attacked.
+    source: Any = None
 
     @abc.abstractmethod
     def craft(

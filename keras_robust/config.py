@@ -23,6 +23,11 @@ PACKAGE = "keras_robust"
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, keras.Model):
+        raise ValueError(
+            f"The model {value.name!r} is no part of a configuration, which would lose its "
+            "weights. Keep what is around it, and build it again with the model."
+        )
     if hasattr(value, "get_config") or callable(value):
         return keras.saving.serialize_keras_object(value)
     if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from absl import flags
@@ -47,6 +48,26 @@ def define(values: flags.FlagValues) -> None:
     whole("queries", "Of attacks by random search, for each image.", 1)
     whole("limit", "Use only the first so many test images.", 1)
     flags.DEFINE_integer("seed", 0, "Of random starts.", flag_values=values)
+
+
+def define_time_budget(values: flags.FlagValues) -> None:
+    """Declares how long the attacks on a run may take."""
+    name = "time_budget"
+    flags.DEFINE(
+        NumberParser(),
+        name,
+        None,
+        "Seconds for the attacks on each run, after which nothing more is begun; the same command, "
+        "with another budget or none, goes on there. What --checks and --card ask for comes when "
+        "the attacks are done, and is not counted.",
+        values,
+    )
+    flags.register_validator(
+        name,
+        lambda seconds: seconds is None or 0 < seconds < math.inf,
+        message="expected a number of seconds above 0",
+        flag_values=values,
+    )
 
 
 def settings(values: flags.FlagValues) -> dict[str, Any]:

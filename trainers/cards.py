@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import keras
 
 import keras_robust as kr
 from keras_robust.evaluation import Card, Report
 from trainers.measuring import Plan
 from trainers.opened import Opened, open_run
 from trainers.run_directory import RunDirectory
+from trainers.sources import open_sources
 
 Say = Callable[[str], None]
 
@@ -49,6 +53,7 @@ def verify(
     checkpoint: str | None = None,
     data_dir: str | None = None,
     say: Say | None = None,
+    sources: Sequence[str | os.PathLike[str]] = (),
 ) -> tuple[str, ...]:
     """Measures the sample of a card again.
 
@@ -58,13 +63,16 @@ def verify(
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
         data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
         say: called with a line of text now and then.
+        sources: the runs that attacks of the card are crafted on; by default those of their names
+            beside the run.
 
     Returns:
         Where the card does not hold, a sentence each; nothing where it does.
 
     Raises:
         FileNotFoundError: there is no card, or no run.
-        ValueError: the file is no card, or does not say of which run it is.
+        ValueError: the file is no card, does not say of which run it is, or has attacks that are
+            crafted on a run that is not found.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No model card at {path}; `--card` writes one.")
@@ -73,7 +81,8 @@ def verify(
     if not RunDirectory(run).is_run:
         raise ValueError(f"{path} lies in no run; say by --run which one it is of.")
     opened = open_run(run, checkpoint, data_dir)
-    found = card.measured_again(opened.model, opened.splits.test, say)
+    others = _sources(card, run, sources or (), (checkpoint, data_dir))
+    found = card.measured_again(opened.model, opened.splits.test, say, others)
     said = [*_recipe(card, opened), *card.differences(found, fingerprint(opened))]
     if said:  # the reason, perhaps
         said += [
@@ -82,6 +91,27 @@ def verify(
             if found.versions.get(name) != version
         ]
     return tuple(said)
+
+
+def _sources(
+    card: Card,
+    run: Path,
+    given: Sequence[str | os.PathLike[str]],
+    where: tuple[str | None, str | None],
+) -> dict[str, keras.Model]:
+    """The models of other runs that the card's attacks are crafted on, by their names."""
+    found = {name: one.model for name, one in open_sources(given, *where).items()}
+    for name in card.sources:
+        places = [run.absolute().parent / name, Path(name)]  # the name may be a path
+        beside = next((path for path in places if RunDirectory(path).is_run), None)
+        if name not in found and beside is not None:
+            found[name] = open_run(beside, *where).model
+        if name not in found:
+            raise ValueError(
+                f"Attacks of the card are crafted on the run {name}, which is not beside {run}; "
+                f"say by --transfer_from=RUNS/{name} where it is."
+            )
+    return found
 
 
 def _recipe(card: Card, opened: Opened) -> list[str]:

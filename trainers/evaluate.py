@@ -11,6 +11,12 @@ with the recipe, the attacks and the commit, and
     python -m trainers.evaluate --verify=runs/digits/report/card.json
 
 measures a sample of it again: it says what differs, and fails if anything does.
+
+    python -m trainers.evaluate --run=runs/digits --attacks=auto_attack --time_budget=3600
+
+begins nothing after an hour; the report says what was left undone, and the same command, with
+another budget or none, goes on there. --transfer_from=runs/a,runs/b also crafts each iterated
+attack on these runs, of the same data, as an attacker would who does not have the model.
 """
 
 from __future__ import annotations
@@ -28,7 +34,11 @@ from trainers import attack_flags, command_line
 from trainers.names import number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keras_robust.evaluation import Report
     from trainers.measuring import Plan
+    from trainers.opened import Opened
 
 PROGRAM = "trainers.evaluate"
 
@@ -51,11 +61,19 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "verify", None, "A card.json, of which to measure a sample again.", flag_values=values
     )
+    flags.DEFINE_list(
+        "transfer_from",
+        None,
+        "Other runs of the same data, to craft the iterated attacks on as well; of --verify, the "
+        "runs that the card's attacks were crafted on.",
+        flag_values=values,
+    )
     attack_flags.define(values)
+    attack_flags.define_time_budget(values)
 
 
-def plan(values: flags.FlagValues) -> Plan:
-    """What the parsed flags ask for.
+def plan(values: flags.FlagValues, sources: Mapping[str, Opened]) -> Plan:
+    """What the parsed flags ask for, with the runs to craft on.
 
     Raises:
         ValueError: a radius that is no number.
@@ -72,6 +90,8 @@ def plan(values: flags.FlagValues) -> Plan:
         limit=values.limit,
         seed=values.seed,
         checks=values.checks,
+        sources=sources,
+        time_budget=values.time_budget,
     )
 
 
@@ -93,28 +113,43 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         command_line.required(values, "output_dir", "runs/comparison")
     with quiet_start():
         from keras_robust.evaluation import save_page
-        from trainers import cards, measuring, opened
+        from trainers import measuring, opened
+        from trainers.sources import open_sources
 
         command_line.wake_tensorflow()
-    wanted = plan(values)
-    runs = [opened.open_run(path, values.checkpoint, values.data_dir) for path in paths]
+    where = values.checkpoint, values.data_dir
+    wanted = plan(values, open_sources(values.transfer_from or (), *where))
+    runs = [opened.open_run(path, *where) for path in paths]
     for one in runs:
         wanted.for_run(one)
     reports, written = [], []
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
-        unfinished = one.run.unfinished
+        kept = one.run.unfinished
         with quiet_logger():  # many attacks on one model are traced on purpose
-            report = measuring.measure(one, wanted, command=command, progress=_say, keep=unfinished)
+            report = measuring.measure(one, wanted, command=command, progress=_say, keep=kept)
         reports.append(report)
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
+        if report.unfinished:
+            _say(report.unfinished)
         if values.card:
-            _say(f"model card: {cards.write(one, wanted, report)}")
-        shutil.rmtree(unfinished, ignore_errors=True)
+            _say(_card(one, wanted, report))
     if len(runs) > 1:
         written.append(save_page(reports, values.output_dir))
+    if not any(report.unfinished for report in reports):  # else the same command goes on
+        for one in runs:
+            shutil.rmtree(one.run.unfinished, ignore_errors=True)
     return written
+
+
+def _card(one: Opened, wanted: Plan, report: Report) -> str:
+    """Writes the card of a report, if that is finished; says what was done."""
+    from trainers import cards
+
+    if report.unfinished:
+        return "model card: none is written of an evaluation that is not finished"
+    return f"model card: {cards.write(one, wanted, report)}"
 
 
 def verify(values: flags.FlagValues) -> None:
@@ -140,6 +175,7 @@ def verify(values: flags.FlagValues) -> None:
         values.checkpoint,
         values.data_dir,
         _say,
+        values.transfer_from or (),
     )
     if different:
         raise ValueError("\n  ".join((f"{values.verify} does not hold.", *different)))

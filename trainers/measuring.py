@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from trainers.opened import Opened
+from trainers.sources import crafted_on
 
 CHECKED = 100  # images; a check looks for what stands out, not for a tenth of a per cent
 
@@ -27,7 +28,10 @@ class Plan:
         radii: to measure accuracy over; empty for none.
         limit: use only the first so many test images.
         seed: of all random starts.
-        checks: whether to look for reasons to doubt the figures, on the first images.
+        checks: whether to look for reasons to doubt the figures, on the first images, once the
+            attacks have come to their end.
+        sources: name -> another run, on which the iterated attacks are crafted as well.
+        time_budget: seconds for the attacks on a run; None for no end.
     """
 
     attacks: Sequence[str] | None = None
@@ -38,18 +42,21 @@ class Plan:
     limit: int | None = None
     seed: int = 0
     checks: bool = False
+    sources: Mapping[str, Opened] = dataclasses.field(default_factory=dict)
+    time_budget: float | None = None
 
     def for_run(self, opened: Opened) -> tuple[list[kr.Attack], tuple[float, ...]]:
         """The attacks and the radii for a run.
 
         Raises:
-            ValueError: a name or a number that cannot be.
+            ValueError: a name or a number that cannot be, or a source of other data.
         """
         recipe = opened.config.evaluation
         attacks = [
             opened.attack(name, self.settings, norm=self.norm, radius=self.radius)
             for name in self.attacks or recipe.attacks
         ]
+        attacks += crafted_on(opened, attacks, self.sources)
         # The recipe's radii mean nothing in another norm.
         same_norm = self.norm in (None, opened.config.ball.norm)
         default = recipe.radii if same_norm else ()
@@ -83,7 +90,7 @@ def measure(
     attacks, radii = plan.for_run(opened)
     config, info = opened.config, opened.splits.info
     limit = plan.limit if plan.limit is not None else config.evaluation.limit
-    return kr.evaluation.evaluate(
+    report = kr.evaluation.evaluate(
         opened.model,
         opened.splits.test,
         attacks,
@@ -93,13 +100,17 @@ def measure(
         seed=plan.seed,
         progress=progress,
         keep=keep,
+        time_budget=plan.time_budget,
         dataset=info.name,
         model_name=_architecture(config),
         defense=_training(opened),
         class_names=info.class_names,
         command=command,
-        checks=_checks(opened, plan, attacks[0].ball, limit, progress) if plan.checks else (),
     )
+    if not plan.checks or report.unfinished:
+        return report
+    checks = _checks(opened, plan, attacks[0].ball, limit, progress)
+    return dataclasses.replace(report, checks=checks)
 
 
 def _checks(

@@ -10,7 +10,7 @@
 | `checkpoints/previous.keras` | what `last.keras` was before, in case that is damaged |
 | `detector.json` | the detector's threshold, calibrated on the validation images |
 | `report/` | the last evaluation |
-| `unfinished/` | what an evaluation that was interrupted had come to |
+| `unfinished/` | what an evaluation that was interrupted, or out of time, had come to |
 
 Every file appears by one atomic rename: whenever a program is killed, what is there is whole.
 """

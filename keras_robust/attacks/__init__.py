@@ -13,6 +13,7 @@ from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
+from keras_robust.attacks.transferred import transferred
 
 __all__ = [
     "apgd",
@@ -33,5 +34,6 @@ __all__ = [
     "restarts",
     "spsa",
     "square",
+    "transferred",
     "worst_of",
 ]

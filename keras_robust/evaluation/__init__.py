@@ -4,6 +4,7 @@ from keras_robust.evaluation.achieved import goals, goals_elsewhere, goals_of
 from keras_robust.evaluation.attackers import score_attacks
 from keras_robust.evaluation.card import Card, make_card
 from keras_robust.evaluation.checks import check
+from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.goals import Goals, goals_table
 from keras_robust.evaluation.latents import Latents, latents, project
 from keras_robust.evaluation.metrics import (
@@ -21,7 +22,7 @@ from keras_robust.evaluation.results import (
     Check,
     Curve,
     Detection,
-    ExampleImages,
+    Part,
 )
 from keras_robust.evaluation.suite import evaluate
 from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
@@ -41,6 +42,7 @@ __all__ = [
     "ExampleImages",
     "Goals",
     "Latents",
+    "Part",
     "Perturbations",
     "Report",
     "Surface",

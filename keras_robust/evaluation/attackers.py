@@ -33,8 +33,12 @@ def detection(
         attacks: those of the report, of which the one with most steps is told of the detector.
 
     Returns:
-        The shares, areas and scores; None where scores are not finite, which the bench is told.
+        The shares, areas and scores; None where scores are not finite, or there was no time for all
+        that is needed, which the bench is told.
     """
+    if bench.stopped or bench.not_begun:  # of half an attack the rates would say little
+        bench.not_begun.append("the detector")
+        return None
     name = "worst case of the report's attacks" if len(attacks) > 1 else next(iter(attacks))
     images = {name: worst}
     scored_by = getattr(detector, "scored_by", None)
@@ -45,7 +49,10 @@ def detection(
         )
     else:
         attack = knowing(attacks, scored_by)
-        images[attack.name] = bench.run(attack.name, attack).images
+        run = bench.run(attack.name, attack)
+        if not run.finished:
+            return None
+        images[attack.name] = run.images
     clean = _scores(bench, detector, bench.x)
     # Of the images that the attacks worked on: the others are clean mistakes.
     scores = {name: _scores(bench, detector, x[bench.correct]) for name, x in images.items()}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,18 @@ import tensorflow as tf
 
 from keras_robust.attack import Attack, Round
 from keras_robust.evaluation.batches import batches, classifier_of
+from keras_robust.evaluation.budget import Budget
 from keras_robust.evaluation.records import Record, Run
 from keras_robust.evaluation.results import Curve
+from keras_robust.evaluation.words import radius_text
 from keras_robust.types import as_forward
 
 # Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
 _TOLERANCE = 1e-4
 # The share of real images from which a batch is filled up.
 _FULL = 0.75
+# A share of images that chance and rounding may move.
+_FEW = 0.02
 
 
 class Bench:
@@ -33,14 +36,20 @@ class Bench:
         seed: int,
         progress: Callable[[str], None],
         keep: str | os.PathLike[str] | None = None,
+        budget: Budget | None = None,
     ):
         self.keep = keep
+        self.budget = budget or Budget()
         self.model = classifier_of(model)
         self.x, self.y, self.batch = arrays(data, limit)
         self.seed, self.progress = seed, progress
         self.warnings: list[str] = []
-        self._forward = tf.function(as_forward(self.model), autograph=False, reduce_retracing=True)
+        # What there was no time for: where attacks stopped, and names of what was not begun.
+        self.stopped: list[str] = []
+        self.not_begun: list[str] = []
+        self._forward = compiled_forward(self.model)
         self._compiled: dict[Attack, Callable] = {}
+        self._sources: dict[int, np.ndarray] = {}
         self.clean = logits = self.logits(self.x)
         self._look_at(logits)
         self.classes = logits.shape[1]
@@ -55,8 +64,18 @@ class Bench:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """The model's logits, `[n, classes]`."""
-        parts = [self._forward(x[rows])["logits"].numpy()[:n] for rows, n in self.batches(len(x))]
+        return self._asked(self._forward, x)
+
+    def _asked(self, forward: Callable, x: np.ndarray | None = None) -> np.ndarray:
+        """The logits that a model has for images, by default all clean ones."""
+        x = self.x if x is None else x
+        parts = [forward(x[rows])["logits"].numpy()[:n] for rows, n in self.batches(len(x))]
         return np.concatenate(parts)
+
+    @property
+    def few(self) -> float:
+        """A share of images that decides nothing, as chance may move it: at least one image."""
+        return max(_FEW, 1 / len(self.x)) + 1e-9
 
     def batches(self, count: int) -> Iterable[tuple[np.ndarray, int]]:
         """Row numbers in batches of one size, the last filled up, with how many are real."""
@@ -82,6 +101,8 @@ class Bench:
     ) -> Run:
         """Runs every round of an attack on the images that are still classified rightly.
 
+        Nothing new is begun once the time budget is spent: what is there then is kept.
+
         Args:
             name: of the attack, for messages.
             attack: the attack.
@@ -89,67 +110,126 @@ class Bench:
             alive: `[n]` bool, the images to attack; default those the model classifies rightly.
 
         Returns:
-            What is left.
+            What is left, and whether it is finished.
 
         Raises:
-            ValueError: the attack left its ball.
+            ValueError: the attack left its ball, or was crafted on a model of other classes.
         """
         alive = self.correct if alive is None else alive
-        run = Run(alive, self.x)
+        rounds = attack.rounds(self.classes)
+        run = Run(alive, self.x, [part.attack.name for part in rounds])
         own = radius if radius is not None else attack.ball.radius
         about = (name, attack, own, self.seed, self.batch, alive, self.x, self.y, self.clean)
-        record = Record(self.keep, about)
-        at = "" if radius is None else f" at radius {radius:.4g}"
-        parts = attack.rounds(self.classes)
-        if record.restore(run) and run.round < len(parts):
-            self.progress(f"{name}{at}: goes on in round {run.round + 1} of {len(parts)}")
-        begin = time.perf_counter() - run.seconds
-        while run.round < len(parts):
-            part = parts[run.round]
-            for _ in self._round(name, part, radius, run):
-                run.seconds = time.perf_counter() - begin
-                record.keep(run)
-            run.round, run.batch, run.left = run.round + 1, 0, np.flatnonzero(run.robust)
-            run.seconds = time.perf_counter() - begin
-            if len(parts) > 1:
+        record = Record(self.keep, (*about, *self.of_sources(rounds)))
+        what = _at(name, radius)
+        if record.restore(run) and not run.finished:
+            self.progress(f"{what}: goes on in round {run.round + 1} of {len(rounds)}")
+        for part in rounds[run.round :]:
+            if not self._round(name, part, radius, run, record):
+                self._out_of_time(what, run, record)
+                return run
+            run.end_round()
+            if len(rounds) > 1:
                 self.progress(
-                    f"{name}{at}: round {run.round} of {len(parts)}, {part.attack.name}: "
+                    f"{what}: round {run.round} of {len(rounds)}, {part.attack.name}: "
                     f"accuracy {run.robust.mean():.4f}"
                 )
         record.keep(run, now=True)
-        self.progress(f"{name}{at}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
+        self.progress(f"{what}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
         return run
 
-    def _round(self, name: str, part: Round, radius: float | None, run: Run) -> Iterator[None]:
-        """Attacks what is left, batch by batch, from the first that was not done before."""
-        left = run.left
-        if part.attack not in self._compiled:
-            self._compiled[part.attack] = part.attack.compiled(self.model)
-        craft = self._compiled[part.attack]
+    def _out_of_time(self, what: str, run: Run, record: Record) -> None:
+        """Keeps what is there, and tells where it stands."""
+        if run.begun:
+            record.keep(run, now=True)
+            self.stopped.append(f"{what} stopped {run.place(self.batch)}")
+            self.progress(f"out of time: {self.stopped[-1]}")
+        else:
+            self.not_begun.append(what)
+            self.progress(f"out of time: {what} is not begun")
+
+    def _round(
+        self, name: str, part: Round, radius: float | None, run: Run, record: Record
+    ) -> bool:
+        """Attacks what is left, from the first batch that was not done before; False: no time."""
+        left, before = run.left, self.budget.clock() - run.seconds
         for number, (rows, real) in enumerate(self.batches(len(left))):
             if number < run.batch:
                 continue
+            if self.budget.spent:
+                return False
             # Filled up, the last batch costs no trace, but at many steps the filling costs more.
             chosen = left[rows if real >= _FULL * len(rows) else rows[:real]]
-            x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
-            seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
-            x_adv = craft(x, y, seed, radius, part.targets(y, tf.constant(self.clean[chosen])))
-            trust(name, part.attack, radius, x, x_adv)
-            logits = self._forward(x_adv)["logits"].numpy()[:real]
-            chosen = chosen[:real]
-            run.images[chosen] = x_adv.numpy()[:real]
-            run.robust[chosen] = right(logits, self.y[chosen])
-            run.batch = number + 1
-            yield
+            self._attack(name, part, radius, run, (number, chosen, real))
+            run.batch, run.seconds = number + 1, self.budget.clock() - before
+            record.keep(run)
+        return True
+
+    def _attack(
+        self,
+        name: str,
+        part: Round,
+        radius: float | None,
+        run: Run,
+        batch: tuple[int, np.ndarray, int],
+    ) -> None:
+        """Attacks one batch: its number, its images, and how many of them are real."""
+        number, chosen, real = batch
+        if part.attack not in self._compiled:
+            self._compiled[part.attack] = part.attack.compiled(self.model)
+        x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
+        seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
+        targets = part.targets(y, tf.constant(self.clean[chosen]))
+        x_adv = self._compiled[part.attack](x, y, seed, radius, targets)
+        trust(name, part.attack, radius, x, x_adv)
+        logits = self._forward(x_adv)["logits"].numpy()[:real]
+        chosen = chosen[:real]
+        run.images[chosen] = x_adv.numpy()[:real]
+        run.robust[chosen] = right(logits, self.y[chosen])
+
+    def of_sources(self, rounds: Sequence[Round]) -> list[np.ndarray]:
+        """What models say of the clean images that attacks are crafted on instead of this one.
+
+        Raises:
+            ValueError: one of them has other classes.
+        """
+        sources = {id(part.attack.source): part.attack.source for part in rounds}
+        found = []
+        for source in sources.values():
+            if source is None:
+                continue
+            if id(source) not in self._sources:
+                self._sources[id(source)] = self._asked(compiled_forward(source))
+            found.append(self._sources[id(source)])
+            if found[-1].shape[1] != self.classes:
+                raise ValueError(
+                    f"An attack is crafted on a model of {found[-1].shape[1]} classes; expected "
+                    f"{self.classes}, as the model attacked has."
+                )
+        return found
 
     def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
-        """Accuracy over radius, beginning with the clean accuracy at 0."""
+        """Accuracy over radius, beginning with the clean accuracy at 0, as far as there is time."""
         robust, points = self.correct, [(0.0, float(self.correct.mean()))]
-        for radius in radii:
+        for number, radius in enumerate(radii):
             # An image fooled at a smaller radius is fooled at this one: the ball holds it too.
-            robust = self.run(name, attack, radius, robust).robust
+            run = self.run(name, attack, radius, robust)
+            if not run.finished:
+                self.not_begun += [_at(name, larger) for larger in radii[number + 1 :]]
+                break
+            robust = run.robust
             points.append((radius, float(robust.mean())))
         return Curve(name, *zip(*points, strict=True))
+
+
+def _at(name: str, radius: float | None) -> str:
+    """An attack's name, with the radius where that is not its own."""
+    return name if radius is None else f"{name} at radius {radius_text(radius)}"
+
+
+def compiled_forward(model: Any) -> Callable:
+    """A model, or a function of images, as one graph."""
+    return tf.function(as_forward(model), autograph=False, reduce_retracing=True)
 
 
 def trust(name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor) -> None:

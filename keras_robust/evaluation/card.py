@@ -9,10 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_robust.attack import Attack
-from keras_robust.evaluation import words
+from keras_robust.evaluation import card_attacks, words
 from keras_robust.evaluation.markdown import markdown_page, markdown_pairs
 from keras_robust.evaluation.page import write_whole
 from keras_robust.evaluation.report import Report
@@ -34,7 +32,8 @@ class Card:
     Args:
         report: of all test images, without example images and single scores.
         sample: the same figures of the first few of them, to be measured again.
-        attacks: name -> the attack's configuration, from which it is built again.
+        attacks: name -> the attack's configuration, from which it is built again; of one that is
+            crafted on another model, also the name of that model.
         recipe: how the model was trained, as JSON values.
         commit: of the code that measured; empty where it is not known.
         weights: a fingerprint of the weights; empty where there is none.
@@ -127,8 +126,20 @@ class Card:
         write_whole(target / "card.json", self.to_json())
         return target / "card.json"
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the other models that attacks are crafted on, which `measured_again` needs.
+
+        They are not part of the card.
+        """
+        return card_attacks.sources(self.attacks)
+
     def measured_again(
-        self, model: Any, data: Any, progress: Callable[[str], None] | None = None
+        self,
+        model: Any,
+        data: Any,
+        progress: Callable[[str], None] | None = None,
+        sources: Mapping[str, Any] | None = None,
     ) -> Report:
         """The figures of the sample, measured on a model.
 
@@ -136,15 +147,19 @@ class Card:
             model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
             data: the test images, in batches of the size that they had.
             progress: called with a line of text now and then, such as `print`.
+            sources: name -> model, for each name of `Card.sources`.
 
         Returns:
             A report of as many images as the sample has.
 
         Raises:
-            ValueError: an attack that is none of this library's, and as
+            ValueError: an attack that is none of this library's, a source that is missing, and as
                 `keras_robust.evaluation.evaluate`.
         """
-        attacks = {name: _rebuilt(name, config) for name, config in self.attacks.items()}
+        attacks = {
+            name: card_attacks.rebuilt(name, config, sources or {})
+            for name, config in self.attacks.items()
+        }
         return _measured(model, data, attacks, self.report, self.sample.samples, progress)
 
     def differences(self, found: Report, weights: str = "") -> tuple[str, ...]:
@@ -213,9 +228,11 @@ def make_card(
         The card; `card.save(directory)` writes it as JSON and Markdown.
 
     Raises:
-        ValueError: attacks that are not those of the report, and as
+        ValueError: a report that is not finished, attacks that are not those of the report, and as
             `keras_robust.evaluation.evaluate`.
     """
+    if report.unfinished:
+        raise ValueError(f"The report is not finished; expected one that is. {report.unfinished}")
     named = named_attacks(attacks)
     if list(named) != [attack.name for attack in report.attacks]:
         raise ValueError(
@@ -226,9 +243,7 @@ def make_card(
     return Card(
         report=_without_images(report),
         sample=_measured(model, data, named, report, count, progress),
-        attacks={
-            name: keras.saving.serialize_keras_object(attack) for name, attack in named.items()
-        },
+        attacks={name: card_attacks.kept(attack) for name, attack in named.items()},
         recipe=dict(recipe or {}),
         commit=commit,
         weights=weights,
@@ -249,14 +264,6 @@ def _measured(
         model, data, attacks, limit=count, seed=report.seed, progress=progress, class_names=names
     )
     return _without_images(found)
-
-
-def _rebuilt(name: str, config: Any) -> Attack:
-    """An attack from its configuration, which must not make anything else be imported."""
-    registered = config.get("registered_name") if isinstance(config, dict) else None
-    if not str(registered).startswith("keras_robust."):
-        raise ValueError(f"The attack {name} is {registered!r}; expected one of keras_robust.")
-    return keras.saving.deserialize_keras_object(config)
 
 
 def _without_images(report: Report) -> Report:

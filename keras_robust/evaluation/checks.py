@@ -23,8 +23,6 @@ from keras_robust.evaluation.results import Check
 from keras_robust.evaluation.words import percent
 from keras_robust.types import Ball, as_forward
 
-# Shares of images that chance and rounding may move.
-_FEW = 0.02
 # A loss that can change by less in the whole ball is lost in the rounding of float32.
 _NOTHING = 1e-7
 _QUERIES = 1000  # of Square, for each image that PGD did not fool
@@ -82,11 +80,6 @@ class _Probe:
         logits = tf.constant(self.bench.logits(run.images[self.bench.correct]))
         return float(tf.reduce_mean(losses.cross_entropy(logits, self.bench.y[self.bench.correct])))
 
-    @property
-    def few(self) -> float:
-        """A share of images that decides nothing: at least one image."""
-        return max(_FEW, 1 / len(self.bench.x)) + 1e-9
-
 
 def check(
     model: Any,
@@ -113,7 +106,9 @@ def check(
       cross-entropy nor by the margin.
 
     They prove nothing where they pass. Of a model without a gradient, those of PGD are left out. A
-    model to transfer from is not to be had here: see `keras_robust.evaluation.black_box`.
+    model to transfer from is not to be had here: see `keras_robust.evaluation.black_box`; and a
+    report with attacks of `keras_robust.attacks.transferred` warns where these do better than those
+    on the model itself.
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
@@ -217,7 +212,7 @@ def _small_changes(name: str, probe: _Probe) -> Check:
         f"The outputs of {percent(same)} of the images stay exactly as they are under a random "
         "change of a hundredth of the radius."
     )
-    if same <= probe.few:
+    if same <= probe.bench.few:
         return Check(name, True, same, sentence)
     return Check(
         name, False, same, f"{sentence} The model rounds its input or is flat: its gradient says "
@@ -233,7 +228,7 @@ def _one_step(name: str, probe: _Probe) -> Check:
         f"One step (FGSM) leaves an accuracy of {percent(one)}, {probe.steps} steps (PGD) "
         f"{percent(many)}."
     )
-    passed = ahead <= probe.few
+    passed = ahead <= probe.bench.few
     told = "" if passed else " Iterated attacks are no weaker where gradients tell the way."
     return Check(name, passed, ahead, sentence + told)
 
@@ -248,9 +243,9 @@ def _steps(name: str, probe: _Probe) -> Check:
     )
     gained = before - after
     told = ""
-    if gained > probe.few:
+    if gained > probe.bench.few:
         told = " The attack has not come to its end: use more steps."
-    elif gained < -probe.few or _falls(lower, higher):
+    elif gained < -probe.bench.few or _falls(lower, higher):
         told = " More steps do worse: the gradient does not tell the way."
     return Check(name, not told, gained, sentence + told)
 
@@ -268,9 +263,9 @@ def _radius(name: str, probe: _Probe) -> Check:
     )
     pairs = zip(accuracies, accuracies[1:], values, values[1:], strict=False)
     told = ""
-    if accuracies[-1] > probe.few:
+    if accuracies[-1] > probe.bench.few:
         told = " The last has to be 0: any image can become any other."
-    elif any(after > before + probe.few or _falls(*loss) for before, after, *loss in pairs):
+    elif any(after > before + probe.bench.few or _falls(*loss) for before, after, *loss in pairs):
         told = " A larger ball holds the smaller one: accuracy cannot rise, nor the loss fall."
     return Check(name, not told, accuracies[-1], sentence + told)
 
@@ -288,9 +283,9 @@ def _gradient_free(name: str, probe: _Probe) -> Check:
     attack = attacks.square(probe.ball, _QUERIES)
     more = float(left.mean() - probe.run(attack, alive=left).robust.mean())
     told.append(f"{attack.name}, without gradients, fools a further {percent(more)} of the images.")
-    if more > probe.few:
+    if more > probe.bench.few:
         told.append("Attacks by gradients are weaker than that: gradients are masked.")
-    return Check(name, more <= probe.few, more, " ".join(told))
+    return Check(name, more <= probe.bench.few, more, " ".join(told))
 
 
 def _numbers(logits: np.ndarray) -> np.ndarray:

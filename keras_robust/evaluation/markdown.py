@@ -46,6 +46,8 @@ def markdown_page(reports: Sequence[Report], title: str) -> str:
 def _model(report: Report, heading: str) -> list[str]:
     """The blocks about one model."""
     blocks = [f"## {escape(heading)}", markdown_table(tables.attacks(report))]
+    for table in tables.parts(report):
+        blocks += [escape(table.caption), markdown_table(table)]
     for title, counts in (
         ("Confusion on clean images", report.confusion_clean),
         ("Confusion on attacked images", report.confusion_adversarial),

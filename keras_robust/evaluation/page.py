@@ -23,6 +23,7 @@ class Section(NamedTuple):
     report: Report
     label: str
     attacks: tables.Table
+    parts: tuple[tables.Table, ...]
     facts: tuple[tuple[str, str], ...]
     pictures: tuple[figures.Picture, ...]
     detection: tuple[figures.Picture, ...]
@@ -153,6 +154,7 @@ def _section(report: Report, label: str) -> Section:
         report=report,
         label=label,
         attacks=tables.attacks(report),
+        parts=tables.parts(report),
         facts=tables.facts(report),
         pictures=tuple(picture for picture in pictures if picture),
         detection=tuple(picture for picture in detection if picture),

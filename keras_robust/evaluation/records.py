@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_robust.evaluation.results import Part
 
 SECONDS = 30.0  # between two writings; what is lost at most
 
@@ -20,15 +23,63 @@ class Run:
     Args:
         alive: `[n]` bool, the images to attack.
         x: all images.
+        rounds: the name of what runs in each round.
     """
 
-    def __init__(self, alive: np.ndarray, x: np.ndarray):
+    def __init__(self, alive: np.ndarray, x: np.ndarray, rounds: Sequence[str]):
         self.attacked = int(alive.sum())
         self.robust = alive.copy()
         self.images = x.copy()
         self.seconds = 0.0
+        self.rounds = tuple(rounds)
         self.round, self.batch = 0, 0  # the next ones
         self.left = np.flatnonzero(alive)  # what the present round works on
+        self.ends: list[tuple[float, float]] = []  # of each round: images left, seconds so far
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of it was done."""
+        return self.round > 0 or self.batch > 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds were done."""
+        return self.round == len(self.rounds)
+
+    def end_round(self) -> None:
+        """Goes on to the next round, on the images that are left."""
+        self.ends.append((float(self.robust.sum()), self.seconds))
+        self.round, self.batch, self.left = self.round + 1, 0, np.flatnonzero(self.robust)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What was left after each part; rounds in a row of one name are one. None of a single one.
+
+        A record of before there were parts cannot tell them: none either.
+        """
+        ends = list(self.ends)
+        if len(ends) != self.round or len(set(self.rounds)) < 2:
+            return ()
+        if self.batch:  # a part that is not at its end
+            ends.append((float(self.robust.sum()), self.seconds))
+        found, before = [], (float(self.attacked), 0.0)
+        for name, group in itertools.groupby(zip(self.rounds, ends, strict=False), lambda p: p[0]):
+            end = list(group)[-1][1]
+            share = end[0] / len(self.robust)
+            found.append(Part(name, share, int(before[0]), max(end[1] - before[1], 0.0)))
+            before = end
+        return tuple(found)
+
+    def place(self, size: int) -> str:
+        """Where it stands, for people.
+
+        Args:
+            size: of a batch.
+        """
+        done = f"{min(self.batch * size, len(self.left)):,} of its {len(self.left):,} images"
+        if len(self.rounds) == 1:
+            return f"after {done}"
+        name = self.rounds[self.round]
+        return f"in round {self.round + 1} of {len(self.rounds)} ({name}), after {done}"
 
 
 class Record:
@@ -57,6 +108,8 @@ class Record:
             run.robust, run.images, run.left = kept["robust"], kept["images"], kept["left"]
             run.round, run.batch = map(int, kept["next"])
             run.seconds = float(kept["seconds"])
+            # Absent where it was kept before there were parts.
+            run.ends = [tuple(end) for end in kept["ends"].tolist()] if "ends" in kept else []
         return True
 
     def keep(self, run: Run, now: bool = False) -> None:
@@ -79,6 +132,7 @@ class Record:
                     left=run.left,
                     next=(run.round, run.batch),
                     seconds=run.seconds,
+                    ends=np.reshape(run.ends, (-1, 2)),
                 )
             os.replace(draft, self._path)
         finally:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from keras_robust.evaluation.example_images import ExampleImages, decode_images, encode_images
 from keras_robust.evaluation.page import FORMATS, save_page
 from keras_robust.evaluation.results import (
     Attacker,
@@ -16,10 +17,8 @@ from keras_robust.evaluation.results import (
     Check,
     Curve,
     Detection,
-    ExampleImages,
+    Part,
     amount,
-    decode_images,
-    encode_images,
     settle,
     share,
     texts,
@@ -35,6 +34,7 @@ __all__ = [
     "Curve",
     "Detection",
     "ExampleImages",
+    "Part",
     "Report",
     "load_reports",
     "save_page",
@@ -72,6 +72,8 @@ class Report:
         command: the command that made them.
         examples: a few images to show, or None.
         checks: whether there are reasons to doubt the figures; names are unique.
+        unfinished: what was left undone when a time budget was spent, and how to go on; empty where
+            nothing was.
 
     Raises:
         ValueError: for numbers that cannot be: shares outside [0, 1], attacks with the same name,
@@ -108,6 +110,7 @@ class Report:
     command: str = ""
     examples: ExampleImages | None = None
     checks: tuple[Check, ...] = ()
+    unfinished: str = ""
 
     def __post_init__(self) -> None:
         settle(
@@ -250,12 +253,13 @@ def _report(document: Any) -> Report:
             f"{SCHEMA_VERSION}. Evaluate the model again, or use the release that wrote the report."
         )
     values = {name: value for name, value in document.items() if name != "schema_version"}
-    values.setdefault("checks", [])  # absent where none were made, before there were any
+    # Absent from reports that were written before there were any.
+    values = {"checks": [], "unfinished": "", **values}
     known = {field.name for field in dataclasses.fields(Report)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
         raise ValueError(f"Not a report: fields missing {missing}, unknown {unknown}.")
-    values["attacks"] = tuple(AttackResult(**attack) for attack in values["attacks"])
+    values["attacks"] = tuple(map(_attack, values["attacks"]))
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
     values["checks"] = tuple(Check(**check) for check in values["checks"])
     if values["detection"] is not None:
@@ -264,6 +268,11 @@ def _report(document: Any) -> Report:
         images = {n: decode_images(values["examples"][n]) for n in ("clean", "adversarial")}
         values["examples"] = ExampleImages(**{**values["examples"], **images})
     return Report(**values)
+
+
+def _attack(values: dict[str, Any]) -> AttackResult:
+    """What an attack left, from plain JSON values."""
+    return AttackResult(**{**values, "parts": tuple(Part(**p) for p in values.get("parts", ()))})
 
 
 def _detection(values: dict[str, Any]) -> Detection:

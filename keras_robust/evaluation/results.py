@@ -1,16 +1,12 @@
-"""The parts of a report: what an attack left, a curve, a check, a detector's scores, images."""
+"""The parts of a report: what an attack left, a curve, a check, a detector's scores."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import itertools
 import math
-import zlib
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 
@@ -52,6 +48,38 @@ def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[flo
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """What one part of a combined attack left, which worked on what those before it had left.
+
+    Args:
+        name: of the part.
+        accuracy: share of *all* samples of the report that are still classified correctly after it.
+        samples_attacked: images that it worked on.
+        seconds: wall-clock time.
+
+    Raises:
+        ValueError: for an accuracy outside [0, 1], or a negative count or time.
+
+    Example:
+        >>> Part("APGD-CE-100", 0.44, 96, 3.5).accuracy
+        0.44
+    """
+
+    name: str
+    accuracy: float
+    samples_attacked: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            accuracy=share("accuracy", self.accuracy),
+            samples_attacked=whole("samples_attacked", self.samples_attacked),
+            seconds=amount("seconds", self.seconds),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class AttackResult:
     """What one attack left standing.
 
@@ -62,9 +90,13 @@ class AttackResult:
         accuracy: share of *all* samples of the report that are still classified correctly.
         samples_attacked: images that the attack worked on; those already fooled may be left out.
         seconds: wall-clock time.
+        parts: what each part of a combined attack left, in the order in which they ran; none of an
+            attack that is one.
+        finished: whether it came to its end; if not, `accuracy` is an upper bound.
 
     Raises:
-        ValueError: for an accuracy outside [0, 1], or a negative radius, count or time.
+        ValueError: for an accuracy outside [0, 1], a negative radius, count or time, or parts that
+            end at another accuracy.
 
     Example:
         >>> AttackResult("PGD-20", "20 steps of 0.02", 0.1, 0.75, 96, 3.5).accuracy
@@ -77,6 +109,8 @@ class AttackResult:
     accuracy: float
     samples_attacked: int
     seconds: float
+    parts: tuple[Part, ...] = ()
+    finished: bool = True
 
     def __post_init__(self) -> None:
         settle(
@@ -85,7 +119,15 @@ class AttackResult:
             accuracy=share("accuracy", self.accuracy),
             samples_attacked=whole("samples_attacked", self.samples_attacked),
             seconds=amount("seconds", self.seconds),
+            parts=tuple(self.parts),
+            finished=bool(self.finished),
         )
+        left = [part.accuracy for part in self.parts]
+        if left and (left != sorted(left, reverse=True) or left[-1] != self.accuracy):
+            raise ValueError(
+                f"The parts of {self.name} leave accuracies of {left}; expected numbers that do "
+                f"not rise, and the last of them {self.accuracy}, what the attack left."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,70 +274,6 @@ class Detection:
     def attackers(self) -> tuple[Attacker, ...]:
         """The attacker who does not know of the detector, and the one who does if there is one."""
         return (self.unaware,) if self.aware is None else (self.unaware, self.aware)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ExampleImages:
-    """A few test images, clean and attacked, with what the model said of them.
-
-    Args:
-        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
-        adversarial: the attacked images, the same shape.
-        labels: `[n]` true classes.
-        clean_predictions: `[n]` predicted classes of the clean images.
-        adversarial_predictions: `[n]` predicted classes of the attacked images.
-
-    Raises:
-        ValueError: when shapes or lengths disagree.
-    """
-
-    clean: np.ndarray
-    adversarial: np.ndarray
-    labels: tuple[int, ...]
-    clean_predictions: tuple[int, ...]
-    adversarial_predictions: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for name in ("clean", "adversarial"):
-            images = np.array(getattr(self, name), dtype=np.float32)
-            images.flags.writeable = False  # frozen all the way down
-            settle(self, **{name: images})
-        if self.clean.ndim != 4 or self.clean.shape[-1] not in (1, 3) or not len(self.clean):
-            raise ValueError(
-                f"Example images have shape {self.clean.shape}; expected "
-                "[n, height, width, 1 or 3] with at least one image."
-            )
-        if self.adversarial.shape != self.clean.shape:
-            raise ValueError(
-                f"Attacked examples have shape {self.adversarial.shape}, clean ones "
-                f"{self.clean.shape}; expected the same."
-            )
-        for name in ("labels", "clean_predictions", "adversarial_predictions"):
-            values = tuple(whole(name, value) for value in getattr(self, name))
-            if len(values) != len(self.clean):
-                raise ValueError(f"{len(values)} {name} for {len(self.clean)} example images.")
-            settle(self, **{name: values})
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ExampleImages):
-            return NotImplemented
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
-        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
-
-    def __hash__(self) -> int:
-        return hash((self.clean.tobytes(), self.adversarial.tobytes(), self.labels))
-
-
-def encode_images(images: np.ndarray) -> dict[str, Any]:
-    """Images as JSON without loss: little-endian float32, deflated, in base64, with the shape."""
-    packed = zlib.compress(np.ascontiguousarray(images, dtype="<f4").tobytes(), level=9)
-    return {"shape": list(images.shape), "float32_zlib_base64": base64.b64encode(packed).decode()}
-
-
-def decode_images(document: dict[str, Any]) -> np.ndarray:
-    """Images from what `encode_images` wrote."""
-    packed = base64.b64decode(document["float32_zlib_base64"])
-    return np.frombuffer(zlib.decompress(packed), dtype="<f4").reshape(document["shape"])
 
 
 def settle(part: Any, **values: Any) -> None:

@@ -13,8 +13,11 @@ import numpy as np
 from keras_robust.attack import Attack
 from keras_robust.evaluation.attackers import detection
 from keras_robust.evaluation.bench import Bench, Run
+from keras_robust.evaluation.budget import Budget
+from keras_robust.evaluation.doubts import doubts
+from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import AttackResult, Curve, ExampleImages
+from keras_robust.evaluation.results import AttackResult, Curve
 
 _EXAMPLES = 8
 _ABOUT = ("dataset", "model_name", "defense", "class_names", "command", "checks")
@@ -32,6 +35,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     keep: str | os.PathLike[str] | None = None,
+    time_budget: float | None = None,
     **about: Any,
 ) -> Report:
     """Attacks a model and reports what is left of its accuracy.
@@ -57,6 +61,9 @@ def evaluate(
         keep: a directory for what each attack has come to, written every half minute: the same
             evaluation, started again after an interruption, goes on where it was, with the same
             result. Delete it when the report is saved.
+        time_budget: seconds from now, after which no batch is begun; None for no end. What was
+            measured until then is in the report, and what was not is in `report.unfinished`, with a
+            warning. With `keep`, the same evaluation goes on there, with another budget or none.
         **about: what the report says of itself: `dataset`, `model_name`, `defense`, `class_names`,
             `command`, and `checks`, the result of `keras_robust.evaluation.check`.
 
@@ -65,7 +72,7 @@ def evaluate(
 
     Raises:
         ValueError: no attacks, attacks in different balls, no data, labels that the model has no
-            classes for, an attack that left its ball.
+            classes for, an attack that left its ball, a time budget that is no number above 0.
 
     Example:
         >>> import numpy as np
@@ -83,20 +90,28 @@ def evaluate(
         raise ValueError(
             f"about: unknown {', '.join(map(repr, unknown))}; expected some of {', '.join(_ABOUT)}."
         )
+    budget = Budget(time_budget)
     named = named_attacks(attacks)
     radii = sorted({float(radius) for radius in radii} - {0.0})
-    bench = Bench(model, data, limit, seed, progress or (lambda line: None), keep)
+    bench = Bench(model, data, limit, seed, progress or (lambda line: None), keep, budget)
+    for attack in named.values():
+        bench.of_sources(attack.rounds(bench.classes))  # refused before anything is attacked
     runs = {name: bench.run(name, attack) for name, attack in named.items()}
     strongest = min(runs, key=lambda name: runs[name].robust.sum())
-    curves = (bench.curve(strongest, named[strongest], radii),) if radii else ()
-    return _report(bench, named, runs, curves, detector, about)
+    curve = None
+    # Of attacks that are not at their end nobody knows yet which is the strongest.
+    if radii and all(run.finished for run in runs.values()):
+        curve = bench.curve(strongest, named[strongest], radii)
+    elif radii:
+        bench.not_begun.append("accuracy over radius")
+    return _report(bench, named, runs, curve, detector, about)
 
 
 def _report(
     bench: Bench,
     named: Mapping[str, Attack],
     runs: Mapping[str, Run],
-    curves: tuple[Curve, ...],
+    curve: Curve | None,
     detector: Any,
     about: Mapping[str, Any],
 ) -> Report:
@@ -105,13 +120,13 @@ def _report(
     worst = _worst_images(bench, list(runs.values()))
     predictions = bench.logits(worst).argmax(1)
     found = None if detector is None else detection(bench, detector, worst, named)
-    if all(getattr(attack, "steps", 2) < 2 for attack in named.values()):
-        bench.warnings.append("Only one-step attacks were run; iterated ones are stronger.")
+    bench.warnings += doubts(bench, named, runs)
     ball = next(iter(named.values())).ball
+    radius = float(ball.radius)
     results = tuple(
-        AttackResult(name, describe(named[name]), float(ball.radius), float(run.robust.mean()),
-                     run.attacked, run.seconds)
-        for name, run in runs.items()
+        AttackResult(name, describe(named[name]), radius, float(run.robust.mean()), run.attacked,
+                     run.seconds, run.parts(), run.finished)
+        for name, run in runs.items() if run.begun
     )  # fmt: skip
     defaults = {
         "dataset": "",
@@ -123,19 +138,21 @@ def _report(
     return Report(
         model=words.pop("model_name"),
         threat_model=describe(ball),
-        radius=float(ball.radius),
+        radius=radius,
         samples=len(bench.x),
         seed=bench.seed,
         clean_accuracy=float(bench.correct.mean()),
         attacks=results,
         worst_case_accuracy=float(robust.mean()),
-        curves=curves,
+        # A curve of clean accuracy alone is none.
+        curves=() if curve is None or len(curve.radii) == 1 else (curve,),
         confusion_clean=_confusion(bench, bench.clean_predictions),
-        confusion_adversarial=_confusion(bench, predictions),
+        confusion_adversarial=_confusion(bench, predictions) if results else None,
         detection=found,
         versions=_versions(),
         warnings=tuple(bench.warnings),
-        examples=_examples(bench, worst, predictions, robust),
+        examples=_examples(bench, worst, predictions, robust) if results else None,
+        unfinished=bench.budget.told(bench.stopped, bench.not_begun, bench.keep is not None),
         **words,
     )
 
@@ -188,14 +205,16 @@ def describe(part: Any) -> str:
     settings = [
         f"{field.name} {_word(getattr(part, field.name))}"
         for field in dataclasses.fields(part)
-        if field.name not in ("ball", "name")  # the report tells them elsewhere
+        # The report tells of ball and name elsewhere; a model is described by its name.
+        if field.repr and field.name not in ("ball", "name")
     ]
     return ", ".join(settings if isinstance(part, Attack) else [type(part).__name__, *settings])
 
 
 def _word(value: Any) -> str:
     if dataclasses.is_dataclass(value):
-        values = (getattr(value, f.name) for f in dataclasses.fields(value) if f.name != "ball")
+        shown = (f.name for f in dataclasses.fields(value) if f.repr and f.name != "ball")
+        values = (getattr(value, name) for name in shown)
         return f"{type(value).__name__}({', '.join(map(_word, values))})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_word, value))})"

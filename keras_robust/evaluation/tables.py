@@ -59,7 +59,7 @@ def attacks(report: Report) -> Table:
     for attack in report.attacks:
         rows.append(
             (
-                Cell(attack.name),
+                Cell(attack.name, "" if attack.finished else "unfinished"),
                 _accuracy(attack.accuracy, report.samples),
                 Cell(radius_text(attack.radius)),
                 Cell(f"{attack.samples_attacked:,}"),
@@ -74,6 +74,28 @@ def attacks(report: Report) -> Table:
         "images that are wrong already.",
         ("Attack", "Accuracy", "Radius", "Images attacked", "Time"),
         tuple(rows),
+    )
+
+
+def parts(report: Report) -> tuple[Table, ...]:
+    """For each attack that is made of several: a row for each of them, in their order."""
+    return tuple(
+        Table(
+            f"{attack.name}, part by part. Each works on the images that those before it left; "
+            f"accuracy is of all {report.samples:,}.",
+            ("Part", "Accuracy left", "Images attacked", "Time"),
+            tuple(
+                (
+                    Cell(part.name),
+                    _accuracy(part.accuracy, report.samples),
+                    Cell(f"{part.samples_attacked:,}"),
+                    Cell(seconds_text(part.seconds)),
+                )
+                for part in attack.parts
+            ),
+        )
+        for attack in report.attacks
+        if attack.parts
     )
 
 

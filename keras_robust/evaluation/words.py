@@ -146,10 +146,13 @@ def summary(report: Report, label: str) -> str:
     names = tuple(attack.name for attack in report.attacks)
     by = f"the attack {names[0]}" if len(names) == 1 else f"each of {len(names)} attacks"
     which = "" if len(names) == 1 else f" ({joined(names)})"
+    end = "; an attack that was not tried may fool more."
+    if report.unfinished:
+        end = ". The evaluation was not finished: what was left out may fool more."
     return (
         f"{found} When an attacker may change each image within the threat model "
         f"({report.threat_model}), {percent(report.worst_case_accuracy)} are still classified "
-        f"correctly after {by}{which}; an attack that was not tried may fool more."
+        f"correctly after {by}{which}{end}"
     )
 
 
@@ -175,7 +178,7 @@ def all_warnings(reports: Sequence[Report]) -> tuple[str, ...]:
     found = [
         f"{name}: {warning}" if several else warning
         for name, report in zip(names, reports, strict=True)
-        for warning in (*report.warnings, *_doubts(report))
+        for warning in (*filter(None, (report.unfinished,)), *report.warnings, *_doubts(report))
     ]
     for field, what in (
         ("dataset", "data"),

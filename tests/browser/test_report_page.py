@@ -11,6 +11,7 @@ from keras_robust.evaluation.report import (
     Curve,
     Detection,
     ExampleImages,
+    Part,
     Report,
     save_page,
 )
@@ -42,8 +43,9 @@ def _report(defense, classes=10, channels=1, **changes):
     clean = rng.random((8, 8, 8, channels), np.float32)
     counts = rng.integers(1, 30, (classes, classes))
     said = tuple(range(8))
+    parts = (Part(LONG, 0.8, 340, 6.0), Part("Square", 0.7, 272, 6.0))
     attacks = tuple(
-        AttackResult(name, f"20 steps of 0.02, {LONG}", 0.1, 0.7, 340, 12.0)
+        AttackResult(name, f"20 steps of 0.02, {LONG}", 0.1, 0.7, 340, 12.0, parts)
         for name in ("FGSM", "PGD-20", "PGD-20, 5 restarts", "multi-targeted PGD")
     )
     fields = {

@@ -31,6 +31,7 @@ from keras_robust.attacks import (
     restarts,
     spsa,
     square,
+    transferred,
     worst_of,
 )
 from keras_robust.types import as_forward
@@ -57,6 +58,14 @@ def mirrored(x):
     return tf.reverse(x, [-1])
 
 
+@registered
+def elsewhere(x):
+    """Another model than those that are attacked, of images of any size."""
+    x = tf.reshape(x, [tf.shape(x)[0], -1])
+    weights = tf.sin(2.0 * tf.reshape(tf.range(x.shape[1] * CLASSES, dtype=x.dtype), [-1, CLASSES]))
+    return {"logits": (x - 0.5) @ weights}
+
+
 WAYS = kr.tasks.Transformations((darker, mirrored), stochastic=True)
 
 
@@ -69,6 +78,7 @@ class Row(NamedTuple):
     longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
     members: int = 0  # of the ensemble that it is for; 0: any classifier
     alone: bool = True  # what becomes of an image does not depend on the others of its batch
+    foreign: bool = False  # it is crafted on another model than the one attacked
     minimal: bool = False  # it moves an image only where it finds a mistake, and no further
 
     def labels(self, model, batch):
@@ -139,6 +149,7 @@ ROWS = {
     "boundary": Row(lambda ball: boundary(ball, 15), minimal=True),
     "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimal=True),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
+    "transferred": Row(lambda ball: transferred(pgd(ball, 3), elsewhere), foreign=True),
 }
 LONG = {("auto_attack", "l2"), ("auto_attack", "l1")}  # they take long to compile
 
@@ -287,14 +298,15 @@ def test_more_steps_are_no_weaker(name, ball, models, batch):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_it_climbs(name, models, batch):
-    """In a large ball the attack raises what it climbs; combinations climb the margin."""
+    """In a large ball the attack raises what it climbs, where it climbs it; combinations climb the
+    margin."""
     row = ROWS[name]
     model = models[row.members]
     x, y = map(tf.constant, (batch[0], row.labels(model, batch)))
     targets = (y + 1) % CLASSES if row.targeted else None
     attack = row.build(kr.LinfBall(0.3))
     climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))
-    value = climbed(as_forward(model), x, y, targets)
+    value = climbed(as_forward(attack.source or model), x, y, targets)
     for x_adv in tf.nest.flatten(attack(model, x, y, targets=targets)):
         assert tf.reduce_mean(value(x_adv)) > tf.reduce_mean(value(x)) + 0.01
 

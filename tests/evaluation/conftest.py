@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import keras_robust as kr
+from keras_robust.attack import Attack
+from keras_robust.evaluation import suite
+from keras_robust.evaluation.budget import Budget
 from keras_robust.evaluation.report import (
     Attacker,
     AttackResult,
@@ -64,3 +70,52 @@ def _report(**changes: Any) -> Report:
 def make_report() -> Callable[..., Report]:
     """A function that makes the report, with fields changed."""
     return _report
+
+
+BALL = kr.LinfBall(0.1)
+
+
+@dataclasses.dataclass
+class Clock:
+    """Shows the seconds that attacks have taken, and no others."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: Any) -> np.int64:
+        self.now += float(seconds)
+        return np.int64(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed(Attack):
+    """Moves images of two pixels whose margin is below a multiple of the radius, and takes time.
+
+    Of an image of margin `x_0 - x_1` the margin becomes less by twice the radius.
+    """
+
+    clock: Clock = dataclasses.field(repr=False, compare=False)
+    below: float = 2.0
+    seconds: float = 1.0
+    name: str = "timed"
+    ball: kr.LinfBall = BALL
+
+    def craft(self, forward: Any, x: Any, y: Any, seed: Any, targets: Any) -> Any:
+        zero = tf.numpy_function(self.clock.pass_by, [self.seconds], tf.int64)
+        radius = tf.cast(self.ball.radius, x.dtype) + tf.cast(tf.reshape(zero, []), x.dtype)
+        hit = tf.cast(x[:, :1] - x[:, 1:] < self.below * radius, x.dtype)
+        return x + hit * radius * tf.constant([[-1.0, 1.0]])
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> Timed:
+        return dataclasses.replace(self, ball=kr.LinfBall(radius))
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Timed]:
+    """A function that makes timed attacks, whose clock is that of every evaluation of the test."""
+    clock = Clock()
+    tf.config.run_functions_eagerly(True)  # a trace would take longer than all else
+    monkeypatch.setattr(suite, "Budget", lambda seconds: Budget(seconds, clock))
+    return lambda **settings: Timed(clock, **settings)

@@ -111,6 +111,25 @@ def test_markdown_tells_everything(card):
         assert told.replace("\\_", "_") in text.replace("\\_", "_"), told
 
 
+def test_an_attack_from_another_model_needs_that_model():
+    attacks = {"one": ATTACKS["one"], "other": kr.attacks.transferred(ATTACKS["one"], shifted, "b")}
+    card = make_card(pixels, DATA, attacks, evaluate(pixels, DATA, attacks))
+    again = Card.from_json(card.to_json())
+    assert again.sources == ("b",) and card.sources == again.sources
+    with pytest.raises(ValueError, match="attack other is crafted on b; give that model as well"):
+        again.measured_again(pixels, DATA)
+    found = again.measured_again(pixels, DATA, sources={"b": shifted})
+    assert [attack.name for attack in found.attacks] == ["one", "other"]
+    assert again.differences(found) == ()
+    assert '"transferred_from": "b"' in card.to_markdown().replace("\\", "")
+
+
+def test_no_card_of_what_is_not_finished(report):
+    cut = dataclasses.replace(report, unfinished="There was no time.")
+    with pytest.raises(ValueError, match="report is not finished.*There was no time"):
+        make_card(pixels, DATA, ATTACKS, cut)
+
+
 def test_what_is_no_card(card, report):
     with pytest.raises(ValueError, match="Not a model card; expected the fields attacks, commit"):
         Card.from_json(report.to_json())

@@ -21,8 +21,10 @@ def _table():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # What is for ensembles runs another attack on each member, and does nothing to the result, or
-    # is the same attack on tasks as another row is.
-    return {name: row for name, row in module.ROWS.items() if row.alone and not row.members}
+    # is the same attack on tasks as another row is; what is crafted on another model is the same
+    # attack on that one.
+    rows = module.ROWS.items()
+    return {name: row for name, row in rows if row.alone and not (row.members or row.foreign)}
 
 
 ROWS = _table()

@@ -66,10 +66,10 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     )
     whole = bench.Bench._round
 
-    def interrupted(self, name, part, radius, state):
+    def interrupted(self, name, part, *rest):
         if part.attack.name == "Square":
             raise KeyboardInterrupt
-        return whole(self, name, part, radius, state)
+        return whole(self, name, part, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(bench.Bench, "_round", interrupted)
@@ -81,8 +81,100 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     assert "AutoAttack: goes on in round 19 of 20" in said
     assert "round 20 of 20, Square: accuracy" in said and "round 18" not in said
     (report,) = kr.evaluation.load_reports(directory)
-    assert [attack.name for attack in report.attacks] == ["AutoAttack"]
+    (found,) = report.attacks
+    assert found.name == "AutoAttack"
+    names = [part.name for part in found.parts]
+    assert names == ["APGD-CE-2", "APGD-DLR-T-2", "targeted FAB-2", "Square"]
+    assert found.parts[-1].accuracy == found.accuracy
     assert not (run / "unfinished").exists()
+
+
+class Clock:
+    """Seconds pass with every look at it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
+    """No card and no checks of half an evaluation; what was kept stays until all is done."""
+    from keras_robust.evaluation import suite
+    from keras_robust.evaluation.budget import Budget
+
+    monkeypatch.setattr(suite, "Budget", lambda seconds: Budget(seconds, Clock()))
+    monkeypatch.setattr(measuring, "_checks", lambda *_: (kr.evaluation.Check("c", True, 0, "."),))
+    arguments = [f"--run={run}", "--limit=300", "--attacks=pgd,fgsm", "--radii=0.1", "--checks"]
+    # The clock is looked at at the beginning, then before the round, before and after each batch.
+    (directory,) = evaluate.run(parsed(*arguments, "--card", "--time_budget=3"), "")
+    said = capsys.readouterr().out
+    assert "none is written of an evaluation that is not finished" in said
+    (report,) = kr.evaluation.load_reports(directory)
+    assert [attack.name for attack in report.attacks] == ["PGD-2"]
+    assert "PGD-2 stopped after 128 of its " in report.unfinished
+    assert "Not begun: FGSM, accuracy over radius and the detector" in report.unfinished
+    assert report.unfinished in said and report.checks == () and report.detection is None
+    assert list((run / "unfinished").iterdir()) and not (directory / "card.json").exists()
+    evaluate.run(parsed(*arguments), "")
+    assert "PGD-2: goes on in round 1 of 1" in capsys.readouterr().out
+    (found,) = kr.evaluation.load_reports(directory)
+    assert found.unfinished == "" and [check.name for check in found.checks] == ["c"]
+    assert [attack.name for attack in found.attacks] == ["PGD-2", "FGSM"]
+    assert found.curves and found.detection and not (run / "unfinished").exists()
+
+
+def test_attacks_from_another_run(trained, run, capsys):
+    """From a twin, PGD is what it is on the run itself; FGSM takes one step and is left out."""
+    twin = shutil.copytree(trained, run.parent / "twin")
+    quick = [f"--run={run}", "--limit=40", "--attacks=pgd,fgsm", "--radii=", "--card"]
+    (directory,) = evaluate.run(parsed(*quick, f"--transfer_from={twin},{run}"), "")
+    (report,) = kr.evaluation.load_reports(directory)
+    assert [attack.name for attack in report.attacks] == ["PGD-2", "FGSM", "PGD-2 from twin"]
+    assert report.attacks[2].accuracy == pytest.approx(report.attacks[0].accuracy, abs=0.026)
+    card = directory / "card.json"
+    evaluate.verify(parsed(f"--verify={card}"))  # the twin lies beside it
+    away = shutil.move(twin, run / "twin")
+    with pytest.raises(ValueError, match="crafted on the run twin, .*say by --transfer_from=RUNS/"):
+        evaluate.verify(parsed(f"--verify={card}"))
+    evaluate.verify(parsed(f"--verify={card}", f"--transfer_from={away}"))
+
+
+def test_runs_that_cannot_be_crafted_on(trained, opened, run):
+    from trainers.opened import open_run
+    from trainers.sources import crafted_on, open_sources
+
+    arguments = [f"--run={run}", "--attacks=pgd"]
+    with pytest.raises(ValueError, match="no run but .* itself to craft on"):
+        evaluate.run(parsed(*arguments, f"--transfer_from={run}"), "")
+    with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
+        evaluate.run(parsed(*arguments, "--transfer_from=nowhere"), "")
+    sources = open_sources([trained, str(trained)])
+    assert list(sources) == [trained.name]
+    here = open_run(run)
+    ball = here.ball()
+    with pytest.raises(ValueError, match=r"None of the attacks FGSM, FAB-100 can be crafted on"):
+        crafted_on(here, [kr.attacks.fgsm(ball), kr.attacks.fab(ball)], sources)
+    names = [
+        attack.name
+        for name in ("pgd", "apgd", "multi_targeted", "auto_attack")
+        for attack in crafted_on(here, [here.attack(name)], sources)
+    ]
+    assert len(names) == 4 and names[3] == f"AutoAttack from {trained.name}"
+    here.config.dataset.name = "mnist"
+    with pytest.raises(
+        ValueError, match=r"is of digits \(images .*, 10 classes\), and .* of mnist"
+    ):
+        crafted_on(here, [kr.attacks.pgd(ball)], sources)
+
+
+def test_every_class_as_target_has_a_name(run):
+    quick = [f"--run={run}", "--limit=20", "--attacks=multi_targeted", "--radii="]
+    (directory,) = evaluate.run(parsed(*quick), "")
+    (report,) = kr.evaluation.load_reports(directory)
+    assert [attack.name for attack in report.attacks] == ["multi-targeted PGD-2"]
 
 
 def test_a_card_is_verified_and_says_what_differs(run, capsys):
@@ -199,7 +291,11 @@ def test_what_cannot_be_measured(trained, arguments, error, message):
         evaluate.run(parsed(*(a.format(run=trained) for a in arguments)), "")
 
 
-@pytest.mark.parametrize("argument", ["--norm=l3", "--steps=0", "--radius=x", "--checkpoint=first"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--norm=l3", "--steps=0", "--radius=x", "--checkpoint=first"]
+    + [f"--time_budget={text}" for text in ("0", "-1", "nan", "inf", "soon")],
+)
 def test_what_cannot_be_parsed(argument):
     with pytest.raises(flags.IllegalFlagValueError):
         parsed(argument)

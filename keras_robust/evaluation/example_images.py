@@ -1,0 +1,76 @@
+"""The example images of a report, and how JSON holds images."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import zlib
+from typing import Any
+
+import numpy as np
+
+from keras_robust.evaluation.results import settle, whole
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleImages:
+    """A few test images, clean and attacked, with what the model said of them.
+
+    Args:
+        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
+        adversarial: the attacked images, the same shape.
+        labels: `[n]` true classes.
+        clean_predictions: `[n]` predicted classes of the clean images.
+        adversarial_predictions: `[n]` predicted classes of the attacked images.
+
+    Raises:
+        ValueError: when shapes or lengths disagree.
+    """
+
+    clean: np.ndarray
+    adversarial: np.ndarray
+    labels: tuple[int, ...]
+    clean_predictions: tuple[int, ...]
+    adversarial_predictions: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "adversarial"):
+            images = np.array(getattr(self, name), dtype=np.float32)
+            images.flags.writeable = False  # frozen all the way down
+            settle(self, **{name: images})
+        if self.clean.ndim != 4 or self.clean.shape[-1] not in (1, 3) or not len(self.clean):
+            raise ValueError(
+                f"Example images have shape {self.clean.shape}; expected "
+                "[n, height, width, 1 or 3] with at least one image."
+            )
+        if self.adversarial.shape != self.clean.shape:
+            raise ValueError(
+                f"Attacked examples have shape {self.adversarial.shape}, clean ones "
+                f"{self.clean.shape}; expected the same."
+            )
+        for name in ("labels", "clean_predictions", "adversarial_predictions"):
+            values = tuple(whole(name, value) for value in getattr(self, name))
+            if len(values) != len(self.clean):
+                raise ValueError(f"{len(values)} {name} for {len(self.clean)} example images.")
+            settle(self, **{name: values})
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ExampleImages):
+            return NotImplemented
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.clean.tobytes(), self.adversarial.tobytes(), self.labels))
+
+
+def encode_images(images: np.ndarray) -> dict[str, Any]:
+    """Images as JSON without loss: little-endian float32, deflated, in base64, with the shape."""
+    packed = zlib.compress(np.ascontiguousarray(images, dtype="<f4").tobytes(), level=9)
+    return {"shape": list(images.shape), "float32_zlib_base64": base64.b64encode(packed).decode()}
+
+
+def decode_images(document: dict[str, Any]) -> np.ndarray:
+    """Images from what `encode_images` wrote."""
+    packed = base64.b64decode(document["float32_zlib_base64"])
+    return np.frombuffer(zlib.decompress(packed), dtype="<f4").reshape(document["shape"])
