@@ -122,7 +122,8 @@ class Apgd(Ascent):
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
         """Climbs through the stages."""
-        start = self.start(self.ball, x, seed)
+        first = replace(self.ball, radius=self.stages[0][0] * self.ball.radius)
+        start = self.start(first, x, seed)
         climb = _Hunt(self.objective, forward, x, y, targets, self.samples)
         for number, (factor, steps) in enumerate(self._plan()):
             ball, rule = self.ball, replace(self.rule, steps=steps)

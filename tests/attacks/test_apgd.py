@@ -82,6 +82,18 @@ def test_stages():
         apgd(kr.L2Ball(2.0), shrinking=True)
 
 
+def test_shrinking_begins_in_the_largest_ball():
+    radii = []
+
+    def start(ball, x, seed):
+        radii.append(ball.radius)
+        return kr.starts.Rim()(ball, x, seed)
+
+    shrinking = replace(apgd(kr.L1Ball(0.5), 3, shrinking=True), start=start)
+    shrinking(linear, np.full((2, 12), 0.5), np.zeros(2, int))
+    assert radii == [1.5]
+
+
 def test_restarts():
     ball = kr.LinfBall(0.1)
     assert apgd(ball, 5, restarts=3) == kr.attacks.restarts(apgd(ball, 5), 3)
