@@ -21,6 +21,7 @@ attack on these runs, of the same data, as an attacker would who does not have t
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import sys
@@ -125,7 +126,7 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     reports, written = [], []
     for one in runs:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
-        kept = one.run.unfinished
+        kept = wanted.kept(one)
         with quiet_logger():  # many attacks on one model are traced on purpose
             report = measuring.measure(one, wanted, command=command, progress=_say, keep=kept)
         reports.append(report)
@@ -139,8 +140,15 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         written.append(save_page(reports, values.output_dir))
     if not any(report.unfinished for report in reports):  # else the same command goes on
         for one in runs:
-            shutil.rmtree(one.run.unfinished, ignore_errors=True)
+            _forget(wanted.kept(one))
     return written
+
+
+def _forget(kept: Path) -> None:
+    """Deletes what a finished evaluation had kept; what others have come to stays."""
+    shutil.rmtree(kept, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        kept.parent.rmdir()
 
 
 def _card(one: Opened, wanted: Plan, report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Plan:
         same_norm = self.norm in (None, opened.config.ball.norm)
         default = recipe.radii if same_norm else ()
         return attacks, tuple(default if self.radii is None else self.radii)
+
+    def kept(self, opened: Opened) -> Path:
+        """Where the run keeps what this plan has come to, whatever time it is given."""
+        what = (opened.checkpoint, *self.for_run(opened), self.limit, self.seed)
+        return opened.run.unfinished / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def measure(

@@ -117,7 +117,10 @@ def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
     assert "PGD-2 stopped after 128 of its " in report.unfinished
     assert "Not begun: FGSM, accuracy over radius and the detector" in report.unfinished
     assert report.unfinished in said and report.checks == () and report.detection is None
-    assert list((run / "unfinished").iterdir()) and not (directory / "card.json").exists()
+    assert not (directory / "card.json").exists()
+    kept = list((run / "unfinished").iterdir())
+    evaluate.run(parsed(f"--run={run}", "--limit=10", "--attacks=fgsm", "--radii="), "")
+    assert list((run / "unfinished").iterdir()) == kept  # it is of another evaluation
     evaluate.run(parsed(*arguments), "")
     assert "PGD-2: goes on in round 1 of 1" in capsys.readouterr().out
     (found,) = kr.evaluation.load_reports(directory)
