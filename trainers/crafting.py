@@ -98,7 +98,8 @@ def craft(
         target: the class to reach; images of that class are left out.
         tasks: of `keras_robust.tasks`, to look which goals are achieved; default those of the
             attack, if it has any. Where they are images of a group, groups are drawn, and images
-            that fill none left out.
+            that fill none left out; where a goal is another prediction than the clean one, images
+            that the model gets wrong as well.
         limit: use only the first so many test images.
         seed: of all random starts.
 
@@ -113,7 +114,7 @@ def craft(
     if tasks is None:
         tasks = getattr(attack, "tasks", None)
     size = min(opened.config.dataset.batch_size, len(y))
-    x, y, size = in_groups(x, y, size, tasks, seed)
+    x, y, size = in_groups(opened.model, x, y, size, attack, tasks, seed)
     arrays = dict(zip(ARRAYS, _attacked(opened, attack, x, y, size, target, seed), strict=True))
     goals = None
     if tasks is not None:

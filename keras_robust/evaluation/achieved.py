@@ -13,7 +13,7 @@ from keras_robust.attack import Attack, as_seed
 from keras_robust.evaluation import bench
 from keras_robust.evaluation.batches import classifier_of
 from keras_robust.evaluation.goals import Goals
-from keras_robust.evaluation.task_bench import TaskBench, copied, kind_of, names_of
+from keras_robust.evaluation.task_bench import TaskBench, copied, goal_of, kind_of, names_of
 from keras_robust.types import Images, Labels, Logits, as_forward
 
 
@@ -36,6 +36,8 @@ def goals(
             where the tasks are its members.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays. Groups that
             share a perturbation are drawn from it at random; images that fill none are left out.
+            So are those that the model gets wrong, where the goal is another prediction than the
+            clean one: an attack climbs away from the label.
         attack: any attack, `keras_robust.attacks.multi_task` or one that knows of no tasks.
         tasks: whose goals are looked at: `"members"`, `"universal"`, or of `keras_robust.tasks`;
             default those of the attack, or the members if it has none.
@@ -200,7 +202,7 @@ def _goals_of(logits: Sequence[np.ndarray], y: np.ndarray, names: Sequence[str])
 def _looking(kind: Any, model: Any, attack: Attack) -> Callable:
     """`(x, x_adv, y, seed)` to each task's logits, what they are not to predict, the whole's."""
     forward = as_forward(model)
-    goal = getattr(attack, "achieved", None) or kind.goal
+    goal = goal_of(attack, kind)
 
     def look(x: Images, x_adv: Images, y: Labels, seed: tf.Tensor) -> tuple[Logits, Labels, Logits]:
         problem, copies = copied(kind, forward, attack.ball, x_adv, y)

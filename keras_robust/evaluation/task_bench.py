@@ -67,7 +67,7 @@ class TaskBench:
             )
         self.model, self.attack, self.seed = classifier_of(model), attack, seed
         x, y, size = bench.arrays(data, limit)
-        self.x, self.y, self.size = in_groups(x, y, min(size, len(x)), kind, seed)
+        self.x, self.y, self.size = in_groups(self.model, x, y, size, attack, kind, seed)
 
     def crafted(
         self, progress: Progress | None, craft: Callable[..., Any] | None = None
@@ -99,31 +99,60 @@ class TaskBench:
 
 
 def in_groups(
-    x: Images, y: Labels, size: int, kind: Any, seed: int
+    model: Any, x: Images, y: Labels, size: int, attack: Attack, kind: Any, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Images for batches that are whole groups, where tasks are the images of a group.
+    """The images that can be attacked, for batches that are whole groups where there are groups.
+
+    Where the goal is another prediction than that of the clean image, images that the model gets
+    wrong are left out: an attack climbs away from the label, and would never reach it.
 
     Args:
+        model: a classifier, or a function.
         x: images `[n, ...]`.
         y: labels `[n]`.
-        size: of a batch, at most `n`.
-        kind: of tasks, or None; of one without groups everything stays as it is.
+        size: of a batch.
+        attack: the attack, which may have a goal of its own.
+        kind: of tasks, or None; without any everything stays as it is.
         seed: of the order that the images are put into, which decides who is with whom.
 
     Returns:
-        Images and labels without those that fill no group, and the size of a batch of whole groups.
+        Images and labels without those that cannot be attacked or fill no group, and the size of a
+        batch of whole groups.
 
     Raises:
-        ValueError: fewer images than a group has.
+        ValueError: no image that the model gets right, or fewer than a group has.
     """
     x, y = np.asarray(x), np.asarray(y)
+    given = len(x)
+    if kind is not None and goal_of(attack, kind) == "prediction":
+        x, y = _right_ones(model, x, y, min(size, given))
+    if not len(x):
+        raise ValueError(f"The model gets none of the {given} images right; there is no goal left.")
+    size = min(size, len(x))
     if not hasattr(kind, "group"):
         return x, y, size
     group = kind.group or size
     if group > len(x):
-        raise ValueError(f"There are {len(x)} images; expected a group of {group}.")
+        raise ValueError(f"There are {len(x)} images to attack; expected a group of {group}.")
     order = np.random.default_rng(seed).permutation(len(x))[: len(x) // group * group]
     return x[order], y[order], max(size // group, 1) * group
+
+
+def _right_ones(
+    model: Any, x: np.ndarray, y: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    forward = bench.compiled_forward(model)
+    right = [
+        bench.right(forward(tf.constant(x[rows]))["logits"].numpy(), y[rows])[:real]
+        for rows, real in bench.rows_in_batches(len(x), size)
+    ]
+    kept = np.concatenate(right)
+    return x[kept], y[kept]
+
+
+def goal_of(attack: Attack, kind: Any) -> str:
+    """What a task's goal is: of the attack, if it has one, else of the tasks."""
+    return getattr(attack, "achieved", None) or kind.goal
 
 
 def kind_of(attack: Attack, tasks: str | Any | None) -> Any:

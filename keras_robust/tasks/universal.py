@@ -18,8 +18,10 @@ class Universal:
     """Fools a model on each image of a group, with one perturbation for the group.
 
     The perturbation stays inside the ball, and each image of the group inside the bounds. A group
-    are images that follow each other in the batch: shuffle first where it is to be random. (An
-    evaluation attacks what the model gets right, so that its groups are of such images.)
+    are images that follow each other in the batch: shuffle first where it is to be random. Leave
+    out what the model gets wrong, as `keras_robust.evaluation.goals` does: the goal is another
+    prediction, an attack climbs away from the label, and weights would go to images that never get
+    there.
 
     Args:
         group: how many images share a perturbation; it has to divide the batch. None: all images of

@@ -98,12 +98,16 @@ def test_strengths_are_drawn_for_each_batch():
 
 
 def test_a_goal_is_another_class_than_the_clean_prediction_or_than_the_label():
-    """Of an image that is classified wrongly, and left as it is, only the latter is achieved."""
+    """An image that is classified wrongly achieves the latter at rest; for the former it is left
+    out, as an attack that climbs away from the label would keep the clean prediction."""
     x, y = apart(0.2, 0.2)
     data = x, 1 - y
-    assert goals(simple, data, resting("universal")).together == 0.0
     assert goals(simple, data, resting("universal", achieved="label")).together == 1.0
-    assert goals(pair, data, resting("members", achieved="prediction")).together == 0.0
+    with pytest.raises(ValueError, match="gets none of the 2 images right"):
+        goals(simple, data, resting("universal"))
+    found = goals(simple, (x, np.array([y[0], 1 - y[1]])), resting("universal"))
+    assert (found.together, found.names) == (0.0, ("image 1",))
+    assert goals(pair, (x, y), resting("members", achieved="prediction")).together == 0.0
 
 
 def test_groups():
@@ -175,6 +179,7 @@ def test_gradients_of_tasks():
 def test_gradients_where_an_attack_without_weights_ends():
     """Of images that share a perturbation, in groups: labels 0 and 1 pull against each other."""
     x, _ = apart(0.2, 0.2)
+    x[1] = x[1, ::-1]
     attack = kr.attacks.pgd(kr.LinfBall(0.1), steps=1)
     found = task_gradients(
         simple, (x, np.array([0, 1])), attack, tasks=tasks.Universal(2), loss=losses.margin
@@ -219,7 +224,7 @@ def test_a_table_of_several_attacks():
         (
             lambda: goals(simple, apart(0.2), FGSM, tasks=tasks.Universal(2)),
             ValueError,
-            "There are 1 images; expected a group of 2",
+            "There are 1 images to attack; expected a group of 2",
         ),
         (
             lambda: goals_of(simple, *apart(0.2), [0, 0], FGSM, tasks="universal"),
