@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROGRAM = "trainers.toy"
 RADIUS, STEPS, STEP = 2.0, 200, 0.1  # of the attack that judges, in the plane
 EXTENT = (-5.0, 9.0, -4.0, 4.0)  # what the pictures show of the plane
-SHOWN = 4  # points of a cluster whose ways are drawn
+SHOWN, SHOWN_STEPS = 4, 20  # points of a cluster whose ways are drawn, and how far
 HARD, SOFT, CONTROL = "PGD-AT", "UDR-PGD", "PGD-AT, radius 1.5"
 # Name -> recipe, and what is changed of it.
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -187,7 +187,7 @@ def _draw(directory: Path, first: dict[str, Opened]) -> None:
 
 
 def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
-    """Twenty steps from the points themselves, against a network that was trained for one epoch."""
+    """Steps from the points themselves, against a network that was trained for one epoch."""
     import keras_robust as kr
     from keras_robust.data.toy import to_image, to_plane
     from trainers import build
@@ -196,7 +196,7 @@ def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
     model.fit(splits.train, epochs=1, verbose=0)
     parts = (labels == 0, (labels == 1) & (points[:, 0] < 4), points[:, 0] > 4)
     chosen = np.concatenate([np.flatnonzero(part)[:SHOWN] for part in parts])
-    hard = kr.attacks.pgd(kr.LinfBall(1 / SIDE), 20, STEP / SIDE)
+    hard = kr.attacks.pgd(kr.LinfBall(1 / SIDE), SHOWN_STEPS, STEP / SIDE)
     panels = []
     for title, multiplier, tau in DRAWN:
         rule = hard.rule
