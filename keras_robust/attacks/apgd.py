@@ -122,9 +122,8 @@ class Apgd(Ascent):
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
         """Climbs through the stages."""
-        first = replace(self.ball, radius=self.stages[0][0] * self.ball.radius)
-        start = self.start(first, x, seed)
         climb = _Hunt(self.objective, forward, x, y, targets, self.samples)
+        start = x
         for number, (factor, steps) in enumerate(self._plan()):
             ball, rule = self.ball, replace(self.rule, steps=steps)
             if factor != 1:
@@ -132,7 +131,7 @@ class Apgd(Ascent):
                 rule = replace(rule, size=factor * rule.size)
             if len(self.stages) > 1:  # a sparse rule goes on with the pixels moved so far
                 rule = replace(rule, share=None)
-            start = ball.project(start, x) if number else start
+            start = ball.project(start, x) if number else self.start(ball, x, seed)
             # One more: the point after the last step is judged too.
             ended = ascend(ball, rule, climb, x, start, steps + 1)
             start = ended.rule.best.x

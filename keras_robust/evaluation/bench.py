@@ -68,9 +68,7 @@ class Bench:
 
     def _asked(self, forward: Callable, x: np.ndarray | None = None) -> np.ndarray:
         """The logits that a model has for images, by default all clean ones."""
-        x = self.x if x is None else x
-        parts = [forward(x[rows])["logits"].numpy()[:n] for rows, n in self.batches(len(x))]
-        return np.concatenate(parts)
+        return logits_of(forward, self.x if x is None else x, self.batch)
 
     @property
     def few(self) -> float:
@@ -230,6 +228,12 @@ def _at(name: str, radius: float | None) -> str:
 def compiled_forward(model: Any) -> Callable:
     """A model, or a function of images, as one graph."""
     return tf.function(as_forward(model), autograph=False, reduce_retracing=True)
+
+
+def logits_of(forward: Callable, x: np.ndarray, size: int) -> np.ndarray:
+    """What a compiled model says of images, `[n, classes]`, asked in batches of one size."""
+    batches = rows_in_batches(len(x), size)
+    return np.concatenate([forward(x[rows])["logits"].numpy()[:real] for rows, real in batches])
 
 
 def trust(name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor) -> None:

@@ -125,7 +125,9 @@ def in_groups(
     x, y = np.asarray(x), np.asarray(y)
     given = len(x)
     if kind is not None and goal_of(attack, kind) == "prediction":
-        x, y = _right_ones(model, x, y, min(size, given))
+        logits = bench.logits_of(bench.compiled_forward(model), x, min(size, given))
+        right = bench.right(logits, y)
+        x, y = x[right], y[right]
     if not len(x):
         raise ValueError(f"The model gets none of the {given} images right; there is no goal left.")
     size = min(size, len(x))
@@ -136,18 +138,6 @@ def in_groups(
         raise ValueError(f"There are {len(x)} images to attack; expected a group of {group}.")
     order = np.random.default_rng(seed).permutation(len(x))[: len(x) // group * group]
     return x[order], y[order], max(size // group, 1) * group
-
-
-def _right_ones(
-    model: Any, x: np.ndarray, y: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    forward = bench.compiled_forward(model)
-    right = [
-        bench.right(forward(tf.constant(x[rows]))["logits"].numpy(), y[rows])[:real]
-        for rows, real in bench.rows_in_batches(len(x), size)
-    ]
-    kept = np.concatenate(right)
-    return x[kept], y[kept]
 
 
 def goal_of(attack: Attack, kind: Any) -> str:
