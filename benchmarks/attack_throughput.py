@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # The root, for the packages; here, `serving` would be a benchmark.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from serving.quiet import quiet_start
+    from keras_robust.core.quiet_tensorflow import quiet_start
 
     with quiet_start():
         import tensorflow as tf
@@ -136,7 +136,7 @@ def half_precision(
     classifier: keras.Model, attack: kr.Attack, x: tf.Tensor, y: tf.Tensor
 ) -> Callable[[], tf.Tensor]:
     """Crafting as a training with `crafting_dtype="bfloat16"` does it."""
-    loss = kr.robust_loss.Adversarial()
+    loss = kr.losses.Adversarial()
     model = kr.RobustModel(classifier, attack, loss, crafting_dtype="bfloat16")
     craft = tf.function(model.craft, autograph=False)
     return lambda: craft(x, y)

@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # The root, for the packages; here, `serving` would be a benchmark.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from serving.quiet import quiet_start
+    from keras_robust.core.quiet_tensorflow import quiet_start
 
     with quiet_start():
         import tensorflow as tf
@@ -39,7 +39,7 @@ from absl import app, flags, logging
 
 import keras_robust as kr
 from benchmarks import official, report
-from keras_robust.evaluation.bench import Bench
+from keras_robust.evaluation.attack_runner import AttackRunner
 
 BALLS = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
@@ -142,9 +142,9 @@ def ours(
     def said(text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)
 
-    def first() -> tuple[Bench, float]:
+    def first() -> tuple[AttackRunner, float]:
         data = tf.data.Dataset.from_tensors((x, y))  # one batch, as there
-        bench = Bench(model, data, None, values.seed, said)
+        bench = AttackRunner(model, data, None, values.seed, said)
         return bench, float(bench.run(attack.name, attack).robust.mean())
 
     (bench, left), seconds = timed(first, values.clock)

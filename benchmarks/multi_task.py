@@ -15,7 +15,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # The root, for the packages; here, `serving` would be a benchmark.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from serving.quiet import quiet_start
+    from keras_robust.core.quiet_tensorflow import quiet_start
 
     with quiet_start():
         import tensorflow as tf

@@ -1,7 +1,7 @@
 """The embedded server over gRPC, beside the same SavedModel called in process.
 
 The server is a process of its own, as `python -m serving.serve` starts it. Clients are threads of
-this process. They ask twice: with `serving.client.Client`, which makes a message of an array and an
+this process. They ask twice: with `keras_robust.serving.client.grpc_client.Client`, which makes a message of an array and an
 array of the answer, and with messages that were made before, whose answers nobody reads: what that
 gives more is spent by clients, on the same cores. In process, as many threads call
 `tf.saved_model.load(...)` with an array and take arrays.
@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # The root, for the packages; here, `serving` would be a benchmark.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from serving.quiet import quiet_start
+    from keras_robust.core.quiet_tensorflow import quiet_start
 
     with quiet_start():
         import tensorflow as tf
@@ -44,8 +44,8 @@ from tensorflow_serving.apis import predict_pb2
 
 import keras_robust as kr
 from benchmarks import report, timing
-from serving.client import Client
-from serving.export import export_model
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.exporting.export import export_model
 
 SHAPE, CLASSES, MODEL, MEMBERS = (32, 32, 3), 10, "net", 2
 PLAIN, DETECT = "serving_default", "detect"

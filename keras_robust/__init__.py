@@ -11,64 +11,112 @@ report = kr.evaluation.evaluate(model, test, kr.attacks.pgd(kr.LinfBall(0.3), st
 ```
 """
 
-from keras_robust import (
-    attacks,
-    config,
-    contrast,
-    data,
-    defenses,
-    detection,
-    evaluation,
-    losses,
-    models,
-    objectives,
-    plots,
-    robust_loss,
-    scores,
-    soft_steps,
-    solvers,
-    starts,
-    steps,
-    tasks,
-    transforms,
-    types,
-)
-from keras_robust.ascent import Ascent
-from keras_robust.attack import Attack
-from keras_robust.balls import L1Ball, L2Ball, LinfBall
-from keras_robust.dual import Dual
-from keras_robust.robust_model import RobustModel
-from keras_robust.weight_perturbation import AWP
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_robust import (
+        attacks,
+        data,
+        defenses,
+        detection,
+        evaluation,
+        losses,
+        models,
+        plots,
+        threat_models,
+        training,
+    )
+    from keras_robust.attacks.crafting import initialization, objectives, step_rules
+    from keras_robust.attacks.crafting.base import Attack
+    from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
+    from keras_robust.attacks.multi_task import solvers, tasks, transforms
+    from keras_robust.core import types
+    from keras_robust.core.config import replace
+    from keras_robust.defenses.dual_variable import DualVariable
+    from keras_robust.threat_models import L1Ball, L2Ball, LinfBall
+    from keras_robust.training import AWP, RobustModel
+
+__version__ = "0.2.0"
 
 __all__ = [
     "AWP",
-    "Ascent",
     "Attack",
-    "Dual",
+    "DualVariable",
+    "GradientAttack",
     "L1Ball",
     "L2Ball",
     "LinfBall",
     "RobustModel",
     "attacks",
-    "config",
-    "contrast",
     "data",
     "defenses",
     "detection",
     "evaluation",
+    "initialization",
     "losses",
     "models",
     "objectives",
     "plots",
-    "robust_loss",
-    "scores",
-    "soft_steps",
+    "replace",
     "solvers",
-    "starts",
-    "steps",
+    "step_rules",
     "tasks",
+    "threat_models",
+    "training",
     "transforms",
     "types",
 ]
+
+# Name -> the module that it is, or the module that defines it.
+_MODULES = {
+    "initialization": "attacks.crafting.initialization",
+    "objectives": "attacks.crafting.objectives",
+    "step_rules": "attacks.crafting.step_rules",
+    "solvers": "attacks.multi_task.solvers",
+    "tasks": "attacks.multi_task.tasks",
+    "transforms": "attacks.multi_task.transforms",
+    "types": "core.types",
+}
+_DEFINED_IN = {
+    "AWP": "training.weight_perturbation",
+    "Attack": "attacks.crafting.base",
+    "DualVariable": "defenses.dual_variable",
+    "GradientAttack": "attacks.crafting.gradient_ascent",
+    "L1Ball": "threat_models.balls",
+    "L2Ball": "threat_models.balls",
+    "LinfBall": "threat_models.balls",
+    "RobustModel": "training.robust_model",
+    "replace": "core.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads all rooms at the first use of any: TensorFlow takes seconds, and `--help` needs none."""
+    if name not in __all__:
+        raise AttributeError(f"module 'keras_robust' has no attribute {name!r}")
+    _load()
+    return globals()[name]
+
+
+def _load() -> None:
+    """Imports every public module, so that Keras finds every class that a saved file names."""
+    for public in __all__:
+        if public in _DEFINED_IN:
+            module = importlib.import_module(f"keras_robust.{_DEFINED_IN[public]}")
+            globals()[public] = getattr(module, public)
+        else:
+            path = _MODULES.get(public, public)
+            globals()[public] = importlib.import_module(f"keras_robust.{path}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+# Whoever has Keras already may read a saved model next, without another word to this package.
+if "keras" in sys.modules:
+    _load()

@@ -9,15 +9,11 @@ directory takes it on.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 
-from serving.quiet import quiet_start
+from keras_robust.core.quiet_tensorflow import quiet_start
 
 if __name__ == "__main__":  # a program starts without TensorFlow's lines about the machine
     with quiet_start():
@@ -25,94 +21,8 @@ if __name__ == "__main__":  # a program starts without TensorFlow's lines about 
 
         tf.config.list_logical_devices()
 
-from keras_robust.detection import Detector
-from keras_robust.detection.calibration import check_rate
-from keras_robust.scores import SCORES, score_called
-from serving.export import METADATA_FILE, export_model
-from serving.runs import TrainedRun, checkpoints, open_run
-from serving.verify import stored_reference
-from serving.version_dirs import version_dir
-
-
-def recalibrate(
-    run: str | os.PathLike[str],
-    model_base_path: str | os.PathLike[str],
-    false_alarm_rate: float,
-    *,
-    version: int | None = None,
-    score: str | None = None,
-    data_dir: str | None = None,
-) -> Path:
-    """Exports a version anew, with a threshold for another false-alarm rate or by another score.
-
-    Args:
-        run: the run directory that the version was exported from; whichever of its checkpoints
-            answers as the version does is taken.
-        model_base_path: the directory that a server watches.
-        false_alarm_rate: at most this share of the run's validation images is above the threshold.
-        version: which one to re-calibrate; by default the latest.
-        score: a name of `keras_robust.scores.SCORES`; by default that of the version.
-        data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
-
-    Returns:
-        The directory of the new version, the next free one.
-
-    Raises:
-        FileNotFoundError: when the version, the run or its data is missing.
-        ValueError: when the rate or the score cannot be, the validation images are too few for the
-            rate, or the run's model is another than the version's.
-        VerificationError: when the served model differs from the local one.
-    """
-    check_rate(false_alarm_rate)
-    exported = version_dir(model_base_path, version)
-    score = score or read_detector(exported)["score"]
-    score_called(score)
-    trained = _same_model(run, exported)
-    detector = Detector(trained.classifier, scored_by=score)
-    return export_model(
-        trained.classifier,
-        model_base_path,
-        detector.calibrate(trained.validation(data_dir), false_alarm_rate),
-        class_names=trained.class_names,
-        recipe=trained.recipe,
-    )
-
-
-def read_detector(exported: Path) -> dict[str, Any]:
-    """What the metadata of a version tell of its detector.
-
-    Raises:
-        FileNotFoundError: when it has none.
-        ValueError: when they are no metadata of an export.
-    """
-    path = exported / "assets.extra" / METADATA_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: nothing is known of the version's detector. Versions made by "
-            "`python -m serving.export` hold it."
-        )
-    try:
-        detector = json.loads(path.read_text("utf-8"))["detector"]
-        score_called(detector["score"])
-        return detector
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} tells of no detector ({error}); expected what `serving.export` wrote."
-        ) from error
-
-
-def _same_model(run: str | os.PathLike[str], exported: Path) -> TrainedRun:
-    """The checkpoint of a run that a version was exported from."""
-    expected = stored_reference(exported)
-    for name in checkpoints(run):
-        trained = open_run(run, name)
-        if expected.is_of(trained.classifier):
-            return trained
-    open_run(run)  # says what is wrong with a run that holds no checkpoint
-    raise ValueError(
-        f"{exported} is another model than the checkpoints {checkpoints(run)} of {run}: they "
-        "answer differently. Give the run that it was exported from, or export that run again."
-    )
+from keras_robust.experiments.runs.export_run import read_detector, recalibrate
+from keras_robust.losses.uncertainty import SCORES
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from serving.client import Client, RestClient
-from serving.quiet import quiet_start
-from serving.status import ServingError
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.status import ServingError
 
 # The signature that takes files, for each that takes arrays.
 OF_FILES = {"detect": "detect_bytes", "serving_default": "serving_bytes"}

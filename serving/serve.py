@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
-from serving.quiet import quiet_start
+from keras_robust.core.quiet_tensorflow import quiet_start
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -56,7 +56,7 @@ def run(values: flags.FlagValues = flags.FLAGS, stop: threading.Event | None = N
     with quiet_start():
         import tensorflow as tf
 
-        from serving.server import Limits, Server
+        from keras_robust.serving.server.server import Limits, Server
 
         tf.config.list_logical_devices()  # the first session would print about missing GPUs
     limits = Limits(
@@ -96,7 +96,7 @@ def main(_: list[str]) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    from serving.status import ServingError
+    from keras_robust.serving.status import ServingError
 
     try:
         ended = run(stop=stop)

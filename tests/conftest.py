@@ -24,6 +24,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+pytest_plugins = ["tests.run_fixtures"]
+
 SHAPE = (6, 6, 1)
 CLASSES = 3
 FGSM = kr.attacks.fgsm(kr.LinfBall(0.1))
@@ -77,7 +79,7 @@ def build_linear(weights, bias=None, shape=None):
 
 def build_robust(classifier, attack=FGSM, loss=None, optimizer=None, eager=True, **settings):
     """A model ready to train; eager, so that a test of one step need not trace it."""
-    loss = loss or kr.robust_loss.Adversarial()
+    loss = loss or kr.losses.Adversarial()
     model = kr.RobustModel(classifier, attack, loss, **settings)
     model.compile(optimizer or keras.optimizers.SGD(1.0), run_eagerly=eager)
     return model

@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from serving.quiet import quiet_logger, quiet_start
-from trainers import attack_flags, command_line
-from trainers.files import write_json, write_text
+from keras_robust.core.atomic_files import write_json, write_text
+from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
+from keras_robust.experiments.flags import attack_flags, command_line
 
 if TYPE_CHECKING:
     import keras_robust as kr
-    from trainers.crafting import Crafted
-    from trainers.opened import Opened
-    from trainers.served import Verdict
+    from keras_robust.experiments.runs.attack_run import AttackedTestSet
+    from keras_robust.experiments.runs.attack_served_model import Verdict
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.attack"
 MULTI_TASK = "multi_task"
@@ -73,7 +73,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(
     values: flags.FlagValues, command: str = ""
-) -> tuple[Mapping[str, Crafted | Verdict], Path]:
+) -> tuple[Mapping[str, AttackedTestSet | Verdict], Path]:
     """Attacks the run that the flags name, and writes what comes out.
 
     Args:
@@ -96,10 +96,10 @@ def run(
             f"--solver weighs the tasks of --attack={MULTI_TASK}; the attack is {name!r}."
         )
     with quiet_start():
-        from trainers import crafting, opened
+        from keras_robust.experiments.runs import attack_run, loaded_run
 
-        command_line.wake_tensorflow()
-    one = opened.open_run(path, values.checkpoint, values.data_dir)
+        command_line.initialize_devices()
+    one = loaded_run.load_run(path, values.checkpoint, values.data_dir)
     attacks, tasks = _attacks(values, one, name), _tasks(values)
     chosen = {"target": values.target, "limit": values.limit, "seed": values.seed}
     if values.server:
@@ -111,19 +111,19 @@ def run(
     done = {}
     for solver, attack in attacks.items():
         with quiet_logger():  # every attack is traced, on purpose
-            done[solver] = crafting.craft(one, attack, tasks=tasks, **chosen)
+            done[solver] = attack_run.attack_run(one, attack, tasks=tasks, **chosen)
         done[solver].save(directory / solver if len(attacks) > 1 else directory, values.pictures)
     _write_goals(values, name, done, directory, command)
     return done, directory
 
 
-def _directory(values: flags.FlagValues, one: Opened, name: str) -> Path:
+def _directory(values: flags.FlagValues, one: LoadedRun, name: str) -> Path:
     directory = Path(values.output_dir or one.run.path / "attacks" / name)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
-def _attacks(values: flags.FlagValues, one: Opened, name: str) -> dict[str, kr.Attack]:
+def _attacks(values: flags.FlagValues, one: LoadedRun, name: str) -> dict[str, kr.Attack]:
     """The attack, once for each solver."""
     settings = attack_flags.settings(values) | attack_flags.task_settings(values)
     return {
@@ -140,22 +140,22 @@ def _attacks(values: flags.FlagValues, one: Opened, name: str) -> dict[str, kr.A
 
 def _tasks(values: flags.FlagValues) -> object:
     """The tasks that the flags name; None where they name none."""
-    from trainers import attack_settings
+    from keras_robust.experiments.recipes import attack_options
 
     given = {k: v for k, v in attack_flags.task_settings(values).items() if v}
-    return attack_settings.tasks(attack_settings.Settings(**given)) if given else None
+    return attack_options.tasks(attack_options.Settings(**given)) if given else None
 
 
 def _write_goals(
     values: flags.FlagValues,
     name: str,
-    done: Mapping[str, Crafted],
+    done: Mapping[str, AttackedTestSet],
     directory: Path,
     command: str,
 ) -> None:
     """A table of the goals achieved, and the same as JSON; nothing where there are no tasks."""
     import keras_robust as kr
-    from keras_robust.evaluation.markdown import markdown_table
+    from keras_robust.evaluation.rendering.markdown import markdown_table
 
     found = {key: one.goals for key, one in done.items() if one.goals is not None}
     if not found:
@@ -176,13 +176,15 @@ def _write_goals(
 
 
 def _served(
-    values: flags.FlagValues, one: Opened, attack: kr.Attack, chosen: dict[str, Any]
+    values: flags.FlagValues, one: LoadedRun, attack: kr.Attack, chosen: dict[str, Any]
 ) -> Verdict:
-    from serving.client import Client
-    from trainers import served
+    from keras_robust.experiments.runs import attack_served_model
+    from keras_robust.serving.client.grpc_client import Client
 
     with Client(values.server) as client:
-        return served.attack(one, served.Served(client, values.model), attack, **chosen)
+        return attack_served_model.attack(
+            one, attack_served_model.Served(client, values.model), attack, **chosen
+        )
 
 
 def main(_: list[str]) -> None:
@@ -190,7 +192,7 @@ def main(_: list[str]) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log repeats what the error says
     try:
         done, directory = run(flags.FLAGS, f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}")
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
     for found in done.values():
         print(found.summary())

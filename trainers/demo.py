@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict
 
-from serving.quiet import quiet_start
-from trainers import command_line, recipes
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import command_line
+from trainers import recipes
 
 if TYPE_CHECKING:
     from keras_robust.evaluation import Report
-    from trainers.crafting import Crafted
-    from trainers.opened import Opened
+    from keras_robust.experiments.runs.attack_run import AttackedTestSet
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.demo"
 MODEL = "digits"
@@ -73,7 +74,7 @@ def run(
     Raises:
         ValueError, OSError: the directory cannot be used.
     """
-    from trainers import asking
+    from keras_robust.experiments.runs import serving_demo
 
     begin = time.perf_counter()
     opened = _train(directory, configs, say, verbose, command)
@@ -84,7 +85,7 @@ def run(
     say(_heading(len(opened) + 2, f"Export: {name}, with a detector of attacked images"))
     _export(served, exported, say)
     say(_heading(len(opened) + 3, "Serve it, and ask over gRPC and over REST"))
-    asking.serve_and_ask(MODEL, exported, *_attacked(served), say)
+    serving_demo.serve_and_query(MODEL, exported, *_attacked(served), say)
     say(_farewell(directory, name, time.perf_counter() - begin))
     return reports
 
@@ -95,36 +96,36 @@ def _train(
     say: Callable[[str], None],
     verbose: int | str,
     command: str,
-) -> dict[str, Opened]:
+) -> dict[str, LoadedRun]:
     """Trains each recipe in a directory of its own."""
-    from trainers import training
-    from trainers.opened import open_run
+    from keras_robust.experiments.runs.loaded_run import load_run
+    from keras_robust.experiments.training import train_run
 
     # All of them are checked before the first is trained.
     ready = {
-        name: training.prepare(config, directory / name, overwrite=True)
+        name: train_run.prepare(config, directory / name, overwrite=True)
         for name, config in configs.items()
     }
     for number, (name, one) in enumerate(ready.items(), start=1):
         say(_heading(number, f"Train: {name}"))
         say(_plan(one.config))
-        training.complete(one, command=command, verbose=verbose, say=say)
+        train_run.complete(one, command=command, verbose=verbose, say=say)
         say(f"Written: {directory / name}")
-    return {name: open_run(directory / name) for name in ready}
+    return {name: load_run(directory / name) for name in ready}
 
 
 def _judge(
-    directory: Path, opened: dict[str, Opened], say: Callable[[str], None], command: str
+    directory: Path, opened: dict[str, LoadedRun], say: Callable[[str], None], command: str
 ) -> list[Report]:
     """Attacks every model, and writes one page about them."""
     from keras_robust.evaluation import save_page
-    from trainers import measuring
+    from keras_robust.experiments.runs import evaluate_run
 
     reports = []
     for name, one in opened.items():
         say(f"{name}:")
         reports.append(
-            measuring.measure(one, command=command, progress=lambda line: say(f"  {line}"))
+            evaluate_run.evaluate_run(one, command=command, progress=lambda line: say(f"  {line}"))
         )
     page = save_page(reports, directory / "report")
     say(_verdict(reports))
@@ -158,17 +159,19 @@ def _verdict(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def _attacked(served: Opened) -> tuple[Crafted, Crafted]:
+def _attacked(served: LoadedRun) -> tuple[AttackedTestSet, AttackedTestSet]:
     """The test images as PGD leaves them, and as it does where it also lowers the score."""
-    from trainers import crafting
-    from trainers.attack_settings import DETECTOR_AWARE
+    from keras_robust.experiments.recipes.attack_options import DETECTOR_AWARE
+    from keras_robust.experiments.runs import attack_run
 
     knowing = served.attack("pgd", {"loss": DETECTOR_AWARE})
-    return crafting.craft(served, served.attack("pgd")), crafting.craft(served, knowing)
+    return attack_run.attack_run(served, served.attack("pgd")), attack_run.attack_run(
+        served, knowing
+    )
 
 
-def _export(served: Opened, base: Path, say: Callable[[str], None]) -> None:
-    from serving.export import export_run
+def _export(served: LoadedRun, base: Path, say: Callable[[str], None]) -> None:
+    from keras_robust.experiments.runs.export_run import export_run
 
     version = export_run(served.run.path, base)
     detector = served.detector
@@ -207,9 +210,9 @@ def main(_: list[str]) -> int:
         )
     values = flags.FLAGS
     with quiet_start():
-        from trainers import training  # noqa: F401  starts TensorFlow
+        from keras_robust.experiments.training import train_run  # noqa: F401  starts TensorFlow
 
-        command_line.wake_tensorflow()
+        command_line.initialize_devices()
     command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}".strip()
     try:
         verbose = 1 if sys.stdout.isatty() else 2
@@ -217,7 +220,7 @@ def main(_: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nStopped.")
         return 130
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
     return 0
 

@@ -30,16 +30,16 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from serving.quiet import quiet_logger, quiet_start
-from trainers import attack_flags, command_line
-from trainers.names import number
+from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
+from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags.lookup import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from keras_robust.evaluation import Report
-    from trainers.measuring import Plan
-    from trainers.opened import Opened
+    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.evaluate"
 
@@ -73,16 +73,16 @@ def define_flags(values: flags.FlagValues) -> None:
     attack_flags.define_time_budget(values)
 
 
-def plan(values: flags.FlagValues, sources: Mapping[str, Opened]) -> Plan:
+def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> EvaluationPlan:
     """What the parsed flags ask for, with the runs to craft on.
 
     Raises:
         ValueError: a radius that is no number.
     """
-    from trainers.measuring import Plan
+    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 
     radii = values.radii
-    return Plan(
+    return EvaluationPlan(
         attacks=values.attacks,
         settings=attack_flags.settings(values),
         norm=values.norm,
@@ -114,13 +114,13 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         command_line.required(values, "output_dir", "runs/comparison")
     with quiet_start():
         from keras_robust.evaluation import save_page
-        from trainers import measuring, opened
-        from trainers.sources import open_sources
+        from keras_robust.experiments.runs import evaluate_run, loaded_run
+        from keras_robust.experiments.runs.transfer_sources import load_sources
 
-        command_line.wake_tensorflow()
+        command_line.initialize_devices()
     where = values.checkpoint, values.data_dir
-    wanted = plan(values, open_sources(values.transfer_from or (), *where))
-    runs = [opened.open_run(path, *where) for path in paths]
+    wanted = plan(values, load_sources(values.transfer_from or (), *where))
+    runs = [loaded_run.load_run(path, *where) for path in paths]
     for one in runs:
         wanted.for_run(one)
     reports, written = [], []
@@ -128,7 +128,9 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         print(f"{one.run.path}, {one.checkpoint} checkpoint")
         kept = wanted.kept(one)
         with quiet_logger():  # many attacks on one model are traced on purpose
-            report = measuring.measure(one, wanted, command=command, progress=_say, keep=kept)
+            report = evaluate_run.evaluate_run(
+                one, wanted, command=command, progress=_say, keep=kept
+            )
         reports.append(report)
         written.append(one.run.report)
         save_page(reports[-1:], one.run.report)
@@ -151,13 +153,13 @@ def _forget(kept: Path) -> None:
         kept.parent.rmdir()
 
 
-def _card(one: Opened, wanted: Plan, report: Report) -> str:
+def _card(one: LoadedRun, wanted: EvaluationPlan, report: Report) -> str:
     """Writes the card of a report, if that is finished; says what was done."""
-    from trainers import cards
+    from keras_robust.experiments.runs import run_cards
 
     if report.unfinished:
         return "model card: none is written of an evaluation that is not finished"
-    return f"model card: {cards.write(one, wanted, report)}"
+    return f"model card: {run_cards.write(one, wanted, report)}"
 
 
 def verify(values: flags.FlagValues) -> None:
@@ -174,10 +176,10 @@ def verify(values: flags.FlagValues) -> None:
     if len(paths) > 1:
         raise ValueError(f"--verify is of one run; --run names {len(paths)}.")
     with quiet_start():
-        from trainers import cards
+        from keras_robust.experiments.runs import run_cards
 
-        command_line.wake_tensorflow()
-    different = cards.verify(
+        command_line.initialize_devices()
+    different = run_cards.verify(
         Path(values.verify),
         None if paths[0] is None else Path(paths[0]),
         values.checkpoint,
@@ -203,7 +205,7 @@ def main(_: list[str]) -> None:
         command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
         for directory in run(flags.FLAGS, command):
             print(f"Report: {directory / 'report.html'}")
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
 
 

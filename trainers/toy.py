@@ -19,13 +19,15 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from serving.quiet import quiet_start
-from trainers import command_line, recipes
-from trainers.files import write_json, write_pictures, write_text
+from keras_robust.core.atomic_files import write_json, write_text
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.runs.pictures import write_pictures
+from trainers import recipes
 from trainers.recipes.toy import SIDE
 
 if TYPE_CHECKING:
-    from trainers.opened import Opened
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.toy"
 RADIUS, STEPS, STEP = 2.0, 200, 0.1  # of the attack that judges, in the plane
@@ -94,13 +96,13 @@ def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str
         ValueError, OSError: the directory cannot be used.
     """
     found: dict[str, Any] = {}
-    first: dict[str, Opened] = {}
+    first: dict[str, LoadedRun] = {}
     for name in TRAININGS:
         clean, robust = [], []
         for seed in range(seeds):
-            opened = _trained(directory, name, seed, epochs, command)
-            first.setdefault(name, opened)
-            accuracies = _judged(opened)
+            loaded_run = _trained(directory, name, seed, epochs, command)
+            first.setdefault(name, loaded_run)
+            accuracies = _judged(loaded_run)
             clean.append(accuracies[0])
             robust.append(accuracies[1])
         found[name] = {"clean": clean, "robust": robust}
@@ -112,26 +114,29 @@ def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str
     return document
 
 
-def _trained(directory: Path, name: str, seed: int, epochs: int, command: str) -> Opened:
-    from trainers import opened, training
+def _trained(directory: Path, name: str, seed: int, epochs: int, command: str) -> LoadedRun:
+    from keras_robust.experiments.runs.loaded_run import load_run
+    from keras_robust.experiments.training import train_run
 
     words = name.lower().replace(",", "").replace("=", "").replace(".", "_").split()
     path = directory / "runs" / "_".join([*words, str(seed)])
-    training.train(
+    train_run.train(
         config(name, seed, epochs), path, resume=True, command=command, verbose=0, say=_nothing
     )
-    return opened.open_run(path, "last")
+    return load_run(path, "last")
 
 
 def _nothing(_: str) -> None:
     """Says nothing: there are many trainings."""
 
 
-def _judged(opened: Opened) -> tuple[float, float]:
-    from trainers.measuring import Plan, measure
+def _judged(loaded_run: LoadedRun) -> tuple[float, float]:
+    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan, evaluate_run
 
     settings = {"steps": STEPS, "step_size": STEP / SIDE}
-    report = measure(opened, Plan(settings=settings, radius=RADIUS / SIDE, radii=()))
+    report = evaluate_run(
+        loaded_run, EvaluationPlan(settings=settings, radius=RADIUS / SIDE, radii=())
+    )
     return report.clean_accuracy, report.worst_case_accuracy
 
 
@@ -160,7 +165,7 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1%} ± {100 * deviation:.1f}"
 
 
-def _draw(directory: Path, first: dict[str, Opened]) -> None:
+def _draw(directory: Path, first: dict[str, LoadedRun]) -> None:
     """The three pictures, of the first seed."""
     import keras_robust as kr
     from keras_robust.data.toy import to_plane
@@ -174,14 +179,14 @@ def _draw(directory: Path, first: dict[str, Opened]) -> None:
         if name.startswith(SOFT) and "held" not in name
     }
     pictures = {
-        "boundaries": kr.plots.plane(
+        "boundaries": kr.plots.decision_regions(
             [kr.plots.Panel(name, points, y) for name in names],
             [_field(first[name].model) for name in names],
             EXTENT,
             ("A", "B"),
         ),
         "trajectories": _trajectories(first[HARD].splits, points, y),
-        "dual": kr.plots.over_training(duals, "dual variable"),
+        "dual": kr.plots.training_curves(duals, "dual variable"),
     }
     write_pictures(directory, pictures)
 
@@ -189,8 +194,9 @@ def _draw(directory: Path, first: dict[str, Opened]) -> None:
 def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
     """Steps from the points themselves, against a network that was trained for one epoch."""
     import keras_robust as kr
+    from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
     from keras_robust.data.toy import to_image, to_plane
-    from trainers import build
+    from keras_robust.experiments.recipes import build
 
     model = build.robust_model(recipes.load("toy/standard"), splits.info, len(splits.train))
     model.fit(splits.train, epochs=1, verbose=0)
@@ -201,13 +207,15 @@ def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
     for title, multiplier, tau in DRAWN:
         rule = hard.rule
         if multiplier is not None:
-            rule = kr.soft_steps.SoftBallStep(STEP / SIDE, multiplier, tau * STEP / SIDE)
-        attack = kr.config.replace(hard, rule=rule, start=kr.starts.Clean())
+            rule = SoftBallStep(STEP / SIDE, multiplier, tau * STEP / SIDE)
+        attack = kr.replace(hard, rule=rule, start=kr.initialization.AtInput())
         paths = kr.evaluation.trajectory(
             attack, model.classifier, to_image(points[chosen]), labels[chosen]
         )
         panels.append(kr.plots.Panel(title, points[::8], labels[::8], to_plane(paths), radius=1.0))
-    return kr.plots.plane(panels, [_field(model.classifier)] * len(panels), EXTENT, ("A", "B"))
+    return kr.plots.decision_regions(
+        panels, [_field(model.classifier)] * len(panels), EXTENT, ("A", "B")
+    )
 
 
 def _field(model: Any) -> np.ndarray:
@@ -224,14 +232,14 @@ def main(_: list[str]) -> int:
     """Runs the toy problem; what the user can mend ends it with one sentence."""
     values = flags.FLAGS
     with quiet_start():
-        from trainers import training  # noqa: F401  starts TensorFlow
+        from keras_robust.experiments.training import train_run  # noqa: F401  starts TensorFlow
 
-        command_line.wake_tensorflow()
+        command_line.initialize_devices()
     command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}".strip()
     directory = Path(values.output_dir)
     try:
         run(directory, values.seeds, values.epochs, command)
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
     print(f"Written: {directory / 'toy.md'}, toy.json and three pictures beside it")
     return 0

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict
 
-from serving.quiet import quiet_start
-from trainers import command_line, recipe_flags, recipes, strategy_flags
-from trainers.recipes import fields
-from trainers.run_directory import RunDirectory
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import command_line, recipe_flags, strategy_flags
+from keras_robust.experiments.recipes import schema
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from trainers import recipes
 
 if TYPE_CHECKING:
-    from trainers.training import Training
+    from keras_robust.experiments.training.training_state import Training
 
 PROGRAM = "trainers.train"
 
@@ -79,7 +80,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
             f"--recipe is missing; there are {', '.join(recipes.names())}, or the recipe.json of a "
             "run."
         )
-    strategy_flags.wanted(values)
+    strategy_flags.strategy_config(values)
     return rest
 
 
@@ -87,7 +88,7 @@ def _recipe(seen: flags.FlagValues) -> ConfigDict:
     if not seen.recipe:
         return RunDirectory(seen.output_dir).recipe()
     if seen.recipe.endswith(".json"):
-        return fields.from_json(seen.recipe)
+        return schema.from_json(seen.recipe)
     return recipes.load(seen.recipe)
 
 
@@ -97,7 +98,7 @@ def configured(values: flags.FlagValues) -> ConfigDict:
     Raises:
         ValueError: a list in it holds something that is no number.
     """
-    config = fields.normalised(values.config)
+    config = schema.normalised(values.config)
     if values.data_dir is not None:
         config.dataset.data_dir = values.data_dir
     return config
@@ -106,33 +107,33 @@ def configured(values: flags.FlagValues) -> ConfigDict:
 def main(argv: list[str]) -> int:
     """Trains; what the user can mend ends it with one sentence before anything is written."""
     values = flags.FLAGS
-    wanted = strategy_flags.wanted(values)
+    wanted = strategy_flags.strategy_config(values)
     if wanted.workers > 1:
         print(f"Worker {wanted.worker} of {wanted.workers}, waiting for the others.", flush=True)
     with quiet_start():
-        from trainers import training
-        from trainers.strategies import make, workers_lost
+        from keras_robust.experiments.training import train_run
+        from keras_robust.experiments.training.strategies import make, workers_lost
     try:
         with quiet_start():
             devices = make(wanted)
-            command_line.wake_tensorflow()
+            command_line.initialize_devices()
         with workers_lost(devices):
-            ready = training.prepare(
+            ready = train_run.prepare(
                 configured(values),
                 values.output_dir,
                 resume=values.resume,
                 overwrite=values.overwrite,
                 devices=devices,
             )
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
     return _complete(ready, values.output_dir, wanted)
 
 
-def _complete(ready: Training, output_dir: str, wanted: strategy_flags.Wanted) -> int:
+def _complete(ready: Training, output_dir: str, wanted: strategy_flags.StrategyConfig) -> int:
     """Trains what is ready; the exit code."""
-    from trainers import training
-    from trainers.strategies import workers_lost
+    from keras_robust.experiments.training import train_run
+    from keras_robust.experiments.training.strategies import workers_lost
 
     command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
     chief = ready.devices.chief
@@ -142,7 +143,7 @@ def _complete(ready: Training, output_dir: str, wanted: strategy_flags.Wanted) -
         with workers_lost(ready.devices):
             # Of several workers one tells how far they are.
             verbose = (1 if sys.stdout.isatty() else 2) if chief else 0
-            training.complete(ready, command=command, verbose=verbose)
+            train_run.complete(ready, command=command, verbose=verbose)
     except KeyboardInterrupt:
         again = ["--resume", f"--output_dir={output_dir}", *strategy_flags.typed(wanted)]
         print(f"\nStopped. Go on with: python -m {PROGRAM} {shlex.join(again)}")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from serving.quiet import quiet_start
-from trainers import attack_flags, command_line
-from trainers.files import write_json, write_pictures, write_text
+from keras_robust.core.atomic_files import write_json, write_text
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.runs.pictures import write_pictures
 
 if TYPE_CHECKING:
     import keras_robust as kr
@@ -52,10 +53,10 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
     directory = Path(command_line.required(values, "output_dir", "runs/transfer"))
     with quiet_start():
         import keras_robust as kr
-        from trainers import opened
+        from keras_robust.experiments.runs import loaded_run
 
-        command_line.wake_tensorflow()
-    runs = [opened.open_run(path, values.checkpoint, values.data_dir) for path in paths]
+        command_line.initialize_devices()
+    runs = [loaded_run.load_run(path, values.checkpoint, values.data_dir) for path in paths]
     names = [one.run.path.name for one in runs]
     data = {one.config.dataset.name for one in runs}
     if len(runs) < 2 or len(set(names)) < len(names) or len(data) > 1:
@@ -81,7 +82,7 @@ def main(_: list[str]) -> None:
     values = flags.FLAGS
     try:
         found = run(values, f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}")
-    except command_line.MENDABLE as error:
+    except command_line.USER_ERRORS as error:
         command_line.fail(PROGRAM, error)
     print(found.markdown())
     print(f"Written: {Path(values.output_dir) / 'transfer.md'}, transfer.json and transfer.png")

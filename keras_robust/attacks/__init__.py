@@ -5,15 +5,15 @@ from keras_robust.attacks.auto_attack import auto_attack
 from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.brendel_bethge import brendel_bethge
 from keras_robust.attacks.carlini_wagner import carlini_wagner
-from keras_robust.attacks.combine import multi_targeted, restarts, worst_of
+from keras_robust.attacks.composite import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fab import fab
 from keras_robust.attacks.hop_skip_jump import hop_skip_jump
-from keras_robust.attacks.multi_task import multi_task
+from keras_robust.attacks.multi_task.attack import multi_task
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
-from keras_robust.attacks.transferred import transferred
+from keras_robust.attacks.transfer import transfer
 
 __all__ = [
     "apgd",
@@ -34,6 +34,10 @@ __all__ = [
     "restarts",
     "spsa",
     "square",
-    "transferred",
+    "transfer",
     "worst_of",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

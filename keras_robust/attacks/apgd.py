@@ -7,24 +7,22 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import losses
-from keras_robust.adaptive_step import SparseStep, adaptive_rule
-from keras_robust.ascent import Ascent, ascend, out_of_line, value_and_gradient
-from keras_robust.attack import Attack
-from keras_robust.attacks.combine import restarts as repeated
-from keras_robust.config import check_whole, configured, replace
-from keras_robust.objectives import objective_called
-from keras_robust.starts import Rim
-from keras_robust.types import (
-    Ball,
-    Forward,
-    Images,
-    Labels,
-    Objective,
-    PerExample,
-    per_pixel,
-    radius_of,
+from keras_robust.attacks.composite import restarts as repeated
+from keras_robust.attacks.crafting.adaptive_step_rules import SparseStep, adaptive_rule
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.attacks.crafting.gradient_ascent import (
+    GradientAttack,
+    gradient_ascent,
+    noinline,
+    value_and_gradient,
 )
+from keras_robust.attacks.crafting.initialization import OnSphere
+from keras_robust.attacks.crafting.objectives import objective_called
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.numerics import broadcast_to_images
+from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.validation import check_ball, check_integer
+from keras_robust.losses import classification as losses
 
 # Of the radius, and of the steps: "Mind the Box" (2021), section 4.2.
 _SHRINKING = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
@@ -54,7 +52,7 @@ class _Hunt:
 
         self._value = objective(watched, x, y, targets)
         self._y, self._samples = y, samples
-        self._gradient = out_of_line(self._sampled)
+        self._gradient = noinline(self._sampled)
 
     def init(self, x_start: Images) -> tuple[tf.Tensor, Images]:
         """None has fooled it yet."""
@@ -65,11 +63,15 @@ class _Hunt:
         value, gradient, wrong = self._gradient(x_adv)
         wrong.set_shape(x_adv.shape[:1])
         fooled, fooling = state
-        return value, gradient, (fooled | wrong, tf.where(per_pixel(wrong, x_adv), x_adv, fooling))
+        return (
+            value,
+            gradient,
+            (fooled | wrong, tf.where(broadcast_to_images(wrong, x_adv), x_adv, fooling)),
+        )
 
     def _once(self, x_adv: Images) -> tuple[PerExample, tf.Tensor, tf.Tensor]:
         value, gradient = value_and_gradient(self._value, x_adv)
-        return value, gradient, losses.mistaken(self._logits, self._y)
+        return value, gradient, losses.misclassified(self._logits, self._y)
 
     def _sampled(self, x_adv: Images) -> tuple[PerExample, tf.Tensor, tf.Tensor]:
         """The last value and prediction, and the mean gradient."""
@@ -88,8 +90,8 @@ class _Hunt:
         return value, total / self._samples, wrong
 
 
-@configured
-class Apgd(Ascent):
+@serializable
+class Apgd(GradientAttack):
     """An ascent that gives back the last point that fooled the model, else the best one.
 
     Args:
@@ -114,7 +116,7 @@ class Apgd(Ascent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("samples", self.samples, 1)
+        check_integer("samples", self.samples, 1)
         if len(self.stages) > 1 and not isinstance(self.rule, SparseStep):
             raise ValueError("A climb in a shrinking ball is for sparse steps: of an `L1Ball`.")
 
@@ -133,10 +135,10 @@ class Apgd(Ascent):
                 rule = replace(rule, share=None)
             start = ball.project(start, x) if number else self.start(ball, x, seed)
             # One more: the point after the last step is judged too.
-            ended = ascend(ball, rule, climb, x, start, steps + 1)
+            ended = gradient_ascent(ball, rule, climb, x, start, steps + 1)
             start = ended.rule.best.x
         fooled, fooling = ended.climb
-        return tf.where(per_pixel(fooled, x), fooling, start)
+        return tf.where(broadcast_to_images(fooled, x), fooling, start)
 
     def _plan(self) -> list[tuple[float, int]]:
         """The multiple of the radius and the steps of each stage; the last has what is left."""
@@ -185,7 +187,7 @@ def apgd(
     Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of
     Diverse Parameter-free Attacks" (2020), Algorithm 1; in L1 "Mind the Box" (2021), Algorithm 1.
     """
-    radius_of(ball)
+    check_ball(ball)
     objective = objective_called(loss, targeted)
     short = _SHORT.get(loss) if isinstance(loss, str) else None
     attack = Apgd(
@@ -193,7 +195,7 @@ def apgd(
         objective,
         adaptive_rule(ball, steps),
         steps,
-        Rim(),
+        OnSphere(),
         "-".join(["APGD", *([short] if short else []), *(["T"] if targeted else []), str(steps)]),
         samples,
         _SHRINKING if shrinking else ((1.0, 1.0),),

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_robust.attack import Attack, Round
 from keras_robust.attacks.apgd import apgd
-from keras_robust.attacks.combine import Combination, multi_targeted, worst_of
+from keras_robust.attacks.composite import Combination, multi_targeted, worst_of
+from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.attacks.fab import fab
 from keras_robust.attacks.square import square
-from keras_robust.balls import L1Ball
-from keras_robust.config import configured, replace
-from keras_robust.types import Ball, radius_of
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.types import Ball
+from keras_robust.core.validation import check_ball
+from keras_robust.threat_models.balls import L1Ball
 
 VERSIONS = ("standard", "plus", "rand")
 _TARGETS = 9
 _TARGETS_IN_L1 = 5  # of APGD
 
 
-@configured
+@serializable
 class AutoAttack(Combination):
     """Several attacks one after the other; what an image's margin is worst under is kept.
 
@@ -51,7 +52,7 @@ class AutoAttack(Combination):
     name: str = "AutoAttack"
 
     def __post_init__(self) -> None:
-        radius_of(self.ball)
+        check_ball(self.ball)
         if self.version not in VERSIONS:
             raise ValueError(f"version is {self.version!r}; expected one of {', '.join(VERSIONS)}.")
         self.attacks(classes=10)  # refuses what a part refuses

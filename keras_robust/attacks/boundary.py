@@ -6,12 +6,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import objectives
-from keras_robust.attacks import decisions
-from keras_robust.balls import clipped
-from keras_robust.config import check_whole, configured
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
-from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
+from keras_robust.attacks.crafting import decision_boundary, objectives
+from keras_robust.attacks.crafting.minimum_norm import (
+    BestSoFar,
+    MinimumNormAttack,
+    initial_best,
+    keep_closest,
+)
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import broadcast_to_images, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
+from keras_robust.core.validation import check_integer
+from keras_robust.threat_models.balls import clipped
 
 # How fast the logarithm of a step follows its success, and the share of proposals that is to
 # succeed: half of those around the clean image, a quarter of those towards it as well.
@@ -19,8 +25,8 @@ _RATE, _AROUND, _TOWARDS = 0.1, 0.5, 0.25
 _FIRST, _LEAST, _MOST = 0.01, 1e-6, 1.0
 
 
-@configured
-class Boundary(Minimal):
+@serializable
+class Boundary(MinimumNormAttack):
     """Steps at random around the clean image, then a little towards it, while it stays mistaken.
 
     Args:
@@ -51,8 +57,8 @@ class Boundary(Minimal):
     start: Any = None
 
     def __post_init__(self) -> None:
-        check_whole("Boundary: steps", self.steps)
-        decisions.check_start("Boundary", self.start)
+        check_integer("Boundary: steps", self.steps)
+        decision_boundary.check_start("Boundary", self.start)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -61,30 +67,30 @@ class Boundary(Minimal):
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
-    ) -> Nearest:
+    ) -> BestSoFar:
         """The nearest mistake of the walk."""
         objectives.refuse_targets("Boundary", targets)
         seeds = tf.random.split(seed, 2)
-        decide = decisions.decision(forward, y)
-        begun = decisions.begin(self.ball, self.start, forward, x, y, seeds[0])
-        best = nearer(self.ball, nothing_found(x, decide(x)), x, begun.x, begun.found)
+        decide = decision_boundary.decision(forward, y)
+        begun = decision_boundary.begin(self.ball, self.start, forward, x, y, seeds[0])
+        best = keep_closest(self.ball, initial_best(x, decide(x)), x, begun.x, begun.found)
 
-        def body(index: tf.Tensor, x_adv: Images, lengths: tuple, best: Nearest) -> tuple:
+        def body(index: tf.Tensor, x_adv: Images, lengths: tuple, best: BestSoFar) -> tuple:
             own = tf.random.experimental.stateless_fold_in(seeds[1], index)
             around, nearby = _proposals(self.ball, x, x_adv, lengths, own)
             stays, comes = decide(around) & begun.found, decide(nearby) & begun.found
-            closer = decisions.euclidean(wide(nearby) - wide(x)) < decisions.euclidean(
-                wide(x_adv) - wide(x)
-            )
+            closer = decision_boundary.euclidean(
+                upcast_half(nearby) - upcast_half(x)
+            ) < decision_boundary.euclidean(upcast_half(x_adv) - upcast_half(x))
             lengths = (
                 _adapted(lengths[0], stays, _AROUND),
                 _adapted(lengths[1], stays & comes, _TOWARDS),
             )
-            best = nearer(self.ball, best, x, nearby, comes)
-            x_adv = tf.where(per_pixel(comes & closer, x), nearby, x_adv)
+            best = keep_closest(self.ball, best, x, nearby, comes)
+            x_adv = tf.where(broadcast_to_images(comes & closer, x), nearby, x_adv)
             return index + 1, tf.ensure_shape(x_adv, x.shape), lengths, best
 
-        first = tf.ones_like(begun.found, wide(x).dtype) * _FIRST
+        first = tf.ones_like(begun.found, upcast_half(x).dtype) * _FIRST
         *_, best = tf.while_loop(
             lambda index, *_: index < self.steps,
             body,
@@ -98,19 +104,21 @@ def _proposals(
     ball: Ball, x: Images, x_adv: Images, lengths: tuple[PerExample, PerExample], seed: tf.Tensor
 ) -> tuple[Images, Images]:
     """A random point as far from the clean image as the present one, and one that is nearer."""
-    clean, here = wide(x), wide(x_adv)
-    around, towards = (per_pixel(length, x) for length in lengths)
+    clean, here = upcast_half(x), upcast_half(x_adv)
+    around, towards = (broadcast_to_images(length, x) for length in lengths)
     source = here - clean
-    distance = per_pixel(decisions.euclidean(source), x)
+    distance = broadcast_to_images(decision_boundary.euclidean(source), x)
     outward = tf.math.divide_no_nan(source, distance)
     noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=clean.dtype)
-    noise -= outward * per_pixel(_inner(noise, outward), x)
-    sideways = tf.math.divide_no_nan(noise, per_pixel(decisions.euclidean(noise), x))
+    noise -= outward * broadcast_to_images(_inner(noise, outward), x)
+    sideways = tf.math.divide_no_nan(
+        noise, broadcast_to_images(decision_boundary.euclidean(noise), x)
+    )
     # A step along the tangent, then back onto the sphere.
     onto = distance * (outward + around * sideways) / tf.sqrt(1 + around**2)
     sphere = clipped(ball.bounds, clean + onto, x.dtype)
-    back = wide(sphere) - clean
-    length = per_pixel(decisions.euclidean(back), x)
+    back = upcast_half(sphere) - clean
+    length = broadcast_to_images(decision_boundary.euclidean(back), x)
     # What the bounds cut off is not taken for progress.
     wanted = tf.minimum(length, (1 - towards) * distance)
     nearby = clean + tf.math.divide_no_nan(back, length) * wanted

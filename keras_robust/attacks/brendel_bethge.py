@@ -9,17 +9,26 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import losses
-from keras_robust.ascent import Ascent, OneTask
-from keras_robust.attack import Attack, check_attack
-from keras_robust.balls import clipped
-from keras_robust.config import check_whole, configured, replace
-from keras_robust.hyperplane import dual_length
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found, onto_boundary, straight
-from keras_robust.objectives import LabelLoss
-from keras_robust.steps import FixedStep
-from keras_robust.trust_region import nearest_on_plane
-from keras_robust.types import Ball, Forward, Images, Labels, scalar, wide
+from keras_robust.attacks.crafting.base import Attack, check_attack
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack, SingleObjective
+from keras_robust.attacks.crafting.minimum_norm import (
+    BestSoFar,
+    MinimumNormAttack,
+    binary_search_boundary,
+    initial_best,
+    interpolate,
+    keep_closest,
+)
+from keras_robust.attacks.crafting.objectives import LabelLoss
+from keras_robust.attacks.crafting.step_rules import FixedStep
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.numerics import scalar, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.validation import check_integer
+from keras_robust.losses import classification as losses
+from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.hyperplane_projection import dual_length
+from keras_robust.threat_models.trust_region import nearest_on_plane
 
 # Halvings of the way from the start to the image: Foolbox has 10, which leave a thousandth of it.
 _HALVINGS = 16
@@ -27,12 +36,12 @@ _DECAYS = 20  # how many times the trust region is halved in the course of the a
 _START_STEPS = 20
 
 
-@configured
-class BrendelBethge(Minimal):
+@serializable
+class BrendelBethge(MinimumNormAttack):
     """From a mistake onto the boundary, then along it, by the best step of each trust region.
 
     Each step solves `min |x + d - x_0|` in the ball's norm, with `normal . d = need`,
-    `|d|_2 <= radius` and the bounds (`keras_robust.trust_region`), where `normal` is a running mean
+    `|d|_2 <= radius` and the bounds (`keras_robust.threat_models.trust_region`), where `normal` is a running mean
     of the gradients of the margin and `need` leads a little beyond the boundary.
 
     Args:
@@ -72,7 +81,7 @@ class BrendelBethge(Minimal):
     momentum: float = 0.8
 
     def __post_init__(self) -> None:
-        check_whole("BrendelBethge: steps", self.steps)
+        check_integer("BrendelBethge: steps", self.steps)
         if self.start is not None:
             check_attack("BrendelBethge: start", self.start)
         for name, least, most in (
@@ -94,36 +103,36 @@ class BrendelBethge(Minimal):
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
-    ) -> Nearest:
+    ) -> BestSoFar:
         """The nearest mistake on the way."""
-        climb = OneTask(LabelLoss("margin")(forward, x, y, targets))  # refuses targets
+        climb = SingleObjective(LabelLoss("margin")(forward, x, y, targets))  # refuses targets
 
         def mistaken(x_adv: Images) -> tf.Tensor:
-            return losses.mistaken(forward(x_adv)["logits"], y)
+            return losses.misclassified(forward(x_adv)["logits"], y)
 
-        def body(index: tf.Tensor, x_adv: Images, normal: tf.Tensor, best: Nearest) -> tuple:
+        def body(index: tf.Tensor, x_adv: Images, normal: tf.Tensor, best: BestSoFar) -> tuple:
             margin, gradient, _ = climb(x_adv, ())
-            best = nearer(self.ball, best, x, x_adv, margin > 0)
+            best = keep_closest(self.ball, best, x, x_adv, margin > 0)
             share = tf.where(index == 0, 0.0, self.momentum)
             share = tf.cast(share, normal.dtype)
-            normal = share * normal + (1 - share) * wide(gradient)
+            normal = share * normal + (1 - share) * upcast_half(gradient)
             beyond = tf.where(margin < 0, self.overshoot, 2 - self.overshoot)
-            need = wide(-margin) * tf.cast(beyond, margin.dtype)
+            need = upcast_half(-margin) * tf.cast(beyond, margin.dtype)
             radius = self._trust(index, x)
             step = nearest_on_plane(self.ball, x_adv, x, normal, need, radius)
-            x_next = wide(x_adv) + tf.where(tf.math.is_finite(step), step, 0)
+            x_next = upcast_half(x_adv) + tf.where(tf.math.is_finite(step), step, 0)
             x_next = clipped(self.ball.bounds, x_next, x.dtype)
             return index + 1, tf.ensure_shape(x_next, x.shape), normal, best
 
         begin = self._begin().craft(forward, x, y, seed, None)
-        begin = onto_boundary(
-            mistaken, functools.partial(straight, self.ball, x, begin), x, _HALVINGS
+        begin = binary_search_boundary(
+            mistaken, functools.partial(interpolate, self.ball, x, begin), x, _HALVINGS
         )
-        start = (tf.constant(0), begin, tf.zeros_like(wide(x)), nothing_found(x, mistaken(x)))
+        start = (tf.constant(0), begin, tf.zeros_like(upcast_half(x)), initial_best(x, mistaken(x)))
         _, x_adv, _, best = tf.while_loop(
             lambda index, *_: index < self.steps, body, start, parallel_iterations=1
         )
-        return nearer(self.ball, best, x, x_adv, mistaken(x_adv))
+        return keep_closest(self.ball, best, x, x_adv, mistaken(x_adv))
 
     def _begin(self) -> Attack:
         if self.start is not None:
@@ -132,7 +141,7 @@ class BrendelBethge(Minimal):
         if isinstance(radius, numbers.Real):  # twice the radius may be more than a ball takes
             radius = scalar(float(radius), tf.float64)
         ball = replace(self.ball, radius=2 * radius)
-        return Ascent(ball, LabelLoss("cross_entropy"), FixedStep(radius / 2), _START_STEPS)
+        return GradientAttack(ball, LabelLoss("cross_entropy"), FixedStep(radius / 2), _START_STEPS)
 
     def _trust(self, index: tf.Tensor, x: Images) -> tf.Tensor:
         """The radius of the trust region at a step: halved at regular intervals."""

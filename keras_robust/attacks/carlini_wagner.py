@@ -8,22 +8,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust import objectives
-from keras_robust.ascent import OneTask
-from keras_robust.balls import clipped
-from keras_robust.config import check_whole, configured
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
-from keras_robust.starts import Clean
-from keras_robust.types import (
-    Ball,
-    Forward,
-    Images,
-    Labels,
-    PerExample,
-    per_pixel,
-    scalar,
-    wide,
+from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting.gradient_ascent import SingleObjective
+from keras_robust.attacks.crafting.initialization import AtInput
+from keras_robust.attacks.crafting.minimum_norm import (
+    BestSoFar,
+    MinimumNormAttack,
+    initial_best,
+    keep_closest,
 )
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
+from keras_robust.core.validation import check_integer
+from keras_robust.threat_models.balls import clipped
 
 # Adam's own constants (Kingma and Ba, 2015).
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -63,8 +61,8 @@ class _Search(NamedTuple):
         return _Search(tf.minimum(middle, _LARGEST), lower, upper)
 
 
-@configured
-class CarliniWagner(Minimal):
+@serializable
+class CarliniWagner(MinimumNormAttack):
     """Minimises `|x' - x|^2 + c max(confidence - margin(x'), 0)` over `x' = tanh(w)` by Adam.
 
     `x'` is scaled into the bounds, so that none has to be kept by force. The constant `c` of each
@@ -106,11 +104,11 @@ class CarliniWagner(Minimal):
     searches: int = 9
     confidence: float = 0.0
     targeted: bool = False
-    start = Clean()  # no field: it always begins at the image, so that restarts would repeat it
+    start = AtInput()  # no field: it always begins at the image, so that restarts would repeat it
 
     def __post_init__(self) -> None:
-        check_whole("CarliniWagner: steps", self.steps)
-        check_whole("CarliniWagner: searches", self.searches, 1)
+        check_integer("CarliniWagner: steps", self.steps)
+        check_integer("CarliniWagner: searches", self.searches, 1)
         if not _is_number(self.learning_rate) or not 0 <= self.learning_rate < math.inf:
             raise ValueError(
                 f"CarliniWagner: learning_rate is {self.learning_rate!r}; expected a number >= 0."
@@ -137,22 +135,22 @@ class CarliniWagner(Minimal):
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
-    ) -> Nearest:
+    ) -> BestSoFar:
         """The nearest of all mistakes seen, over all constants."""
         del seed
-        climb = OneTask(self.objective(forward, x, y, targets))
-        real = wide(x)
+        climb = SingleObjective(self.objective(forward, x, y, targets))
+        real = upcast_half(x)
         zeros = tf.zeros_like(real)
         first = tf.fill(tf.shape(x)[:1], scalar(self.constant, real.dtype))
         search = _Search(first, tf.zeros_like(first), tf.fill(tf.shape(first), first.dtype.max))
 
-        def attempt(index: tf.Tensor, search: _Search, best: Nearest) -> tuple:
+        def attempt(index: tf.Tensor, search: _Search, best: BestSoFar) -> tuple:
             start = _Adam(self._to_tanh(real), zeros, zeros)
             missed = tf.zeros_like(search.constant, tf.bool)
             best, found = self._descend(climb, x, search.constant, start, (best, missed))
             return index + 1, search.after(found), best
 
-        none = nothing_found(x, self._reached(climb(x, ())[0]))
+        none = initial_best(x, self._reached(climb(x, ())[0]))
         *_, best = tf.while_loop(
             lambda index, *_: index < self.searches,
             attempt,
@@ -162,18 +160,20 @@ class CarliniWagner(Minimal):
         return best
 
     def _descend(
-        self, climb: OneTask, x: Images, constant: PerExample, start: _Adam, so_far: tuple
-    ) -> tuple[Nearest, tf.Tensor]:
+        self, climb: SingleObjective, x: Images, constant: PerExample, start: _Adam, so_far: tuple
+    ) -> tuple[BestSoFar, tf.Tensor]:
         """All steps of Adam with one constant; the nearest mistake, and where there was one."""
 
-        def step(index: tf.Tensor, adam: _Adam, best: Nearest, found: tf.Tensor) -> tuple:
+        def step(index: tf.Tensor, adam: _Adam, best: BestSoFar, found: tf.Tensor) -> tuple:
             tanh = tf.tanh(adam.w)
             x_adv = tf.ensure_shape(self._image(tanh, x.dtype), x.shape)
             margin, gradient, _ = climb(x_adv, ())
             reached = self._reached(margin)
-            best = nearer(self.ball, best, x, x_adv, reached)
+            best = keep_closest(self.ball, best, x, x_adv, reached)
             acts = tf.where(margin < self.confidence, constant, tf.zeros_like(constant))
-            down = 2 * (wide(x_adv) - wide(x)) - per_pixel(acts, x) * wide(gradient)
+            down = 2 * (upcast_half(x_adv) - upcast_half(x)) - broadcast_to_images(
+                acts, x
+            ) * upcast_half(gradient)
             adam = adam.moved(down * self._half() * (1 - tanh**2), self.learning_rate, index)
             return index + 1, adam, best, found | reached
 

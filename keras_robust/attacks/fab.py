@@ -7,16 +7,28 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust import losses, objectives
-from keras_robust.ascent import logits_and_jacobian, out_of_line, value_and_gradient
-from keras_robust.attack import Attack
-from keras_robust.attacks.combine import restarts as repeated
-from keras_robust.attacks.combine import worst_of
-from keras_robust.balls import clipped
-from keras_robust.config import check_whole, configured, replace
-from keras_robust.hyperplane import dual_length, to_plane
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
-from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
+from keras_robust.attacks.composite import restarts as repeated
+from keras_robust.attacks.composite import worst_of
+from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.attacks.crafting.gradient_ascent import (
+    logits_and_jacobian,
+    noinline,
+    value_and_gradient,
+)
+from keras_robust.attacks.crafting.minimum_norm import (
+    BestSoFar,
+    MinimumNormAttack,
+    initial_best,
+    keep_closest,
+)
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.numerics import broadcast_to_images, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
+from keras_robust.core.validation import check_integer
+from keras_robust.losses import classification as losses
+from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.hyperplane_projection import dual_length, to_plane
 
 
 class _Boundary(NamedTuple):
@@ -31,8 +43,8 @@ class _Boundary(NamedTuple):
     normal: tf.Tensor
 
 
-@configured
-class Fab(Minimal):
+@serializable
+class Fab(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the clean image; keeps the nearest mistake.
 
     `x <- (1 - a) (x + eta d(x)) + a (x_0 + eta d(x_0))`, where `d` is the smallest step onto the
@@ -73,7 +85,7 @@ class Fab(Minimal):
     pull_back: float = 0.9
 
     def __post_init__(self) -> None:
-        check_whole("Fab: steps", self.steps)
+        check_integer("Fab: steps", self.steps)
         if not 0 <= self.bias <= 1:
             raise ValueError(f"Fab: bias is {self.bias!r}; expected a number in [0, 1].")
         if not 1 <= self.overshoot < math.inf:
@@ -93,20 +105,22 @@ class Fab(Minimal):
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
-    ) -> Nearest:
+    ) -> BestSoFar:
         """The nearest mistake of all steps."""
         self.objective(forward, x, y, targets)  # refuses targets that are missing or of no use
-        boundary = out_of_line(lambda x_adv: _boundary(self.ball, forward, x_adv, y, targets))
+        boundary = noinline(lambda x_adv: _boundary(self.ball, forward, x_adv, y, targets))
 
-        def body(index: tf.Tensor, x_adv: Images, best: Nearest) -> tuple:
+        def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
             x_adv = self._step(boundary(x_adv), x, x_adv)
-            wrong = losses.mistaken(forward(x_adv)["logits"], y)
-            best = nearer(self.ball, best, x, x_adv, wrong)
-            back = wide(x) + self.pull_back * (wide(x_adv) - wide(x))
-            back = tf.where(per_pixel(wrong, x), clipped(self.ball.bounds, back, x.dtype), x_adv)
+            wrong = losses.misclassified(forward(x_adv)["logits"], y)
+            best = keep_closest(self.ball, best, x, x_adv, wrong)
+            back = upcast_half(x) + self.pull_back * (upcast_half(x_adv) - upcast_half(x))
+            back = tf.where(
+                broadcast_to_images(wrong, x), clipped(self.ball.bounds, back, x.dtype), x_adv
+            )
             return index + 1, tf.ensure_shape(back, x.shape), best
 
-        found = nothing_found(x, losses.mistaken(forward(x)["logits"], y))
+        found = initial_best(x, losses.misclassified(forward(x)["logits"], y))
         start = (tf.constant(0), self._start(x, seed), found)
         *_, found = tf.while_loop(
             lambda index, *_: index < self.steps, body, start, parallel_iterations=1
@@ -120,7 +134,7 @@ class Fab(Minimal):
 
     def _step(self, boundary: _Boundary, x: Images, x_adv: Images) -> Images:
         """Eq. 8 and 9 of the paper."""
-        clean, here = wide(x), wide(x_adv)
+        clean, here = upcast_half(x), upcast_half(x_adv)
         value, normal = boundary
         pixels = list(range(1, x.shape.rank))
         # The value of the linear function at the clean image.
@@ -130,7 +144,7 @@ class Fab(Minimal):
         zero = tf.zeros_like(from_here)
         # The floors of the official implementation: where both are 0, neither is preferred.
         near, far = (tf.maximum(self.ball.distance(d, zero), 1e-8) for d in (from_here, from_clean))
-        share = per_pixel(tf.minimum(near / (near + far), self.bias), x)
+        share = broadcast_to_images(tf.minimum(near / (near + far), self.bias), x)
         x_next = (here + self.overshoot * from_here) * (1 - share)
         x_next += (clean + self.overshoot * from_clean) * share
         return clipped(self.ball.bounds, tf.where(tf.math.is_finite(x_next), x_next, here), x.dtype)
@@ -143,13 +157,13 @@ def _boundary(
     if targets is not None:
 
         def ahead(x_adv: Images) -> PerExample:
-            logits = wide(forward(x_adv)["logits"])
+            logits = upcast_half(forward(x_adv)["logits"])
             label, target = (tf.gather(logits, c, axis=1, batch_dims=1) for c in (y, targets))
             return target - label
 
         value, normal = value_and_gradient(ahead, x_adv)
         # Logits and images need not share a dtype.
-        return _Boundary(tf.cast(value, wide(normal).dtype), wide(normal))
+        return _Boundary(tf.cast(value, upcast_half(normal).dtype), upcast_half(normal))
     logits, jacobian = logits_and_jacobian(forward, x_adv)
     value = logits - tf.gather(logits, y[:, None], axis=1, batch_dims=1)
     normal = jacobian - tf.gather(jacobian, y[:, None], axis=1, batch_dims=1)
@@ -199,7 +213,7 @@ def fab(
     Boundary Attack" (2020), Algorithm 1.
     """
     dual_length(ball, tf.zeros([1, 1]))  # refuses a ball without one
-    check_whole("restarts", restarts, 1)
+    check_integer("restarts", restarts, 1)
     first = Fab(ball, steps, targeted)
     if restarts == 1:
         return first

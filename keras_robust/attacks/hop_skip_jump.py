@@ -7,19 +7,25 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import objectives
-from keras_robust.attacks import decisions
-from keras_robust.attacks.decisions import Decide, euclidean
-from keras_robust.balls import LinfBall, clipped
-from keras_robust.config import check_whole, configured
-from keras_robust.minimal import Minimal, Nearest, nearer, nothing_found
-from keras_robust.types import Ball, Forward, Images, Labels, PerExample, per_pixel, wide
+from keras_robust.attacks.crafting import decision_boundary, objectives
+from keras_robust.attacks.crafting.decision_boundary import Decide, euclidean
+from keras_robust.attacks.crafting.minimum_norm import (
+    BestSoFar,
+    MinimumNormAttack,
+    initial_best,
+    keep_closest,
+)
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import broadcast_to_images, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
+from keras_robust.core.validation import check_integer
+from keras_robust.threat_models.balls import LinfBall, clipped
 
 _HALVINGS = 20  # of a step that leads back into the right class
 
 
-@configured
-class HopSkipJump(Minimal):
+@serializable
+class HopSkipJump(MinimumNormAttack):
     """To the boundary by halving, along its normal by what random directions say, and again.
 
     Args:
@@ -52,9 +58,9 @@ class HopSkipJump(Minimal):
     start: Any = None
 
     def __post_init__(self) -> None:
-        check_whole("HopSkipJump: steps", self.steps)
-        check_whole("HopSkipJump: samples", self.samples, 2)
-        decisions.check_start("HopSkipJump", self.start)
+        check_integer("HopSkipJump: steps", self.steps)
+        check_integer("HopSkipJump: samples", self.samples, 2)
+        decision_boundary.check_start("HopSkipJump", self.start)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -63,27 +69,27 @@ class HopSkipJump(Minimal):
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
-    ) -> Nearest:
+    ) -> BestSoFar:
         """The nearest mistake of all steps."""
         objectives.refuse_targets("HopSkipJump", targets)
         seeds = tf.random.split(seed, 2)
-        decide = decisions.decision(forward, y)
-        begun = decisions.begin(self.ball, self.start, forward, x, y, seeds[0])
-        best = nearer(self.ball, nothing_found(x, decide(x)), x, begun.x, begun.found)
-        pixels = decisions.pixels_of(x)
+        decide = decision_boundary.decision(forward, y)
+        begun = decision_boundary.begin(self.ball, self.start, forward, x, y, seeds[0])
+        best = keep_closest(self.ball, initial_best(x, decide(x)), x, begun.x, begun.found)
+        pixels = decision_boundary.pixels_of(x)
         # theta of the paper: what the halving leaves unknown, as a share of the distance.
         power = 2.0 if isinstance(self.ball, LinfBall) else 1.5
         halvings = max(10, math.ceil(power * math.log2(pixels)))
 
-        def body(index: tf.Tensor, x_adv: Images, best: Nearest) -> tuple:
+        def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
             own = tf.random.experimental.stateless_fold_in(seeds[1], index)
-            step = tf.cast(index + 1, wide(x).dtype)
+            step = tf.cast(index + 1, upcast_half(x).dtype)
             reach = self._reach(x, x_adv, index, pixels)
             count = tf.cast(tf.cast(self.samples, step.dtype) * tf.sqrt(step), tf.int32)
             normal = _normal(self.ball, decide, x_adv, reach, count, own)
             x_adv = self._jump(decide, x, x_adv, normal, step)
-            x_adv = decisions.onto_boundary(self.ball, decide, x, x_adv, halvings)
-            best = nearer(self.ball, best, x, x_adv, begun.found)
+            x_adv = decision_boundary.binary_search_boundary(self.ball, decide, x, x_adv, halvings)
+            best = keep_closest(self.ball, best, x, x_adv, begun.found)
             return index + 1, tf.ensure_shape(x_adv, x.shape), best
 
         *_, best = tf.while_loop(
@@ -106,7 +112,7 @@ class HopSkipJump(Minimal):
         """From the clean image, in the norm in which the attack steps."""
         if isinstance(self.ball, LinfBall):
             return self.ball.distance(x_adv, x)
-        return euclidean(wide(x_adv) - wide(x))
+        return euclidean(upcast_half(x_adv) - upcast_half(x))
 
     def _jump(
         self, decide: Decide, x: Images, x_adv: Images, normal: tf.Tensor, step: tf.Tensor
@@ -115,10 +121,12 @@ class HopSkipJump(Minimal):
         length = self._distance(x, x_adv) / tf.sqrt(step)
 
         def body(index: tf.Tensor, length: PerExample, x_next: Images, done: tf.Tensor) -> tuple:
-            there = wide(x_adv) + per_pixel(length, x) * normal
+            there = upcast_half(x_adv) + broadcast_to_images(length, x) * normal
             there = clipped(self.ball.bounds, there, x.dtype)
             fooled = decide(there) & ~done
-            x_next = tf.ensure_shape(tf.where(per_pixel(fooled, x), there, x_next), x.shape)
+            x_next = tf.ensure_shape(
+                tf.where(broadcast_to_images(fooled, x), there, x_next), x.shape
+            )
             return index + 1, length / 2, x_next, tf.ensure_shape(done | fooled, done.shape)
 
         none = tf.zeros_like(length, tf.bool)
@@ -139,18 +147,23 @@ def _normal(
     `sum_b (phi_b - mean phi) u_b` over random directions `u_b`, with `phi_b` 1 where the point in
     that direction is mistaken, else -1; where all are the same, `phi sum_b u_b`.
     """
-    here = wide(x_adv)
-    far = per_pixel(reach, x_adv)
+    here = upcast_half(x_adv)
+    far = broadcast_to_images(reach, x_adv)
 
     def body(index: tf.Tensor, said: PerExample, plain: tf.Tensor, weighed: tf.Tensor) -> tuple:
         own = tf.random.experimental.stateless_fold_in(seed, index)
         noise = tf.random.stateless_normal(tf.shape(x_adv), own, dtype=here.dtype)
-        noise /= per_pixel(euclidean(noise), x_adv)
+        noise /= broadcast_to_images(euclidean(noise), x_adv)
         there = clipped(ball.bounds, here + far * noise, x_adv.dtype)
         phi = tf.where(decide(there), tf.ones_like(reach), -tf.ones_like(reach))
         # What the bounds cut off was not asked about.
-        direction = tf.math.divide_no_nan(wide(there) - here, far)
-        return index + 1, said + phi, plain + direction, weighed + per_pixel(phi, x_adv) * direction
+        direction = tf.math.divide_no_nan(upcast_half(there) - here, far)
+        return (
+            index + 1,
+            said + phi,
+            plain + direction,
+            weighed + broadcast_to_images(phi, x_adv) * direction,
+        )
 
     zeros = tf.zeros_like(here)
     _, said, plain, weighed = tf.while_loop(
@@ -159,11 +172,11 @@ def _normal(
         (tf.constant(0), tf.zeros_like(reach), zeros, zeros),
         parallel_iterations=1,
     )
-    mean = per_pixel(said / tf.cast(count, said.dtype), x_adv)
+    mean = broadcast_to_images(said / tf.cast(count, said.dtype), x_adv)
     normal = tf.where(tf.abs(mean) < 1, weighed - mean * plain, weighed)
     if isinstance(ball, LinfBall):
         return tf.sign(normal)
-    return tf.math.divide_no_nan(normal, per_pixel(euclidean(normal), x_adv))
+    return tf.math.divide_no_nan(normal, broadcast_to_images(euclidean(normal), x_adv))
 
 
 def hop_skip_jump(

@@ -6,13 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attack import Attack, check_attack
-from keras_robust.config import configured, replace
-from keras_robust.members import each_member
-from keras_robust.types import Ball, Forward, Images, Labels
+from keras_robust.attacks.crafting.base import Attack, check_attack
+from keras_robust.core.classifier import each_member
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.types import Ball, Forward, Images, Labels
 
 
-@configured
+@serializable
 class PerMember(Attack):
     """An attack run on each member of an ensemble alone: a tuple of batches, one for each member.
 

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_robust import objectives, starts
-from keras_robust.ascent import Ascent
-from keras_robust.objectives import objective_called
-from keras_robust.steps import FixedStep, MomentumStep, size_of
-from keras_robust.types import Ball, Objective, radius_of
+from keras_robust.attacks.crafting import initialization, objectives
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
+from keras_robust.attacks.crafting.objectives import objective_called
+from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep, default_step_size
+from keras_robust.core.types import Ball, Objective
+from keras_robust.core.validation import check_ball
 
-_STARTS = {"uniform": starts.Uniform, "gaussian": starts.Gaussian, "none": starts.Clean}
+_STARTS = {
+    "uniform": initialization.Uniform,
+    "gaussian": initialization.Gaussian,
+    "none": initialization.AtInput,
+}
 
 
 def _start(start: str | Any) -> Any:
@@ -41,7 +46,7 @@ def pgd(
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
     start: str | Any = "uniform",
-) -> Ascent:
+) -> GradientAttack:
     """PGD: steps of a fixed size along the steepest direction, projected onto the ball.
 
     Args:
@@ -70,13 +75,17 @@ def pgd(
     section 2.1.
     """
     first = _start(start)
-    if isinstance(first, starts.Clean):
+    if isinstance(first, initialization.AtInput):
         needs_gradient_at_clean("PGD without a random start", loss)
-    rule = FixedStep(size_of(ball, steps, step_size))
-    return Ascent(ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}")
+    rule = FixedStep(default_step_size(ball, steps, step_size))
+    return GradientAttack(
+        ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}"
+    )
 
 
-def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False) -> Ascent:
+def fgsm(
+    ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool = False
+) -> GradientAttack:
     """FGSM: one step of the whole radius from the clean image.
 
     Args:
@@ -99,8 +108,10 @@ def fgsm(ball: Ball, *, loss: str | Objective = "cross_entropy", targeted: bool 
     Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples" (2015), sec. 4.
     """
     needs_gradient_at_clean("FGSM", loss)
-    rule = FixedStep(radius_of(ball))
-    return Ascent(ball, objective_called(loss, targeted), rule, 1, starts.Clean(), "FGSM")
+    rule = FixedStep(check_ball(ball))
+    return GradientAttack(
+        ball, objective_called(loss, targeted), rule, 1, initialization.AtInput(), "FGSM"
+    )
 
 
 def r_fgsm(
@@ -109,7 +120,7 @@ def r_fgsm(
     *,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
-) -> Ascent:
+) -> GradientAttack:
     """R+FGSM: a random step of `share * radius`, then one gradient step of the rest.
 
     Args:
@@ -134,9 +145,9 @@ def r_fgsm(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * radius_of(ball))
-    return Ascent(
-        ball, objective_called(loss, targeted), rule, 1, starts.RandomStep(share), "R+FGSM"
+    rule = FixedStep((1 - share) * check_ball(ball))
+    return GradientAttack(
+        ball, objective_called(loss, targeted), rule, 1, initialization.RandomStep(share), "R+FGSM"
     )
 
 
@@ -147,7 +158,7 @@ def bim(
     *,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
-) -> Ascent:
+) -> GradientAttack:
     """BIM: PGD from the clean image.
 
     Args:
@@ -167,14 +178,14 @@ def bim(
     Example:
         >>> from keras_robust import LinfBall
         >>> bim(LinfBall(0.1), steps=5, step_size=0.02).start
-        Clean()
+        AtInput()
 
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
     needs_gradient_at_clean("BIM", loss)
-    rule = FixedStep(size_of(ball, steps, step_size))
+    rule = FixedStep(default_step_size(ball, steps, step_size))
     objective = objective_called(loss, targeted)
-    return Ascent(ball, objective, rule, steps, starts.Clean(), f"BIM-{steps}")
+    return GradientAttack(ball, objective, rule, steps, initialization.AtInput(), f"BIM-{steps}")
 
 
 def mim(
@@ -185,7 +196,7 @@ def mim(
     decay: float = 1.0,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
-) -> Ascent:
+) -> GradientAttack:
     """MIM: BIM along an accumulated gradient.
 
     Args:
@@ -211,6 +222,6 @@ def mim(
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
     needs_gradient_at_clean("MIM", loss)
-    rule = MomentumStep(size_of(ball, steps, step_size), decay)
+    rule = MomentumStep(default_step_size(ball, steps, step_size), decay)
     objective = objective_called(loss, targeted)
-    return Ascent(ball, objective, rule, steps, starts.Clean(), f"MIM-{steps}")
+    return GradientAttack(ball, objective, rule, steps, initialization.AtInput(), f"MIM-{steps}")

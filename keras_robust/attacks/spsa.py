@@ -7,24 +7,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import starts
-from keras_robust.ascent import Ascent, ascend, out_of_line
+from keras_robust.attacks.crafting import initialization
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack, gradient_ascent, noinline
+from keras_robust.attacks.crafting.objectives import objective_called
+from keras_robust.attacks.crafting.step_rules import MomentumStep, default_step_size
 from keras_robust.attacks.pgd import needs_gradient_at_clean
-from keras_robust.balls import clipped
-from keras_robust.config import check_whole, configured
-from keras_robust.objectives import objective_called
-from keras_robust.steps import MomentumStep, size_of
-from keras_robust.types import (
-    Ball,
-    Forward,
-    Images,
-    Labels,
-    Objective,
-    PerExample,
-    per_pixel,
-    scalar,
-    wide,
-)
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.validation import check_integer
+from keras_robust.threat_models.balls import clipped
 
 
 class Estimated:
@@ -52,7 +44,7 @@ class Estimated:
         reach: float,
         seed: tf.Tensor,
     ):
-        self._value = out_of_line(value)
+        self._value = noinline(value)
         self._bounds, self._samples, self._reach, self._seed = ball.bounds, samples, reach, seed
 
     def init(self, x_start: Images) -> tf.Tensor:
@@ -62,7 +54,7 @@ class Estimated:
 
     def __call__(self, x_adv: Images, state: tf.Tensor) -> tuple[PerExample, tf.Tensor, Any]:
         """The mean value `[batch]`, the estimate, and how many directions have been drawn."""
-        centre = wide(x_adv)
+        centre = upcast_half(x_adv)
         reach = scalar(self._reach, centre.dtype)
 
         def body(drawn: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor) -> tuple:
@@ -76,7 +68,7 @@ class Estimated:
             # A value that is no number tells nothing of this direction.
             slope = (ahead - behind) / (2 * reach)
             slope = tf.where(tf.math.is_finite(slope), slope, 0)
-            gradient += per_pixel(slope, x_adv) * direction
+            gradient += broadcast_to_images(slope, x_adv) * direction
             return drawn + 1, total + (ahead + behind) / 2, gradient
 
         drawn, total, gradient = tf.while_loop(
@@ -89,22 +81,22 @@ class Estimated:
         return total / self._samples, gradient / self._samples, drawn
 
 
-@configured
-class Spsa(Ascent):
+@serializable
+class Spsa(GradientAttack):
     """An ascent that asks the model for values alone.
 
     Args:
         samples: how many random directions a step asks about, with two passes each, >= 1.
         reach: how far it asks, as a share of the range of a pixel, > 0.
 
-    The others are those of `keras_robust.ascent.Ascent`.
+    The others are those of `keras_robust.GradientAttack`.
 
     Raises:
         ValueError: a number that cannot be.
 
     Example:
-        >>> from keras_robust import LinfBall, objectives, steps
-        >>> rule = steps.FixedStep(0.25)
+        >>> from keras_robust import LinfBall, objectives, step_rules
+        >>> rule = step_rules.FixedStep(0.25)
         >>> attack = Spsa(LinfBall(0.25), objectives.LabelLoss("margin"), rule, 1, samples=8)
         >>> attack.queries
         16
@@ -115,7 +107,7 @@ class Spsa(Ascent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("SPSA: samples", self.samples, 1)
+        check_integer("SPSA: samples", self.samples, 1)
         if not 0 < self.reach <= 1:
             raise ValueError(
                 f"SPSA: reach is {self.reach!r}; expected a share of the range in (0, 1]."
@@ -140,7 +132,7 @@ class Spsa(Ascent):
             seeds[1],
         )
         x_start = self.start(self.ball, x, seeds[0])
-        return ascend(self.ball, self.rule, climb, x, x_start, self.steps).x
+        return gradient_ascent(self.ball, self.rule, climb, x, x_start, self.steps).x
 
 
 def spsa(
@@ -187,6 +179,8 @@ def spsa(
     the ball, where the paper takes Adam's; points that are asked about stay within the range.
     """
     needs_gradient_at_clean("SPSA", loss)
-    rule = MomentumStep(size_of(ball, steps, step_size), 0.9)
+    rule = MomentumStep(default_step_size(ball, steps, step_size), 0.9)
     objective = objective_called(loss, targeted)
-    return Spsa(ball, objective, rule, steps, starts.Clean(), f"SPSA-{steps}", samples, reach)
+    return Spsa(
+        ball, objective, rule, steps, initialization.AtInput(), f"SPSA-{steps}", samples, reach
+    )

@@ -6,15 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust import losses
-from keras_robust.attack import Attack
-from keras_robust.config import check_whole, configured, replace
-from keras_robust.objectives import refuse_targets
-from keras_robust.square_windows import PROPOSALS, Size
-from keras_robust.types import Ball, Forward, Images, Labels, radius_of
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.attacks.crafting.objectives import refuse_targets
+from keras_robust.attacks.square_proposals import PROPOSALS, Size
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.validation import check_ball, check_integer
+from keras_robust.losses import classification as losses
 
 
-@configured
+@serializable
 class Square(Attack):
     """A random search for a larger margin, whose proposals are square windows.
 
@@ -38,12 +39,12 @@ class Square(Attack):
     name: str = "Square"
 
     def __post_init__(self) -> None:
-        radius_of(self.ball)
+        check_ball(self.ball)
         if getattr(self.ball, "order", None) not in PROPOSALS:
             raise TypeError(
                 f"Square: the ball is {self.ball!r}; expected a LinfBall, an L2Ball or an L1Ball."
             )
-        check_whole("queries", self.queries, 1)
+        check_integer("queries", self.queries, 1)
         if not 0 < self.share <= 1:
             raise ValueError(f"Square: share is {self.share!r}; expected a share in (0, 1].")
 
@@ -63,7 +64,7 @@ class Square(Attack):
             margin = losses.margin(logits, y)
             # No number is larger than NaN, and the search would end where it begins.
             margin = tf.where(tf.math.is_nan(margin), margin.dtype.min, margin)
-            return margin, losses.mistaken(logits, y)
+            return margin, losses.misclassified(logits, y)
 
         def body(query: tf.Tensor, best: Images, most: tf.Tensor, fooled: tf.Tensor) -> tuple:
             own = tf.random.experimental.stateless_fold_in(seeds[1], query)

@@ -9,7 +9,7 @@ function `(image, seed) -> image`.
 
 from __future__ import annotations
 
-from keras_robust.data.augment import (
+from keras_robust.data.augmentation import (
     Augmentation,
     PadCropFlip,
     ShiftFlip,
@@ -17,7 +17,7 @@ from keras_robust.data.augment import (
     shift_flip,
 )
 from keras_robust.data.loader import DatasetInfo, Splits, load
-from keras_robust.data.stream import evaluation_batches, training_epochs, training_stream
+from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 
 __all__ = [
     "Augmentation",
@@ -32,3 +32,7 @@ __all__ = [
     "training_epochs",
     "training_stream",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

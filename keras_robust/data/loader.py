@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from keras_robust.core.validation import check_integer
 from keras_robust.data import digits, tfds_reader, toy
-from keras_robust.data.arrays import as_tensors, check_integer
-from keras_robust.data.augment import Augmentation
+from keras_robust.data.augmentation import Augmentation
+from keras_robust.data.in_memory import as_tensors
+from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 from keras_robust.data.splits import Source, validation_count
-from keras_robust.data.stream import evaluation_batches, training_epochs, training_stream
 
 # What needs no files.
 EMBEDDED: dict[str, Callable[[], Source]] = {"digits": digits.read, "toy": toy.read}

@@ -7,19 +7,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import losses
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.members import check_ensemble, cross_entropies
-from keras_robust.robust_loss import check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.classifier import check_ensemble
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.robust_model import RobustModel
 
 # Keeps the determinant from 0 where two members agree; of the published implementation.
 _OFFSET = 1e-6
 
 
-@configured
+@serializable
 class AdaptiveDiversity:
     """`sum_n CE_n - alpha * H(mean p) - beta * log det(M M^T)`, on clean and adversarial images.
 
@@ -41,8 +42,8 @@ class AdaptiveDiversity:
     beta: float = 0.5
 
     def __post_init__(self) -> None:
-        check_weight("AdaptiveDiversity", "alpha", self.alpha)
-        check_weight("AdaptiveDiversity", "beta", self.beta)
+        check_number("AdaptiveDiversity: alpha", self.alpha)
+        check_number("AdaptiveDiversity: beta", self.beta)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ class AdaptiveDiversity:
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
         members = [outputs["member_logits"] for outputs in (clean, adversarial)]
-        easy, hard = (tf.reduce_sum(cross_entropies(z, y), axis=1) for z in members)
+        easy, hard = (tf.reduce_sum(member_cross_entropies(z, y), axis=1) for z in members)
         terms = {"clean": easy, "adversarial": hard}
         if self.alpha:
             entropies = [losses.entropy(losses.log_mean_probability(z)) for z in members]

@@ -9,17 +9,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import distribution, losses
-from keras_robust.config import configured
-from keras_robust.pairs import distances
-from keras_robust.robust_loss import Smoothness, Sum, check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Outputs, PerExample, wide
+from keras_robust.core import collectives
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import upcast_half
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+from keras_robust.losses.pairwise_distance import distances
+from keras_robust.losses.robust_loss import KLConsistency, SumOfLosses
+from keras_robust.training.robust_model import RobustModel
 
 _NORMS: dict[Any, str] = {1: "l1", 2: "l2", math.inf: "linf"}
 
 
-@configured
+@serializable
 class Compactness:
     """Adversarial latents near their own clean one, and near those of their class.
 
@@ -56,8 +59,8 @@ class Compactness:
     through_clean: bool = False
 
     def __post_init__(self) -> None:
-        check_weight("ADR", "local", self.local)
-        check_weight("ADR", "global_", self.global_)
+        check_number("ADR: local", self.local)
+        check_number("ADR: global_", self.global_)
         if self.local == self.global_ == 0:
             raise ValueError("Compactness: local and global_ are both 0; nothing would be compact.")
         if not isinstance(self.p, (int, float, str)) or self._p not in _NORMS:
@@ -87,13 +90,13 @@ class Compactness:
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
-        held, moved = wide(clean["features"]), wide(adversarial["features"])
+        held, moved = upcast_half(clean["features"]), upcast_half(adversarial["features"])
         held = held if self.through_clean else tf.stop_gradient(held)
         terms = {}
         if self.local:
             terms["local"] = self.local * self._distance(moved - held)
         if self.global_:
-            others, labels = distribution.gathered(held), distribution.gathered(y)
+            others, labels = collectives.gathered(held), collectives.gathered(y)
             apart = distances(_NORMS[self._p], moved, others) / self._scale(moved)
             same = y[:, None] == labels
             weights = tf.where(same, 1.0, tf.constant((self.alpha - 1) / self.alpha, apart.dtype))
@@ -115,7 +118,7 @@ class Compactness:
         return {1: size, 2: tf.sqrt(size)}.get(self._p, tf.ones_like(size))
 
 
-@configured
+@serializable
 class Confidence:
     """`weight * (H(p(x_adv)) + H(p(x)))`: predictions are certain (the clustering assumption).
 
@@ -131,7 +134,7 @@ class Confidence:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_weight("ADR", "confidence", self.weight)
+        check_number("ADR: confidence", self.weight)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -208,16 +211,16 @@ def adr(
         raise TypeError(
             f"ADR: base is {base!r}; expected a defense, such as `keras_robust.defenses.pgd_at`."
         )
-    check_weight("ADR", "smoothness", smoothness)
-    check_weight("ADR", "confidence", confidence)
+    check_number("ADR: smoothness", smoothness)
+    check_number("ADR: confidence", confidence)
     extra: list[Any] = []
     if local or global_:
         extra.append(Compactness(local, global_, p, alpha, through_clean))
     if smoothness:
-        extra.append(Smoothness(smoothness, through_clean=False))
+        extra.append(KLConsistency(smoothness, through_clean=False))
     if confidence:
         extra.append(Confidence(confidence))
     if not extra:
         raise ValueError("ADR: every weight is 0; nothing would be added to the base.")
     model = base(classifier, ball, **options)
-    return model.rebuilt(loss=Sum((model.robust_loss, *extra)))
+    return model.rebuilt(loss=SumOfLosses((model.robust_loss, *extra)))

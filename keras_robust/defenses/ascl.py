@@ -7,10 +7,11 @@ from typing import Any
 import keras
 
 from keras_robust.attacks.pgd import pgd
-from keras_robust.contrast import Contrastive
-from keras_robust.robust_loss import Adversarial, Smoothness, Sum, check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball
+from keras_robust.core.types import Ball
+from keras_robust.core.validation import check_number
+from keras_robust.losses.contrastive import Contrastive
+from keras_robust.losses.robust_loss import Adversarial, KLConsistency, SumOfLosses
+from keras_robust.training.robust_model import RobustModel
 
 HEADS = ("linear", "mlp")
 
@@ -40,7 +41,7 @@ def ascl(
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model.
-        selection: `"global"`, `"hard"`, `"soft"` or `"leaked"`: see `keras_robust.contrast.select`.
+        selection: `"global"`, `"hard"`, `"soft"` or `"leaked"`: see `keras_robust.losses.select`.
         similarity: `"cosine"`, `"dot"`, `"l1"`, `"l2"` or `"linf"`.
         temperature: what similarities are divided by, > 0.
         scl: weight of the contrast; 0 leaves it out (adversarial training with VAT).
@@ -75,17 +76,17 @@ def ascl(
     classes), takes the Linf similarity at temperature 0.2, a linear head and two augmented views;
     here the defaults are the paper's text.
     """
-    check_weight("ASCL", "scl", scl)
-    check_weight("ASCL", "vat", vat)
+    check_number("ASCL: scl", scl)
+    check_number("ASCL: vat", vat)
     latent = "features"
     if head is not None:
         classifier, latent = _with_head(classifier, head), "projection"
     contrastive = Contrastive(selection, similarity, temperature, scl, latent)
     parts: list[Any] = [Adversarial(clean_weight=float(clean_term))]
     parts += [contrastive] if scl else []
-    parts += [Smoothness(vat)] if vat else []
+    parts += [KLConsistency(vat)] if vat else []
     return RobustModel(
-        classifier, pgd(ball, steps, step_size), Sum(tuple(parts)), seed=seed, **options
+        classifier, pgd(ball, steps, step_size), SumOfLosses(tuple(parts)), seed=seed, **options
     )
 
 

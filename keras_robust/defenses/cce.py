@@ -7,21 +7,22 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import losses
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.members import check_ensemble, cross_entropies
-from keras_robust.robust_loss import check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.classifier import check_ensemble
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.robust_model import RobustModel
 
 # Weights of promoting and of demoting.
 MODES = {"robustness": (1.0, 1.0), "detection": (0.0, 5.0), "base": (0.0, 0.0)}
 
 
-@configured
-class Crossing:
+@serializable
+class CollaborativeCrossEntropy:
     """The sum over members `n` of their losses on clean images, their own and others' attacks.
 
     `CE(f_n(x)) + CE(f_n(x_n)) + 1/(N-1) sum_{i != n} promote * w * CE(f_n(x_i))
@@ -51,8 +52,8 @@ class Crossing:
     per_member = True
 
     def __post_init__(self) -> None:
-        check_weight("Crossing", "promote", self.promote)
-        check_weight("Crossing", "demote", self.demote)
+        check_number("CollaborativeCrossEntropy: promote", self.promote)
+        check_number("CollaborativeCrossEntropy: demote", self.demote)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,10 +69,10 @@ class Crossing:
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image, summed over the members."""
         member_logits = _with_sources(adversarial["member_logits"])
-        hard = cross_entropies(member_logits, y)
+        hard = member_cross_entropies(member_logits, y)
         own, crossing = _shares(member_logits.shape[0], member_logits.shape[2], hard.dtype)
         terms = {
-            "clean": tf.reduce_sum(cross_entropies(clean["member_logits"], y), axis=1),
+            "clean": tf.reduce_sum(member_cross_entropies(clean["member_logits"], y), axis=1),
             "adversarial": _over_members(own, hard),
         }
         indicator = tf.stop_gradient(tf.exp(-hard))
@@ -144,7 +145,7 @@ def cce(
         >>> import keras_robust as kr
         >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(3)])
         >>> cce(ensemble, kr.LinfBall(8 / 255), mode="detection").robust_loss
-        Crossing(promote=0.0, demote=5.0)
+        CollaborativeCrossEntropy(promote=0.0, demote=5.0)
 
     Reference: Bui et al. (2021), section 3.3.
 
@@ -161,7 +162,7 @@ def cce(
     return RobustModel(
         classifier,
         per_member(attack),
-        Crossing(*weights),
+        CollaborativeCrossEntropy(*weights),
         validation_attack=attack,
         seed=seed,
         **options,

@@ -8,14 +8,15 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.members import check_ensemble, cross_entropies
-from keras_robust.robust_loss import check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.classifier import check_ensemble
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.robust_model import RobustModel
 
 
-@configured
+@serializable
 class EnsembleAdversarial:
     """`sum_n CE(f_n(x)) + CE(f_n(x_adv))`: each member learns both, on its own.
 
@@ -29,7 +30,7 @@ class EnsembleAdversarial:
     clean_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_weight("EnsembleAdversarial", "clean_weight", self.clean_weight)
+        check_number("EnsembleAdversarial: clean_weight", self.clean_weight)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,10 +44,10 @@ class EnsembleAdversarial:
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The terms of each image, summed over the members."""
-        hard = cross_entropies(adversarial["member_logits"], y)
+        hard = member_cross_entropies(adversarial["member_logits"], y)
         terms = {"adversarial": tf.reduce_sum(hard, axis=-1)}
         if self.clean_weight:
-            easy = cross_entropies(clean["member_logits"], y)
+            easy = member_cross_entropies(clean["member_logits"], y)
             terms["clean"] = self.clean_weight * tf.reduce_sum(easy, axis=-1)
         return terms
 

@@ -7,15 +7,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import losses
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.robust_loss import check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+from keras_robust.training.robust_model import RobustModel
 
 
-@configured
+@serializable
 class Mart:
     """`BCE(x_adv) + beta * KL(p(x) || p(x_adv)) * (1 - p_y(x))`, nothing detached.
 
@@ -35,7 +35,7 @@ class Mart:
     boosted_on: str = "adversarial"
 
     def __post_init__(self) -> None:
-        check_weight("Mart", "beta", self.beta)
+        check_number("Mart: beta", self.beta)
         if self.boosted_on not in ("adversarial", "clean"):
             raise ValueError(
                 f"Mart: boosted_on is {self.boosted_on!r}; expected 'adversarial' or 'clean'."

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from keras_robust.attacks.pgd import pgd
-from keras_robust.robust_loss import Adversarial
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball
+from keras_robust.core.types import Ball
+from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training.robust_model import RobustModel
 
 
 def pgd_at(

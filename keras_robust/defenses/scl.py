@@ -8,17 +8,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attack import Attack
+from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.contrast import Contrastive
-from keras_robust.robust_loss import Adversarial, Sum
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Forward, Images, Labels
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.losses.contrastive import Contrastive
+from keras_robust.losses.robust_loss import Adversarial, SumOfLosses
+from keras_robust.training.robust_model import RobustModel
 
 
-@configured
-class SecondView(Attack):
+@serializable
+class AugmentedView(Attack):
     """Stands where an attack does, and augments the images instead; no ball holds them.
 
     Args:
@@ -39,7 +39,7 @@ class SecondView(Attack):
         seeds = tf.cast(tf.random.split(seed, tf.shape(x)[0]), tf.int64)
         return tf.vectorized_map(lambda both: self.augment(*both), (x, seeds))
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> SecondView:
+    def at_radius(self, radius: Any, step_size: Any = None) -> AugmentedView:
         """Itself: a view has no radius."""
         del radius, step_size
         return self
@@ -98,12 +98,12 @@ def scl(
             f"SCL: augment is {augment!r}; expected a function (image, seed) -> image, such as "
             "`keras_robust.data.shift_flip()`."
         )
-    loss = Sum(
+    loss = SumOfLosses(
         (Adversarial(clean_weight=1.0), Contrastive("global", "cosine", temperature, weight))
     )
     return RobustModel(
         classifier,
-        SecondView(ball, augment),
+        AugmentedView(ball, augment),
         loss,
         validation_attack=pgd(ball, steps, step_size),
         seed=seed,

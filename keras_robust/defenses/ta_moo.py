@@ -6,12 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_robust.attacks.multi_task import multi_task
+from keras_robust.attacks.multi_task.attack import multi_task
 from keras_robust.attacks.pgd import pgd
-from keras_robust.members import check_ensemble
-from keras_robust.robust_loss import Adversarial
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball
+from keras_robust.core.classifier import check_ensemble
+from keras_robust.core.types import Ball
+from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training.robust_model import RobustModel
 
 
 def ta_moo(

@@ -6,15 +6,15 @@ from typing import Any
 
 import keras
 
-from keras_robust import losses
 from keras_robust.attacks.pgd import pgd
-from keras_robust.config import configured
-from keras_robust.robust_loss import check_weight
-from keras_robust.robust_model import RobustModel
-from keras_robust.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+from keras_robust.training.robust_model import RobustModel
 
 
-@configured
+@serializable
 class Trades:
     """`CE(x) + beta * KL(p(x) || p(x_adv))`, the gradient flowing through both predictions.
 
@@ -31,7 +31,7 @@ class Trades:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
-        check_weight("Trades", "beta", self.beta)
+        check_number("Trades: beta", self.beta)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,18 +8,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import config, distribution
-from keras_robust.balls import LinfBall
-from keras_robust.config import replace
-from keras_robust.dual import Dual
-from keras_robust.robust_model import RobustModel
-from keras_robust.soft_steps import SoftBallStep
-from keras_robust.starts import Uniform
-from keras_robust.steps import FixedStep
-from keras_robust.types import Images
+from keras_robust.attacks.crafting.initialization import Uniform
+from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
+from keras_robust.attacks.crafting.step_rules import FixedStep
+from keras_robust.core import collectives
+from keras_robust.core.config import register, replace
+from keras_robust.core.types import Images
+from keras_robust.defenses.dual_variable import DualVariable
+from keras_robust.threat_models.balls import LinfBall
+from keras_robust.training.robust_model import RobustModel
 
 
-@keras.saving.register_keras_serializable(package=config.PACKAGE)
+@register
 class SoftBallModel(RobustModel):
     """A robust model whose training attack is held by a dual variable instead of a projection.
 
@@ -33,9 +33,9 @@ class SoftBallModel(RobustModel):
 
     state_names = ("dual",)
 
-    def __init__(self, *args: Any, dual_rule: Dual | None = None, **kwargs: Any):
+    def __init__(self, *args: Any, dual_rule: DualVariable | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.dual_rule = dual_rule or Dual()
+        self.dual_rule = dual_rule or DualVariable()
         self.dual = self._number("dual", self.dual_rule.start)
         self._costs = self._number("sum_of_costs", 0.0)
         self._batches = self._number("batches_in_sum", 0.0)
@@ -61,8 +61,8 @@ class SoftBallModel(RobustModel):
         radius = tf.cast(attack.ball.radius, tf.float32)
         tau = 2 * attack.rule.size if attack.rule.tau is None else attack.rule.tau
         costs = self.dual_rule.measure(tf.cast(x_adv - x, tf.float32), radius, tau)
-        count = distribution.global_sum(tf.cast(tf.shape(costs)[0], tf.float32))
-        mean = distribution.global_sum(tf.reduce_sum(costs)) / count
+        count = collectives.global_sum(tf.cast(tf.shape(costs)[0], tf.float32))
+        mean = collectives.global_sum(tf.reduce_sum(costs)) / count
         # The released code steps at the first batch, then after every `period` more.
         total, batches = self._costs + mean, self._batches + 1
         due = tf.equal((self.step - 1) % self.dual_rule.period, 0)
@@ -87,7 +87,7 @@ def udr(
     base: Callable[..., RobustModel],
     tau: float | None = None,
     pull: str = "elementwise",
-    dual: Dual | None = None,
+    dual: DualVariable | None = None,
     **options: Any,
 ) -> RobustModel:
     """Distributional robustness over another defense: its loss, its objective, a soft ball.
@@ -102,8 +102,8 @@ def udr(
         base: the defense: `keras_robust.defenses.pgd_at`, `trades`, `mart`, or a function of a
             classifier and a ball like them.
         tau: the temperature, > 0, in the units of the images; default twice the step size.
-        pull: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`; `keras_robust.soft_steps` tells them.
-        dual: how the dual variable is learned; default `Dual()`.
+        pull: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`; `keras_robust.step_rules` tells them.
+        dual: how the dual variable is learned; default `DualVariable()`.
         **options: of the base, such as `beta`, `steps`, `step_size`, `seed`, `weight_perturbation`.
 
     Returns:

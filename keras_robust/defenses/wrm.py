@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_robust import objectives, starts
-from keras_robust.ascent import Ascent
+from keras_robust.attacks.crafting import initialization, objectives
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
+from keras_robust.attacks.crafting.soft_step_rules import PenalizedStep
 from keras_robust.attacks.pgd import pgd
-from keras_robust.robust_loss import Adversarial
-from keras_robust.robust_model import RobustModel
-from keras_robust.soft_steps import PenalisedStep
-from keras_robust.types import Ball
+from keras_robust.core.types import Ball
+from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training.robust_model import RobustModel
 
 
 def wrm(
@@ -59,12 +59,12 @@ def wrm(
     """
     if step_size is None:
         step_size = 1 / multiplier if multiplier > 0 else 1.0
-    attack = Ascent(
+    attack = GradientAttack(
         ball,
         objectives.LabelLoss("cross_entropy"),
-        PenalisedStep(step_size, multiplier),
+        PenalizedStep(step_size, multiplier),
         steps,
-        start=starts.Clean(),
+        start=initialization.AtInput(),
         name="wrm",
     )
     return RobustModel(

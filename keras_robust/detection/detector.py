@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.classifier import as_forward
+from keras_robust.core.types import Images, Outputs, PerExample
 from keras_robust.detection.calibration import (
     Calibration,
     check_rate,
@@ -16,8 +18,7 @@ from keras_robust.detection.calibration import (
     is_number,
     threshold_at,
 )
-from keras_robust.scores import score_called
-from keras_robust.types import Images, Outputs, PerExample, as_forward
+from keras_robust.losses.uncertainty import score_called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Detector:
     """Calls an image adversarial when a score of the prediction is above a threshold.
 
     It is *not* a defense against an attacker who knows of it: whoever can take gradients of the
-    model can lower the score while crafting (`keras_robust.objectives.DetectorAware`). It finds
+    model can lower the score while crafting (`keras_robust.objectives.AdaptiveObjective`). It finds
     inputs of attacks that ignore it, and works best on models trained to be uncertain about
     attacked inputs (CCE).
 
@@ -36,7 +37,7 @@ class Detector:
         samples: the number of clean images that the threshold was made from.
         scored_by: the name of the score: `"entropy"` of the prediction, in nats, and of an ensemble
             of its members' mean probability; `"least_confidence"`; `"member_entropy"` and
-            `"disagreement"` of an ensemble. `keras_robust.scores` tells them.
+            `"disagreement"` of an ensemble. `keras_robust.detection.scores` tells them.
 
     Raises:
         TypeError: when the model cannot be called.

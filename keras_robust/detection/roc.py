@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.config import check_whole
+from keras_robust.core.validation import check_integer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def roc(
 
     Reference: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
-    check_whole("resamples", resamples, 1)
+    check_integer("resamples", resamples, 1)
     if not 0 < level < 1:
         raise ValueError(f"level is {level!r}; expected a share in (0, 1), such as 0.95.")
     clean, adversarial = _checked("clean", clean), _checked("adversarial", adversarial)

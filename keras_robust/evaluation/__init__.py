@@ -1,62 +1,66 @@
 """Evaluation: attack a model, and report what is left of its accuracy."""
 
-from keras_robust.evaluation.achieved import goals, goals_elsewhere, goals_of
-from keras_robust.evaluation.attackers import score_attacks
-from keras_robust.evaluation.card import Card, make_card
-from keras_robust.evaluation.checks import check
+from keras_robust.evaluation.detector_attacks import score_attacks
+from keras_robust.evaluation.evaluator import evaluate
 from keras_robust.evaluation.example_images import ExampleImages
-from keras_robust.evaluation.goals import Goals, goals_table
-from keras_robust.evaluation.latents import Latents, latents, project
-from keras_robust.evaluation.metrics import (
+from keras_robust.evaluation.model_card import Card, make_card
+from keras_robust.evaluation.multi_task.gradient_conflict import TaskGradients, task_gradients
+from keras_robust.evaluation.multi_task.measure import (
+    success_rates,
+    task_success,
+    transfer_success_rates,
+)
+from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, goals_table
+from keras_robust.evaluation.rendering.page import save_page
+from keras_robust.evaluation.report import Report, load_reports
+from keras_robust.evaluation.representation.class_divergence import (
     Divergence,
     class_divergence,
     divergence,
     divergence_of,
 )
-from keras_robust.evaluation.page import save_page
-from keras_robust.evaluation.perturbations import Perturbations, perturbations
-from keras_robust.evaluation.report import Report, load_reports
+from keras_robust.evaluation.representation.embeddings import Latents, latents, project
+from keras_robust.evaluation.representation.loss_surface import (
+    LossSurface,
+    input_surface,
+    latent_surface,
+)
+from keras_robust.evaluation.representation.perturbation_size import Perturbations, perturbations
+from keras_robust.evaluation.representation.trajectory import trajectory
 from keras_robust.evaluation.results import (
-    Attacker,
     AttackResult,
     Check,
     Curve,
     Detection,
+    DetectorResult,
     Part,
 )
-from keras_robust.evaluation.suite import evaluate
-from keras_robust.evaluation.surface import Surface, input_surface, latent_surface
-from keras_robust.evaluation.task_gradients import TaskGradients, task_gradients
-from keras_robust.evaluation.trajectory import trajectory
+from keras_robust.evaluation.sanity_checks import sanity_checks
 from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_box, transfer
 
 __all__ = [
     "AttackResult",
-    "Attacker",
     "Card",
     "Check",
     "Curve",
     "Detection",
+    "DetectorResult",
     "Divergence",
     "EnsembleTransfer",
     "ExampleImages",
-    "Goals",
     "Latents",
+    "LossSurface",
     "Part",
     "Perturbations",
     "Report",
-    "Surface",
     "TaskGradients",
+    "TaskSuccess",
     "Transfer",
     "black_box",
-    "check",
     "class_divergence",
     "divergence",
     "divergence_of",
     "evaluate",
-    "goals",
-    "goals_elsewhere",
-    "goals_of",
     "goals_table",
     "input_surface",
     "latent_surface",
@@ -65,9 +69,17 @@ __all__ = [
     "make_card",
     "perturbations",
     "project",
+    "sanity_checks",
     "save_page",
     "score_attacks",
+    "success_rates",
     "task_gradients",
+    "task_success",
     "trajectory",
     "transfer",
+    "transfer_success_rates",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,15 +7,16 @@ from typing import Any
 
 import keras
 
-from keras_robust.attack import Attack
-from keras_robust.attacks.transferred import Transferred, transferred
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.attacks.transfer import TransferAttack, transfer
+from keras_robust.core.config import is_own
 
 _FROM = "transferred_from"
 
 
 def kept(attack: Attack) -> dict[str, Any]:
     """An attack as JSON values; another model that it is crafted on by its name alone."""
-    if isinstance(attack, Transferred):
+    if isinstance(attack, TransferAttack):
         return {"attack": kept(attack.attack), _FROM: attack.source_name}
     return keras.saving.serialize_keras_object(attack)
 
@@ -41,8 +42,8 @@ def rebuilt(name: str, config: Any, models: Mapping[str, Any]) -> Attack:
         source = config[_FROM]
         if source not in models:
             raise ValueError(f"The attack {name} is crafted on {source}; give that model as well.")
-        return transferred(rebuilt(name, config["attack"], models), models[source], source)
+        return transfer(rebuilt(name, config["attack"], models), models[source], source)
     registered = config.get("registered_name") if isinstance(config, dict) else None
-    if not str(registered).startswith("keras_robust."):
+    if not is_own(registered):
         raise ValueError(f"The attack {name} is {registered!r}; expected one of keras_robust.")
     return keras.saving.deserialize_keras_object(config)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.evaluation.results import settle, whole
+from keras_robust.evaluation.results import integer, set_fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class ExampleImages:
         for name in ("clean", "adversarial"):
             images = np.array(getattr(self, name), dtype=np.float32)
             images.flags.writeable = False  # frozen all the way down
-            settle(self, **{name: images})
+            set_fields(self, **{name: images})
         if self.clean.ndim != 4 or self.clean.shape[-1] not in (1, 3) or not len(self.clean):
             raise ValueError(
                 f"Example images have shape {self.clean.shape}; expected "
@@ -49,10 +49,10 @@ class ExampleImages:
                 f"{self.clean.shape}; expected the same."
             )
         for name in ("labels", "clean_predictions", "adversarial_predictions"):
-            values = tuple(whole(name, value) for value in getattr(self, name))
+            values = tuple(integer(name, value) for value in getattr(self, name))
             if len(values) != len(self.clean):
                 raise ValueError(f"{len(values)} {name} for {len(self.clean)} example images.")
-            settle(self, **{name: values})
+            set_fields(self, **{name: values})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ExampleImages):

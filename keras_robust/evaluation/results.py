@@ -37,7 +37,7 @@ def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[flo
     Reference:
         Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    p, n = share("accuracy", accuracy), whole("samples", samples, at_least=1)
+    p, n = fraction("accuracy", accuracy), integer("samples", samples, at_least=1)
     spread = z * z / n
     middle = p + spread / 2
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
@@ -71,11 +71,11 @@ class Part:
     seconds: float
 
     def __post_init__(self) -> None:
-        settle(
+        set_fields(
             self,
-            accuracy=share("accuracy", self.accuracy),
-            samples_attacked=whole("samples_attacked", self.samples_attacked),
-            seconds=amount("seconds", self.seconds),
+            accuracy=fraction("accuracy", self.accuracy),
+            samples_attacked=integer("samples_attacked", self.samples_attacked),
+            seconds=nonnegative("seconds", self.seconds),
         )
 
 
@@ -113,12 +113,12 @@ class AttackResult:
     finished: bool = True
 
     def __post_init__(self) -> None:
-        settle(
+        set_fields(
             self,
-            radius=amount("radius", self.radius),
-            accuracy=share("accuracy", self.accuracy),
-            samples_attacked=whole("samples_attacked", self.samples_attacked),
-            seconds=amount("seconds", self.seconds),
+            radius=nonnegative("radius", self.radius),
+            accuracy=fraction("accuracy", self.accuracy),
+            samples_attacked=integer("samples_attacked", self.samples_attacked),
+            seconds=nonnegative("seconds", self.seconds),
             parts=tuple(self.parts),
             finished=bool(self.finished),
         )
@@ -152,8 +152,8 @@ class Curve:
     accuracies: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        radii = tuple(amount("radii", radius) for radius in self.radii)
-        accuracies = tuple(share("accuracies", accuracy) for accuracy in self.accuracies)
+        radii = tuple(nonnegative("radii", radius) for radius in self.radii)
+        accuracies = tuple(fraction("accuracies", accuracy) for accuracy in self.accuracies)
         if not radii or len(radii) != len(accuracies):
             raise ValueError(
                 f"Curve {self.name!r} has {len(radii)} radii and {len(accuracies)} accuracies; "
@@ -161,11 +161,11 @@ class Curve:
             )
         if any(after <= before for before, after in itertools.pairwise(radii)):
             raise ValueError(f"Curve {self.name!r} has radii {radii}; expected increasing radii.")
-        settle(self, radii=radii, accuracies=accuracies)
+        set_fields(self, radii=radii, accuracies=accuracies)
 
 
 @dataclasses.dataclass(frozen=True)
-class Attacker:
+class DetectorResult:
     """What a detector makes of the images of one attacker.
 
     Args:
@@ -181,7 +181,7 @@ class Attacker:
         ValueError: for shares outside [0, 1] or scores that are not finite.
 
     Example:
-        >>> Attacker("PGD-20", 0.75, 0.25, (0.1, 0.6, 0.7, 0.8)).evasion_rate
+        >>> DetectorResult("PGD-20", 0.75, 0.25, (0.1, 0.6, 0.7, 0.8)).evasion_rate
         0.25
     """
 
@@ -193,17 +193,17 @@ class Attacker:
     auc_interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        settle(
+        set_fields(
             self,
-            detection_rate=share("detection_rate", self.detection_rate),
-            evasion_rate=share("evasion_rate", self.evasion_rate),
+            detection_rate=fraction("detection_rate", self.detection_rate),
+            evasion_rate=fraction("evasion_rate", self.evasion_rate),
             scores=tuple(finite("scores", score) for score in self.scores),
         )
         if self.auc is not None:
-            settle(self, auc=share("auc", self.auc))
+            set_fields(self, auc=fraction("auc", self.auc))
         if self.auc_interval is not None:
-            low, high = (share("auc_interval", end) for end in self.auc_interval)
-            settle(self, auc_interval=(low, high))
+            low, high = (fraction("auc_interval", end) for end in self.auc_interval)
+            set_fields(self, auc_interval=(low, high))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +230,7 @@ class Check:
     sentence: str
 
     def __post_init__(self) -> None:
-        settle(self, passed=bool(self.passed), value=finite("value", self.value))
+        set_fields(self, passed=bool(self.passed), value=finite("value", self.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,27 +256,27 @@ class Detection:
     measured_false_alarm_rate: float
     score_name: str
     clean_scores: tuple[float, ...]
-    unaware: Attacker
-    aware: Attacker | None = None
+    unaware: DetectorResult
+    aware: DetectorResult | None = None
 
     def __post_init__(self) -> None:
         rates = ["measured_false_alarm_rate"]
         if self.false_alarm_rate is not None:
             rates.append("false_alarm_rate")
-        settle(
+        set_fields(
             self,
             threshold=finite("threshold", self.threshold),
-            **{name: share(name, getattr(self, name)) for name in rates},
+            **{name: fraction(name, getattr(self, name)) for name in rates},
             clean_scores=tuple(finite("clean_scores", s) for s in self.clean_scores),
         )
 
     @property
-    def attackers(self) -> tuple[Attacker, ...]:
+    def attackers(self) -> tuple[DetectorResult, ...]:
         """The attacker who does not know of the detector, and the one who does if there is one."""
         return (self.unaware,) if self.aware is None else (self.unaware, self.aware)
 
 
-def settle(part: Any, **values: Any) -> None:
+def set_fields(part: Any, **values: Any) -> None:
     """Sets checked fields of a frozen dataclass from its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(part, name, value)
@@ -290,7 +290,7 @@ def finite(name: str, value: Any) -> float:
     return number
 
 
-def amount(name: str, value: Any) -> float:
+def nonnegative(name: str, value: Any) -> float:
     """`value` as a float that is not negative."""
     number = finite(name, value)
     if number < 0:
@@ -298,7 +298,7 @@ def amount(name: str, value: Any) -> float:
     return number
 
 
-def share(name: str, value: Any) -> float:
+def fraction(name: str, value: Any) -> float:
     """`value` as a float in [0, 1]."""
     number = finite(name, value)
     if not 0 <= number <= 1:
@@ -306,7 +306,7 @@ def share(name: str, value: Any) -> float:
     return number
 
 
-def whole(name: str, value: Any, at_least: int = 0) -> int:
+def integer(name: str, value: Any, at_least: int = 0) -> int:
     """`value` as an int of at least `at_least`."""
     number = int(value)
     if number != value or number < at_least:
@@ -314,6 +314,6 @@ def whole(name: str, value: Any, at_least: int = 0) -> int:
     return number
 
 
-def texts(values: Iterable[Any]) -> tuple[str, ...]:
+def strings(values: Iterable[Any]) -> tuple[str, ...]:
     """`values` as a tuple of strings."""
     return tuple(str(value) for value in values)

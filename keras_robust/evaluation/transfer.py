@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.attack import Attack, check_attack
-from keras_robust.evaluation import bench
-from keras_robust.evaluation.markdown import markdown_table
-from keras_robust.evaluation.tables import Cell, Table
-from keras_robust.evaluation.words import percent
-from keras_robust.members import check_ensemble
-from keras_robust.types import Images, as_forward, members_of
+from keras_robust.attacks.crafting.base import Attack, check_attack
+from keras_robust.core.classifier import as_forward, check_ensemble, members_of
+from keras_robust.core.types import Images
+from keras_robust.evaluation import attack_runner, batching
+from keras_robust.evaluation.rendering.markdown import markdown_table
+from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.rendering.wording import percent
 
 ENSEMBLE = "ensemble"
 
@@ -266,7 +266,7 @@ class _Run:
                 "each member here."
             )
         self.names = tuple(models)
-        self.x, self.y, self.size = bench.arrays(data, limit)
+        self.x, self.y, self.size = batching.arrays(data, limit)
         self.attack, self.seed = attack, seed
         self._crafts = [
             attack.compiled(getattr(model, "classifier", model)) for model in models.values()
@@ -282,14 +282,16 @@ class _Run:
         )
         clean = np.zeros([len(self.names), len(self.x)], bool)
         attacked = np.zeros([len(self.names), *clean.shape], bool)
-        for number, (rows, real) in enumerate(bench.rows_in_batches(len(self.x), self.size)):
+        for number, (rows, real) in enumerate(batching.rows_in_batches(len(self.x), self.size)):
             x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
             kept = rows[:real]
-            clean[:, kept] = bench.right(predict(x).numpy(), self.y[rows])[:, :real]
+            clean[:, kept] = attack_runner.is_correct(predict(x).numpy(), self.y[rows])[:, :real]
             for source, craft in enumerate(self._crafts):
                 x_adv = craft(x, y, (self.seed, number))
-                bench.trust(self.attack.name, self.attack, None, x, x_adv)
-                found = bench.right(predict(x_adv).numpy(), self.y[rows])
+                attack_runner.check_within_threat_model(
+                    self.attack.name, self.attack, None, x, x_adv
+                )
+                found = attack_runner.is_correct(predict(x_adv).numpy(), self.y[rows])
                 attacked[source, :, kept] = found[:, :real].T
             self._progress(f"transfer: {kept[-1] + 1} of {len(self.x)} images")
         return clean, attacked

@@ -5,11 +5,11 @@ Each is a built functional `keras.Model` that takes images `[batch, height, widt
 """
 
 from keras_robust.models.adapt import adapt
-from keras_robust.models.efficient_net import efficient_net
+from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
-from keras_robust.models.google_net import google_net
+from keras_robust.models.googlenet import googlenet
 from keras_robust.models.mlp import mlp
-from keras_robust.models.mobile_net import mobile_net
+from keras_robust.models.mobilenet import mobilenet_v1
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.resnet_cifar import resnet18, resnet20
@@ -21,11 +21,11 @@ __all__ = [
     "ARCHITECTURES",
     "adapt",
     "build",
-    "efficient_net",
+    "efficientnet_b0",
     "ensemble",
-    "google_net",
+    "googlenet",
     "mlp",
-    "mobile_net",
+    "mobilenet_v1",
     "pre_act_resnet18",
     "resnet18",
     "resnet20",
@@ -34,3 +34,7 @@ __all__ = [
     "wide_resnet",
     "wrn_34_10",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,9 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.graph import Call, Graph, can_open
-from keras_robust.models.contract import checked_shape, is_classifier
-from keras_robust.models.dissect import Wanted, dissect, finish, named_outputs
+from keras_robust.core.functional_graph import Call, Graph, is_functional
+from keras_robust.models.building import checked_shape, is_classifier
+from keras_robust.models.surgery import (
+    FeatureLayerQuery,
+    expose_logits,
+    named_outputs,
+    with_contract,
+)
 
 Shape = tuple[int | None, ...]
 
@@ -79,9 +84,9 @@ def adapt(
     inside = tuple(prepared.shape[1:])
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, *inside))
-    if can_open(model):
+    if is_functional(model):
         _check_fits(model, inside)
-        core = dissect(model, Wanted(features), inside)
+        core = expose_logits(model, FeatureLayerQuery(features), inside)
     else:
         core = _wrap(model, features, inside)
     result = core if preprocess is None else keras.Model(image, core(prepared))
@@ -161,7 +166,7 @@ def _wrap(model: keras.Model, features: str | None, input_shape: Shape) -> keras
     output = model(image)
     outputs = named_outputs(output, model.name)
     graph = Graph(image, [Call(model, [image], output)], output)
-    return finish(graph, {"features": outputs["logits"], **outputs})
+    return with_contract(graph, {"features": outputs["logits"], **outputs})
 
 
 def _check(classifier: keras.Model, name: str) -> None:

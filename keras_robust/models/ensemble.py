@@ -9,17 +9,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust import losses
-from keras_robust.graph import can_open
-from keras_robust.models.contract import is_classifier
-from keras_robust.models.names import listed
-from keras_robust.types import Logits, wide
+from keras_robust.core.config import register
+from keras_robust.core.functional_graph import is_functional
+from keras_robust.core.numerics import upcast_half
+from keras_robust.core.types import Logits
+from keras_robust.core.validation import did_you_mean
+from keras_robust.losses import classification as losses
+from keras_robust.models.building import is_classifier
 
 COMBINATIONS = ("probabilities", "logits", "vote")
 
 
-@keras.saving.register_keras_serializable(package="keras_robust")
-class Combine(keras.layers.Layer):
+@register
+class EnsembleLogits(keras.layers.Layer):
     """The logits of an ensemble from those of its members.
 
     Args:
@@ -28,7 +30,7 @@ class Combine(keras.layers.Layer):
 
     Example:
         >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
-        >>> tf.exp(Combine("probabilities")(certain)).numpy().round(2).tolist()
+        >>> tf.exp(EnsembleLogits("probabilities")(certain)).numpy().round(2).tolist()
         [[0.5, 0.5]]
     """
 
@@ -39,7 +41,7 @@ class Combine(keras.layers.Layer):
     def call(self, member_logits: Logits) -> Logits:
         """`[batch, members, classes]` to `[batch, classes]`."""
         if self.combine == "logits":
-            return tf.reduce_mean(wide(member_logits), axis=1)
+            return tf.reduce_mean(upcast_half(member_logits), axis=1)
         log_mean = losses.log_mean_probability(member_logits)
         return log_mean if self.combine == "probabilities" else _voted(member_logits, log_mean)
 
@@ -100,7 +102,7 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
     """
     members = _checked(members)
     if combine not in COMBINATIONS:
-        raise ValueError(f"combine={combine!r} is not one of {listed(combine, COMBINATIONS)}")
+        raise ValueError(f"combine={combine!r} is not one of {did_you_mean(combine, COMBINATIONS)}")
     image = keras.Input(members[0].input.shape[1:], dtype="float32", name="images")
     # Named anew: models from files, or of one function, often have one name, and a graph has none
     # twice.
@@ -109,7 +111,7 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
         [output["features"] for output in outputs]
     )
     member_logits = keras.ops.stack([output["logits"] for output in outputs], axis=1)
-    logits = Combine(combine, dtype="float32", name="logits")(member_logits)
+    logits = EnsembleLogits(combine, dtype="float32", name="logits")(member_logits)
     return keras.Model(
         image,
         {"logits": logits, "features": features, "member_logits": member_logits},
@@ -119,7 +121,7 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
 
 def _named(member: keras.Model, name: str) -> keras.Model:
     """The same layers as a model of another name."""
-    outputs = member.output if can_open(member) else member(member.inputs[0])
+    outputs = member.output if is_functional(member) else member(member.inputs[0])
     return keras.Model(
         member.inputs[0], {key: outputs[key] for key in ("logits", "features")}, name=name
     )

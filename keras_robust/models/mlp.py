@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_robust.models.contract import PerChannel, classifier, image_input
+from keras_robust.models.building import PerChannel, classifier, image_input
 
 
 def mlp(

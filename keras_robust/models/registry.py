@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_robust.models.efficient_net import efficient_net
+from keras_robust.core.validation import did_you_mean
+from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
-from keras_robust.models.google_net import google_net
+from keras_robust.models.googlenet import googlenet
 from keras_robust.models.mlp import mlp
-from keras_robust.models.mobile_net import mobile_net
-from keras_robust.models.names import listed
+from keras_robust.models.mobilenet import mobilenet_v1
 from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.resnet_cifar import resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
@@ -63,9 +63,9 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "wide_resnet": wide_resnet,
     "wrn_34_10": wrn_34_10,
     "vgg16": vgg16,
-    "google_net": google_net,
-    "mobile_net": mobile_net,
-    "efficient_net": efficient_net,
+    "googlenet": googlenet,
+    "mobilenet_v1": mobilenet_v1,
+    "efficientnet_b0": efficientnet_b0,
     "ensemble": ensemble_of,
 }
 
@@ -75,8 +75,8 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
 
     Args:
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
-            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`, `"google_net"`,
-            `"mobile_net"`, `"efficient_net"`, `"ensemble"`.
+            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`, `"googlenet"`,
+            `"mobilenet_v1"`, `"efficientnet_b0"`, `"ensemble"`.
         input_shape: shape of one image without the batch.
         classes: number of classes.
         **options: further arguments of the builder of that name, such as `width`, `mean`, `std`.
@@ -99,11 +99,13 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
     """
     if name not in ARCHITECTURES:
         raise ValueError(
-            f"No architecture is called {name!r}; there are {listed(name, ARCHITECTURES)}"
+            f"No architecture is called {name!r}; there are {did_you_mean(name, ARCHITECTURES)}"
         )
     builder = ARCHITECTURES[name]
     valid = list(inspect.signature(builder).parameters)[2:]
     for option in options:
         if option not in valid:
-            raise TypeError(f"{name} has no option {option!r}; there are {listed(option, valid)}")
+            raise TypeError(
+                f"{name} has no option {option!r}; there are {did_you_mean(option, valid)}"
+            )
     return builder(input_shape, classes, **options)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import keras
 
-from keras_robust.models.contract import PerChannel, checked_image_shape, classifier, image_input
-from keras_robust.models.names import listed
+from keras_robust.core.validation import did_you_mean
+from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
 
 
 class Variant(NamedTuple):
@@ -124,7 +124,7 @@ def _default_variant(shape: tuple[int, int, int], classes: int) -> str:
 
 def _variant(name: str) -> Variant:
     if name not in VARIANTS:
-        raise ValueError(f"variant={name!r} is not one of {listed(name, VARIANTS)}")
+        raise ValueError(f"variant={name!r} is not one of {did_you_mean(name, VARIANTS)}")
     return VARIANTS[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_robust.models import blocks
-from keras_robust.models.contract import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
 
 
 def wide_resnet(

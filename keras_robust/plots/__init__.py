@@ -4,31 +4,35 @@ They need the extra `report` (`pip install keras_robust[report]`), asked for whe
 """
 
 from keras_robust.plots.accuracy_over_radius import accuracy_over_radius
-from keras_robust.plots.canvas import to_png, to_svg
-from keras_robust.plots.confusion import confusion
+from keras_robust.plots.confusion_matrix import confusion_matrix
+from keras_robust.plots.decision_regions import Panel, decision_regions
 from keras_robust.plots.detection_scores import detection_scores
 from keras_robust.plots.example_images import example_images
 from keras_robust.plots.latent_space import latent_space
 from keras_robust.plots.loss_surface import loss_surface
 from keras_robust.plots.member_predictions import member_predictions
-from keras_robust.plots.over_training import over_training
-from keras_robust.plots.plane import Panel, plane
 from keras_robust.plots.roc_curves import roc_curves
+from keras_robust.plots.style import to_png, to_svg
+from keras_robust.plots.training_curves import training_curves
 from keras_robust.plots.transfer_matrix import transfer_matrix
 
 __all__ = [
     "Panel",
     "accuracy_over_radius",
-    "confusion",
+    "confusion_matrix",
+    "decision_regions",
     "detection_scores",
     "example_images",
     "latent_space",
     "loss_surface",
     "member_predictions",
-    "over_training",
-    "plane",
     "roc_curves",
     "to_png",
     "to_svg",
+    "training_curves",
     "transfer_matrix",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

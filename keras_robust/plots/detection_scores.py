@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_robust.plots.canvas import (
+from keras_robust.plots.style import (
     ATTACKED,
     CLEAN,
     INK,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.canvas import (
+from keras_robust.plots.class_colors import class_name
+from keras_robust.plots.style import (
     ATTACKED,
     CLEAN,
     NARROW,
@@ -18,7 +19,6 @@ from keras_robust.plots.canvas import (
     plain_text,
     styled,
 )
-from keras_robust.plots.classes import class_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.canvas import INK, NARROW, WIDE, blank, plain_text, styled
-from keras_robust.plots.classes import ClassColors
+from keras_robust.plots.class_colors import ClassColors
+from keras_robust.plots.style import INK, NARROW, WIDE, blank, plain_text, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

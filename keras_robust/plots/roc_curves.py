@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from keras_robust.plots.canvas import (
+from keras_robust.plots.style import (
     COLORS,
     DASHES,
     FAINT,

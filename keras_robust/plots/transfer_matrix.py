@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.canvas import INK, NARROW, WIDE, blank, plain_text, shorten, styled
+from keras_robust.plots.style import INK, NARROW, WIDE, blank, plain_text, shorten, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attack import Round
 from keras_robust.attacks import auto_attack
+from keras_robust.attacks.crafting.base import Round
 
 LINF, L2, L1 = kr.LinfBall(0.1), kr.L2Ball(0.5), kr.L1Ball(3.0)
 

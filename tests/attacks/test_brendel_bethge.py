@@ -56,7 +56,7 @@ def test_what_counts_lies_within_the_radius():
     x_adv = brendel_bethge(ball, 30, rate=0.05).compiled(linear)(x, y)
     distance = ball.distance(x_adv, x).numpy()
     assert distance.max() <= radius
-    wrong = kr.losses.mistaken(linear(x_adv)["logits"], y).numpy()
+    wrong = kr.losses.misclassified(linear(x_adv)["logits"], y).numpy()
     np.testing.assert_array_equal(wrong, distance > 0)
     assert 5 <= wrong.sum() <= 6
 
@@ -68,7 +68,7 @@ def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
     # A start of no steps and no radius leaves every image where it is.
     still = pgd(kr.L2Ball(0.0), 0, 0.1)
     found = brendel_bethge(ball, 20, start=still, rate=0.05).compiled(linear)(x, y)
-    assert kr.losses.mistaken(linear(found)["logits"], y).numpy().all()
+    assert kr.losses.misclassified(linear(found)["logits"], y).numpy().all()
     np.testing.assert_allclose(ball.distance(found, x), distances(x, y, 2), rtol=0.05)
 
 
@@ -77,7 +77,7 @@ def test_without_steps_it_is_the_start_drawn_to_the_boundary():
     halvings, one part in 65,536 beyond it."""
     x, y = tf.constant([[0.7, 0.3]], tf.float64), tf.constant([0])
 
-    class There(kr.attack.Attack):
+    class There(kr.Attack):
         ball, name = kr.L2Ball(2.0), "there"
 
         def craft(self, forward, x, y, seed, targets):

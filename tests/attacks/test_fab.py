@@ -132,7 +132,7 @@ def test_all_targets_are_the_untargeted_attack_on_a_linear_model():
     distance = distances(x, y, 2).min(axis=1)
     ball = kr.L2Ball(float(np.median(distance)) * 1.0001 + 0.01, FAR)
     towards = multi_targeted(fab(ball, 20, targeted=True))(linear, x, y)
-    wrong = kr.losses.mistaken(linear(towards)["logits"], y).numpy()
+    wrong = kr.losses.misclassified(linear(towards)["logits"], y).numpy()
     np.testing.assert_array_equal(wrong, distance * 1.01 < ball.radius)
 
 
@@ -188,7 +188,7 @@ def test_it_finds_what_pgd_finds():
     y = tf.argmax(model(x)["logits"], axis=1)
     for ball in (kr.LinfBall(0.05), kr.L2Ball(0.12), kr.L1Ball(0.25)):
         fooled = [
-            kr.losses.mistaken(model(attack.compiled(model)(x, y))["logits"], y).numpy()
+            kr.losses.misclassified(model(attack.compiled(model)(x, y))["logits"], y).numpy()
             for attack in (pgd(ball, 40, loss="margin"), fab(ball, 20))
         ]
         assert 5 <= fooled[0].sum() <= 35

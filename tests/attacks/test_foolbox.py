@@ -63,7 +63,7 @@ def test_brendel_bethge(trained, ball, name):
     network, _, x, y = trained
     start = pgd(type(ball)(0.3 * ball.radius), 20)
     begin = start.compiled(network)(x, y)
-    assert kr.losses.mistaken(network(begin)["logits"], y).numpy().all()
+    assert kr.losses.misclassified(network(begin)["logits"], y).numpy().all()
     attack = brendel_bethge(ball, 30, start=start, rate=1e-3 * len(x)).compiled(network)
     theirs = getattr(foolbox.attacks, name)(steps=30)
     expected = lengths(ball, trained, theirs, starting_points=begin)

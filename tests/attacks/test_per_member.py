@@ -120,7 +120,7 @@ def test_robust_models_that_have_no_use_for_it(ensemble, members):
     with pytest.raises(ValueError, match=r"validation attack BIM-3 per member.*as a whole"):
         kr.RobustModel(ensemble, attack, kr.defenses.cce(ensemble, BALL).robust_loss)
     with pytest.raises(ValueError, match=r"the loss Adversarial has no use"):
-        loss = kr.robust_loss.Adversarial()
+        loss = kr.losses.Adversarial()
         kr.RobustModel(ensemble, attack, loss, validation_attack=BIM)
 
 

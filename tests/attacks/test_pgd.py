@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import objectives, starts
 from keras_robust.attacks import bim, fgsm, mim, pgd, r_fgsm
-from keras_robust.steps import FixedStep, MomentumStep
+from keras_robust.attacks.crafting import initialization, objectives
+from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep
 
 BALL = kr.LinfBall(0.2)
 FACTORIES = {"fgsm": fgsm, "r_fgsm": r_fgsm, "bim": bim, "mim": mim, "pgd": pgd}
@@ -51,12 +51,12 @@ def test_default_step_sizes():
 
 
 def test_parts():
-    assert pgd(BALL).start == starts.Uniform()
-    assert pgd(BALL, start="gaussian").start == starts.Gaussian(0.001)
-    assert pgd(BALL, start="none").start == bim(BALL).start == starts.Clean()
-    assert pgd(BALL, start=starts.Gaussian(0.1)).start == starts.Gaussian(0.1)
-    assert r_fgsm(BALL, 0.3).start == starts.RandomStep(0.3)
-    assert fgsm(BALL).start == mim(BALL).start == starts.Clean()
+    assert pgd(BALL).start == initialization.Uniform()
+    assert pgd(BALL, start="gaussian").start == initialization.Gaussian(0.001)
+    assert pgd(BALL, start="none").start == bim(BALL).start == initialization.AtInput()
+    assert pgd(BALL, start=initialization.Gaussian(0.1)).start == initialization.Gaussian(0.1)
+    assert r_fgsm(BALL, 0.3).start == initialization.RandomStep(0.3)
+    assert fgsm(BALL).start == mim(BALL).start == initialization.AtInput()
     assert pgd(BALL, step_size=0.01).rule == FixedStep(0.01)
     assert mim(BALL, step_size=0.01, decay=0.9).rule == MomentumStep(0.01, 0.9)
     assert fgsm(BALL).steps == r_fgsm(BALL).steps == 1
@@ -190,7 +190,7 @@ def test_kl_from_the_clean_image(factory, loss):
         factory(BALL, loss=loss)
 
 
-@pytest.mark.parametrize("start", ["none", starts.Clean()])
+@pytest.mark.parametrize("start", ["none", initialization.AtInput()])
 @pytest.mark.parametrize("loss", ["kl", objectives.Divergence()])
 def test_kl_without_a_start(loss, start):
     with pytest.raises(ValueError, match=r"starts at the clean image.*no gradient"):

@@ -192,7 +192,7 @@ def test_gradients_of_the_floor_are_the_gradients(benchmark, tiny_classifier, ti
     import tensorflow as tf
 
     from keras_robust import losses
-    from keras_robust.ascent import value_and_gradient
+    from keras_robust.attacks.crafting.gradient_ascent import value_and_gradient
 
     x, y = map(tf.constant, tiny_batch)
     found = benchmark("gradients").chained(tiny_classifier)(tf.stack([x, x / 2]), y)

@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.report import (
-    Attacker,
-    AttackResult,
-    Curve,
-    Detection,
-    ExampleImages,
-    Part,
-    Report,
-    save_page,
-)
+from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.rendering.page import save_page
+from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.results import AttackResult, Curve, Detection, DetectorResult, Part
 
 pytestmark = pytest.mark.browser
 
@@ -55,8 +49,8 @@ def _report(defense, classes=10, channels=1, **changes):
         "confusion_adversarial": counts.T,
         "detection": Detection(
             0.5, 0.05, 0.05, "entropy (nats)", rng.random(50) / 2,
-            Attacker("PGD-20", 0.9, 0.05, rng.random(50) * 2, 0.9, (0.8, 0.95)),
-            Attacker("PGD-20, aware", 0.2, 0.7, rng.random(50), 0.5, (0.4, 0.6)),
+            DetectorResult("PGD-20", 0.9, 0.05, rng.random(50) * 2, 0.9, (0.8, 0.95)),
+            DetectorResult("PGD-20, aware", 0.2, 0.7, rng.random(50), 0.5, (0.4, 0.6)),
         ),
         "versions": {LONG: LONG},
         "warnings": (f"The attack may be too weak: {LONG}.",),

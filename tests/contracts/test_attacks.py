@@ -31,10 +31,10 @@ from keras_robust.attacks import (
     restarts,
     spsa,
     square,
-    transferred,
+    transfer,
     worst_of,
 )
-from keras_robust.types import as_forward
+from keras_robust.core.classifier import as_forward
 
 CLASSES = 4
 BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
@@ -111,7 +111,7 @@ ROWS = {
     "pgd dlr": from_pgd(loss="dlr"),
     "pgd kl": from_pgd(loss="kl"),
     "pgd gaussian": from_pgd(loss="kl", start="gaussian"),
-    "pgd aware of a detector": from_pgd(loss=kr.objectives.DetectorAware("least_confidence")),
+    "pgd aware of a detector": from_pgd(loss=kr.objectives.AdaptiveObjective("least_confidence")),
     "pgd clean": from_pgd(start="none"),
     "pgd predicted": from_pgd(loss=kr.objectives.LabelLoss(labels="predicted")),
     "pgd targeted": from_pgd(targeted=True),
@@ -149,7 +149,7 @@ ROWS = {
     "boundary": Row(lambda ball: boundary(ball, 15), minimal=True),
     "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimal=True),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
-    "transferred": Row(lambda ball: transferred(pgd(ball, 3), elsewhere), foreign=True),
+    "transfer": Row(lambda ball: transfer(pgd(ball, 3), elsewhere), foreign=True),
 }
 LONG = {("auto_attack", "l2"), ("auto_attack", "l1")}  # they take long to compile
 

@@ -88,7 +88,7 @@ def test_samples_are_inside(ball, dtype):
 
 @every_ball
 def test_radius_zero_is_identity(ball):
-    point = kr.config.replace(ball, radius=0.0)
+    point = kr.replace(ball, radius=0.0)
     x = centre(ball)
     np.testing.assert_array_equal(point.sample(x, tf.constant([0, 0])), x)
     for stray in strays(ball, x).values():
@@ -98,7 +98,7 @@ def test_radius_zero_is_identity(ball):
 @every_dtype
 @every_ball
 def test_steepest_has_unit_length(ball, dtype):
-    unbounded = kr.config.replace(ball, bounds=(-9.0, 9.0))
+    unbounded = kr.replace(ball, bounds=(-9.0, 9.0))
     gradient = tf.constant(np.random.default_rng(2).normal(size=SHAPE), dtype)
     for scale in (1e-30, 1e-3, 1.0, 1e30):
         step = unbounded.steepest(scale * gradient)
@@ -166,11 +166,11 @@ def test_radius_may_be_a_tensor_in_a_graph(ball):
 
     @tf.function
     def both(radius):
-        with_tensor = kr.config.replace(ball, radius=radius)
+        with_tensor = kr.replace(ball, radius=radius)
         return with_tensor.project(point, x), with_tensor.sample(x, tf.constant([0, 0]))
 
     for radius in (0.0, 0.05, ball.radius):
-        expected = kr.config.replace(ball, radius=radius)
+        expected = kr.replace(ball, radius=radius)
         projected, sampled = both(tf.constant(radius))
         np.testing.assert_allclose(projected, expected.project(point, x), atol=1e-6)
         np.testing.assert_allclose(sampled, expected.sample(x, tf.constant([0, 0])), atol=1e-6)

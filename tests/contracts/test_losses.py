@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import losses
 from keras_robust.defenses.adr import Confidence
 from keras_robust.defenses.mart import Mart
 from keras_robust.defenses.trades import Trades
-from keras_robust.robust_loss import Adversarial, Clean, Smoothness, Sum
+from keras_robust.losses import classification as losses
+from keras_robust.losses.robust_loss import Adversarial, Clean, KLConsistency, SumOfLosses
 
 RANDOM = np.random.default_rng(0)
 LOGITS = tf.constant(RANDOM.normal(size=(6, 5)) * 3)
@@ -48,7 +48,9 @@ def test_every_loss_has_a_row():
         if not name.startswith("_") and member.__module__ == losses.__name__
     }
     # One makes logits, the other tells mistakes: no losses.
-    assert public - {"log_mean_probability", "mistaken"} == set(ON_LOGITS)
+    assert public - {"log_mean_probability", "member_cross_entropies", "misclassified"} == set(
+        ON_LOGITS
+    )
 
 
 @every_loss
@@ -107,9 +109,9 @@ ON_OUTPUTS = {
     "clean": Clean(),
     "adversarial": Adversarial(),
     "adversarial and clean": Adversarial(clean_weight=0.5),
-    "smoothness": Smoothness(),
+    "smoothness": KLConsistency(),
     "confidence": Confidence(),
-    "sum": Sum((Adversarial(), Clean())),
+    "sum": SumOfLosses((Adversarial(), Clean())),
     "trades": Trades(),
     "mart": Mart(),
     "mart on clean images": Mart(boosted_on="clean"),
@@ -150,7 +152,7 @@ def test_terms_are_one_value_per_example_and_do_not_mix(loss):
 def test_all_that_is_needed_has_a_gradient(loss):
     adversarial, clean = tf.Variable(OTHER), tf.Variable(LOGITS)
     with tf.GradientTape() as tape:
-        total = kr.robust_loss.total(loss(Y, {"logits": adversarial}, {"logits": clean}))
+        total = kr.losses.total(loss(Y, {"logits": adversarial}, {"logits": clean}))
     gradients = tape.gradient(total, {"adversarial": adversarial, "clean": clean})
     assert {name for name, gradient in gradients.items() if gradient is not None} == loss.needs
 

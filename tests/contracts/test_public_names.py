@@ -49,7 +49,9 @@ def test_public_docstrings_have_all_their_parts(family):
     for name in family.__all__:
         docstring = getattr(family, name).__doc__
         if "; see `" in docstring:  # one line that points to the class with the rest
-            docstring = getattr(family.combine, docstring.split("; see `")[1].split("`")[0]).__doc__
+            docstring = getattr(
+                family.composite, docstring.split("; see `")[1].split("`")[0]
+            ).__doc__
         else:
             assert "Returns:" in docstring, name
         assert "Args:" in docstring and ">>>" in docstring, name
@@ -57,13 +59,13 @@ def test_public_docstrings_have_all_their_parts(family):
 
 DIAGNOSTICS = [
     kr.evaluation.black_box,
-    kr.evaluation.check,
+    kr.evaluation.sanity_checks,
     kr.evaluation.class_divergence,
     kr.evaluation.divergence,
     kr.evaluation.divergence_of,
-    kr.evaluation.goals,
-    kr.evaluation.goals_elsewhere,
-    kr.evaluation.goals_of,
+    kr.evaluation.task_success,
+    kr.evaluation.transfer_success_rates,
+    kr.evaluation.success_rates,
     kr.evaluation.goals_table,
     kr.evaluation.input_surface,
     kr.evaluation.latent_surface,

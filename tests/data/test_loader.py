@@ -71,7 +71,7 @@ def test_a_limit_takes_of_each_class_its_share_and_validation_of_these():
     everything = data.load("digits", limit=10_000, validation=0)
     assert everything.info.train_size == 1437
     assert set(labels) == set(range(10))
-    with pytest.raises(ValueError, match="limit is an integer of 1 or more; received 0"):
+    with pytest.raises(ValueError, match="limit is 0; expected a whole number >= 1"):
         data.load("digits", limit=0)
 
 
@@ -102,10 +102,10 @@ def test_the_printed_form_is_short():
     ("arguments", "text"),
     [
         ({"name": None}, "name is 'digits' or a name in TFDS, such as 'mnist'; received None"),
-        ({"batch_size": 0}, "batch_size is an integer of 1 or more; received 0"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number >= 1"),
         ({"batch_size": 1294}, "batch_size=1294 is more than the 1293 training images"),
         ({"validation": 1.0}, "validation is a part of the training set"),
-        ({"seed": "x"}, "seed is an integer"),
+        ({"seed": "x"}, "seed is 'x'; expected a whole number"),
         ({"augment": "flip"}, "augment is a function"),
     ],
 )

@@ -95,7 +95,9 @@ def test_the_base_keeps_its_attack_and_its_settings(tiny_classifier):
 
 
 def test_over_udr_the_dual_variable_is_learned_too(tiny_classifier, tiny_batch):
-    base = functools.partial(kr.defenses.udr, base=kr.defenses.trades, dual=kr.Dual(start=0.5))
+    base = functools.partial(
+        kr.defenses.udr, base=kr.defenses.trades, dual=kr.DualVariable(start=0.5)
+    )
     model = kr.defenses.adr(tiny_classifier, BALL, base=base, steps=1)
     model.compile("sgd", run_eagerly=True)
     history = model.fit(*tiny_batch, verbose=0).history

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.contrast import Contrastive
-from keras_robust.robust_loss import Adversarial, Smoothness
+from keras_robust.losses.contrastive import Contrastive
+from keras_robust.losses.robust_loss import Adversarial, KLConsistency
 
 BALL = kr.LinfBall(0.1)
 
@@ -19,7 +19,7 @@ def test_settings(tiny_classifier):
     assert model.robust_loss.parts == (
         Adversarial(clean_weight=1.0),
         Contrastive("leaked", "cosine", 0.07, 1.0, "features"),
-        Smoothness(2.0),
+        KLConsistency(2.0),
     )
     assert model.attack == kr.attacks.pgd(BALL, 3, 0.05) and model.seed == 6
     assert model.classifier is tiny_classifier

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.defenses.cce import Crossing
-from keras_robust.robust_loss import total
+from keras_robust.defenses.cce import CollaborativeCrossEntropy
+from keras_robust.losses.robust_loss import total
 
 BALL = kr.LinfBall(0.1)
 
@@ -72,7 +72,7 @@ def test_one_batch_is_everybodys_own_and_everybody_elses():
     """As two equal batches: sum_n CE_n + w_n CE_n - 5 (1 - w_n) H_n in place of the crossing."""
     z = tf.random.stateless_normal([4, 3, 5], [0, 0])
     y, clean = tf.constant([0, 1, 2, 3]), {"member_logits": z}
-    loss = Crossing(1.0, 5.0)
+    loss = CollaborativeCrossEntropy(1.0, 5.0)
     one = loss(y, {"member_logits": z}, clean)
     three = loss(y, {"member_logits": tf.stack([z] * 3)}, clean)
     assert one.keys() == three.keys()
@@ -85,7 +85,9 @@ def test_a_demoted_member_grows_uncertain_of_what_fools_it():
     """The gradient of demoting raises the entropy, the more the less the label is believed."""
     z = tf.Variable(tf.constant([[[[4.0, 0.0, 0.0]] * 2], [[[0.0, 4.0, 0.0]] * 2]]))
     with tf.GradientTape() as tape:
-        terms = Crossing(0.0, 5.0)(tf.constant([0]), {"member_logits": z}, {"member_logits": z[0]})
+        terms = CollaborativeCrossEntropy(0.0, 5.0)(
+            tf.constant([0]), {"member_logits": z}, {"member_logits": z[0]}
+        )
         value = tf.reduce_sum(terms["demoting"])
     moved = z - 0.1 * tape.gradient(value, z)
     before, after = kr.losses.entropy(z).numpy(), kr.losses.entropy(moved).numpy()
@@ -104,7 +106,10 @@ def test_replicas_make_the_step_of_one_device(two_replicas, make_classifier, mak
             ensemble = kr.models.ensemble(members)
             attack = kr.attacks.per_member(kr.attacks.bim(BALL, 2))
             model = kr.RobustModel(
-                ensemble, attack, Crossing(), validation_attack=kr.attacks.pgd(BALL, 2)
+                ensemble,
+                attack,
+                CollaborativeCrossEntropy(),
+                validation_attack=kr.attacks.pgd(BALL, 2),
             )
             model.compile("sgd")
         model.fit(x, y, batch_size=6, shuffle=False, verbose=0)
@@ -134,12 +139,14 @@ def test_what_is_no_ensemble_is_refused(tiny_classifier):
 
 def test_explicit_weights_and_udr(ensemble):
     model = kr.defenses.cce(ensemble, BALL, mode="detection", promote=0.5)
-    assert model.robust_loss == Crossing(0.5, 5.0)
+    assert model.robust_loss == CollaborativeCrossEntropy(0.5, 5.0)
     with pytest.raises(ValueError, match=r"UDR: the base 'cce' .*ensemble_at"):
         kr.defenses.udr(ensemble, BALL, base=kr.defenses.cce)
 
 
 def test_the_terms_are_one_value_per_example():
     z = tf.zeros([2, 4, 2, 3])
-    terms = Crossing()(tf.zeros([4], tf.int32), {"member_logits": z}, {"member_logits": z[0]})
+    terms = CollaborativeCrossEntropy()(
+        tf.zeros([4], tf.int32), {"member_logits": z}, {"member_logits": z[0]}
+    )
     assert total(terms).shape == [4]

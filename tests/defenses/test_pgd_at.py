@@ -32,7 +32,7 @@ def test_one_step_with_a_clean_term(one_step, of_label, ball):
 def test_settings(tiny_classifier):
     model = kr.defenses.pgd_at(tiny_classifier, BALL, steps=40, step_size=0.01, seed=5)
     assert model.attack == model.validation_attack == kr.attacks.pgd(BALL, 40, 0.01)
-    assert model.robust_loss == kr.robust_loss.Adversarial() and model.seed == 5
+    assert model.robust_loss == kr.losses.Adversarial() and model.seed == 5
 
 
 @pytest.mark.parametrize(

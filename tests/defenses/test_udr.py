@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import Dual
-from keras_robust.config import replace
-from keras_robust.soft_steps import SoftBallStep
-from keras_robust.starts import Clean, Uniform
+from keras_robust import DualVariable
+from keras_robust.attacks.crafting.initialization import AtInput, Uniform
+from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
+from keras_robust.core.config import replace
 
 BALL = kr.LinfBall(0.1)
 BASES = ["pgd_at", "trades", "mart"]
@@ -54,7 +54,7 @@ def test_options_reach_the_base(make_classifier):
 
 def test_images_may_leave_the_ball_but_not_the_range(make_classifier, make_batch):
     x, y = map(tf.constant, make_batch(8))
-    x_adv = udr(make_classifier(), dual=Dual(start=0.0)).craft(x, y)
+    x_adv = udr(make_classifier(), dual=DualVariable(start=0.0)).craft(x, y)
     assert np.abs(x_adv - x).max() > 0.11
     assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1
 
@@ -62,7 +62,7 @@ def test_images_may_leave_the_ball_but_not_the_range(make_classifier, make_batch
 def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_batch, fit_once):
     """With tau of one step and lambda kept at 1, UDR over PGD-AT is PGD-AT."""
     x, y = make_batch(8)
-    soft = udr(make_classifier(dropout=0), tau=0.05, dual=Dual(rate=0.0))
+    soft = udr(make_classifier(dropout=0), tau=0.05, dual=DualVariable(rate=0.0))
     hard = kr.defenses.pgd_at(make_classifier(dropout=0), BALL, steps=3, step_size=0.05)
     for model in (soft, hard):
         model.compile(keras.optimizers.SGD(0.5))
@@ -75,7 +75,7 @@ def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_bat
 @pytest.mark.parametrize(("period", "steps"), [(1, [0, 1, 2, 3]), (2, [0, 2])])
 def test_the_dual_variable_descends(make_classifier, period, steps):
     """lambda - 0.5 (0.1 - mean |delta|), the mean over the batches since the last step."""
-    model = udr(make_classifier(), dual=Dual(start=0.3, rate=0.5, period=period))
+    model = udr(make_classifier(), dual=DualVariable(start=0.3, rate=0.5, period=period))
     x = tf.zeros([2, 6, 6, 1])
     sizes, expected, collected = [0.3, 0.05, 0.0, 0.2], 0.3, []
     for step, size in enumerate(sizes):
@@ -89,7 +89,7 @@ def test_the_dual_variable_descends(make_classifier, period, steps):
 
 
 def test_it_is_never_negative(make_classifier, make_batch):
-    model = udr(make_classifier(), dual=Dual(start=0.01, rate=10.0))
+    model = udr(make_classifier(), dual=DualVariable(start=0.01, rate=10.0))
     model.compile(keras.optimizers.SGD(0.01))
     logs = model.fit(*make_batch(8), batch_size=2, epochs=2, verbose=0).history
     assert float(model.dual) >= 0 and min(logs["dual"]) >= 0
@@ -97,13 +97,13 @@ def test_it_is_never_negative(make_classifier, make_batch):
 
 def test_it_is_saved_and_goes_on(make_classifier, make_batch, tmp_path):
     x, y = make_batch(8)
-    model = udr(make_classifier(dropout=0), dual=Dual(period=3))
+    model = udr(make_classifier(dropout=0), dual=DualVariable(period=3))
     model.compile(keras.optimizers.Adam(0.01))
     fit = {"batch_size": 2, "shuffle": False, "verbose": 0}
     model.fit(x, y, **fit)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.dual_rule == Dual(period=3)
+    assert loaded.dual_rule == DualVariable(period=3)
     for each in (model, loaded):
         each.fit(x, y, **fit)
     assert float(model.dual) != 1.0
@@ -119,10 +119,10 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
         with scope:
             model = udr(
                 make_classifier(dropout=0),
-                dual=Dual(rate=0.5, distance="linf"),
+                dual=DualVariable(rate=0.5, distance="linf"),
                 weight_perturbation=kr.AWP(0.01),
             )
-            model.attack = replace(model.attack, start=Clean())
+            model.attack = replace(model.attack, start=AtInput())
             model.compile(keras.optimizers.SGD(0.1))
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
         model.fit(data, epochs=2, verbose=0)
@@ -144,7 +144,7 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
 )
 def test_what_the_dual_refuses(settings, says):
     with pytest.raises(ValueError, match=says):
-        Dual(**settings)
+        DualVariable(**settings)
 
 
 def test_what_is_refused(make_classifier):

@@ -11,18 +11,12 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attack import Attack
-from keras_robust.evaluation import suite
-from keras_robust.evaluation.budget import Budget
-from keras_robust.evaluation.report import (
-    Attacker,
-    AttackResult,
-    Check,
-    Curve,
-    Detection,
-    ExampleImages,
-    Report,
-)
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.evaluation import evaluator
+from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, DetectorResult
+from keras_robust.evaluation.time_budget import TimeBudget
 
 
 def _report(**changes: Any) -> Report:
@@ -51,8 +45,10 @@ def _report(**changes: Any) -> Report:
             0.04,
             "entropy (nats)",
             (0.1, 0.2, 0.5),
-            Attacker("PGD-20", 0.9, 0.05, (0.6, 0.7), 1.0, (0.9, 1.0)),
-            Attacker("PGD-20 that knows the detector", 0.25, 0.7, (0.1, 0.3), 0.5, (0.2, 0.8)),
+            DetectorResult("PGD-20", 0.9, 0.05, (0.6, 0.7), 1.0, (0.9, 1.0)),
+            DetectorResult(
+                "PGD-20 that knows the detector", 0.25, 0.7, (0.1, 0.3), 0.5, (0.2, 0.8)
+            ),
         ),
         "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
         "warnings": ("Only 100 images.",),
@@ -117,5 +113,5 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Timed]:
     """A function that makes timed attacks, whose clock is that of every evaluation of the test."""
     clock = Clock()
     tf.config.run_functions_eagerly(True)  # a trace would take longer than all else
-    monkeypatch.setattr(suite, "Budget", lambda seconds: Budget(seconds, clock))
+    monkeypatch.setattr(evaluator, "TimeBudget", lambda seconds: TimeBudget(seconds, clock))
     return lambda **settings: Timed(clock, **settings)

@@ -15,9 +15,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation import AttackResult, Part, Report, evaluate, tables
-from keras_robust.evaluation.markdown import markdown_page
-from keras_robust.evaluation.page import html_page
+from keras_robust.evaluation import AttackResult, Part, Report, evaluate
+from keras_robust.evaluation.rendering import tables
+from keras_robust.evaluation.rendering.markdown import markdown_page
+from keras_robust.evaluation.rendering.page import html_page
 
 MARGINS = 0.03 * (np.arange(12) + 0.5)
 X = np.stack([0.5 + MARGINS / 2, 0.5 - MARGINS / 2], 1).astype("float32")

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_robust.evaluation.report import (
-    Attacker,
+from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.report import Report, load_reports
+from keras_robust.evaluation.results import (
     AttackResult,
     Curve,
     Detection,
-    ExampleImages,
-    Report,
-    load_reports,
+    DetectorResult,
     wilson_interval,
 )
 
@@ -73,7 +72,7 @@ def test_json_round_trip_of_any_numbers_and_names(name, accuracy, accuracies, sc
         curves=(Curve(name, tuple(range(len(accuracies))), accuracies),),
         detection=Detection(
             0.5, accuracy, accuracy, name, scores,
-            Attacker(name, accuracy, accuracy, scores, accuracy, (accuracy, accuracy)),
+            DetectorResult(name, accuracy, accuracy, scores, accuracy, (accuracy, accuracy)),
         ),
         versions={name: name}, warnings=(name,), command=name,
     )  # fmt: skip
@@ -151,11 +150,11 @@ def test_impossible_parts_are_refused():
     with pytest.raises(ValueError, match="expected increasing radii"):
         Curve("A", (0.1, 0.1), (0.5, 0.4))
     with pytest.raises(ValueError, match="clean_scores holds inf"):
-        Detection(0.1, 0.1, 0.1, "s", (math.inf,), Attacker("A", 0.1, 0.1, ()))
+        Detection(0.1, 0.1, 0.1, "s", (math.inf,), DetectorResult("A", 0.1, 0.1, ()))
     with pytest.raises(ValueError, match="scores holds nan"):
-        Attacker("A", 0.1, 0.1, (math.nan,))
+        DetectorResult("A", 0.1, 0.1, (math.nan,))
     with pytest.raises(ValueError, match="evasion_rate holds -0.1"):
-        Attacker("A", 0.1, -0.1, ())
+        DetectorResult("A", 0.1, -0.1, ())
     image = np.zeros((1, 2, 2, 1))
     with pytest.raises(ValueError, match="expected"):
         ExampleImages(image[0], image[0], (0,), (0,), (0,))

@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation import evaluate, tables, words
-from keras_robust.evaluation.page import html_page
+from keras_robust.evaluation import evaluate
+from keras_robust.evaluation.rendering import tables, wording
+from keras_robust.evaluation.rendering.page import html_page
 
 MARGINS = 0.03 * (np.arange(12) + 0.5)
 X = np.stack([0.5 + MARGINS / 2, 0.5 - MARGINS / 2], 1).astype("float32")
@@ -70,9 +71,9 @@ def test_it_says_where_it_stopped(attacks, tmp_path):
         "accuracy; unfinished radii and detectors are left out. The same evaluation, started again "
         "with another time budget or none, goes on from here."
     )
-    assert words.all_warnings([report])[0] == report.unfinished
+    assert wording.all_warnings([report])[0] == report.unfinished
     assert tables.attacks(report).rows[1][0] == ("both", "unfinished")
-    assert "was not finished: what was left out may fool more" in words.summary(report, "m")
+    assert "was not finished: what was left out may fool more" in wording.summary(report, "m")
     assert said[1:] == [
         "both: round 1 of 3, low: accuracy 0.7500",
         "out of time: both stopped in round 2 of 3 (low), after 4 of its 9 images",

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import losses, objectives
-from keras_robust.ascent import Ascent
+from keras_robust import losses
+from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
+from keras_robust.attacks.crafting.step_rules import FixedStep
 from keras_robust.defenses.mart import Mart
 from keras_robust.defenses.trades import Trades
-from keras_robust.steps import FixedStep
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = {"copy": HERE, "shared": HERE.parents[2] / "shared" / "golden"}
@@ -99,7 +100,7 @@ def test_gradients_of_auto_attack(load):
 
 def mean_total(loss, d, clean=None, adversarial=None):
     outputs = [{"logits": z} for z in (adversarial, clean)]
-    return tf.reduce_mean(kr.robust_loss.total(loss(d["labels"], *outputs)))
+    return tf.reduce_mean(kr.losses.total(loss(d["labels"], *outputs)))
 
 
 @pytest.mark.parametrize("beta", [1, 6])
@@ -142,12 +143,12 @@ def test_per_example_losses(load):
     d = load("trades_mart")
     clean, adversarial = {"logits": d["logits_nat"]}, {"logits": d["logits_adv"]}
     for loss, name in (
-        (kr.robust_loss.Adversarial(clean_weight=1.0), "pgd_beta1"),
-        (kr.robust_loss.Adversarial(), "pgd_nonat_beta1"),
+        (kr.losses.Adversarial(clean_weight=1.0), "pgd_beta1"),
+        (kr.losses.Adversarial(), "pgd_nonat_beta1"),
         (Trades(6.0), "trades_beta6"),
     ):
         terms = loss(d["labels"], adversarial, clean)
-        equal(kr.robust_loss.total(terms), d[f"g_udr_{name}"])
+        equal(kr.losses.total(terms), d[f"g_udr_{name}"])
 
 
 # Attacks on a small network.
@@ -181,7 +182,7 @@ def network(d):
 @pytest.mark.parametrize("graph", [False, True])
 def test_attacks(load, objective, noise, scale, expected, graph):
     d = load("pgd_attacks")
-    attack = Ascent(
+    attack = GradientAttack(
         kr.LinfBall(float(d["eps"])),
         objective,
         FixedStep(float(d["eta"])),

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.ascent import ascend
 from keras_robust.attacks.apgd import _Hunt
-from keras_robust.config import replace
-from keras_robust.square_windows import Size, bump, window_share
+from keras_robust.attacks.crafting.gradient_ascent import gradient_ascent
+from keras_robust.attacks.square_proposals import Size, bump, window_share
+from keras_robust.core.config import replace
 
 
 class Padded(kr.L2Ball):
@@ -63,7 +63,7 @@ def test_apgd(load, norm, loss):
     rule = replace(attack.rule, share=None) if norm == "L1" else attack.rule
     key = f"{norm}_{loss}"
     climb = _Hunt(attack.objective, network(d), d["x"], d["y"], targets, 1)
-    ended = ascend(ball, rule, climb, d["x"], d[f"x_init_{norm}"], attack.steps + 1)
+    ended = gradient_ascent(ball, rule, climb, d["x"], d[f"x_init_{norm}"], attack.steps + 1)
     # Directions are divided by lengths of gradients that nearly vanish, and so are roundings.
     close = {} if norm == "Linf" else {"atol": 1e-6}
     best, (fooled, fooling) = ended.rule.best, ended.climb

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust import detection, losses, scores
+from keras_robust import detection, losses
 from keras_robust.defenses.adp import AdaptiveDiversity, log_det_diversity
-from keras_robust.defenses.cce import Crossing
+from keras_robust.defenses.cce import CollaborativeCrossEntropy
 from keras_robust.defenses.ensemble_at import EnsembleAdversarial
 from keras_robust.evaluation.transfer import EnsembleTransfer, subsets
-from keras_robust.robust_loss import total
+from keras_robust.losses import uncertainty
+from keras_robust.losses.robust_loss import total
 
 MODES = {"pm1_dm1": (1.0, 1.0), "pm0_dm5": (0.0, 5.0), "pm0_dm0": (0.0, 0.0)}
 members = pytest.mark.parametrize("count", [2, 3])
@@ -42,7 +43,7 @@ def with_gradients(loss, d, clean, adversarial):
 def test_cce(load, count, mode):
     d = load(f"cce_n{count}")
     values, d_clean, d_adv = with_gradients(
-        Crossing(*MODES[mode]), d, d["clean_logits"], d["adv_logits"]
+        CollaborativeCrossEntropy(*MODES[mode]), d, d["clean_logits"], d["adv_logits"]
     )
     equal(values, tf.reduce_sum(d[f"text_loss_{mode}"], axis=0))
     equal(tf.reduce_mean(values), d[f"text_total_{mode}"])
@@ -54,7 +55,7 @@ def test_cce(load, count, mode):
 def test_the_soft_indicator_carries_no_gradient(load, count, monkeypatch):
     """With one it is another loss: the numbers of that one are met once nothing is stopped."""
     d = load(f"cce_n{count}")
-    arguments = (Crossing(1.0, 1.0), d, d["clean_logits"], d["adv_logits"])
+    arguments = (CollaborativeCrossEntropy(1.0, 1.0), d, d["clean_logits"], d["adv_logits"])
     _, _, stopped = with_gradients(*arguments)
     monkeypatch.setattr(tf, "stop_gradient", lambda x: x)
     _, _, flowing = with_gradients(*arguments)
@@ -123,7 +124,7 @@ def test_detection(load):
         members = tf.transpose(tf.math.log(d[f"probs_{side}"]), [1, 0, 2])
         found[side] = losses.entropy(losses.log_mean_probability(members))
         equal(found[side], d[f"entropy_{side}"])
-        score = scores.entropy({"member_logits": members})
+        score = uncertainty.entropy({"member_logits": members})
         equal(score, d[f"entropy_{side}"], rtol=1e-5, atol=1e-6)  # in float32
     equal(detection.auc(found["clean"], found["adv"]), d["auc"])
     curve = detection.roc(d["entropy_clean"], d["entropy_adv"])

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.fab import Fab
-from keras_robust.hyperplane import to_plane
+from keras_robust.threat_models.hyperplane_projection import to_plane
 
 BALLS = {"Linf": kr.LinfBall, "L2": kr.L2Ball, "L1": kr.L1Ball}
 WHOLE = {"Linf": 1.0, "L2": 4.0, "L1": 16.0}  # radii that hold all images of 16 pixels

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import solvers, tasks
-from keras_robust.config import replace
-from keras_robust.many_tasks import gram
-from keras_robust.simplex import projected
-from keras_robust.solvers.task_oriented import omega
+from keras_robust.attacks.multi_task import solvers, tasks
+from keras_robust.attacks.multi_task.combined_gradient import gram
+from keras_robust.attacks.multi_task.simplex import projected
+from keras_robust.attacks.multi_task.solvers.task_oriented import omega
+from keras_robust.core.config import replace
 
 CODE = {"balance": 20.0, "first": "uniform"}
 MOO_CODE = solvers.MinNorm(steps=1, even=20.0, first="uniform")
@@ -174,7 +174,7 @@ def ensemble(load):
         (solvers.TaskOriented(**CODE), "tamoo_code"),
         (MOO_CODE, "moo_code"),
         (solvers.MinMax(), "minmax_code"),
-        (solvers.Uniform(), "uniform_code"),
+        (solvers.EqualWeights(), "uniform_code"),
     ],
 )
 def test_attacks_on_members(ensemble, solver, key):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.contrast import SIMILARITIES, Contrastive, Views, contrast, select
 from keras_robust.defenses.adr import Compactness, Confidence
-from keras_robust.pairs import unit
-from keras_robust.robust_loss import Adversarial, Smoothness
+from keras_robust.losses.contrastive import SIMILARITIES, Contrastive, Views, contrast, select
+from keras_robust.losses.pairwise_distance import unit
+from keras_robust.losses.robust_loss import Adversarial, KLConsistency
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-8}
 
@@ -58,7 +58,7 @@ def test_norms_are_those_of_the_text_but_for_their_scale(load, p, scale):
 def test_smoothness_and_confidence(load):
     d = load("adr_terms")
     value, gradients = mean_and_gradients(
-        Smoothness(through_clean=False), "smoothness", latents(d), d
+        KLConsistency(through_clean=False), "smoothness", latents(d), d
     )
     equal(value, d["smooth_kl_mean"])
     equal(gradients["clean"]["logits"], d["d_lc_smt_d_logits_nat"])
@@ -154,7 +154,7 @@ def test_vat(load):
         "clean": {"logits": d["vat_logits_nat"]},
         "adversarial": {"logits": d["vat_logits_adv"]},
     }
-    value, gradients = mean_and_gradients(Smoothness(), "smoothness", inputs, d)
+    value, gradients = mean_and_gradients(KLConsistency(), "smoothness", inputs, d)
     equal(value, d["vat_text_samplemean"])
     classes = d["vat_logits_nat"].shape[1]
     equal(gradients["clean"]["logits"], classes * d["d_vat_code_d_logits_nat"])

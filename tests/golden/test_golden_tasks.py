@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import losses, transforms
-from keras_robust.evaluation import Goals
+from keras_robust import losses
+from keras_robust.attacks.multi_task import transforms
+from keras_robust.evaluation import TaskSuccess
 
 
 def equal(found, expected, **kwargs):
@@ -47,7 +48,7 @@ def test_goals(load):
     """Means of the released code are in float32."""
     d = load("tamoo_metrics")
     predictions = tf.argmax(d["logits"], axis=-1)
-    found = Goals.of(predictions != d["labels"])
+    found = TaskSuccess.of(predictions != d["labels"])
     rounded = {"rtol": 0, "atol": 1e-6}
     equal(found.together, d["a_all"], **rounded)
     equal(found.average, d["a_avg"], **rounded)
@@ -61,6 +62,6 @@ def test_goals_of_groups(load):
     """A point is a group, a task one of its images."""
     d = load("tamoo_metrics")
     fooled = tf.argmax(d["uni_logits"], axis=-1) != d["uni_labels"]
-    found = Goals.of(tf.transpose(fooled))
+    found = TaskSuccess.of(tf.transpose(fooled))
     equal(found.together, d["uni_a_all"], rtol=0, atol=1e-6)
     equal(found.average, d["uni_a_avg"], rtol=0, atol=1e-6)

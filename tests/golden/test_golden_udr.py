@@ -8,14 +8,15 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import Dual, starts
-from keras_robust.ascent import Ascent
-from keras_robust.config import replace
-from keras_robust.costs import cost, smoothed, smoothed_gradient
-from keras_robust.objectives import LabelLoss
-from keras_robust.robust_loss import Adversarial
-from keras_robust.soft_steps import SoftBallStep
-from keras_robust.steps import Point
+from keras_robust import DualVariable
+from keras_robust.attacks.crafting import initialization
+from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
+from keras_robust.attacks.crafting.objectives import LabelLoss
+from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
+from keras_robust.attacks.crafting.step_rules import Point
+from keras_robust.core.config import replace
+from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.threat_models.transport_cost import cost, smoothed, smoothed_gradient
 
 COSTS = {"l1": "l1_mean", "l2": "l2_half_sq", "linf": "linf_max"}
 
@@ -83,7 +84,7 @@ def test_whole_attacks(load, key):
             return x + d["delta0"]
 
     for steps in (1, 6):
-        attack = Ascent(
+        attack = GradientAttack(
             kr.LinfBall(float(d["eps"])),
             LabelLoss("cross_entropy"),
             SoftBallStep(float(d["alpha"]), multiplier=float(key.split("lam")[1]), tau=tau),
@@ -100,7 +101,7 @@ def duals(d, start, dual, tau):
     classifier = keras.Model(inputs, {"logits": logits, "features": inputs})
     model = kr.defenses.udr(
         classifier, kr.LinfBall(float(d["eps"])), base=kr.defenses.pgd_at, tau=tau,
-        dual=Dual(start=start, rate=float(d["lr"]), **dual),
+        dual=DualVariable(start=start, rate=float(d["lr"]), **dual),
     )  # fmt: skip
     found = []
     for deltas in d["deltas"]:
@@ -139,7 +140,9 @@ def test_weight_perturbation(load, keras_float64):
     logits = keras.layers.Dense(10, dtype="float64")(hidden)
     classifier = keras.Model(inputs, {"logits": logits, "features": hidden})
     classifier.set_weights([d[name].numpy() for name in ("W1", "b1", "W2", "b2")])
-    still = replace(kr.attacks.pgd(kr.LinfBall(0.1), steps=1), steps=0, start=starts.Clean())
+    still = replace(
+        kr.attacks.pgd(kr.LinfBall(0.1), steps=1), steps=0, start=initialization.AtInput()
+    )
     still = replace(still, ball=kr.LinfBall(0.1, bounds=(-10.0, 10.0)))
     model = kr.RobustModel(
         classifier, still, Adversarial(), weight_perturbation=kr.AWP(float(d["gamma"]))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.models import adapt, mlp, small_cnn
-from keras_robust.models.contract import is_classifier
+from keras_robust.models.building import is_classifier
 
 L = keras.layers
 

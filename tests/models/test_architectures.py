@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import models
-from keras_robust.models.contract import is_classifier
+from keras_robust.models.building import is_classifier
 
 SMALL = {
     "mlp": {"hidden": (16, 12)},
@@ -20,9 +20,9 @@ SMALL = {
     "pre_act_resnet18": {"width": 0.125},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
     "vgg16": {"width": 0.125},
-    "google_net": {"width": 0.125},
-    "mobile_net": {"width": 0.125},
-    "efficient_net": {"width": 0.25},
+    "googlenet": {"width": 0.125},
+    "mobilenet_v1": {"width": 0.125},
+    "efficientnet_b0": {"width": 0.25},
 }
 FEATURES = {
     "mlp": 12,
@@ -32,19 +32,19 @@ FEATURES = {
     "pre_act_resnet18": 64,
     "wide_resnet": 64,
     "vgg16": 64,
-    "google_net": 128,
-    "mobile_net": 128,
-    "efficient_net": 80,
+    "googlenet": 128,
+    "mobilenet_v1": 128,
+    "efficientnet_b0": 80,
 }
-WIDE = ["resnet20", "resnet18", "pre_act_resnet18", "vgg16", "google_net", "mobile_net",
-        "efficient_net"]  # those with a width  # fmt: skip
+WIDE = ["resnet20", "resnet18", "pre_act_resnet18", "vgg16", "googlenet", "mobilenet_v1",
+        "efficientnet_b0"]  # those with a width  # fmt: skip
 # The full size of this one takes seconds; `wide_resnet` stands for it in the table.
 LARGE = {"wrn_34_10"}
 # Made of the others; `test_ensemble.py` has its promises.
 OF_OTHERS = {"ensemble"}
 
 # Their full table takes a minute; the contract itself and the gradient are looked at every time.
-DEEP = {"vgg16", "google_net", "mobile_net", "efficient_net"}
+DEEP = {"vgg16", "googlenet", "mobilenet_v1", "efficientnet_b0"}
 
 every_one = pytest.mark.parametrize("name", sorted(SMALL))
 every_architecture = pytest.mark.parametrize(
@@ -262,10 +262,10 @@ def test_bad_width(name, width):
     [
         ("vgg16", 28, "stage4_pool", 2),
         ("vgg16", 16, "stage4_pool", 1),
-        ("google_net", 28, "inception_5b", 7),
-        ("mobile_net", 28, "pair12_relu", 2),
-        ("mobile_net", 16, "pair12_relu", 1),
-        ("efficient_net", 28, "block15_project", 2),
+        ("googlenet", 28, "inception_5b", 7),
+        ("mobilenet_v1", 28, "pair12_relu", 2),
+        ("mobilenet_v1", 16, "pair12_relu", 1),
+        ("efficientnet_b0", 28, "block15_project", 2),
     ],
 )
 def test_what_is_left_of_an_image(name, size, layer, left):
@@ -310,11 +310,11 @@ def test_bad_hidden(hidden):
         ("small_cnn", {}, 1),
         ("wide_resnet", {"dropout": 0.3}, 3),
         # Nine blocks keep their shape, and so can be left out.
-        pytest.param("efficient_net", {}, 1 + 9, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", {}, 1 + 9, marks=pytest.mark.slow),
         pytest.param(
-            "efficient_net", {"dropout": 0.0, "drop_connect": 0.5}, 9, marks=pytest.mark.slow
+            "efficientnet_b0", {"dropout": 0.0, "drop_connect": 0.5}, 9, marks=pytest.mark.slow
         ),
-        pytest.param("efficient_net", {"drop_connect": 0.0}, 1, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", {"drop_connect": 0.0}, 1, marks=pytest.mark.slow),
     ],
 )
 def test_dropout_only_in_training(builder, options, count):

@@ -8,16 +8,17 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust import distribution, losses
+from keras_robust import losses
+from keras_robust.core.classifier import members_of
 from keras_robust.models import adapt, ensemble, mlp, small_cnn
-from keras_robust.models.contract import is_classifier
-from keras_robust.models.ensemble import Combine
-from keras_robust.types import members_of
+from keras_robust.models.building import is_classifier
+from keras_robust.models.ensemble import EnsembleLogits
+from keras_robust.training import distribution
 
 
 def combined(probabilities, combine):
     """The softmax of an ensemble's logits, its members having these probabilities."""
-    logits = Combine(combine)(tf.math.log(tf.constant(probabilities)))
+    logits = EnsembleLogits(combine)(tf.math.log(tf.constant(probabilities)))
     return tf.nn.softmax(logits).numpy()
 
 
@@ -52,7 +53,7 @@ def test_sure_members_have_finite_logits_and_gradients(combine):
     z = tf.constant([[[1e3, -1e3, 0.0], [1e3, 0.0, -1e3]]])
     with tf.GradientTape() as tape:
         tape.watch(z)
-        logits = Combine(combine)(z)
+        logits = EnsembleLogits(combine)(z)
         loss = losses.cross_entropy(logits, tf.constant([1]))
     assert np.isfinite(logits).all() and np.isfinite(tape.gradient(loss, z)).all()
 

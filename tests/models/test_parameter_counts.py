@@ -138,7 +138,7 @@ def test_google_net():
     assert a == 1024
     count += a * 10 + 10
     assert count == 6_166_250
-    assert trainable(models.google_net((32, 32, 3), 10)) == count
+    assert trainable(models.googlenet((32, 32, 3), 10)) == count
 
 
 def test_mobile_net():
@@ -149,7 +149,7 @@ def test_mobile_net():
         a = b
     count += a * 10 + 10
     assert count == 3_217_226
-    assert trainable(models.mobile_net((32, 32, 3), 10)) == count
+    assert trainable(models.mobilenet_v1((32, 32, 3), 10)) == count
 
 
 def test_efficient_net():
@@ -179,7 +179,7 @@ def test_efficient_net():
             a = b
     count += a * 10 + 10
     assert count == 3_598_598 == 3_599_686 - 1_088
-    assert trainable(models.efficient_net((32, 32, 3), 10)) == count
+    assert trainable(models.efficientnet_b0((32, 32, 3), 10)) == count
 
 
 @pytest.mark.parametrize(

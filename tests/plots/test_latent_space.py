@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from keras_robust.plots import latent_space
-from keras_robust.plots.classes import CLASS_COLORS
+from keras_robust.plots.class_colors import CLASS_COLORS
 
 POINTS = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])
 ENTROPIES = [0.1, 0.2, 0.9, 0.4]

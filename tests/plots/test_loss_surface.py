@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from keras_robust.plots import loss_surface
-from keras_robust.plots.classes import CLASS_COLORS
+from keras_robust.plots.class_colors import CLASS_COLORS
 
 STEPS = np.linspace(-0.4, 0.4, 5)
 ALONG, ACROSS = np.meshgrid(STEPS, STEPS)

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from keras_robust.plots import member_predictions
-from keras_robust.plots.canvas import ATTACKED, CLEAN
+from keras_robust.plots.style import ATTACKED, CLEAN
 
 IMAGES = np.random.default_rng(0).random((2, 5, 4, 1))
 MEMBERS = np.random.default_rng(1).dirichlet(np.ones(3), (2, 2))  # two members, three classes

@@ -10,7 +10,7 @@ import property_draws as draw
 import property_reference as reference
 import tensorflow as tf
 
-from keras_robust.types import wide
+from keras_robust.core.numerics import upcast_half
 
 CLASSES = 4
 
@@ -67,7 +67,7 @@ class Classifier:
         self.poison = tf.Variable(tf.zeros([draw.PIXELS], self.dtype))
 
     def __call__(self, x):
-        x = tf.reshape(wide(x), [-1, draw.PIXELS])
+        x = tf.reshape(upcast_half(x), [-1, draw.PIXELS])
 
         @tf.custom_gradient
         def poisoned(x):

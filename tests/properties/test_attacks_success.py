@@ -12,7 +12,7 @@ from property_draws import BATCHES, hold, in_draws
 
 import keras_robust as kr
 from keras_robust.attacks import fgsm, mim, multi_targeted, pgd, restarts, worst_of
-from keras_robust.evaluation.bench import Bench
+from keras_robust.evaluation.attack_runner import AttackRunner
 
 BALL = kr.LinfBall(0.2)
 COMBINED = {
@@ -127,7 +127,7 @@ def test_a_report_counts_no_image_that_the_model_gets_right(draws):
         )
         chosen = [names[(seen // count * 3 + k) % len(names)] for k in range(3)]
         named = {name: UNAIMED[name].build(ball) for name in chosen}
-        bench = Bench(model, (x, y), None, seen, lambda line: None)
+        bench = AttackRunner(model, (x, y), None, seen, lambda line: None)
         robust = np.ones(count, bool)
         for name, attack in named.items():
             run = bench.run(name, attack)

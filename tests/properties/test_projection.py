@@ -28,7 +28,7 @@ class Projected:
         if not bounded and random.random() < 0.5:
             self.x = np.zeros_like(self.x)
         self.z = draw.points(random, self.x, self.radius, dtype)
-        self.ball = kr.config.replace(
+        self.ball = kr.replace(
             kind(0.0, bounds if bounded else (-np.inf, np.inf)),
             radius=tf.constant(self.radius, reference.wide(dtype)),
         )

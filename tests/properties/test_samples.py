@@ -12,16 +12,16 @@ import tensorflow as tf
 from property_draws import BATCHES, hold, in_draws
 
 import keras_robust as kr
-from keras_robust import starts
+from keras_robust.attacks.crafting import initialization
 
 STARTS = {
-    "uniform": starts.Uniform(),
-    "gaussian": starts.Gaussian(),
-    "gaussian, wide": starts.Gaussian(1e6),
-    "random step": starts.RandomStep(0.5),
-    "random step, whole": starts.RandomStep(1.0),
-    "clean": starts.Clean(),
-    "rim": starts.Rim(),
+    "uniform": initialization.Uniform(),
+    "gaussian": initialization.Gaussian(),
+    "gaussian, wide": initialization.Gaussian(1e6),
+    "random step": initialization.RandomStep(0.5),
+    "random step, whole": initialization.RandomStep(1.0),
+    "clean": initialization.AtInput(),
+    "rim": initialization.OnSphere(),
 }
 every_start = pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 every_ball = pytest.mark.parametrize("kind", reference.BALLS.values(), ids=reference.BALLS)
@@ -29,7 +29,11 @@ every_dtype = pytest.mark.parametrize("dtype", draw.DTYPES, ids=lambda dtype: dt
 
 
 def test_every_start_is_here():
-    public = {v for v in vars(starts).values() if getattr(v, "__module__", "") == starts.__name__}
+    public = {
+        v
+        for v in vars(initialization).values()
+        if getattr(v, "__module__", "") == initialization.__name__
+    }
     assert {type(start) for start in STARTS.values()} == public
 
 
@@ -43,7 +47,7 @@ def test_starts_are_inside_and_follow_the_seed(start, kind, dtype, draws):
         bounds = draw.BOUNDS[random.integers(len(draw.BOUNDS))]
         shape = draw.SHAPES[random.integers(len(draw.SHAPES))]
         x = draw.images(random, batch.count, shape, bounds, dtype)
-        ball = kr.config.replace(
+        ball = kr.replace(
             kind(0.0, bounds),
             radius=tf.constant(batch.radius * (bounds[1] - bounds[0]), reference.wide(dtype)),
         )

@@ -10,8 +10,8 @@ import tensorflow as tf
 from property_draws import BATCHES, hold, in_draws
 
 import keras_robust as kr
-from keras_robust import steps
-from keras_robust.steps import FixedStep, MomentumStep, Point
+from keras_robust.attacks.crafting import step_rules
+from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep, Point
 
 RULES = {
     "fixed": FixedStep,
@@ -25,7 +25,9 @@ every_dtype = pytest.mark.parametrize("dtype", draw.DTYPES, ids=lambda dtype: dt
 
 
 def test_every_rule_is_here():
-    members = {v for v in vars(steps).values() if getattr(v, "__module__", "") == steps.__name__}
+    members = {
+        v for v in vars(step_rules).values() if getattr(v, "__module__", "") == step_rules.__name__
+    }
     rules = {member for member in members if hasattr(member, "update")}
     assert rules == {type(build(1.0)) for build in RULES.values()}
 
@@ -41,7 +43,7 @@ class Walk:
         self.batch, self.random, self.dtype = batch, random, dtype
         self.x = draw.images(random, batch.count, self.shape, bounds, dtype)
         radius = tf.constant(batch.radius * width, reference.wide(dtype))
-        self.ball = kr.config.replace(kind(0.0, bounds), radius=radius)
+        self.ball = kr.replace(kind(0.0, bounds), radius=radius)
         self.rule = rule(batch.size * width)
         self.centre = tf.constant(self.x, dtype)
         self.now = self.ball.sample(self.centre, tf.constant([batch.seed, 3], tf.int64))

@@ -17,9 +17,9 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from keras_robust.detection import EntropyDetector
-from serving.client import Client
-from serving.export import export_model
-from serving.server import Server
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.server.server import Server
 
 SHAPE = (8, 8, 1)
 CLASSES = 10

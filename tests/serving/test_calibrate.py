@@ -12,10 +12,10 @@ from absl import flags
 
 import keras_robust as kr
 from keras_robust.detection import Detector
+from keras_robust.experiments.runs.export_run import read_detector, recalibrate
+from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.exporting.verify import ServedModel, read_threshold
 from serving import calibrate
-from serving.calibrate import recalibrate
-from serving.export import export_model
-from serving.verify import ServedModel, read_threshold
 
 RATE = 0.02
 
@@ -119,11 +119,11 @@ def test_a_run_that_is_not_there(tmp_path, exported_model):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"detector": {"score": "anger"}}'])
 def test_metadata_that_tell_of_no_detector(tmp_path, text):
     with pytest.raises(FileNotFoundError, match="nothing is known of the version's detector"):
-        calibrate.read_detector(tmp_path)
+        read_detector(tmp_path)
     (tmp_path / "assets.extra").mkdir()
     (tmp_path / "assets.extra" / "keras_robust.json").write_text(text)
     with pytest.raises(ValueError, match="tells of no detector"):
-        calibrate.read_detector(tmp_path)
+        read_detector(tmp_path)
 
 
 def test_the_program(recalibrated, trained, monkeypatch, capsys):

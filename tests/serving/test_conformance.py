@@ -17,7 +17,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from serving.client import Client, RestClient
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
 
 MODEL = os.environ.get("SERVING_MODEL", "digits")
 ARRAYS = ("serving_default", "detect")

@@ -24,7 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.client import RestClient
+from keras_robust.serving.client.rest_client import RestClient
 
 MODEL = os.environ.get("SERVING_MODEL", "digits")
 

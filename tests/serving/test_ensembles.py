@@ -12,13 +12,14 @@ from absl import flags
 
 import keras_robust as kr
 from keras_robust.detection import Detector
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.exporting.signatures import DETECTION, INPUTS, OUTPUTS, endpoints
+from keras_robust.serving.exporting.verify import read_threshold, verify
+from keras_robust.serving.exporting.warmup import read_warmup
+from keras_robust.serving.server.server import Server
 from serving import query
-from serving.client import Client, RestClient
-from serving.export import export_model
-from serving.server import Server
-from serving.signatures import DETECTION, INPUTS, OUTPUTS, endpoints
-from serving.verify import read_threshold, verify
-from serving.warmup import read_warmup
 
 SCORE = "disagreement"  # of ensembles alone
 
@@ -123,7 +124,7 @@ def test_the_query_prints_what_each_member_says(server, tmp_path, ensemble, rand
         assert line.endswith(f"  {said}")
 
 
-@pytest.mark.parametrize("score", kr.scores.SCORES)
+@pytest.mark.parametrize("score", kr.detection.scores.SCORES)
 def test_detection_makes_no_second_forward_pass(ensemble, score):
     made = endpoints(ensemble, Detector(ensemble, scored_by=score), tf.Variable(0.5))
 

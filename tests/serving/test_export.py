@@ -15,10 +15,11 @@ from absl import flags
 
 import keras_robust
 from keras_robust.detection import EntropyDetector
+from keras_robust.experiments.runs.export_run import export_run
+from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.exporting.signatures import INPUTS, MAX_PIXELS
+from keras_robust.serving.exporting.verify import ServedModel, VerificationError, read_threshold
 from serving import export
-from serving.export import export_model, export_run
-from serving.signatures import INPUTS, MAX_PIXELS
-from serving.verify import ServedModel, VerificationError, read_threshold
 
 SIGNATURES = tuple(INPUTS)
 Refused = tf.errors.InvalidArgumentError

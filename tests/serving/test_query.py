@@ -14,10 +14,11 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from keras_robust.serving.client.grpc_client import Client, named_inputs
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server.server import Server
+from keras_robust.serving.status import Code, ServingError
 from serving import query
-from serving.client import Client, RestClient, named_inputs
-from serving.server import Server
-from serving.status import Code, ServingError
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,13 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from serving import versions
-from serving.client import Client, RestClient
-from serving.servable import Servable
-from serving.server import Limits, Server
-from serving.status import ServingError
-from serving.versions import Versions
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server import version_manager
+from keras_robust.serving.server.servable import Servable
+from keras_robust.serving.server.server import Limits, Server
+from keras_robust.serving.server.version_manager import Versions
+from keras_robust.serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
 
@@ -156,7 +157,7 @@ def test_a_request_that_its_client_gave_up_is_waited_for(exported_model, monkeyp
 
 
 def test_a_stop_does_not_wait_for_a_load(tmp_path, monkeypatch, wait_for):
-    monkeypatch.setattr(versions, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(version_manager, "STOP_SECONDS", 0.1)
     loading, go, closed = threading.Event(), threading.Event(), threading.Event()
 
     class Slow:

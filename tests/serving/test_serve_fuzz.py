@@ -17,8 +17,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from serving.client import Client
-from serving.server import Limits, Server
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.server.server import Limits, Server
 
 LIMIT = 2**19
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)

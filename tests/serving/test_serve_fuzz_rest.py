@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.client import RestClient
-from serving.server import Limits, Server
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server.server import Limits, Server
 
 LIMIT = 2**19
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)

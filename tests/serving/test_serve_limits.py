@@ -14,10 +14,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import http_body, http_server
-from serving.client import Client, RestClient
-from serving.server import Limits, Server
-from serving.status import ServingError
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server import http_body, http_server
+from keras_robust.serving.server.server import Limits, Server
+from keras_robust.serving.status import ServingError
 
 LIMIT = 2**18
 PREDICT = "/v1/models/digits:predict"
@@ -125,7 +126,7 @@ def test_a_failure_of_the_server_is_told_without_details(server, monkeypatch, ca
     def broken(*_):
         raise KeyError("a secret of the machine")
 
-    monkeypatch.setattr("serving.servable.Servable.run", broken)
+    monkeypatch.setattr("keras_robust.serving.server.servable.Servable.run", broken)
     images = np.zeros((1, 8, 8, 1), np.float32)
     with Client(server.grpc_address) as client, pytest.raises(ServingError) as over_grpc:
         client.predict("digits", images)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import serving
-from serving.client import Client, RestClient
-from serving.rest_client import authorization
-from serving.server import Server
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient, authorization
+from keras_robust.serving.server.server import Server
 
 CONFIG = Path(serving.__file__).parent / "tf_serving" / "nginx.conf"
 TOKEN = "5f0c" * 16

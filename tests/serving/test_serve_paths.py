@@ -22,8 +22,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from serving.client import Client
-from serving.server import Server
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.server.server import Server
 
 IMAGES = np.full((1, 8, 8, 1), 0.25, np.float32)
 MARK = "canary"

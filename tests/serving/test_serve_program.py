@@ -15,12 +15,13 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from keras_robust.core.quiet_tensorflow import LEVEL
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server.servable import Servable
+from keras_robust.serving.server.server import Limits, Server
+from keras_robust.serving.status import ServingError
 from serving import serve
-from serving.client import Client, RestClient
-from serving.quiet import LEVEL
-from serving.servable import Servable
-from serving.server import Limits, Server
-from serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
 
@@ -36,10 +37,12 @@ def test_warm_up_requests_are_replayed(exported_model, monkeypatch):
     monkeypatch.setattr(Servable, "predict", predict)
     Servable(exported_model / "1", 1, 2**20).close()
     assert set(seen) == {"serving_default", "detect", "serving_bytes", "detect_bytes"}
-    monkeypatch.setattr("serving.servable.MAX_REQUESTS", len(seen) - 1)
+    monkeypatch.setattr("keras_robust.serving.server.servable.MAX_REQUESTS", len(seen) - 1)
     with pytest.raises(ValueError, match=r"warm-up requests; expected at most"):
         Servable(exported_model / "1", 1, 2**20)
-    monkeypatch.setattr("serving.servable.read_warmup", lambda path: [_wrong_request()])
+    monkeypatch.setattr(
+        "keras_robust.serving.server.servable.read_warmup", lambda path: [_wrong_request()]
+    )
     with pytest.raises(ServingError, match="not found"):
         Servable(exported_model / "1", 1, 2**20)
 

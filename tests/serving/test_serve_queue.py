@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import predict_pb2
 
-from serving import http_server
-from serving.client import Client, RestClient
-from serving.servable import Servable
-from serving.server import Limits, Server
-from serving.status import ServingError
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server import http_server
+from keras_robust.serving.server.servable import Servable
+from keras_robust.serving.server.server import Limits, Server
+from keras_robust.serving.status import ServingError
 
 IMAGES = np.zeros((1, 8, 8, 1), np.float32)
 PREDICT = "/v1/models/digits:predict"

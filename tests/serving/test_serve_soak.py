@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.client import Client, RestClient
-from serving.status import ServingError
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.status import ServingError
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
 SWAP_SECONDS = 10.0

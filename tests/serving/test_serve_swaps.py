@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.client import Client, RestClient
-from serving.servable import Servable
-from serving.server import Limits, Server
-from serving.status import ServingError
+from keras_robust.serving.client.grpc_client import Client
+from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.server.servable import Servable
+from keras_robust.serving.server.server import Limits, Server
+from keras_robust.serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
 LIMITS = Limits(poll_wait_seconds=0.05)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving import json_tensors
-from serving.status import (
+from keras_robust.serving.server import json_tensors
+from keras_robust.serving.server.tensor_protos import Slot, decode, encode
+from keras_robust.serving.status import (
     HTTP_STATUS,
     MAX_SENTENCE,
     Code,
@@ -18,7 +19,6 @@ from serving.status import (
     clean_sentence,
     code_of_http,
 )
-from serving.tensors import Slot, decode, encode
 
 IMAGES = Slot("images", "images:0", tf.float32, (None, 2, 2, 1))
 FILES = Slot("image_bytes", "image_bytes:0", tf.string, (None,))

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from serving import versions
-from serving.status import Code, ServingError
-from serving.versions import MAX_LOADS, State, Versions, VersionState
+from keras_robust.serving.server import version_manager
+from keras_robust.serving.server.version_manager import MAX_LOADS, State, Versions, VersionState
+from keras_robust.serving.status import Code, ServingError
 
 
 class Fake:
@@ -120,7 +120,7 @@ def test_the_previous_version_answers_while_the_next_one_loads(base, served, loa
 
 
 def test_a_version_that_fails_to_load_changes_nothing(base, loader, served, monkeypatch):
-    monkeypatch.setattr(versions, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(version_manager, "RETRY_SECONDS", 0.0)
     served.start()
     (base / "2").mkdir()
     loader.broken[2] = ServingError(Code.INVALID_ARGUMENT, "warm-up\nfailed")
@@ -199,7 +199,7 @@ def test_stop_lets_a_request_under_way_end(loader, served):
 
 
 def test_the_history_is_bounded(base, loader, served, monkeypatch):
-    monkeypatch.setattr(versions, "MAX_STATES", 3)
+    monkeypatch.setattr(version_manager, "MAX_STATES", 3)
     served.start()
     for version in range(2, 8):
         (base / str(version)).mkdir()

@@ -13,10 +13,15 @@ import tensorflow as tf
 from absl import flags
 
 from keras_robust.detection import EntropyDetector
+from keras_robust.serving.exporting.reference import Reference, reference_of, sample_pixels
+from keras_robust.serving.exporting.signatures import endpoints
+from keras_robust.serving.exporting.verify import (
+    ServedModel,
+    VerificationError,
+    read_threshold,
+    verify,
+)
 from serving import verify as program
-from serving.reference import Reference, reference_of, sample_pixels
-from serving.signatures import endpoints
-from serving.verify import ServedModel, VerificationError, read_threshold, verify
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +157,7 @@ def test_other_signatures_are_told_apart(
 def test_a_graph_that_checks_nothing_is_told_apart(
     tmp_path, classifier, detector, expected, monkeypatch
 ):
-    monkeypatch.setattr("serving.signatures.checked", lambda images: images)
+    monkeypatch.setattr("keras_robust.serving.exporting.signatures.checked", lambda images: images)
     path = write(tmp_path / "1", classifier, detector)
     with pytest.raises(VerificationError, match="accepts images above 1"):
         verify(path, expected)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from serving import version_dirs
-from serving.version_dirs import check_version, publish, version_dir, versions, workspace
+from keras_robust.serving.exporting import version_directory
+from keras_robust.serving.exporting.version_directory import (
+    check_version,
+    publish,
+    version_dir,
+    versions,
+    workspace,
+)
 
 
 def test_versions_are_sorted_as_numbers(tmp_path):
@@ -40,7 +46,7 @@ def test_a_mounted_base_is_written_from_within(tmp_path, monkeypatch):
     """A rename cannot cross from one file system to another."""
     base = tmp_path / "digits"
     base.mkdir()
-    monkeypatch.setattr(version_dirs, "_device", str)
+    monkeypatch.setattr(version_directory, "_device", str)
     with workspace(base) as draft:
         draft.mkdir()
         assert draft.parent.parent == base

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.signatures import INPUTS
-from serving.verify import ServedModel
-from serving.warmup import read_warmup, warmup_requests, write_warmup
+from keras_robust.serving.exporting.signatures import INPUTS
+from keras_robust.serving.exporting.verify import ServedModel
+from keras_robust.serving.exporting.warmup import read_warmup, warmup_requests, write_warmup
 
 
 def test_an_exported_version_holds_requests_for_every_signature_and_size(exported_model):

@@ -9,9 +9,10 @@ import tensorflow as tf
 from absl import flags
 
 import keras_robust as kr
-from trainers import attack, crafting
-from trainers.opened import open_run
-from trainers.run_directory import RunDirectory
+from keras_robust.experiments.runs import attack_run
+from keras_robust.experiments.runs.loaded_run import load_run
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from trainers import attack
 
 
 def parsed(*arguments):
@@ -53,7 +54,7 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
 
 def test_the_summary_counts_what_was_right_before():
     images = np.zeros([4, 1, 1, 1], np.float32)
-    crafted = crafting.Crafted(
+    crafted = attack_run.AttackedTestSet(
         kr.attacks.fgsm(kr.LinfBall(0.5)),
         images,
         np.array([0, 1, 2, 2]),
@@ -70,14 +71,14 @@ def test_the_summary_counts_what_was_right_before():
 
 
 def test_a_target_leaves_its_own_class_out(opened):
-    crafted = crafting.craft(opened, opened.attack("pgd", targeted=True), target=3, limit=40)
+    crafted = attack_run.attack_run(opened, opened.attack("pgd", targeted=True), target=3, limit=40)
     assert 0 < len(crafted.labels) < 40
     assert 3 not in crafted.labels
 
 
 def test_the_seed_decides(opened):
     def adversarial(seed):
-        return crafting.craft(opened, opened.attack("pgd"), limit=5, seed=seed).adversarial
+        return attack_run.attack_run(opened, opened.attack("pgd"), limit=5, seed=seed).adversarial
 
     np.testing.assert_array_equal(adversarial(1), adversarial(1))
     assert (adversarial(1) != adversarial(2)).any()
@@ -114,12 +115,12 @@ def test_members_by_several_solvers(pair, tmp_path):
     )  # fmt: skip
     done, _ = attack.run(values, "python -m x")
     assert [one.attack.solver for one in done.values()] == [
-        kr.solvers.Uniform(),
+        kr.solvers.EqualWeights(),
         kr.solvers.TaskOriented(),
     ]
     document = json.loads((tmp_path / "goals.json").read_text())
     assert (document["command"], document["seed"]) == ("python -m x", 0)
-    model = open_run(pair).model
+    model = load_run(pair).model
     for row in document["goals"]:
         arrays = np.load(tmp_path / row["name"] / "adversarial.npz")
         said = model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
@@ -142,7 +143,7 @@ def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(tr
     done, directory = attack.run(values)
     assert directory == run / "attacks" / "multi_task_universal"
     arrays = np.load(directory / "adversarial.npz")
-    one = open_run(run)
+    one = load_run(run)
     x, y = one.test_images(23)
     said = one.model(x, training=False)["logits"].numpy().argmax(1)
     groups = int((said == np.asarray(y)).sum()) // 3
@@ -162,7 +163,7 @@ def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, 
     assert done["multi_task"].attack.tasks.stochastic
     assert done["multi_task"].goals.names == tuple(t.name for t in kr.transforms.ALL)
     done, _ = attack.run(parsed(*arguments, "--attack=pgd", "--nostochastic"))
-    assert done["pgd"].attack == open_run(trained).attack("pgd", {"steps": 1})
+    assert done["pgd"].attack == load_run(trained).attack("pgd", {"steps": 1})
     assert len(json.loads((tmp_path / "goals.json").read_text())["goals"][0]["each"]) == 7
 
 

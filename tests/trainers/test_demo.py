@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from trainers import asking, demo
-from trainers.crafting import Crafted
-from trainers.run_directory import RunDirectory
+from keras_robust.experiments.runs import serving_demo
+from keras_robust.experiments.runs.attack_run import AttackedTestSet
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from trainers import demo
 
 
 def test_the_recipes_differ_in_the_defense_alone_and_the_last_is_of_an_ensemble():
@@ -48,7 +49,7 @@ def test_the_whole_road(tiny, tmp_path):
 def test_the_table_shows_both_kinds_of_images():
     images = np.zeros([5, 1, 1, 1], np.float32)
     labels = np.array([0, 1, 2, 3, 4])
-    crafted = Crafted(None, images, labels, images, labels, labels)
+    crafted = AttackedTestSet(None, images, labels, images, labels, labels)
 
     def answers(classes, flagged):
         scores = np.arange(5) / 10
@@ -58,7 +59,7 @@ def test_the_table_shows_both_kinds_of_images():
             "is_adversarial": np.array(flagged),
         }
 
-    text = asking.table(
+    text = serving_demo.table(
         crafted, answers([0, 1, 2, 3, 0], [False] * 5), answers([0, 2, 2, 0, 4], [True] * 5)
     )
     rows = [line.split() for line in text.splitlines() if re.match(r" +\d", line)]
@@ -77,7 +78,7 @@ def test_the_attacker_who_knows_is_judged_by_what_is_wrong_and_not_flagged():
 
     ignorant = answers([1, 1, 0, 0], [True, False, True, False])  # of three errors one is unseen
     knowing = answers([1, 1, 0, 0], [False, False, False, False])
-    text = asking.about_who_knows(labels, ignorant, knowing)
+    text = serving_demo.adaptive_summary(labels, ignorant, knowing)
     assert "75.0% of the images end up wrong and not flagged, against 25.0% with an" in text
 
 

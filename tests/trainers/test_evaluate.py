@@ -7,7 +7,9 @@ import pytest
 from absl import flags
 
 import keras_robust as kr
-from trainers import evaluate, measuring, training
+from keras_robust.experiments.runs import evaluate_run
+from keras_robust.experiments.training import train_run
+from trainers import evaluate
 
 
 def parsed(*arguments):
@@ -54,17 +56,17 @@ def test_checks_are_in_the_report_where_they_are_asked_for(run):
 
 def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     """Killed before its last round; what was kept is used, and gone when the report is there."""
-    from keras_robust.evaluation import bench
+    from keras_robust.evaluation import attack_runner
 
     quick = kr.attacks.auto_attack
     monkeypatch.setattr(
         kr.attacks, "auto_attack", lambda ball: quick(ball, iterations=2, queries=3)
     )
-    monkeypatch.setattr("keras_robust.evaluation.records.SECONDS", 0.0)
+    monkeypatch.setattr("keras_robust.evaluation.run_state.SECONDS", 0.0)
     values = parsed(
         f"--run={run}", "--limit=20", "--attacks=auto_attack", "--radii=", "--radius=0.01"
     )
-    whole = bench.Bench._round
+    whole = attack_runner.AttackRunner._round
 
     def interrupted(self, name, part, *rest):
         if part.attack.name == "Square":
@@ -72,7 +74,7 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
         return whole(self, name, part, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(bench.Bench, "_round", interrupted)
+        patch.setattr(attack_runner.AttackRunner, "_round", interrupted)
         evaluate.run(values, command="")
     assert list((run / "unfinished").iterdir())
     capsys.readouterr()
@@ -102,11 +104,13 @@ class Clock:
 
 def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
     """No card and no checks of half an evaluation; what was kept stays until all is done."""
-    from keras_robust.evaluation import suite
-    from keras_robust.evaluation.budget import Budget
+    from keras_robust.evaluation import evaluator
+    from keras_robust.evaluation.time_budget import TimeBudget
 
-    monkeypatch.setattr(suite, "Budget", lambda seconds: Budget(seconds, Clock()))
-    monkeypatch.setattr(measuring, "_checks", lambda *_: (kr.evaluation.Check("c", True, 0, "."),))
+    monkeypatch.setattr(evaluator, "TimeBudget", lambda seconds: TimeBudget(seconds, Clock()))
+    monkeypatch.setattr(
+        evaluate_run, "_checks", lambda *_: (kr.evaluation.Check("c", True, 0, "."),)
+    )
     arguments = [f"--run={run}", "--limit=300", "--attacks=pgd,fgsm", "--radii=0.1", "--checks"]
     # The clock is looked at at the beginning, then before the round, before and after each batch.
     (directory,) = evaluate.run(parsed(*arguments, "--card", "--time_budget=3"), "")
@@ -146,17 +150,17 @@ def test_attacks_from_another_run(trained, run, capsys):
 
 
 def test_runs_that_cannot_be_crafted_on(trained, opened, run):
-    from trainers.opened import open_run
-    from trainers.sources import crafted_on, open_sources
+    from keras_robust.experiments.runs.loaded_run import load_run
+    from keras_robust.experiments.runs.transfer_sources import crafted_on, load_sources
 
     arguments = [f"--run={run}", "--attacks=pgd"]
     with pytest.raises(ValueError, match="no run but .* itself to craft on"):
         evaluate.run(parsed(*arguments, f"--transfer_from={run}"), "")
     with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
         evaluate.run(parsed(*arguments, "--transfer_from=nowhere"), "")
-    sources = open_sources([trained, str(trained)])
+    sources = load_sources([trained, str(trained)])
     assert list(sources) == [trained.name]
-    here = open_run(run)
+    here = load_run(run)
     ball = here.ball()
     with pytest.raises(ValueError, match=r"None of the attacks FGSM, FAB-100 can be crafted on"):
         crafted_on(here, [kr.attacks.fgsm(ball), kr.attacks.fab(ball)], sources)
@@ -181,7 +185,7 @@ def test_every_class_as_target_has_a_name(run):
 
 
 def test_a_card_is_verified_and_says_what_differs(run, capsys):
-    from trainers import cards
+    from keras_robust.experiments.runs import run_cards
 
     quick = ["--limit=30", "--attacks=pgd", "--radii=", "--steps=3"]
     (directory,) = evaluate.run(parsed(f"--run={run}", "--card", *quick), "")
@@ -189,7 +193,7 @@ def test_a_card_is_verified_and_says_what_differs(run, capsys):
     assert f"model card: {card}" in capsys.readouterr().out
     evaluate.verify(parsed(f"--verify={card}"))  # its run is where it lies
     text = card.read_text()
-    assert cards.commit() in text
+    assert run_cards.commit() in text
     # Another accuracy, other weights and another recipe.
     document = json.loads(text)
     document["sample"]["clean_accuracy"] = document["report"]["clean_accuracy"] = 0.9
@@ -215,7 +219,7 @@ def test_a_card_that_cannot_be_verified(run, tmp_path):
 
 
 def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
-    training.train(tiny("standard"), tmp_path / "plain", verbose=0)
+    train_run.train(tiny("standard"), tmp_path / "plain", verbose=0)
     runs = f"--run={tmp_path / 'plain'},{run}"
     with pytest.raises(ValueError, match="--output_dir is missing"):
         evaluate.run(parsed(runs), "")
@@ -228,7 +232,7 @@ def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
 
 
 def test_the_recipe_says_what_is_not_given(opened):
-    attacks, radii = measuring.Plan().for_run(opened)
+    attacks, radii = evaluate_run.EvaluationPlan().for_run(opened)
     ball = kr.LinfBall(0.15)
     assert attacks == [kr.attacks.pgd(ball, 2), kr.attacks.fgsm(ball)]
     assert radii == (0.1, 0.2)
@@ -237,9 +241,11 @@ def test_the_recipe_says_what_is_not_given(opened):
 def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(opened):
     opened.config.evaluation.step_size = 0.01
     try:
-        (attack, _), _ = measuring.Plan().for_run(opened)
+        (attack, _), _ = evaluate_run.EvaluationPlan().for_run(opened)
         assert attack == kr.attacks.pgd(kr.LinfBall(0.15), 2, 0.01)
-        plan = measuring.Plan(["pgd"], {"restarts": 2, "step_size": None}, norm="l2", radius=1.0)
+        plan = evaluate_run.EvaluationPlan(
+            ["pgd"], {"restarts": 2, "step_size": None}, norm="l2", radius=1.0
+        )
         (attack,), radii = plan.for_run(opened)
         assert attack == kr.attacks.restarts(kr.attacks.pgd(kr.L2Ball(1.0), 2), 2)
         assert radii == ()
@@ -249,30 +255,30 @@ def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(opened):
 
 def test_another_norm_wants_a_radius(opened):
     with pytest.raises(ValueError, match=r"radius is 0.15 in linf; give the radius in l2"):
-        measuring.Plan(norm="l2").for_run(opened)
+        evaluate_run.EvaluationPlan(norm="l2").for_run(opened)
 
 
 def test_a_detector_belongs_to_its_checkpoint(run):
-    from trainers.opened import open_run
+    from keras_robust.experiments.runs.loaded_run import load_run
 
-    best, last = open_run(run), open_run(run, "last")
+    best, last = load_run(run), load_run(run, "last")
     assert (best.checkpoint, last.checkpoint) == ("best", "last")
     kept = kr.detection.Calibration.load(run / "detector.json")
     assert best.detector.threshold == kept.threshold
     # Both are of the only epoch, so the threshold found anew is the one that was kept.
     assert last.detector.threshold == pytest.approx(kept.threshold, abs=1e-5)
     (run / "detector.json").unlink()
-    assert open_run(run).detector is None
+    assert load_run(run).detector is None
 
 
 def test_a_detector_is_by_the_score_of_its_calibration(run):
-    from trainers.opened import open_run
+    from keras_robust.experiments.runs.loaded_run import load_run
 
-    validation = open_run(run).splits.validation
-    detector = kr.detection.Detector(open_run(run).model, scored_by="least_confidence")
+    validation = load_run(run).splits.validation
+    detector = kr.detection.Detector(load_run(run).model, scored_by="least_confidence")
     kept = detector.calibrate(validation, 0.1).calibration.save(run / "detector.json")
     for checkpoint in ("best", "last"):  # the second one is calibrated anew
-        found = open_run(run, checkpoint).detector
+        found = load_run(run, checkpoint).detector
         assert (found.scored_by, found.false_alarm_rate) == ("least_confidence", 0.1)
         threshold = kr.detection.Calibration.load(kept).threshold
         assert found.threshold == pytest.approx(threshold, abs=1e-5)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from trainers.run_directory import RunDirectory
+from keras_robust.experiments.runs.run_directory import RunDirectory
 
 
 def command(program, *arguments):

@@ -9,8 +9,9 @@ import pytest
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from trainers import build, recipes
-from trainers.recipes import fields
+from keras_robust.core.classifier import members_of
+from keras_robust.experiments.recipes import build, schema
+from trainers import recipes
 
 SHAPES = {"digits": (8, 8, 1), "toy": (1, 2, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 TFDS = Path(__file__).parents[2] / ".." / "shared" / "tensorflow_datasets"
@@ -43,7 +44,7 @@ def test_every_data_set_builds_its_model(dataset):
 
 
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10_small"])
-@pytest.mark.parametrize("defense", fields.ENSEMBLES)
+@pytest.mark.parametrize("defense", schema.ENSEMBLES)
 def test_a_defense_of_ensembles_trains_two_of_the_data_sets_own_network(dataset, defense):
     config, single = (recipes.load(f"{dataset}/{name}") for name in (defense, "pgd_at"))
     assert config.model.name == "ensemble"
@@ -60,7 +61,7 @@ def test_an_ensemble_of_a_recipe_has_members_of_their_own_weights():
     config = recipes.load("digits/cce_detection")
     model = build.robust_model(config, info("digits"), steps_per_epoch=10)
     assert model.classifier.output["member_logits"].shape == (None, 2, 10)
-    first, second = kr.types.members_of(model.classifier)
+    first, second = members_of(model.classifier)
     kernels = [member.weights[0].numpy() for member in (first, second)]
     assert abs(kernels[0] - kernels[1]).max() > 0.01
     assert (model.robust_loss.promote, model.robust_loss.demote) == (0.0, 5.0)
@@ -111,7 +112,7 @@ def test_a_recipe_survives_json(tmp_path):
     document = config.to_dict()
     document["dataset"]["class_names"] = ["a", "b"]
     path.write_text(json.dumps(document))
-    again = fields.from_json(path)
+    again = schema.from_json(path)
     assert again.to_dict() == config.to_dict()
     assert again.optimizer.schedule.boundaries == (75, 90, 100)
 
@@ -120,7 +121,7 @@ def test_a_recipe_of_a_release_without_scores_is_of_the_entropy(tmp_path):
     document = recipes.load("digits/trades").to_dict()
     del document["detector"]["score"]
     (tmp_path / "recipe.json").write_text(json.dumps(document))
-    assert fields.from_json(tmp_path / "recipe.json").detector.score == "entropy"
+    assert schema.from_json(tmp_path / "recipe.json").detector.score == "entropy"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": {}, "epoch": 3}', '{"dataset": 1}'])
@@ -128,21 +129,21 @@ def test_a_file_that_is_no_recipe(tmp_path, text):
     path = tmp_path / "recipe.json"
     path.write_text(text)
     with pytest.raises(ValueError, match="not a recipe that this release reads"):
-        fields.from_json(path)
+        schema.from_json(path)
 
 
 def test_no_file():
     with pytest.raises(FileNotFoundError, match="no recipe at nowhere"):
-        fields.from_json("nowhere/recipe.json")
+        schema.from_json("nowhere/recipe.json")
 
 
 def test_lists_as_a_shell_gives_them():
-    config = fields.defaults()
+    config = schema.defaults()
     config.evaluation.attacks = ("pgd, fgsm",)
     config.evaluation.radii = ("0.1,8/255", 1)
     config.optimizer.schedule.boundaries = ("5,7.5",)
     config.model.options = ConfigDict({"members": ("mlp, small_cnn",)})
-    fields.normalised(config)
+    schema.normalised(config)
     assert config.evaluation.attacks == ("pgd", "fgsm")
     assert config.evaluation.radii == (0.1, 8 / 255, 1.0)
     assert config.optimizer.schedule.boundaries == (5, 7.5)

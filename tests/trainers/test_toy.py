@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from trainers import build, toy
+from keras_robust.experiments.recipes import build
+from trainers import toy
 
 
 @pytest.mark.parametrize("name", toy.TRAININGS)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from absl import flags
 
+from keras_robust.experiments.runs.run_directory import RunDirectory
 from trainers import recipes, train
-from trainers.run_directory import RunDirectory
 
 
 def parsed(*arguments):
@@ -64,9 +64,9 @@ def test_no_such_run(tmp_path, recipe):
 
 
 def test_what_is_trained_is_told_first(tiny, tmp_path, capsys):
-    from trainers import training
+    from keras_robust.experiments.training import train_run
 
-    train.describe(training.prepare(tiny(), tmp_path / "run"))
+    train.describe(train_run.prepare(tiny(), tmp_path / "run"))
     assert capsys.readouterr().out == (
         "digits/trades: trades of mlp (1,210 parameters) on digits, linf radius 0.15\n"
         "1,221 training, 216 validation images; epochs 1 to 1 of 9 steps\n"

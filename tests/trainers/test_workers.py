@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import pytest
 
-from trainers import training
-from trainers.files import write_json
-from trainers.run_directory import RunDirectory
+from keras_robust.core.atomic_files import write_json
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.training import train_run
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch, d
         config.update_from_flattened_dict({**optimizer, "optimizer.momentum": 0.9, **changes})
     said = finish(launch(config, tmp_path / "two"))
     assert "Trained:" in said[0] and "Trained:" not in said[1]
-    one = training.train(config, tmp_path / "one", verbose=0)
+    one = train_run.train(config, tmp_path / "one", verbose=0)
     two = RunDirectory(tmp_path / "two")
     if defense != "standard":
         assert one.rows()[0]["dual"] > 1.0001  # it moves
@@ -137,7 +137,7 @@ def test_a_worker_that_dies_ends_the_other_and_both_go_on(
 
 @pytest.mark.slow
 def test_workers_that_do_not_see_the_same_directory(tiny, tmp_path, launch):
-    training.train(tiny("standard"), tmp_path / "run", verbose=0)
+    train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
     for worker in launch(tiny("standard", epochs=2), tmp_path / "run", tmp_path / "elsewhere"):
         said, _ = worker.communicate(timeout=120)
         assert worker.returncode == 1

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from trainers.names import chosen
+from keras_robust.core.validation import lookup
 from trainers.recipes import cifar10, cifar10_small, digits, mnist, mnist_thesis, toy
 
 FAMILIES: dict[str, ModuleType] = {
@@ -46,7 +46,7 @@ def load(name: str) -> ConfigDict:
         >>> load("mnist/trades").ball.radius
         0.3
     """
-    dataset, _, defense = chosen("recipe", name, names()).partition("/")
+    dataset, _, defense = lookup("recipe", name, names()).partition("/")
     config = FAMILIES[dataset].get_config(defense)
     config.name = name
     return config

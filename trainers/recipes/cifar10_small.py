@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
 from trainers.recipes import cifar10
-from trainers.recipes.fields import ENSEMBLES, with_defense
 
 DEFENSES = (*cifar10.DEFENSES, *ENSEMBLES)
 

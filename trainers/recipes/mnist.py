@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import ENSEMBLES, OVER, defaults, with_defense
+from keras_robust.experiments.recipes.schema import ENSEMBLES, OVER, defaults, with_defense
 
 DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER, *ENSEMBLES)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
 from trainers.recipes import mnist
-from trainers.recipes.fields import ENSEMBLES, with_defense
 
 # Ensembles are of another chapter, and of other settings.
 DEFENSES = tuple(name for name in mnist.DEFENSES if name not in ENSEMBLES)

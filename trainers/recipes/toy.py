@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from trainers.recipes.fields import OVER, defaults, with_defense
+from keras_robust.experiments.recipes.schema import OVER, defaults, with_defense
 
 # Those of `keras_robust.data.toy`, which would bring TensorFlow along.
 SIDE, OFFSET = 20.0, 8.0

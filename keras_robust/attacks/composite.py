@@ -1,0 +1,252 @@
+"""Attacks made of attacks: restarts, the worst of several, every class as target.
+
+Each keeps, for every image, a candidate that the model gets wrong, if there is one, and among
+equals the one with the largest margin (the best other logit minus the label's), beginning with the
+clean image itself: so a combination is never weaker than its parts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting.base import Attack, Round, check_attack
+from keras_robust.attacks.crafting.gradient_ascent import noinline
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.numerics import broadcast_to_images
+from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.validation import check_integer
+from keras_robust.losses import classification as losses
+
+
+def _check_part(owner: str, attack: Any) -> None:
+    check_attack(f"{owner}: the part", attack)
+    if attack.per_member:
+        raise ValueError(
+            f"{owner}: the attack {attack.name} crafts a batch on each member, of which none is "
+            "the worst. Put `keras_robust.attacks.per_member` around the whole."
+        )
+    if isinstance(getattr(attack, "objective", None), objectives.Targeted):
+        raise ValueError(
+            f"{owner}: the attack {attack.name} is targeted, and what is kept is the worst for the "
+            "true label. Wrap it in `keras_robust.attacks.multi_targeted` first."
+        )
+
+
+class Combination(Attack):
+    """Runs its rounds on the whole batch and keeps the worst result of each image."""
+
+    def craft(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
+    ) -> Images:
+        """The worst of the rounds; the rounds choose their own targets."""
+        objectives.refuse_targets(self.name, targets)
+        clean = logits = forward(x)["logits"]
+        worst, worst_margin, fooled = x, losses.margin(logits, y), losses.misclassified(logits, y)
+        rounds = self.rounds(logits.shape[-1])
+        crafts = _traced_once(rounds, forward)
+        for part in rounds:
+            craft = crafts[id(part.attack)]
+            candidate = craft(x, y, part.seed(seed), part.targets(y, clean))
+            logits = forward(candidate)["logits"]
+            candidate_margin, wrong = losses.margin(logits, y), losses.misclassified(logits, y)
+            larger = candidate_margin > worst_margin
+            # Tied logits have margin 0 and may be right or wrong, which `larger` cannot tell.
+            better = tf.where(tf.equal(wrong, fooled), larger, wrong)
+            worst = tf.where(broadcast_to_images(better, x), candidate, worst)
+            # Not `maximum`, which would let one NaN shut out all later candidates.
+            worst_margin = tf.where(better, candidate_margin, worst_margin)
+            fooled = fooled | better & wrong
+        return worst
+
+
+def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Callable]:
+    """By `id`, the attacks of the rounds; in a graph, what several rounds run is in it once."""
+    crafts = {}
+    attacks = [part.attack for part in rounds]
+    for attack in attacks:
+        craft = functools.partial(attack.craft, forward)
+        several = sum(other is attack for other in attacks) > 1
+        crafts[id(attack)] = noinline(craft) if several else craft
+    return crafts
+
+
+@serializable
+class Restarts(Combination):
+    """An attack run several times from different random starts, the worst result of each image.
+
+    Args:
+        attack: the attack to repeat.
+        count: how many times, >= 1.
+
+    Raises:
+        TypeError: no attack.
+        ValueError: a count below 1, or a targeted attack.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> attack = Restarts(attacks.pgd(LinfBall(0.3), steps=40), count=5)
+        >>> len(attack.rounds(classes=10))
+        5
+    """
+
+    attack: Any
+    count: int
+
+    def __post_init__(self) -> None:
+        check_integer("Restarts: count", self.count, 1)
+        _check_part("Restarts", self.attack)
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name and the number of restarts."""
+        return f"{self.attack.name} x {self.count}"
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """`count` times the rounds of the attack, each with a seed of its own."""
+        parts = self.attack.rounds(classes)
+        return tuple(
+            part._replace(fold=part.fold + repeat * len(parts))
+            for repeat in range(self.count)
+            for part in parts
+        )
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> Restarts:
+        """The same restarts in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+@serializable
+class WorstOf(Combination):
+    """Several attacks in one ball, the worst result of each image.
+
+    Args:
+        attacks: a tuple of attacks that share a ball.
+
+    Raises:
+        TypeError: a part that is no attack.
+        ValueError: no attacks, different balls, or a targeted attack.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> ball = LinfBall(0.3)
+        >>> attack = WorstOf((attacks.pgd(ball), attacks.mim(ball)))
+        >>> len(attack.rounds(classes=10))
+        2
+    """
+
+    attacks: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("WorstOf: no attacks were given; expected at least one.")
+        for attack in self.attacks:
+            _check_part("WorstOf", attack)
+        # Inside a compiled attack the radius is a symbol, which has been compared before.
+        known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
+        if any(ball != known[0] for ball in known):
+            raise ValueError(
+                f"WorstOf: the attacks have different balls, {', '.join(map(str, known))}; "
+                "expected one threat model for all."
+            )
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attacks' threat model."""
+        return self.attacks[0].ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The names of the attacks."""
+        return "worst of " + ", ".join(attack.name for attack in self.attacks)
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """The rounds of every attack in turn, each with a seed of its own."""
+        parts = [part for attack in self.attacks for part in attack.rounds(classes)]
+        return tuple(part._replace(fold=number) for number, part in enumerate(parts))
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> WorstOf:
+        """The same attacks in a ball of another radius."""
+        return replace(self, attacks=tuple(a.at_radius(radius, step_size) for a in self.attacks))
+
+
+@serializable
+class MultiTargeted(Combination):
+    """A targeted attack run towards every class but the label, the worst result of each image.
+
+    Args:
+        attack: a targeted attack.
+        most: at how many classes to aim at most, the likeliest ones of the clean image first; None
+            for all of them.
+
+    Raises:
+        ValueError: an attack that is not targeted, or no class.
+
+    Example:
+        >>> from keras_robust import LinfBall, attacks
+        >>> attack = MultiTargeted(attacks.pgd(LinfBall(0.3), targeted=True))
+        >>> len(attack.rounds(classes=10))
+        9
+
+    Reference: Gowal et al., "An Alternative Surrogate Loss for PGD-based Adversarial Testing"
+    (2019), section 4; the likeliest classes: Croce and Hein, "Reliable Evaluation of Adversarial
+    Robustness" (2020), section 5.
+    """
+
+    attack: Any
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        objective = getattr(self.attack, "objective", None)
+        if not isinstance(objective, objectives.Targeted):
+            raise ValueError(
+                f"MultiTargeted: the attack climbs {objective!r}; expected a targeted one, such "
+                "as `pgd(ball, targeted=True)`."
+            )
+        if self.most is not None:
+            check_integer("MultiTargeted: most", self.most, 1)
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name, marked as multi-targeted."""
+        return f"multi-targeted {self.attack.name}"
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """One round for every class but the label, or for the likeliest of them."""
+        if self.most is not None:
+            ranks = range(1, min(self.most, classes - 1) + 1)
+            return tuple(Round(self.attack, rank, rank=rank) for rank in ranks)
+        return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> MultiTargeted:
+        """The same attack in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+def restarts(attack: Attack, count: int) -> Restarts:
+    """`attack` run `count` times from different random starts; see `Restarts`."""
+    return Restarts(attack, count)
+
+
+def worst_of(*attacks: Attack) -> WorstOf:
+    """The worst of several attacks in one ball; see `WorstOf`."""
+    return WorstOf(attacks)
+
+
+def multi_targeted(attack: Attack, most: int | None = None) -> MultiTargeted:
+    """A targeted attack towards every class but the label; see `MultiTargeted`."""
+    return MultiTargeted(attack, most)

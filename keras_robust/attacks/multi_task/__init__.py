@@ -1,0 +1,1 @@
+"""Attacks with one perturbation for many tasks: tasks, solvers, transformations."""

@@ -1,0 +1,64 @@
+"""HVM: the gradient of the hypervolume that the tasks' values span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.core.config import serializable
+
+
+@serializable
+class HVM:
+    """Climbs `sum_i log(f_i - scale * min_j f_j)`: the lower a task, the more it counts.
+
+    Its weights do not sum to 1.
+
+    Args:
+        scale: where the nadir is, as a part of the least value, in [0, 1).
+        through_nadir: whether the gradient flows through the nadir as well.
+
+    Raises:
+        ValueError: a scale outside [0, 1); with 1 the least task's logarithm is that of 0.
+
+    Example:
+        >>> weights, _ = HVM(scale=0.5)(None, tf.constant([[1.0, 2.5]]), None, ())
+        >>> weights.numpy().tolist()
+        [[2.0, 0.5]]
+
+    Reference: Albuquerque et al., "Multi-objective Training of Generative Adversarial Networks with
+    Multiple Discriminators" (2019), Eq. 8.
+
+    Differs: the released code of Bui et al. (2023) has `through_nadir=True`, where the paper holds
+    the nadir, and a scale of 1.
+    """
+
+    scale: float = 0.5
+    through_nadir: bool = False
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.scale, (int, float)) and not isinstance(self.scale, bool)
+        if not number or not 0 <= self.scale < 1:
+            raise ValueError(f"HVM: scale is {self.scale!r}; expected a number in [0, 1).")
+
+    def init(self, start: tf.Tensor) -> tuple[()]:
+        """No state."""
+        del start
+        return ()
+
+    def __call__(
+        self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
+    ) -> tuple[tf.Tensor, Any]:
+        """One over what each task is above the nadir."""
+        del gram, achieved
+        least = tf.reduce_min(values, axis=1, keepdims=True)
+        # A task whose loss is 0 has an infinite slope; the largest finite one leads as well.
+        above = tf.maximum(values - self.scale * least, 1e-12)
+        weights = 1 / above
+        if self.through_nadir:
+            is_least = tf.one_hot(
+                tf.argmin(values, axis=1), tf.shape(values)[1], dtype=values.dtype
+            )
+            weights -= self.scale * is_least * tf.reduce_sum(weights, axis=1, keepdims=True)
+        return weights, state

@@ -1,0 +1,208 @@
+"""What Square proposes: windows of a size that shrinks, filled as the norm of the ball asks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core.numerics import scalar, upcast_half
+from keras_robust.core.types import Ball, Images
+
+# After how many queries the share of the window is halved, of 10,000.
+_HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def window_share(query: int, first: float = 0.8) -> float:
+    """The share of the pixels that a window covers.
+
+    Args:
+        query: how many queries were made before, >= 0.
+        first: the share at the beginning.
+
+    Returns:
+        The share.
+
+    Example:
+        >>> [window_share(query) for query in (0, 11, 4999)]
+        [0.8, 0.4, 0.00625]
+
+    Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
+    via random search" (2020), section 3.2; not rescaled to the number of queries, as in AutoAttack.
+    """
+    return first / 2 ** sum(query > after for after in _HALVED_AFTER)
+
+
+def bump(rows: int, columns: int, order: float) -> np.ndarray:
+    """A window with a peak in the middle, `[rows, columns]`, of length 1 in a norm.
+
+    The k-th of its nested rectangles adds `1 / k^2` in L2, and `1 / k^4` in L1.
+
+    Args:
+        rows: its height; 0 gives an empty one.
+        columns: its width.
+        order: of the norm, 2 or 1.
+
+    Returns:
+        The window.
+
+    Reference: Andriushchenko et al. (2020), Eq. 2 of the supplement.
+    """
+    window = np.zeros((rows, columns))
+    row, column = rows // 2, columns // 2
+    for k in range(max(row, column) + 1):
+        inner = slice(max(row - k, 0), row + k + 1), slice(max(column - k, 0), column + k + 1)
+        window[inner] += 1 / (k + 1) ** (2 if order == 2 else 4)
+    return window / np.linalg.norm(window.ravel(), order) if window.size else window
+
+
+def double_bump(rows: int, columns: int, order: float) -> np.ndarray:
+    """A bump above one of the other sign, `[rows, columns]`, of length 1 in a norm."""
+    halves = bump(rows // 2, columns, order), -bump(rows - rows // 2, columns, order)
+    window = np.concatenate(halves)
+    return window / np.linalg.norm(window.ravel(), order)
+
+
+class Size(NamedTuple):
+    """Of the images as a search sees them."""
+
+    height: int
+    width: int
+    channels: int
+
+    def windows(self, queries: int, first: float, least: int) -> list[int]:
+        """The side of the window of each query; of at least 3 pixels, an odd number of them."""
+        sides = []
+        for query in range(queries):
+            area = window_share(query, first) * self.height * self.width
+            side = max(round(math.sqrt(area)), least)
+            sides.append(side + 1 if least > 1 and side % 2 == 0 else side)
+        return sides
+
+
+class Stripes:
+    """Proposals in Linf: corners of the ball, which a window of one sign per channel moves to."""
+
+    def __init__(self, ball: Ball, size: Size, queries: int, first: float):
+        self._ball, self._size = ball, size
+        self._sides = tf.constant(size.windows(queries, first, 1), tf.int32)
+
+    def start(self, x: Images, seed: tf.Tensor) -> Images:
+        """Vertical stripes."""
+        shape = [tf.shape(x)[0], 1, self._size.width, self._size.channels]
+        signs = _signs(shape, seed, upcast_half(x).dtype)
+        return self._moved(x, x, signs)
+
+    def next(self, x: Images, best: Images, query: tf.Tensor, seed: tf.Tensor) -> Images:
+        """A window, the same for all images, moved by twice the radius and clipped."""
+        seeds = tf.random.split(seed, 2)
+        window = random_window(self._size, self._sides[query], seeds[0])[0]
+        signs = _signs([1, 1, 1, self._size.channels], seeds[1], upcast_half(x).dtype)
+        return self._moved(x, best, 2 * tf.cast(window, signs.dtype) * signs)
+
+    def _moved(self, x: Images, best: Images, radii: tf.Tensor) -> Images:
+        by = scalar(self._ball.radius, radii.dtype) * radii
+        return self._ball.project(upcast_half(best) + by, x)
+
+
+class Bumps:
+    """Proposals in L2 and L1: what one window holds is moved into another, which gets a bump."""
+
+    def __init__(self, ball: Any, size: Size, queries: int, first: float):
+        self._ball, self._size, self._order = ball, size, ball.order
+        sides = size.windows(queries, first, 3)
+        kinds = sorted(set(sides))
+        self._sides = tf.constant(sides, tf.int32)
+        self._kind = tf.constant([kinds.index(side) for side in sides], tf.int32)
+        self._templates = np.stack([self._both(side) for side in kinds])
+
+    def _both(self, side: int) -> np.ndarray:
+        """A double bump upright and on its side, in the upper left corner, `[2, h, w]`."""
+        rows, columns = min(side, self._size.height), min(side, self._size.width)
+        corners = np.zeros((2, self._size.height, self._size.width))
+        corners[0, :rows, :columns] = double_bump(rows, columns, self._order)
+        corners[1, :rows, :columns] = double_bump(columns, rows, self._order).T
+        return corners
+
+    def start(self, x: Images, seed: tf.Tensor) -> Images:
+        """A grid of five by five double bumps, each of a sign and a direction of its own."""
+        dtype = upcast_half(x).dtype
+        seeds = tf.random.split(seed, 2)
+        height, width, channels = self._size
+        side = max(min(height, width) // 5, 1)
+        before = [max((extent - 5 * side) // 2, 0) for extent in (height, width)]
+        counts = [(e - b) // side for e, b in zip((height, width), before, strict=True)]
+        bumps = np.stack([double_bump(side, side, self._order)] * 2)
+        bumps[1] = bumps[1].T
+        turned = tf.random.stateless_uniform(counts, seeds[0], 0, 2, tf.int32)
+        tiles = tf.gather(tf.constant(bumps, dtype), turned)  # [rows, columns, side, side]
+        tiles = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3]), [c * side for c in counts])
+        signs = _signs([tf.shape(x)[0], *counts, channels], seeds[1], dtype)
+        grid = tiles[..., None] * tf.repeat(tf.repeat(signs, side, axis=1), side, axis=2)
+        after = [
+            extent - b - count * side
+            for extent, b, count in zip((height, width), before, counts, strict=True)
+        ]
+        around = [[0, 0], *([b, a] for b, a in zip(before, after, strict=True)), [0, 0]]
+        return self._placed(x, tf.pad(grid, around))
+
+    def next(self, x: Images, best: Images, query: tf.Tensor, seed: tf.Tensor) -> Images:
+        """A bump in one window, with what it and another held, and what the radius leaves."""
+        seeds = tf.random.split(seed, 4)
+        dtype, side = upcast_half(x).dtype, self._sides[query]
+        (here, at), (there, _) = (
+            random_window(self._size, side, one) for one in (seeds[0], seeds[1])
+        )
+        here, there = (tf.cast(window, dtype) for window in (here, there))
+        delta = upcast_half(best) - upcast_half(x)
+        turned = tf.random.stateless_uniform([], seeds[2], 0, 2, tf.int32)
+        template = tf.constant(self._templates, dtype)[self._kind[query], turned]
+        template = tf.roll(template, at, [0, 1])[None, ..., None]
+        signs = _signs([tf.shape(x)[0], 1, 1, self._size.channels], seeds[3], dtype)
+        held = delta * here
+        bumped = template * signs + held / (self._length(held) + 1e-12)
+        bumped = here * bumped / (self._length(here * bumped) + 1e-12)
+        # For each channel: what its windows hold, and an equal part of what is not used yet.
+        radius = scalar(self._ball.radius, dtype) ** self._order
+        spare = tf.maximum(radius - self._power(delta, [1, 2, 3]), 0) / self._size.channels
+        inside = self._power(delta * tf.maximum(here, there), [1, 2])
+        budget = (inside + spare) ** (1 / self._order)
+        budget = budget * self._size.channels if self._order == 1 else budget
+        return self._placed(x, (1 - here) * (1 - there) * delta + bumped * budget)
+
+    def _power(self, values: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        return tf.reduce_sum(tf.abs(values) ** self._order, axes, keepdims=True)
+
+    def _length(self, values: tf.Tensor) -> tf.Tensor:
+        """Of each channel, `[batch, 1, 1, channels]`."""
+        return self._power(values, [1, 2]) ** (1 / self._order)
+
+    def _placed(self, x: Images, delta: tf.Tensor) -> Images:
+        """In L2 on the rim; in L1 projected, which makes it sparse."""
+        if self._order == 2:
+            delta = scalar(self._ball.radius, delta.dtype) * self._ball.steepest(delta)
+        return self._ball.project(upcast_half(x) + delta, x)
+
+
+PROPOSALS: dict[float, Any] = {math.inf: Stripes, 2.0: Bumps, 1.0: Bumps}
+
+
+def _signs(shape: list, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    bits = tf.random.stateless_uniform(shape, seed, 0, 2, tf.int32)
+    return tf.cast(2 * bits - 1, dtype)
+
+
+def random_window(size: Size, side: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A random window as a mask `[1, h, w, 1]`, and its upper left corner `[2]`."""
+    places = tf.random.stateless_uniform([2], seed)
+    masks, corner = [], []
+    for place, extent in zip(tf.unstack(places), size[:2], strict=True):
+        length = tf.minimum(side, extent)
+        first = tf.cast(place * tf.cast(extent - length, tf.float32), tf.int32)
+        pixel = tf.range(extent)
+        masks.append((first <= pixel) & (pixel < first + length))
+        corner.append(first)
+    mask = masks[0][:, None] & masks[1][None, :]
+    return mask[None, ..., None], tf.stack(corner)

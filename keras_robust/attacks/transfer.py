@@ -1,0 +1,131 @@
+"""Transfer: an attack that is crafted on one model, to fool another."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from keras_robust.attacks.composite import Combination
+from keras_robust.attacks.crafting.base import Attack, Round, check_attack
+from keras_robust.core.classifier import as_forward
+from keras_robust.core.config import replace, serializable
+from keras_robust.core.types import Ball, Forward, Images, Labels
+
+
+@serializable
+class TransferAttack(Combination):
+    """An attack by someone who has another model, the source, and not the one that is attacked.
+
+    Gradients, and all else that crafting asks for, are the source's. The model attacked only
+    judges: of several rounds (restarts, targets) each image keeps the one that is worst for the
+    model attacked, as an attacker may try them all. Where a round aims at the likeliest classes,
+    these are of the model attacked as well: what an evaluation looks for is the worst of them.
+
+    Args:
+        attack: what is run on the source.
+        source: a Keras model, or a function `images -> {"logits", ...}`, of the same images and
+            classes. A model is no part of a configuration, as its weights would be lost; a
+            function that is registered with Keras is.
+        source_name: what reports call the source.
+
+    Raises:
+        TypeError: no attack, or a source that is no model.
+        ValueError: an attack per member, or one that is crafted on another model already.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from keras_robust import LinfBall, attacks
+        >>> source = lambda x: {"logits": x}
+        >>> attack = TransferAttack(attacks.fgsm(LinfBall(0.25)), source, "a twin")
+        >>> attack.name
+        'FGSM from a twin'
+        >>> x, y = tf.constant([[0.5, 0.5]]), tf.constant([0])
+        >>> attack(lambda x: {"logits": -x}, x, y).numpy().tolist()  # as on the source
+        [[0.25, 0.75]]
+
+    Reference: Papernot et al., "Transferability in Machine Learning" (2016); Carlini et al., "On
+    Evaluating Adversarial Robustness" (2019), section 4.3.
+    """
+
+    attack: Any
+    source: Any = dataclasses.field(repr=False)
+    source_name: str = "another model"
+
+    def __post_init__(self) -> None:
+        check_attack("Transferred: the part", self.attack)
+        if self.attack.per_member:
+            raise ValueError(
+                f"Transferred: the attack {self.attack.name} crafts a batch on each member; "
+                "expected one image for each. Attack the ensemble as a whole."
+            )
+        if self.attack.source is not None:
+            raise ValueError(
+                f"Transferred: {self.attack.name} is crafted on another model already; expected an "
+                "attack on whatever model it is given."
+            )
+        if not callable(self.source):
+            raise TypeError(
+                f"Transferred: the source is {self.source!r}; expected a Keras model, or a "
+                'function `images -> {"logits", ...}`.'
+            )
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The attack's name, and that of its source."""
+        return f"{self.attack.name} from {self.source_name}"
+
+    @property
+    def objective(self) -> Any:
+        """What the attack climbs, on the source, where it climbs one thing."""
+        return self.attack.objective
+
+    def craft(
+        self, forward: Forward, x: Images, y: Labels, seed: Any, targets: Labels | None
+    ) -> Images:
+        """Crafts on the source; of several rounds the worst for the model attacked is kept."""
+        if isinstance(self.attack, Combination):
+            return super().craft(forward, x, y, seed, targets)
+        return self.attack.craft(as_forward(self.source), x, y, seed, targets)
+
+    def rounds(self, classes: int) -> tuple[Round, ...]:
+        """The rounds of the attack, each crafted on the source."""
+        parts = self.attack.rounds(classes)
+        # Rounds of one attack stay rounds of one attack, which is traced once.
+        moved = {id(part.attack): replace(self, attack=part.attack) for part in parts}
+        return tuple(part._replace(attack=moved[id(part.attack)]) for part in parts)
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> TransferAttack:
+        """The same attack from the same source in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))
+
+
+def transfer(attack: Attack, source: Any, source_name: str | None = None) -> TransferAttack:
+    """`attack` crafted on another model than the one attacked: a black-box transfer attack.
+
+    Args:
+        attack: what is run on the source.
+        source: a Keras model, a robust model, or a function `images -> {"logits", ...}`, of the
+            same images and classes as the model attacked.
+        source_name: what reports call the source; by default the model's name.
+
+    Returns:
+        An attack; what it fools, a report counts beside that of attacks on the model itself.
+
+    Raises:
+        TypeError: no attack, or a source that is no model.
+        ValueError: an attack per member, or one that is crafted on another model already.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> source = kr.models.mlp((2, 2, 1), 3)
+        >>> transfer(kr.attacks.pgd(kr.LinfBall(0.1)), source, "runs/b").name
+        'PGD-10 from runs/b'
+    """
+    source = getattr(source, "classifier", source)
+    name = source_name or getattr(source, "name", None) or "another model"
+    return TransferAttack(attack, source, str(name))

@@ -1,0 +1,156 @@
+"""TODO keras_robust.core.classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.core.types import Forward, Images, Outputs
+
+
+def contract_of(model: Any) -> dict[str, Any] | None:
+    """The symbolic outputs of a built functional model that returns a dictionary, else None."""
+    output = getattr(model, "output", None) if isinstance(model, keras.Model) else None
+    return output if isinstance(output, dict) else None
+
+
+def as_forward(model: Any) -> Forward:
+    """Turns a Keras model, or any function of images, into a `Forward` in inference mode.
+
+    Args:
+        model: a `keras.Model` or a function `images -> {"logits", ...}`.
+
+    Returns:
+        A function `images -> Outputs`; of an ensemble, with those of its members in an attribute
+        `members`.
+
+    Raises:
+        TypeError: when called with a model that does not return a dictionary with `"logits"`.
+    """
+
+    def forward(x: Images) -> Outputs:
+        outputs = model(x, training=False) if isinstance(model, keras.Model) else model(x)
+        if not isinstance(outputs, dict) or "logits" not in outputs:
+            keys = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+            raise TypeError(
+                f"The model returned {keys}; expected a dictionary with 'logits' (and 'features'). "
+                "Wrap a Keras model of your own with `keras_robust.models.adapt(model)`."
+            )
+        return outputs
+
+    forward.members = tuple(map(as_forward, members_of(model)))  # type: ignore[attr-defined]
+    return forward
+
+
+def members_of(model: Any) -> tuple[Any, ...]:
+    """The members of an ensemble, each a model of its own that runs without the others.
+
+    Args:
+        model: a Keras model, or a function with its members in an attribute `members`.
+
+    Returns:
+        Models or functions in the order of `"member_logits"`; none where the model is no ensemble,
+        or where its members are no models inside of it.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
+        >>> [member.name for member in members_of(ensemble)]
+        ['member_1', 'member_2']
+    """
+    if not isinstance(model, keras.Model):
+        return tuple(getattr(model, "members", ()))
+    model = getattr(model, "classifier", model)
+    outputs = contract_of(model) or {}
+    if "member_logits" not in outputs:
+        return ()
+    parts = tuple(layer for layer in model.layers if "logits" in (contract_of(layer) or {}))
+    return parts if len(parts) == outputs["member_logits"].shape[1] else ()
+
+
+def each_member(owner: str, forward: Forward, x: Images) -> tuple[Forward, ...]:
+    """Each member of an ensemble as a function of its own.
+
+    Args:
+        owner: who asks, for the message.
+        forward: an ensemble, as `keras_robust.core.classifier.as_forward` makes it; where it has no attribute
+            `members` it is run whole for each of them.
+        x: images that it takes.
+
+    Returns:
+        Functions `images -> {"logits"}`, in the order of `"member_logits"`.
+
+    Raises:
+        ValueError: a model that is no ensemble.
+
+    Example:
+        >>> def forward(x):
+        ...     return {"logits": x, "member_logits": tf.stack([x, -x], axis=1)}
+        >>> _, second = each_member("The example", forward, tf.ones([1, 2]))
+        >>> second(tf.ones([1, 2]))["logits"].numpy().tolist()
+        [[-1.0, -1.0]]
+    """
+    members = members_of(forward)
+    if members:
+        return members
+    outputs = forward(x)
+    if "member_logits" not in outputs:
+        raise ValueError(
+            f"{owner} was called with a model of outputs {sorted(outputs)}; "
+            "expected an ensemble, such as `keras_robust.models.ensemble([...])`."
+        )
+
+    def member(number: int) -> Forward:
+        return lambda x: {"logits": forward(x)["member_logits"][:, number]}
+
+    return tuple(map(member, range(outputs["member_logits"].shape[1])))
+
+
+def check_ensemble(owner: str, classifier: Any) -> int:
+    """Refuses a classifier that is no ensemble.
+
+    Args:
+        owner: who asks, for the message.
+        classifier: anything.
+
+    Returns:
+        The number of members.
+
+    Raises:
+        TypeError: there are no logits of at least two members.
+    """
+    outputs = contract_of(classifier) or {}
+    members = outputs["member_logits"].shape[1] if "member_logits" in outputs else 0
+    if members < 2:
+        received = f"a model with outputs {sorted(outputs)}" if outputs else repr(classifier)
+        raise TypeError(
+            f"{owner}: the classifier is {received}; expected an ensemble, such as "
+            "`keras_robust.models.ensemble([classifier_1, classifier_2])`."
+        )
+    return members
+
+
+def classifier_of(model: Any) -> Any:
+    """The classifier of a robust model; anything else as it is."""
+    return getattr(model, "classifier", model)
+
+
+def features_of(outputs: Outputs) -> tf.Tensor:
+    """The latents among a model's outputs, one vector `[d]` per image.
+
+    Raises:
+        TypeError: there are none.
+
+    Example:
+        >>> features_of({"logits": None, "features": tf.zeros([2, 3, 4])}).shape.as_list()
+        [2, 12]
+    """
+    if "features" not in outputs:
+        raise TypeError(
+            f"The model returned {sorted(outputs)}; expected 'features' too, the latents. Wrap a "
+            "Keras model with `keras_robust.models.adapt(model, features='layer_name')`."
+        )
+    features = tf.convert_to_tensor(outputs["features"])
+    return tf.reshape(features, [tf.shape(features)[0], -1])

@@ -1,0 +1,182 @@
+"""Configurable parts: frozen dataclasses that Keras saves and loads as `keras_robust>Name`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import keras
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # Python 3.10 has none, and only a type checker reads it
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Does nothing."""
+        return lambda decorator: decorator
+
+
+T = TypeVar("T")
+PACKAGE = "keras_robust"
+
+# Releases before 0.2 registered a class under the module that it was in, "keras_robust.balls>L2Ball".
+_FORMER_MODULES = {
+    "adaptive_step": "AdaptiveStep SparseStep",
+    "attacks.apgd": "Apgd",
+    "attacks.auto_attack": "AutoAttack",
+    "attacks.boundary": "Boundary",
+    "attacks.brendel_bethge": "BrendelBethge",
+    "attacks.carlini_wagner": "CarliniWagner",
+    "attacks.combine": "MultiTargeted Restarts WorstOf",
+    "attacks.fab": "Fab",
+    "attacks.hop_skip_jump": "HopSkipJump",
+    "attacks.multi_task": "MultiTask",
+    "attacks.per_member": "PerMember",
+    "attacks.spsa": "Spsa",
+    "attacks.square": "Square",
+    "balls": "L1Ball L2Ball LinfBall",
+    "contrast": "Contrastive",
+    "data.augment": "PadCropFlip ShiftFlip",
+    "defenses.adp": "AdaptiveDiversity",
+    "defenses.adr": "Compactness Confidence",
+    "defenses.ensemble_at": "EnsembleAdversarial",
+    "defenses.mart": "Mart",
+    "defenses.trades": "Trades",
+    "objectives": "Divergence LabelLoss Targeted",
+    "robust_loss": "Adversarial Clean",
+    "soft_steps": "SoftBallStep",
+    "solvers.cagrad": "CAGrad",
+    "solvers.hvm": "HVM",
+    "solvers.min_max": "MinMax",
+    "solvers.min_norm": "MinNorm",
+    "solvers.pcgrad": "PCGrad",
+    "solvers.task_oriented": "TaskOriented",
+    "starts": "Gaussian RandomStep Uniform",
+    "steps": "FixedStep MomentumStep",
+    "tasks.members": "Members",
+    "tasks.transformations": "Transformations",
+    "tasks.universal": "Universal",
+    "transforms": "Brightness CenterCrop Gamma HorizontalFlip Identity Rotation VerticalFlip",
+    "weight_perturbation": "AWP",
+}
+_FORMER_NAMES = {
+    "keras_robust.ascent>Ascent": "GradientAttack",
+    "keras_robust.attacks.transferred>Transferred": "TransferAttack",
+    "keras_robust.defenses.cce>Crossing": "CollaborativeCrossEntropy",
+    "keras_robust.defenses.scl>SecondView": "AugmentedView",
+    "keras_robust.dual>Dual": "DualVariable",
+    "keras_robust.objectives>DetectorAware": "AdaptiveObjective",
+    "keras_robust.robust_loss>Smoothness": "KLConsistency",
+    "keras_robust.robust_loss>Sum": "SumOfLosses",
+    "keras_robust.soft_steps>PenalisedStep": "PenalizedStep",
+    "keras_robust.solvers.uniform>Uniform": "EqualWeights",
+    "keras_robust.starts>Clean": "AtInput",
+    "keras_robust.starts>Rim": "OnSphere",
+    "keras_robust>Combine": "EnsembleLogits",
+    "keras_robust>Unactivated": "DenseLogits",
+}
+# Fields that were renamed since: class -> {former name: name}.
+_FORMER_FIELDS: dict[str, dict[str, str]] = {}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, keras.Model):
+        raise ValueError(
+            f"The model {value.name!r} is no part of a configuration, which would lose its "
+            "weights. Keep what is around it, and build it again with the model."
+        )
+    if hasattr(value, "get_config") or callable(value):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt
+        return {"tuple": [_encode(item) for item in value]}
+    if isinstance(value, np.generic):  # JSON knows Python's numbers alone
+        return value.item()
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    if isinstance(value, dict) and set(value) == {"tuple"}:
+        return tuple(_decode(item) for item in value["tuple"])
+    return value
+
+
+@dataclass_transform(frozen_default=True)
+def serializable(cls: type[T]) -> type[T]:
+    """Makes `cls` a frozen dataclass, registers it with Keras, gives it `get_config`/`from_config`.
+
+    Fields may hold numbers, strings, booleans, None, tuples of these, and other configured objects.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> ball = LinfBall(radius=0.3)
+        >>> LinfBall.from_config(ball.get_config()) == ball
+        True
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+
+    def get_config(self: Any) -> dict[str, Any]:
+        """The fields, nested parts serialised by Keras."""
+        return {f.name: _encode(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def from_config(klass: type[T], config: dict[str, Any]) -> T:
+        """Rebuilds the object that `get_config` described."""
+        former = _FORMER_FIELDS.get(klass.__name__, {})
+        return klass(**{former.get(name, name): _decode(value) for name, value in config.items()})
+
+    cls.get_config = get_config  # type: ignore[attr-defined]
+    cls.from_config = classmethod(from_config)  # type: ignore[attr-defined]
+    return register(cls)
+
+
+def register(cls: type[T]) -> type[T]:
+    """Registers a class with Keras as `keras_robust>Name`, whatever module it is in.
+
+    Files of older releases, which name the module, find it too. A class from outside the package is
+    registered under its own module.
+
+    Raises:
+        ValueError: another class of the package has that name.
+    """
+    inside = cls.__module__.split(".")[0] == PACKAGE
+    known = keras.saving.get_custom_objects()
+    other = known.get(f"{PACKAGE}>{cls.__name__}")
+    if inside and other is not None and other.__module__ != cls.__module__:
+        raise ValueError(
+            f"{cls.__name__} is registered twice: by {other.__module__} and {cls.__module__}."
+        )
+    keras.saving.register_keras_serializable(package=PACKAGE if inside else cls.__module__)(cls)
+    if inside:
+        known.update(dict.fromkeys(_former_names(cls.__name__), cls))
+    return cls
+
+
+def _former_names(name: str) -> list[str]:
+    """The names under which older releases registered a class."""
+    moved = [
+        f"{PACKAGE}.{m}>{name}" for m, names in _FORMER_MODULES.items() if name in names.split()
+    ]
+    return moved + [former for former, now in _FORMER_NAMES.items() if now == name]
+
+
+def is_own(registered_name: Any) -> bool:
+    """Whether a registered name is of a class of this package, in this release or an older one.
+
+    Example:
+        >>> is_own("keras_robust>L2Ball"), is_own("keras_robust.balls>L2Ball"), is_own("os>system")
+        (True, True, False)
+    """
+    return str(registered_name).partition(">")[0].split(".")[0] == PACKAGE
+
+
+def replace(part: T, **changes: Any) -> T:
+    """A copy of a configured part with some fields changed; the fields may become tensors.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> replace(LinfBall(radius=0.3), radius=0.1).radius
+        0.1
+    """
+    return dataclasses.replace(part, **changes)  # type: ignore[type-var]

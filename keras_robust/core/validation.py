@@ -1,0 +1,180 @@
+"""Checks of arguments: each raises at once, naming what was received and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from keras_robust.core.types import Ball
+
+_LARGEST = 2**63  # integers go into int64 tensors
+
+
+def check_integer(what: str, value: Any, least: int | None = 0) -> None:
+    """Raises unless `value` is an integer, of Python or NumPy, of at least `least`.
+
+    Args:
+        what: the argument, as the error names it.
+        value: the value received.
+        least: lower bound; None for none.
+
+    Raises:
+        ValueError: not an integer (booleans are not), or below the bound.
+
+    Example:
+        >>> check_integer("Fab: steps", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: Fab: steps is -1; expected a whole number >= 0.
+    """
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integer or not (-_LARGEST if least is None else least) <= value < _LARGEST:
+        bound = "" if least is None or least < 0 else f" >= {least}"
+        raise ValueError(f"{what} is {value!r}; expected a whole number{bound}.")
+
+
+def check_number(
+    what: str,
+    value: Any,
+    least: float = 0.0,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    hint: str = "",
+) -> None:
+    """Raises unless `value` is a finite real number, of Python or NumPy, within bounds.
+
+    Args:
+        what: the argument, as the error names it.
+        value: the value received.
+        least: lower bound, which the value may equal.
+        most: upper bound, which the value may equal.
+        above: lower bound which the value may not equal; replaces `least`.
+        below: upper bound which the value may not equal; replaces `most`.
+        hint: ends the message, such as `" in the units of the images"`.
+
+    Raises:
+        ValueError: not a number (booleans are not), NaN, infinite, or out of bounds.
+
+    Example:
+        >>> import numpy as np
+        >>> check_number("Trades: beta", np.float32(6))
+        >>> check_number("Trades: beta", -1)
+        Traceback (most recent call last):
+        ...
+        ValueError: Trades: beta is -1; expected a finite number >= 0.
+        >>> check_number("rate", 1, above=0, below=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: rate is 1; expected a number in (0, 1).
+    """
+    if is_number(value):
+        number = float(value)
+        low = number >= least if above is None else number > above
+        high = number <= most if below is None else number < below
+        if math.isfinite(number) and low and high:
+            return
+    raise ValueError(f"{what} is {value!r}; expected {_range(least, most, above, below)}{hint}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number of Python or NumPy; booleans and tensors are not.
+
+    Example:
+        >>> is_number(2), is_number(True), is_number("2")
+        (True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _range(least: float, most: float, above: float | None, below: float | None) -> str:
+    """The allowed numbers in words."""
+    low = f">= {least:g}" if above is None else f"> {above:g}"
+    if math.isinf(most) and below is None:
+        return f"a finite number {low}"
+    start = f"[{least:g}" if above is None else f"({above:g}"
+    end = f"{most:g}]" if below is None else f"{below:g})"
+    return f"a number in {start}, {end}"
+
+
+def check_choice(what: str, value: Any, valid: Iterable[Any]) -> None:
+    """Raises unless `value` is one of the valid ones.
+
+    Raises:
+        ValueError: with the valid values.
+
+    Example:
+        >>> check_choice("MinNorm: first", "best", ("solved", "uniform"))
+        Traceback (most recent call last):
+        ...
+        ValueError: MinNorm: first is 'best'; expected one of 'solved', 'uniform'.
+    """
+    valid = tuple(valid)
+    if value not in valid:
+        raise ValueError(f"{what} is {value!r}; expected one of {', '.join(map(repr, valid))}.")
+
+
+def check_ball(ball: Any) -> Any:
+    """Raises unless `ball` is a threat model; returns its radius.
+
+    Raises:
+        TypeError: anything else, such as a bare number.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> check_ball(LinfBall(0.25))
+        0.25
+    """
+    if not isinstance(ball, Ball):
+        raise TypeError(
+            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
+        )
+    return ball.radius
+
+
+def lookup(kind: str, name: Any, valid: Iterable[str]) -> str:
+    """`name`, if it is among the valid names.
+
+    Args:
+        kind: what the name is of, for the message.
+        name: the name received.
+        valid: the valid names.
+
+    Raises:
+        ValueError: an unknown name; the message lists the valid ones, and the closest.
+
+    Example:
+        >>> lookup("defense", "tradse", ["pgd_at", "trades"])
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no defense 'tradse'; expected one of pgd_at, trades. \
+Did you mean 'trades'?
+    """
+    valid = tuple(valid)
+    if name in valid:
+        return str(name)
+    raise ValueError(f"There is no {kind} {name!r}; expected one of {did_you_mean(name, valid)}")
+
+
+def did_you_mean(name: object, valid: Iterable[str], limit: int | None = None) -> str:
+    """The end of an error message: the valid names, and the one closest to `name`.
+
+    Args:
+        name: the name received.
+        valid: the valid names.
+        limit: list only the last so many of them.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "seed"])
+        "epochs, seed. Did you mean 'epochs'?"
+    """
+    names = list(dict.fromkeys(valid))
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    cut = limit is not None and len(names) > limit
+    rest = f" (the last {limit} of {len(names)})" if cut else ""
+    return f"{', '.join(names[-limit:] if limit and cut else names)}{rest}.{hint}"

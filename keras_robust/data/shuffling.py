@@ -1,0 +1,134 @@
+"""The order of training, as a function of the seed and of the step.
+
+Step `s` of a training run belongs to epoch `e = s // steps_per_epoch` and holds the positions
+`p = (s % steps_per_epoch) * batch_size + (0, ..., batch_size - 1)` of that epoch. The image at
+position `p` is the image number `shuffle(shuffle(p, key1), key2)` of the training set, where
+`shuffle` is `tf.random.experimental.index_shuffle` and the keys are drawn by Philox from
+`(seed, e)`: a permutation that needs no buffer and no history. An epoch has
+`size // batch_size` full batches; the few images that are left over differ from epoch to epoch.
+
+`(seed, e)` itself would be a poor key. Up to 60,000 images (measured with TensorFlow 2.21)
+`index_shuffle` reads the lowest 8 bits of each number, so that epoch 256 would repeat epoch 0 and
+seed 256 be seed 0, and neighbouring keys give similar orders. With two rounds under drawn keys,
+20,000 epochs of 23 to 60,000 images gave 20,000 orders, and the places of images and the
+distances between them passed chi-square tests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.core.validation import check_integer
+from keras_robust.data.augmentation import Augmentation
+from keras_robust.data.in_memory import as_tensors, to_unit
+
+
+def shuffled_rows(step: Any, batch_size: int, size: int, seed: int) -> tf.Tensor:
+    """Which images of the training set make the batch of a global step.
+
+    Args:
+        step: the global step, an integer or a scalar integer tensor.
+        batch_size: images in each batch, at most `size`.
+        size: images in the training set.
+        seed: picks the order, any int64.
+
+    Returns:
+        Row numbers in [0, size), int64 `[batch_size]`.
+
+    Example:
+        >>> shuffled_rows(3, batch_size=4, size=10, seed=0).numpy().tolist()
+        [9, 8, 1, 4]
+    """
+    step = tf.cast(step, tf.int64)
+    steps_per_epoch = size // batch_size
+    epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
+    positions = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+    pair = tf.stack([tf.constant(seed, tf.int64), epoch])
+    keys = tf.random.stateless_uniform([2, 2], pair, None, None, tf.int32, alg="philox")
+    once = tf.random.experimental.index_shuffle(positions, keys[0], size - 1)
+    return tf.random.experimental.index_shuffle(once, keys[1], size - 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batches:
+    """The batch of any step, as a pure function of the step: `batches(step) -> (images, labels)`.
+
+    Image `i` of the batch of step `s` is augmented with the seed `(seed, s * batch_size + i)`.
+
+    Args:
+        images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
+        labels: `[size]`, integers of 0 or more.
+        batch_size: images in each batch, at most `size`.
+        seed: picks the order and the augmentation.
+        augment: a function `(image, seed) -> image`, or None.
+
+    Raises:
+        ValueError: if shapes, values or numbers do not fit; the message says which.
+
+    Example:
+        >>> batches = Batches(tf.zeros([10, 8, 8, 1]), tf.range(10), batch_size=4)
+        >>> images, labels = batches(3)
+        >>> images.shape, labels.numpy().tolist()
+        (TensorShape([4, 8, 8, 1]), [9, 8, 1, 4])
+    """
+
+    images: Any
+    labels: Any
+    batch_size: int
+    seed: int = 0
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        images, labels = as_tensors(self.images, self.labels)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("seed", self.seed, None)
+        if self.batch_size > len(images):
+            raise ValueError(
+                f"batch_size={self.batch_size} is more than the {len(images)} training images: "
+                "there would be no full batch. Use a smaller batch_size"
+            )
+        if self.augment is not None and not callable(self.augment):
+            raise ValueError(
+                f"augment is a function (image, seed) -> image, or None; received {self.augment!r}"
+            )
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many full batches an epoch has."""
+        return len(self.images) // self.batch_size
+
+    def __call__(self, step: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The float32 images in [0, 1] and the int32 labels of the global `step`."""
+        step = tf.cast(step, tf.int64)
+        rows = shuffled_rows(step, self.batch_size, len(self.images), self.seed)
+        x, y = to_unit(tf.gather(self.images, rows)), tf.gather(self.labels, rows)
+        if self.augment is not None:
+            x = self._augmented(x, step, self.augment)
+        return x, y
+
+    def _augmented(self, images: tf.Tensor, step: tf.Tensor, augment: Augmentation) -> tf.Tensor:
+        counters = step * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
+        seeds = tf.stack([tf.zeros_like(counters) + self.seed, counters], axis=1)
+        # The pipeline makes batches in parallel, and here the images of one come in turn: with so
+        # little work per image, twice as fast as a pipeline of single images.
+        signature = tf.TensorSpec(images.shape[1:], tf.float32)
+        return tf.map_fn(
+            lambda pair: _augmented_one(augment, *pair),
+            (images, seeds),
+            fn_output_signature=signature,
+        )
+
+
+def _augmented_one(augment: Augmentation, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    result = tf.convert_to_tensor(augment(image, seed))
+    if not result.shape.is_compatible_with(image.shape) or result.dtype != image.dtype:
+        raise ValueError(
+            f"augment turned a {image.dtype.name} image of shape {image.shape} into "
+            f"{result.dtype.name} of shape {result.shape}; it has to keep both"
+        )
+    return tf.ensure_shape(result, image.shape)

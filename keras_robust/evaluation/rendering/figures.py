@@ -1,0 +1,153 @@
+"""The plots of a page, as data URIs with captions and words for those who cannot see them."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras_robust.plots as plots
+from keras_robust.detection.roc import roc as roc_of
+from keras_robust.evaluation.rendering import wording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_robust.evaluation.report_data import ReportData
+
+SHOWN = 8  # example images on the page; report.json keeps all of them
+PIXELS_PER_INCH = 96
+_ATTACKERS = ("does not know the score", "knows it")  # of whom the second may be missing
+
+
+class Picture(NamedTuple):
+    """A plot, drawn once for a wide page and once for a phone, with words for those who see none.
+
+    `upcast_half` and `narrow` are (data URI, width, height) with the sizes in CSS pixels.
+    """
+
+    caption: str
+    alt: str
+    wide: tuple[str, int, int]
+    narrow: tuple[str, int, int]
+
+
+def radius(reports: Sequence[ReportData]) -> Picture | None:
+    """The curves of all reports in one plot; None without curves."""
+    curves = {
+        label: {curve.name: (curve.radii, curve.accuracies) for curve in report.curves}
+        for label, report in zip(wording.labels(reports), reports, strict=True)
+        if report.curves
+    }
+    if not curves:
+        return None
+    told = (
+        f"{attack} on {label}: {wording.percent(accuracies[0])} at radius "
+        f"{wording.radius_text(radii[0])}, {wording.percent(accuracies[-1])} at "
+        f"{wording.radius_text(radii[-1])}"
+        for label, by_attack in curves.items()
+        for attack, (radii, accuracies) in by_attack.items()
+    )
+    evaluated = {report.radius for report in reports}
+    marked = evaluated.pop() if len(evaluated) == 1 else None
+    return _picture(
+        "Accuracy as the attacker may change more; higher is better.",
+        f"Lines of accuracy over radius. {'; '.join(told)}.",
+        functools.partial(plots.accuracy_over_radius, curves, radius=marked),
+    )
+
+
+def confusion(report: ReportData) -> Picture | None:
+    """The confusion matrices of a report; None without any."""
+    clean, attacked = report.confusion_clean, report.confusion_adversarial
+    if clean is None and attacked is None:
+        return None
+    shown = wording.joined([n for n, m in (("clean", clean), ("attacked", attacked)) if m])
+    return _picture(
+        "Which class is taken for which. On the diagonal the model is right; the shade is the "
+        "share of the true class, a number counts images.",
+        f"Confusion matrices of {shown} images, {len(report.class_names)} classes.",
+        functools.partial(plots.confusion_matrix, clean, attacked, report.class_names),
+    )
+
+
+def examples(report: ReportData) -> Picture | None:
+    """A few images before and after the attack; None without any."""
+    few = report.examples
+    if few is None:
+        return None
+    labels, said = few.labels[:SHOWN], few.adversarial_predictions[:SHOWN]
+    draw = functools.partial(
+        plots.example_images,
+        few.clean[:SHOWN],
+        few.adversarial[:SHOWN],
+        labels,
+        few.clean_predictions[:SHOWN],
+        said,
+        report.class_names or None,
+    )
+    fooled = sum(predicted != label for predicted, label in zip(said, labels, strict=True))
+    return _picture(
+        "Test images before and after the attack, and the change between them, amplified as "
+        "stated (grey: unchanged). Below each image: the class that the model sees.",
+        f"{len(labels)} example images, their perturbations, and the attacked images, "
+        f"{fooled} of which fool the model.",
+        draw,
+        pixels=True,
+    )
+
+
+def detection(report: ReportData) -> Picture | None:
+    """The histograms of a detector's scores; None without a detector or its scores."""
+    found = report.detection
+    if found is None or not found.clean_scores or not found.unaware.scores:
+        return None
+    clean, attacked = found.clean_scores, found.unaware.scores
+    return _picture(
+        "Scores of clean and of attacked images; those right of the threshold are flagged.",
+        f"Histograms of the score {found.score_name} on {len(clean)} clean and {len(attacked)} "
+        f"attacked images. {wording.detection_text(found)}",
+        functools.partial(
+            plots.detection_scores,
+            clean,
+            attacked,
+            found.threshold,
+            score_name=found.score_name,
+        ),
+    )
+
+
+def roc(report: ReportData) -> Picture | None:
+    """The ROC curve of each attacker; None without a detector or its scores."""
+    found = report.detection
+    if found is None or not found.clean_scores or not found.unaware.scores:
+        return None
+    curves = {
+        name: roc_of(found.clean_scores, attacker.scores)
+        for name, attacker in zip(_ATTACKERS, found.attackers, strict=False)
+        if attacker.scores
+    }
+    areas = ", ".join(f"{name}: {curve.auc:.3f}" for name, curve in curves.items())
+    return _picture(
+        "How many attacked images are flagged over how many clean ones, at every threshold, for an "
+        "attacker who does not know the score and for one who does.",
+        f"ROC curves of the score {found.score_name}; areas under them: {areas}.",
+        functools.partial(plots.roc_curves, curves, false_alarm_rate=found.false_alarm_rate),
+    )
+
+
+def _picture(caption: str, alt: str, draw: Callable[..., Figure], pixels: bool = False) -> Picture:
+    return Picture(
+        caption,
+        alt,
+        _image(draw(narrow=False), pixels),
+        _image(draw(narrow=True), pixels),
+    )
+
+
+def _image(figure: Figure, pixels: bool) -> tuple[str, int, int]:
+    """A figure as a data URI; photographs and digits as PNG, which keeps their pixels sharp."""
+    kind, data = ("png", plots.to_png(figure)) if pixels else ("svg+xml", plots.to_svg(figure))
+    width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height

@@ -1,0 +1,144 @@
+"""The measurements of one model as plain data: no input or output, no rendering."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.results import (
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
+    fraction,
+    integer,
+    nonnegative,
+    set_fields,
+    strings,
+    wilson_interval,
+)
+
+Counts = tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """The measurements of one model, with everything needed to repeat them.
+
+    Accuracies are shares in [0, 1] of all `samples`; radii are in units of the [0, 1] pixel range.
+
+    Args:
+        dataset: name of the data.
+        model: name of the classifier.
+        defense: how it was trained.
+        threat_model: where an attacked image may be, such as `"Linf, radius 0.3, bounds [0, 1]"`.
+        radius: the radius of the threat model.
+        samples: how many test images were used.
+        seed: the seed of the attacks.
+        clean_accuracy: accuracy on the images as they are.
+        attacks: one result per attack, in the order in which they ran; names are unique.
+        worst_case_accuracy: share of images that no attack could fool.
+        curves: accuracy over radius.
+        confusion_clean: counts `[classes][classes]`, one row per true class; or None.
+        confusion_adversarial: the same on attacked images; or None.
+        class_names: one name per class.
+        detection: scores and rates of a detector, or None.
+        versions: package name -> version.
+        warnings: reasons to doubt the numbers.
+        command: the command that made them.
+        examples: a few images to show, or None.
+        checks: whether there are reasons to doubt the figures; names are unique.
+        unfinished: what was left undone when a time budget was spent, and how to go on; empty where
+            nothing was.
+
+    Raises:
+        ValueError: for numbers that cannot be: shares outside [0, 1], attacks with the same name,
+            a confusion matrix of another size than the class names.
+    """
+
+    dataset: str
+    model: str
+    defense: str
+    threat_model: str
+    radius: float
+    samples: int
+    seed: int
+    clean_accuracy: float
+    attacks: tuple[AttackResult, ...]
+    worst_case_accuracy: float
+    curves: tuple[Curve, ...] = ()
+    confusion_clean: Counts | None = None
+    confusion_adversarial: Counts | None = None
+    class_names: tuple[str, ...] = ()
+    detection: Detection | None = None
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    command: str = ""
+    examples: ExampleImages | None = None
+    checks: tuple[Check, ...] = ()
+    unfinished: str = ""
+
+    def __post_init__(self) -> None:
+        set_fields(
+            self,
+            radius=nonnegative("radius", self.radius),
+            samples=integer("samples", self.samples, at_least=1),
+            seed=int(self.seed),
+            clean_accuracy=fraction("clean_accuracy", self.clean_accuracy),
+            worst_case_accuracy=fraction("worst_case_accuracy", self.worst_case_accuracy),
+            attacks=_unique("attacks", self.attacks),
+            curves=_unique("curves", self.curves),
+            checks=_unique("checks", self.checks),
+            class_names=strings(self.class_names),
+            versions={str(name): str(version) for name, version in self.versions.items()},
+            warnings=strings(self.warnings),
+        )
+        for name in ("confusion_clean", "confusion_adversarial"):
+            set_fields(self, **{name: self._counts(name)})
+        shown = self.examples
+        if shown is not None and self.class_names:
+            highest = max(shown.labels + shown.clean_predictions + shown.adversarial_predictions)
+            if highest >= len(self.class_names):
+                raise ValueError(
+                    f"examples hold class {highest}; expected less than the "
+                    f"{len(self.class_names)} of class_names."
+                )
+
+    def _counts(self, name: str) -> Counts | None:
+        matrix = getattr(self, name)
+        if matrix is None:
+            return None
+        counts = tuple(tuple(integer(name, count) for count in row) for row in matrix)
+        classes = len(self.class_names)
+        if {len(counts), *map(len, counts)} != {classes}:
+            raise ValueError(
+                f"{name} has {len(counts)} rows of {sorted(set(map(len, counts)))} columns; "
+                f"expected {classes} of both, one for each of class_names."
+            )
+        return counts
+
+    @property
+    def clean_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the clean accuracy."""
+        return wilson_interval(self.clean_accuracy, self.samples)
+
+    @property
+    def worst_case_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the worst-case accuracy."""
+        return wilson_interval(self.worst_case_accuracy, self.samples)
+
+    @property
+    def attack_intervals(self) -> tuple[tuple[float, float], ...]:
+        """The 95 % Wilson interval of each attack's accuracy, in the order of `attacks`."""
+        return tuple(wilson_interval(attack.accuracy, self.samples) for attack in self.attacks)
+
+
+def _unique(what: str, parts: Iterable[Any]) -> tuple[Any, ...]:
+    """`parts` as a tuple, after a check that no two have the same name."""
+    parts = tuple(parts)
+    names = [part.name for part in parts]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} are named {names}; expected names that differ.")
+    return parts

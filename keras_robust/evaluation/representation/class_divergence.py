@@ -1,0 +1,237 @@
+"""Measures of the latent space: how far classes spread, and how far they are from each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.attacks.crafting.base import Attack
+from keras_robust.core.classifier import as_forward, classifier_of, features_of
+from keras_robust.core.types import Labels
+from keras_robust.evaluation.batching import attacked
+from keras_robust.evaluation.representation.embeddings import Latents
+from keras_robust.losses.pairwise_distance import unit
+
+_NAMES = ("intra", "inter", "clean_intra", "clean_inter", "own")
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """Mean cosine distances between the latents of a model, each from 0 to 2.
+
+    Args:
+        intra: from a clean image to the clean and attacked images of its class, `d_a^+`.
+        inter: from a clean image to the clean and attacked images of other classes, `d_a^-`.
+        clean_intra: from a clean image to the clean images of its class.
+        clean_inter: from a clean image to the clean images of other classes.
+        own: from a clean image to its own attacked one, which is in none of the others.
+        samples: how many images were measured.
+
+    Example:
+        >>> found = Divergence(0.3, 0.6, 0.1, 0.5, 0.2, samples=128)
+        >>> found.ratio, found.clean_ratio
+        (0.5, 0.2)
+    """
+
+    intra: float
+    inter: float
+    clean_intra: float
+    clean_inter: float
+    own: float
+    samples: int
+
+    @property
+    def ratio(self) -> float:
+        """R-DIV, `intra / inter`: the lower, the more robust; NaN where all latents are one."""
+        return _ratio(self.intra, self.inter)
+
+    @property
+    def clean_ratio(self) -> float:
+        """The same on clean images alone, `clean_intra / clean_inter`."""
+        return _ratio(self.clean_intra, self.clean_inter)
+
+
+def divergence(
+    model: Any, data: Any, attack: Attack, *, limit: int | None = None, seed: int = 0
+) -> Divergence:
+    """Intra-class and inter-class divergence of the latents, whose ratio is R-DIV.
+
+    The anchors are the clean images. An anchor `x_i` is compared with the clean and the attacked
+    version of every other image `x_j` of its mini-batch, `j != i`: with those of its class in
+    `intra`, with those of other classes in `inter`. Each is the mean over the anchors of the mean
+    over what an anchor is compared with. An anchor that has nothing of a kind in its batch is left
+    out of that kind's mean.
+
+    Only a batch is in memory. Classes must be mixed in it: shuffle data sorted by class. The value
+    depends little on the size of the batches; the paper's is 128, which arrays are cut into.
+
+    Differs: the paper takes the mean over mini-batches of their means. Here all anchors count the
+    same, those of a smaller last batch too; without one the two agree.
+
+    Args:
+        model: a robust model, a classifier, or a function `images -> {"logits", "features"}`.
+        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        attack: makes the attacked images; compiled once.
+        limit: use only the first so many images.
+        seed: of the attack.
+
+    Returns:
+        The divergences, with `ratio` and `clean_ratio`.
+
+    Raises:
+        TypeError: the model returns no features, or `attack` is none.
+        ValueError: no data, features that are not finite, or no batch in which an image has
+            another of its class, or of another class.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> x = np.array([[0.9, 0.2], [0.8, 0.1], [0.1, 0.8], [0.3, 0.9]], "float32")
+        >>> attack = kr.attacks.fgsm(kr.LinfBall(0.1))
+        >>> identity = lambda x: {"logits": x, "features": x}
+        >>> found = divergence(identity, (x, [0, 0, 1, 1]), attack)
+        >>> print(f"{found.clean_ratio:.3f} {found.ratio:.3f}")
+        0.019 0.031
+
+    Reference: Bui et al., "Understanding and Achieving Efficient Robustness with Adversarial
+    Supervised Contrastive Learning" (2021), section 2 and appendix B.
+    """
+    forward = as_forward(classifier_of(model))
+    look = tf.function(
+        lambda images: features_of(forward(images)), reduce_retracing=True, autograph=False
+    )
+    return _over_batches(
+        (look(tf.constant(x)), look(x_adv), y)
+        for x, x_adv, y in attacked(model, data, attack, limit, seed)
+    )
+
+
+def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
+    """The divergences of latents that are at hand: as `divergence`, without another attack.
+
+    Args:
+        latents: of `evaluation.latents`.
+        batch_size: how many images are compared with each other.
+
+    Returns:
+        The divergences.
+
+    Raises:
+        ValueError: as `divergence`.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> x = np.array([[0.9, 0.2], [0.8, 0.1], [0.1, 0.8], [0.3, 0.9]], "float32")
+        >>> attack = kr.attacks.fgsm(kr.LinfBall(0.1))
+        >>> identity = lambda x: {"logits": x, "features": x}
+        >>> found = divergence_of(kr.evaluation.latents(identity, (x, [0, 0, 1, 1]), attack))
+        >>> print(f"{found.clean_ratio:.3f} {found.ratio:.3f}")
+        0.019 0.031
+    """
+    clean, adversarial = ~latents.adversarial, latents.adversarial
+    columns = (latents.features[clean], latents.features[adversarial], latents.labels[clean])
+    return _over_batches(
+        tuple(column[begin : begin + batch_size] for column in columns)
+        for begin in range(0, len(columns[0]), batch_size)
+    )
+
+
+def _over_batches(batches: Iterable[tuple[Any, Any, Any]]) -> Divergence:
+    """The divergences of batches of clean features, attacked features and labels."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def measure(clean: tf.Tensor, adversarial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        sums = [*_sums(clean, y, adversarial), *_sums(clean, y, None), _own(clean, adversarial)]
+        return tf.cast(tf.stack(sums), tf.float64)
+
+    totals, samples = np.zeros((len(_NAMES), 2)), 0
+    for clean, adversarial, y in batches:
+        part = measure(*map(tf.constant, (clean, adversarial, y))).numpy()
+        if not np.isfinite(part).all():
+            raise ValueError(
+                f"The model's features are not finite for some of the images {samples} to "
+                f"{samples + len(y) - 1}; a divergence needs finite ones. Look for NaN in the "
+                "model's weights."
+            )
+        totals, samples = totals + part, samples + len(y)
+    _check(totals, samples)
+    means = totals[:, 0] / totals[:, 1]
+    return Divergence(**dict(zip(_NAMES, map(float, means), strict=True)), samples=samples)
+
+
+def class_divergence(
+    features: tf.Tensor, labels: Labels, adversarial: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Intra-class and inter-class divergence of the latents of one batch.
+
+    Cosine distances, `1 - cos`, from each clean latent to the clean and the adversarial ones of
+    the other images, those of its class and those of other classes; a vector of zeros is at
+    distance 1 from everything. Means as in `divergence`.
+
+    Args:
+        features: `[batch, d]`, float, of the clean images, which are the anchors.
+        labels: `[batch]`, integer.
+        adversarial: `[batch, d]`, float, of the attacked images; None leaves them out.
+
+    Returns:
+        Two scalars; NaN where no anchor has another image of its class, or of another class.
+
+    Example:
+        >>> z = tf.constant([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+        >>> intra, inter = class_divergence(z, tf.constant([0, 0, 1]))
+        >>> print(f"{intra:.2f} {inter:.2f}")
+        0.40 0.60
+
+    Reference: Bui et al. (2021), section 2, (i) and (ii).
+    """
+    intra, inter = _sums(features, labels, adversarial)
+    return intra[0] / intra[1], inter[0] / inter[1]
+
+
+def _sums(
+    features: tf.Tensor, labels: Labels, adversarial: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sum over the anchors, and how many there are; for the own class, and for the others."""
+    anchors = unit(features)
+    views = [anchors] if adversarial is None else [anchors, unit(adversarial)]
+    # What an anchor is compared with holds both views of an image or none: so their mean will do,
+    # and one matrix [batch, batch] is in memory.
+    similar = tf.add_n([tf.matmul(anchors, view, transpose_b=True) for view in views]) / len(views)
+    distance = tf.maximum(1.0 - similar, 0.0)  # rounding may leave a cosine above 1
+    same = tf.equal(labels[:, None], labels[None, :])
+    itself = tf.eye(tf.shape(labels)[0], dtype=tf.bool)
+    return (
+        _over_anchors(distance, same & ~itself),
+        _over_anchors(distance, ~same),
+    )
+
+
+def _over_anchors(distance: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    chosen = tf.cast(chosen, distance.dtype)
+    partners = tf.reduce_sum(chosen, axis=1)
+    means = tf.math.divide_no_nan(tf.reduce_sum(distance * chosen, axis=1), partners)
+    counted = tf.cast(partners > 0, distance.dtype)
+    return tf.stack([tf.reduce_sum(means), tf.reduce_sum(counted)])
+
+
+def _own(features: tf.Tensor, adversarial: tf.Tensor) -> tf.Tensor:
+    cosine = tf.reduce_sum(unit(features) * unit(adversarial), axis=1)
+    distance = tf.maximum(1.0 - cosine, 0.0)
+    return tf.stack([tf.reduce_sum(distance), tf.reduce_sum(tf.ones_like(distance))])
+
+
+def _check(totals: np.ndarray, samples: int) -> None:
+    for row, what in ((0, "another of its class"), (1, "one of another class")):
+        if totals[row, 1] == 0:
+            raise ValueError(
+                f"None of {samples} images has {what} in its batch, so there is nothing to "
+                "compare it with. Use larger batches, and shuffle data that is sorted by class."
+            )
+
+
+def _ratio(intra: float, inter: float) -> float:
+    return intra / inter if inter else math.nan

@@ -1,0 +1,70 @@
+"""Names and numbers that users type: looked up, or refused with the ones that are valid."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from keras_robust.core.validation import did_you_mean
+
+
+def check_options(
+    kind: str,
+    name: str,
+    function: Callable[..., Any],
+    skip: int,
+    options: Iterable[str],
+    passed_on: Iterable[str] = (),
+) -> None:
+    """Refuses options that a function has no argument for.
+
+    Args:
+        kind: what the function is, for the message.
+        name: what it is called there.
+        function: takes the options as arguments.
+        skip: how many of its first arguments are no options.
+        options: the names that were given.
+        passed_on: options that a function with `**options` takes too.
+
+    Raises:
+        ValueError: an option that there is not; the message names those that there are.
+
+    Example:
+        >>> check_options("defense", "f", lambda classifier, beta: None, 1, ["beta"])
+    """
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    valid = [p.name for p in parameters if p.name != "seed" and p.kind != p.VAR_KEYWORD]
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        valid += passed_on
+    for option in options:
+        if option not in valid:
+            there = did_you_mean(option, valid) if valid else "none."
+            raise ValueError(f"The {kind} {name!r} has no option {option!r}; there are {there}")
+
+
+def number(kind: str, value: Any) -> float:
+    """A number as typed in a shell, which may be a fraction.
+
+    Args:
+        kind: what it is, for the message.
+        value: a number, or text such as `"0.3"` or `"8/255"`.
+
+    Returns:
+        The number; a fraction as exact as a float can be.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> number("radius", "8/255") == 8 / 255
+        True
+    """
+    try:
+        parts = [float(part) for part in str(value).split("/", 1)]
+        return parts[0] / parts[1] if len(parts) == 2 else parts[0]
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"{value!r} is not a {kind}; expected a number such as 0.3, or a fraction such as "
+            "8/255."
+        ) from None

@@ -1,0 +1,287 @@
+"""What happens around the epochs of a training: metrics, checkpoints, TensorBoard, averages."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core.atomic_files import replacing
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.training import checkpoint
+from keras_robust.experiments.training.checkpoint import Progress
+
+if TYPE_CHECKING:
+    from keras_robust.experiments.training.training_state import Training
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Keeps one row of metrics per epoch.
+
+    Args:
+        run: where.
+        rows: those of the epochs before.
+        begun: what `so_far` told when the training stopped in the middle of an epoch.
+
+    Raises:
+        FloatingPointError: in training, when the loss is no number any more.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        rows: list[dict[str, float]],
+        begun: dict[str, float] | None = None,
+    ):
+        super().__init__()
+        self.run = run
+        self.rows = rows
+        self._begun = begun or {}
+        self._begin = self._rate = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock, and notes the learning rate with which the epoch begins."""
+        begun, self._begun = self._begun, {}
+        self._begin = time.perf_counter() - begun.get("seconds", 0.0)
+        if "learning_rate" in begun:
+            self._rate = begun["learning_rate"]
+        else:
+            self._rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+
+    def so_far(self) -> dict[str, float]:
+        """What is known of the row of an epoch before it is over."""
+        seconds = round(time.perf_counter() - self._begin, 3)
+        return {"seconds": seconds, "learning_rate": self._rate}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes the row."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(values.get("loss", 0.0)):
+            raise FloatingPointError(
+                f"The loss is {values['loss']} after epoch {epoch + 1}. Checkpoints are of before. "
+                "Train again with a smaller optimizer.learning_rate."
+            )
+        self.rows.append({"epoch": epoch + 1, **self.so_far(), **values})
+        self.run.write_rows(self.rows)
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the last model, to go on with, and the best one on the validation images.
+
+    The last model is kept after every epoch, and within an epoch as often as the recipe says, but
+    so that no more than a twentieth of the time is spent on it.
+
+    Args:
+        training: what is trained, and where it goes.
+        log: of the epochs, which comes before this callback.
+        stop: whether to stop, which comes after this callback.
+
+    Raises:
+        FloatingPointError: in training, when the weights are no numbers any more.
+    """
+
+    def __init__(self, training: Training, log: EpochLog, stop: Stop):
+        super().__init__()
+        self.run, self.devices = training.run, training.devices
+        self.log, self.stop = log, stop
+        self.monitor, self.length = training.monitor, training.steps_per_epoch
+        rows = (row[self.monitor] for row in log.rows if self.monitor in row)
+        self.best = max(rows, default=-math.inf)
+        self._seconds = training.config.checkpoint.seconds
+        self._steps = training.config.checkpoint.steps
+        self._resumed: Progress | None = training.progress if training.file else None
+        self._begin = self._saved = training.progress.step
+        self._base = 0
+        self._next = time.perf_counter() + self._seconds
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Puts back what Keras's file does not hold, and what Keras has just set to zero."""
+        self._base = max(epoch * self.length, self._begin)
+        progress, self._resumed = self._resumed, None
+        if progress is None:
+            return
+        checkpoint.put_back(self.model, self.devices, progress)
+        if not progress.epoch:
+            self.model.reset_metrics()  # they are of the validation after the epoch before
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps the model if it is time to, or the training is about to stop."""
+        step = self._base + batch + 1
+        if step % self.length == 0:
+            return  # the epoch is validated first
+        due = (
+            self.stop.asked
+            or (self._steps and step - self._saved >= self._steps)
+            or (self._seconds and time.perf_counter() >= self._next)
+        )
+        if any(self.devices.numbers(float(bool(due)))):
+            self._save(step, self.log.so_far())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps the model; as the best one first, so that a resumed run compares with it again."""
+        value = (logs or {}).get(self.monitor) if self.monitor else None
+        if value is not None and value > self.best:
+            self.best = float(value)
+            if self.run.writes:
+                with averaged(self.model), replacing(self.run.checkpoint_file("best")) as draft:
+                    self.model.save(draft)
+        self._save((epoch + 1) * self.length, {})
+
+    def _save(self, step: int, epoch: dict[str, float]) -> None:
+        begin = time.perf_counter()
+        if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
+            raise FloatingPointError(
+                f"Weights are no numbers any more after step {step}. Checkpoints are of before. "
+                "Train again with a smaller optimizer.learning_rate."
+            )
+        progress = checkpoint.progress_of(self.model, self.devices, step, self.log.rows, epoch)
+        if self.run.writes:
+            last, previous = map(self.run.checkpoint_file, ("last", "previous"))
+            checkpoint.write(last, self.model, progress, previous)
+        end = time.perf_counter()
+        self._saved, self._next = step, end + max(self._seconds, 19 * (end - begin))
+
+
+class EventFiles(keras.callbacks.Callback):
+    """Writes the metrics of each epoch for TensorBoard, as Keras's own callback names them.
+
+    Keras's callback needs the package tensorboard, to write them too; this one needs nothing.
+
+    Args:
+        run: where; `tensorboard/train` and `tensorboard/validation`.
+    """
+
+    def __init__(self, run: RunDirectory):
+        super().__init__()
+        self.run = run
+        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+        self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes one point per metric."""
+        for name, value in (logs or {}).items():
+            part = "validation" if name.startswith("val_") else "train"
+            if part not in self._writers:
+                folder = str(self.run.tensorboard / part)
+                self._writers[part] = tf.summary.create_file_writer(folder)
+            tag = f"epoch_{name.removeprefix('val_')}"
+            with self._writers[part].as_default():
+                point = tf.constant(value, tf.float32)
+                tf.summary.write(tag, point, step=epoch, metadata=self._metadata)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+
+class AveragedValidation(keras.callbacks.Callback):
+    """Validates the averaged weights, if the optimizer keeps an average.
+
+    Keras's `SwapEMAWeights` swaps by adding and subtracting, which rounds the weights; this one
+    leaves them as they were, bit for bit. Neither does it leave the average in the place of the
+    weights when `fit` is over, as Keras does, so that another `fit` goes on with them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = contextlib.ExitStack()
+        self._weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes the weights."""
+        if _averaging(self.model).use_ema:
+            self._weights = [variable.numpy() for variable in self.model.trainable_variables]
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Puts the weights back."""
+        if self._weights:
+            _set_weights(self.model, self._weights)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Puts the average in place."""
+        self._stack.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Puts the weights back."""
+        self._stack.close()
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a training between two steps, once it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Ends the training by a `KeyboardInterrupt`."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    on_test_batch_end = on_train_batch_end
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """A callback that ends a training when the process gets SIGINT (Ctrl-C) or SIGTERM.
+
+    Left to itself, Python raises wherever it happens to be: in the middle of a write, or in a
+    place that swallows the exception. A second signal still does that.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+
+    def ask(*_: Any) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        # Not `print`, which cannot be called while it is at work.
+        os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """The model with the averaged weights of its optimizer, where it keeps an average."""
+    optimizer = _averaging(model)
+    if not optimizer.use_ema:
+        yield
+        return
+    weights = [variable.numpy() for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        _set_weights(model, weights)
+
+
+def _averaging(model: keras.Model) -> Any:
+    """The optimizer that keeps the average, if any does."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def _set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)

@@ -1,0 +1,256 @@
+"""Trains a recipe into a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+
+import keras
+from ml_collections import ConfigDict
+
+import keras_robust as kr
+from keras_robust.core.atomic_files import replacing
+from keras_robust.core.validation import lookup
+from keras_robust.experiments.flags.recipe_flags import leaves
+from keras_robust.experiments.recipes import build
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.training import callbacks, checkpoint
+from keras_robust.experiments.training.checkpoint import Progress
+from keras_robust.experiments.training.devices import Devices
+from keras_robust.experiments.training.resume_check import check_resumable
+from keras_robust.experiments.training.session_log import session
+from keras_robust.experiments.training.training_state import Training
+
+Say = Callable[[str], None]
+
+
+def train(
+    config: ConfigDict,
+    output_dir: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    verbose: int | str = "auto",
+    say: Say = print,
+) -> RunDirectory:
+    """Trains a recipe.
+
+    Args:
+        config: the recipe.
+        output_dir: the run directory.
+        resume: go on with the run that is there, after its last checkpoint; begin it if there is
+            none.
+        overwrite: lose the run that is there.
+        command: what the user typed, to be kept.
+        verbose: as for Keras's `fit`.
+        say: called with lines of text.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ValueError, OSError: see `prepare`.
+        FloatingPointError: the loss is no number any more.
+    """
+    training = prepare(config, output_dir, resume=resume, overwrite=overwrite, say=say)
+    return complete(training, command=command, verbose=verbose, say=say)
+
+
+def prepare(
+    config: ConfigDict,
+    output_dir: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    devices: Devices | None = None,
+    say: Say = print,
+) -> Training:
+    """Checks a recipe and its directory, reads the data and builds the model; writes nothing yet.
+
+    Args:
+        config: the recipe.
+        output_dir: the run directory.
+        resume: go on with the run that is there, after its last checkpoint; begin it if there is
+            none.
+        overwrite: lose the run that is there.
+        devices: on what to train; default one device.
+        say: called with lines of text.
+
+    Returns:
+        The training.
+
+    Raises:
+        ValueError: names, numbers or options of the recipe that cannot be; a resumed run that has
+            another recipe, or no whole checkpoint.
+        OSError: the directory cannot be written or is not free; the data is not there.
+    """
+    devices = devices or Devices()
+    run = RunDirectory(output_dir, writes=devices.chief)
+    build.check(config)
+    resumed = resume and run.is_run
+    if resumed:
+        check_resumable(run.recipe(), config)
+    else:
+        run.check_new(overwrite)
+    file, progress = checkpoint.newest(run, say) if resumed else (None, Progress())
+    splits = build.data(config)
+    _check_batches(splits, config, devices.replicas)
+    if file and progress.replicas != devices.replicas:
+        say(
+            f"The run goes on with {devices.replicas} replicas instead of {progress.replicas}: it "
+            "will not end with the very numbers that it would have ended with."
+        )
+    # Before they build models, which takes all of them, and before one of them writes what the
+    # others have yet to read.
+    place = [_portable(config), dataclasses.asdict(splits.info), progress.step, resumed]
+    devices.agree("the recipe, or where the run stands", json.dumps(place))
+    with devices.scope():
+        if file:
+            model = keras.saving.load_model(file)
+        else:
+            model = build.robust_model(config, splits.info, len(splits.train))
+    _check_monitor(config, model)
+    build.check_score(config, model.classifier)
+    return Training(config, run, splits, model, devices, progress, file, resumed)
+
+
+def complete(
+    training: Training, *, command: str = "", verbose: int | str = "auto", say: Say = print
+) -> RunDirectory:
+    """Trains what is left of a training, then calibrates the detector.
+
+    Args:
+        training: from `prepare`.
+        command: what the user typed, to be kept.
+        verbose: as for Keras's `fit`.
+        say: called with lines of text.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
+        KeyboardInterrupt: the user stopped it; `run.json` says so.
+    """
+    run, config, devices = training.run, training.config, training.devices
+    if run.writes:
+        if not training.resumed:
+            run.clear()
+        run.sweep()
+        run.go_on_from(training.progress.rows, training.file)
+        run.write_recipe(config, training.splits.info.class_names)
+    with session(training, command) if run.writes else contextlib.nullcontext():
+        if not training.trained:
+            if run.writes:  # it is of a model that may not stay the best
+                run.detector_file.unlink(missing_ok=True)
+            fit(training, verbose)
+        elif run.detector_file.is_file():
+            say(
+                f"{run.path} has had its {len(training.progress.rows)} epochs; train it longer "
+                "with a larger --config.epochs."
+            )
+        if run.writes and not run.detector_file.is_file():
+            calibrate(training, say)
+        devices.wait()
+    return run
+
+
+def fit(training: Training, verbose: int | str = "auto") -> None:
+    """Trains the epochs that are left, keeping metrics and checkpoints.
+
+    Args:
+        verbose: as for Keras's `fit`.
+
+    Raises:
+        FloatingPointError: the loss or the weights are no numbers any more.
+    """
+    epoch, done = divmod(training.progress.step, training.steps_per_epoch)
+    log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
+    with callbacks.stopped_by_signals() as stop:
+        parts = [
+            callbacks.AveragedValidation(),
+            log,
+            # Before the checkpoint: after a kill between the two, points come twice rather
+            # than not at all.
+            *([callbacks.EventFiles(training.run)] if training.run.writes else []),
+            callbacks.Checkpoints(training, log, stop),
+            stop,
+        ]
+        if done:  # Keras gives all epochs of one `fit` as many steps
+            _fit_epochs(training, parts, epoch, epoch + 1, done, verbose)
+            epoch += 1
+        if epoch < training.config.epochs:
+            _fit_epochs(training, parts, epoch, training.config.epochs, 0, verbose)
+
+
+def _fit_epochs(
+    training: Training,
+    parts: list[keras.callbacks.Callback],
+    first: int,
+    last: int,
+    done: int,
+    verbose: int | str,
+) -> None:
+    """Trains epochs; `done` steps of the first one are over."""
+    training.model.fit(
+        training.splits.stream(start_step=first * training.steps_per_epoch + done),
+        steps_per_epoch=training.steps_per_epoch - done,
+        initial_epoch=first,
+        epochs=last,
+        validation_data=training.splits.validation,
+        callbacks=parts,
+        verbose=verbose,
+    )
+
+
+def calibrate(training: Training, say: Say) -> None:
+    """Sets the detector's threshold on the validation images, for the best model."""
+    rate, score = training.config.detector.false_alarm_rate, training.config.detector.score
+    validation = training.splits.validation
+    if validation is None or training.splits.info.validation_size * rate < 1:
+        say(
+            f"No detector: {training.splits.info.validation_size} validation images are too few "
+            f"for a false-alarm rate of {rate:g}."
+        )
+        return
+    model = keras.saving.load_model(training.run.checkpoint(), compile=False)
+    detector = kr.detection.Detector(model, scored_by=score).calibrate(validation, rate)
+    with replacing(training.run.detector_file) as draft:
+        detector.calibration.save(draft)
+
+
+def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
+    names = ["accuracy"] + ["robust_accuracy"] * (model.validation_attack is not None)
+    lookup("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
+
+
+def _portable(config: ConfigDict) -> dict[str, str]:
+    """The fields of a recipe that do not depend on the machine."""
+    return {k: repr(v) for k, v in leaves(config.to_dict()).items() if k != "dataset.data_dir"}
+
+
+def _check_batches(splits: kr.data.Splits, config: ConfigDict, replicas: int) -> None:
+    """Refuses steps that make no epoch, and batches of which some replica would get less."""
+    steps, size = len(splits.train), config.dataset.batch_size
+    if steps % config.steps_per_execution:
+        divisors = [n for n in range(1, steps + 1) if not steps % n]
+        raise ValueError(
+            f"steps_per_execution is {config.steps_per_execution}; expected a divisor of the "
+            f"{steps} steps of an epoch: {', '.join(map(str, divisors))}."
+        )
+    if size % replicas:
+        raise ValueError(
+            f"dataset.batch_size is {size}, which {replicas} replicas cannot share equally; "
+            f"expected a multiple of {replicas}. It is the size of the whole batch, not of a part."
+        )
+    rest = splits.info.validation_size % size
+    if 0 < rest < replicas:
+        raise ValueError(
+            f"The last batch of the {splits.info.validation_size} validation images holds {rest}, "
+            f"too few for {replicas} replicas; choose another dataset.validation or "
+            "dataset.batch_size."
+        )

@@ -1,0 +1,43 @@
+"""Losses on outputs: one value per example, and robust losses that a `RobustModel` minimizes."""
+
+from keras_robust.losses.classification import (
+    boosted_cross_entropy,
+    cross_entropy,
+    dlr,
+    entropy,
+    kl_divergence,
+    log_mean_probability,
+    margin,
+    member_cross_entropies,
+    misclassified,
+    targeted_dlr,
+    targeted_margin,
+)
+from keras_robust.losses.contrastive import Contrastive, contrast, select
+from keras_robust.losses.robust_loss import Adversarial, Clean, KLConsistency, SumOfLosses, total
+
+__all__ = [
+    "Adversarial",
+    "Clean",
+    "Contrastive",
+    "KLConsistency",
+    "SumOfLosses",
+    "boosted_cross_entropy",
+    "contrast",
+    "cross_entropy",
+    "dlr",
+    "entropy",
+    "kl_divergence",
+    "log_mean_probability",
+    "margin",
+    "member_cross_entropies",
+    "misclassified",
+    "select",
+    "targeted_dlr",
+    "targeted_margin",
+    "total",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,214 @@
+"""Formulas on logits, one value per example.
+
+All take unnormalised logits `[batch, classes]` and integer labels `[batch]`, and return `[batch]`.
+Half-precision logits are computed in float32; float64 stays float64. The larger the value, the
+worse the classifier does, so that an attack maximises what a defense minimises.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from keras_robust.core.numerics import upcast_half
+from keras_robust.core.types import Labels, Logits, PerExample
+
+# Added to denominators that vanish when logits are tied (the constant of the official AutoAttack).
+_TIE = 1e-12
+
+
+def _at(values: tf.Tensor, labels: Labels) -> PerExample:
+    return tf.gather(values, labels, axis=1, batch_dims=1)
+
+
+def _best_other(values: tf.Tensor, labels: Labels) -> PerExample:
+    """The largest value of a class that is not the label."""
+    is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_max(tf.where(is_label, values.dtype.min, values), axis=1)
+
+
+def _descending(logits: Logits, least: int, name: str) -> tf.Tensor:
+    if logits.shape[-1] is not None and logits.shape[-1] < least:
+        raise ValueError(
+            f"{name} needs at least {least} classes; received logits with {logits.shape[-1]}. "
+            "Use the margin loss instead."
+        )
+    return tf.math.top_k(logits, k=least).values
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
+    """Cross-entropy of the softmax with the label: `-log p_y`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> print(f"{cross_entropy(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
+        0.6931
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, upcast_half(logits))
+
+
+def kl_divergence(logits: Logits, other: Logits) -> PerExample:
+    """`KL(softmax(logits) || softmax(other))`, summed over classes, differentiable in both.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> kl_divergence(tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0]])).numpy().tolist()
+        [0.0]
+    """
+    log_p = tf.nn.log_softmax(upcast_half(logits))
+    log_q = tf.nn.log_softmax(upcast_half(other))
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=1)
+
+
+def entropy(logits: Logits) -> PerExample:
+    """Entropy of the softmax in nats: from 0 (certain) to `log(classes)` (uniform).
+
+    Example:
+        >>> import tensorflow as tf
+        >>> print(f"{entropy(tf.zeros([1, 10]))[0]:.4f}")
+        2.3026
+    """
+    log_p = tf.nn.log_softmax(upcast_half(logits))
+    return -tf.reduce_sum(tf.exp(log_p) * log_p, axis=-1)
+
+
+def log_mean_probability(member_logits: Logits) -> Logits:
+    """The logarithm of the members' mean softmax, never of a probability that underflowed.
+
+    `log (1/M) sum_m softmax(z_m)`, as the logarithm of a sum of exponentials.
+
+    Args:
+        member_logits: `[..., members, classes]`.
+
+    Returns:
+        `[..., classes]`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> tf.exp(log_mean_probability(certain)).numpy().round(3).tolist()
+        [[0.5, 0.5]]
+    """
+    members = tf.nn.log_softmax(upcast_half(member_logits))
+    return tf.reduce_logsumexp(members, axis=-2) - math.log(members.shape[-2])
+
+
+def margin(logits: Logits, labels: Labels) -> PerExample:
+    """The best other logit minus the label's: positive exactly where the prediction is wrong.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> margin(tf.constant([[2.0, 5.0, 1.0]]), tf.constant([0])).numpy().tolist()
+        [3.0]
+
+    Reference: Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017),
+    objective f6 without its floor.
+    """
+    logits = upcast_half(logits)
+    return _best_other(logits, labels) - _at(logits, labels)
+
+
+def misclassified(logits: Logits, labels: Labels) -> tf.Tensor:
+    """Where the prediction is another class, bool; logits that are no numbers predict nothing.
+
+    Unlike the sign of the margin, it is right for tied logits too, of which the first is predicted.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> misclassified(tf.constant([[1.0, 1.0], [0.0, 1.0]]), tf.constant([0, 0])).numpy().tolist()
+        [False, True]
+    """
+    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+    return finite & tf.not_equal(tf.argmax(logits, axis=1, output_type=labels.dtype), labels)
+
+
+def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """The target's logit minus the best other one: positive exactly where the target is predicted.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> z = tf.constant([[2.0, 5.0, 1.0]])
+        >>> targeted_margin(z, tf.constant([0]), tf.constant([1])).numpy().tolist()
+        [3.0]
+    """
+    del labels
+    logits = upcast_half(logits)
+    return _at(logits, targets) - _best_other(logits, targets)
+
+
+def dlr(logits: Logits, labels: Labels) -> PerExample:
+    """Difference of logits ratio, `-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))`.
+
+    Unlike the cross-entropy it does not change when the logits are shifted or scaled.
+
+    Raises:
+        ValueError: fewer than 3 classes.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> dlr(tf.constant([[4.0, 2.0, 0.0]]), tf.constant([0])).numpy().tolist()
+        [-0.5]
+
+    Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness" (2020), Eq. 6.
+    """
+    logits = upcast_half(logits)
+    top = _descending(logits, 3, "The DLR loss")
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + _TIE)
+
+
+def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
+    """Targeted DLR, `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`.
+
+    Raises:
+        ValueError: fewer than 4 classes.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> z = tf.constant([[4.0, 2.0, 1.0, 1.0]])
+        >>> targeted_dlr(z, tf.constant([0]), tf.constant([2])).numpy().tolist()
+        [-1.0]
+
+    Reference: Croce and Hein (2020), Eq. 7.
+    """
+    logits = upcast_half(logits)
+    top = _descending(logits, 4, "The targeted DLR loss")
+    ahead = _at(logits, targets) - _at(logits, labels)
+    return ahead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TIE)
+
+
+def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
+    """MART's boosted cross-entropy, `-log p_y - log(1 - max_{k != y} p_k)`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> z = tf.constant([[0.0, 0.0]])
+        >>> print(f"{boosted_cross_entropy(z, tf.constant([0]))[0]:.3f}")
+        1.386
+
+    Reference: Wang et al., "Improving Adversarial Robustness Requires Revisiting Misclassified
+    Examples" (MART, 2020), Eq. 10.
+    """
+    logits = upcast_half(logits)
+    # 1.0001 and 1e-12 keep the logarithm finite for a confident mistake; constants of the
+    # published implementation, which move the value by less than 2e-4 where the label is predicted.
+    runner_up = _best_other(tf.nn.softmax(logits), labels)
+    return cross_entropy(logits, labels) - tf.math.log(1.0001 - runner_up + 1e-12)
+
+
+def member_cross_entropies(member_logits: Logits, y: Labels) -> tf.Tensor:
+    """The cross-entropy of each member with the label.
+
+    Args:
+        member_logits: `[..., batch, members, classes]`.
+        y: labels `[batch]`.
+
+    Returns:
+        `[..., batch, members]`.
+
+    Example:
+        >>> member_cross_entropies(tf.zeros([4, 3, 10]), tf.zeros([4], tf.int32)).shape.as_list()
+        [4, 3]
+    """
+    labels = tf.broadcast_to(y[:, None], tf.shape(member_logits)[:-1])
+    return cross_entropy(member_logits, labels)

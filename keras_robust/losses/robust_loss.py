@@ -1,0 +1,220 @@
+"""Losses on the outputs for clean and adversarial images; models never appear here.
+
+A robust loss names its terms in `names`, says in `needs` which outputs it reads, and returns the
+terms with their weights, one value per example. What is trained on is their sum.
+
+It may have two properties more. `statistics` names further values that it returns, which are logged
+and not minimised. `batch_level` is true where the value of one example depends on the others of the
+batch; sample weights mean nothing to such a loss, and are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Labels, Outputs, PerExample, RobustLoss
+from keras_robust.core.validation import check_number
+from keras_robust.losses import classification as losses
+
+
+def check_loss(loss: Any) -> None:
+    """Refuses what is no robust loss, such as the name of a Keras loss."""
+    if isinstance(loss, type) or not isinstance(loss, RobustLoss):
+        raise TypeError(
+            f"The loss is {loss!r}; expected a robust loss, such as "
+            "`keras_robust.losses.Adversarial()`."
+        )
+
+
+@serializable
+class Clean:
+    """Cross-entropy on clean images: plain training.
+
+    Example:
+        >>> Clean().names
+        ('clean',)
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("clean",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Clean outputs only."""
+        return frozenset({"clean"})
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The cross-entropy of each clean image."""
+        del adversarial
+        return {"clean": losses.cross_entropy(clean["logits"], y)}
+
+
+@serializable
+class Adversarial:
+    """Cross-entropy on adversarial images, with a share of clean ones.
+
+    `adversarial_weight * CE(x_adv) + clean_weight * CE(x)`.
+
+    Args:
+        clean_weight: 0 is Madry et al.'s training; 1 is the thesis's.
+        adversarial_weight: the other weight.
+
+    Raises:
+        ValueError: a negative weight, or both zero.
+
+    Example:
+        >>> Adversarial(clean_weight=1.0).names
+        ('adversarial', 'clean')
+    """
+
+    clean_weight: float = 0.0
+    adversarial_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("Adversarial: clean_weight", self.clean_weight)
+        check_number("Adversarial: adversarial_weight", self.adversarial_weight)
+        if self.clean_weight == self.adversarial_weight == 0:
+            raise ValueError("Adversarial: both weights are 0; nothing would be trained.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of the loss."""
+        return ("adversarial", "clean") if self.clean_weight else ("adversarial",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Clean outputs only where they have a weight."""
+        return frozenset(self.names)
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted cross-entropies of each image."""
+        hard = losses.cross_entropy(adversarial["logits"], y)
+        terms = {"adversarial": self.adversarial_weight * hard}
+        if self.clean_weight:
+            terms["clean"] = self.clean_weight * losses.cross_entropy(clean["logits"], y)
+        return terms
+
+
+@serializable
+class KLConsistency:
+    """`weight * KL(p(x) || p(x_adv))`: clean and adversarial predictions agree.
+
+    Args:
+        weight: of the term.
+        through_clean: whether the gradient flows through the clean prediction, too.
+
+    Raises:
+        ValueError: a negative weight.
+
+    Example:
+        >>> KLConsistency(2.0).names
+        ('smoothness',)
+
+    Reference: Miyato et al., "Virtual Adversarial Training" (2018), Eq. 5.
+    """
+
+    weight: float = 1.0
+    through_clean: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("KLConsistency: weight", self.weight)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The term of the loss."""
+        return ("smoothness",)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Both outputs."""
+        return frozenset({"clean", "adversarial"})
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted divergence of each image."""
+        del y
+        logits = clean["logits"]
+        logits = logits if self.through_clean else tf.stop_gradient(logits)
+        divergence = losses.kl_divergence(logits, adversarial["logits"])
+        return {"smoothness": self.weight * divergence}
+
+
+@serializable
+class SumOfLosses:
+    """The terms of several robust losses together.
+
+    Args:
+        parts: robust losses whose terms have different names.
+
+    Raises:
+        ValueError: no parts, or two terms of one name.
+
+    Example:
+        >>> SumOfLosses((Adversarial(), Clean())).names
+        ('adversarial', 'clean')
+    """
+
+    parts: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("Sum: no losses were given; expected at least one.")
+        every = self.names + self.statistics
+        repeated = sorted({name for name in every if every.count(name) > 1})
+        if repeated:
+            raise ValueError(f"Sum: the terms {', '.join(repeated)} occur twice; expected once.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms of all parts."""
+        return tuple(name for part in self.parts for name in part.names)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What any part needs."""
+        return frozenset().union(*(part.needs for part in self.parts))
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics of all parts."""
+        return tuple(name for part in self.parts for name in statistics(part))
+
+    @property
+    def batch_level(self) -> bool:
+        """Whether any part is."""
+        return any(batch_level(part) for part in self.parts)
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The terms of all parts, and their statistics."""
+        return {
+            name: term for part in self.parts for name, term in part(y, adversarial, clean).items()
+        }
+
+
+def statistics(loss: RobustLoss) -> tuple[str, ...]:
+    """The names of what a loss returns beside its terms, to be logged.
+
+    Example:
+        >>> statistics(Clean())
+        ()
+    """
+    return tuple(getattr(loss, "statistics", ()))
+
+
+def batch_level(loss: RobustLoss) -> bool:
+    """Whether the value of one example depends on the others of its batch.
+
+    Example:
+        >>> batch_level(Clean())
+        False
+    """
+    return bool(getattr(loss, "batch_level", False))
+
+
+def total(terms: dict[str, PerExample]) -> PerExample:
+    """The sum of the terms, one value per example."""
+    return tf.add_n(list(terms.values()))

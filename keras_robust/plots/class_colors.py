@@ -1,0 +1,103 @@
+"""Classes in a plot: their colours and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_robust.plots.style import COLORS, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMED = 24  # up to so many classes each has room for its name
+
+# The palette, its yellow, which is seen on areas and on dots with an edge, and three more. Black is
+# left for marks on top of them.
+CLASS_COLORS = (*COLORS[:6], "#f0e442", "#999999", "#332288", "#882255")
+
+
+def class_name(index: int, class_names: Sequence[str] | None) -> str:
+    """The name of a class, short; by default its number.
+
+    Example:
+        >>> class_name(1, ["cat", "dog"]), class_name(1, None)
+        ('dog', '1')
+    """
+    return shorten(str(class_names[index]) if class_names else str(index), 12)
+
+
+def class_colors(count: int) -> list[Any]:
+    """A colour for each class: up to 10 classes, the same in every plot.
+
+    Args:
+        count: how many classes there are.
+
+    Returns:
+        Colours as matplotlib takes them; beyond 10 classes neighbours look alike.
+
+    Example:
+        >>> len(set(class_colors(10))), class_colors(2) == class_colors(10)[:2]
+        (10, True)
+    """
+    if count <= len(CLASS_COLORS):
+        return list(CLASS_COLORS[:count])
+    from matplotlib import colormaps
+
+    return [colormaps["turbo"](index / (count - 1)) for index in range(count)]
+
+
+class ClassColors:
+    """The colours of the classes that a plot shows, and the bar that names them."""
+
+    def __init__(self, shown: Any, class_names: Sequence[str] | None):
+        """Finds the classes.
+
+        Args:
+            shown: class numbers of any shape.
+            class_names: one name per class; by default the numbers from 0.
+
+        Raises:
+            ValueError: when a class has no name.
+        """
+        from matplotlib.colors import BoundaryNorm, ListedColormap
+
+        self.present = np.unique(np.asarray(shown))
+        low, high = int(self.present[0]), int(self.present[-1])
+        if low < 0 or (class_names and high >= len(class_names)):
+            known = f"of {len(class_names)} classes" if class_names else "of at least 0"
+            raise ValueError(f"Classes run from {low} to {high}; expected numbers {known}.")
+        colors = class_colors(len(class_names) if class_names else high + 1)
+        count = len(self.present)
+        self.map = ListedColormap([colors[index] for index in self.present])
+        self.norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
+        self.names = [class_name(index, class_names) for index in self.present]
+
+    def ranks(self, classes: Any) -> np.ndarray:
+        """Classes as numbers that `norm` and `map` take, of the same shape."""
+        return np.searchsorted(self.present, classes)
+
+    def bar(self, figure: Figure, axes: Any, title: str, narrow: bool) -> None:
+        """Adds the bar, right of a plot or below it.
+
+        Args:
+            figure: that it is added to.
+            axes: of the plot, which gives it room.
+            title: what the classes are.
+            narrow: puts it below.
+        """
+        from matplotlib.cm import ScalarMappable
+
+        place = "bottom" if narrow else "right"
+        scale = ScalarMappable(self.norm, self.map)
+        bar = figure.colorbar(scale, ax=axes, location=place, shrink=0.75, aspect=25)
+        count = len(self.names)
+        shown = list(range(0, count, -(-count // NAMED)))
+        names = [self.names[index] for index in shown]
+        upright = narrow and max(map(len, names)) > 2
+        bar.set_ticks(shown, labels=names, rotation=90 if upright else 0)
+        bar.ax.tick_params(length=0, which="both")
+        bar.set_label(title)
+        bar.outline.set_visible(False)

@@ -1,0 +1,170 @@
+"""Reference answers: what the local Keras model says to sample images, kept with each version."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core.types import Outputs
+from keras_robust.detection import Detector
+from keras_robust.serving.exporting.signatures import image_shape
+
+REFERENCE_FILE = "reference.npz"
+# Fused and reordered operations, and other batch sizes, change the last bits of a logit. These are
+# the errors allowed of a logit, relative to the largest; 2 is taken where all are smaller, hence
+# 1e-5 for a small float32 net. A net with logits of 60 was seen to be off by 3e-5.
+LOGIT_ERRORS = {"float32": 5e-6, "float16": 1e-4, "bfloat16": 1e-3}
+LEAST_LOGIT = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the local model answers to sample images.
+
+    Args:
+        pixels: `[batch, height, width, channels]` uint8; the images are `pixels / 255`.
+        outputs: the outputs of the signature `detect`.
+        threshold: of the detector.
+        tolerance: how far a served float may be from the local one.
+    """
+
+    pixels: np.ndarray
+    outputs: dict[str, np.ndarray]
+    threshold: float
+    tolerance: float
+
+    @property
+    def images(self) -> np.ndarray:
+        """`[batch, height, width, channels]` float32 in [0, 1]."""
+        return self.pixels.astype(np.float32) / 255
+
+    @property
+    def files(self) -> np.ndarray:
+        """`[batch]`: the images as PNG files."""
+        return np.array([tf.io.encode_png(pixels).numpy() for pixels in self.pixels], object)
+
+    def is_of(self, classifier: keras.Model) -> bool:
+        """Whether a classifier takes the same images and gives the same answers to them."""
+        images = self.images
+        if tuple(classifier.input_shape[1:]) != images.shape[1:]:
+            return False
+        answers = _probabilities(classifier(images, training=False))
+        return all(
+            name in self.outputs
+            and self.outputs[name].shape == values.shape
+            and np.abs(self.outputs[name] - values).max() <= self.tolerance
+            for name, values in answers.items()
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the reference as a NumPy archive."""
+        outputs = {f"outputs/{name}": values for name, values in self.outputs.items()}
+        arrays: dict[str, Any] = {
+            "pixels": self.pixels,
+            "threshold": self.threshold,
+            "tolerance": self.tolerance,
+            **outputs,
+        }
+        np.savez_compressed(path, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Reference:
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            outputs = {
+                name.removeprefix("outputs/"): archive[name]
+                for name in archive.files
+                if name.startswith("outputs/")
+            }
+            numbers = float(archive["threshold"]), float(archive["tolerance"])
+            return cls(archive["pixels"], outputs, *numbers)
+
+
+def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) -> np.ndarray:
+    """Images to compare on: one black, one white, the others random blocks.
+
+    Args:
+        shape: height, width and channels.
+        count: number of images.
+        seed: of the blocks.
+
+    Returns:
+        `[count, height, width, channels]` uint8.
+
+    Example:
+        >>> sample_pixels((8, 8, 1)).shape
+        (6, 8, 8, 1)
+    """
+    height, width, channels = shape
+    block = max(1, min(height, width) // 16)
+    grid = (count, -(-height // block), -(-width // block), channels)
+    pixels = np.random.default_rng(seed).integers(0, 256, grid, dtype=np.uint8)
+    pixels = pixels.repeat(block, axis=1).repeat(block, axis=2)[:, :height, :width]
+    pixels[:2] = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+    return pixels
+
+
+def reference_of(
+    classifier: keras.Model, detector: Detector, pixels: np.ndarray | None = None
+) -> Reference:
+    """Asks the local model, by Keras alone.
+
+    Args:
+        classifier: a built functional model.
+        detector: a calibrated detector of it.
+        pixels: `[batch, height, width, channels]` uint8; `sample_pixels` by default.
+
+    Returns:
+        The images and the answers.
+
+    Raises:
+        ValueError: when an answer is not finite, or the detector is not calibrated.
+    """
+    if detector.threshold is None:
+        raise ValueError("The detector has no threshold; calibrate it first.")
+    pixels = sample_pixels(image_shape(classifier)) if pixels is None else pixels
+    outputs = classifier(pixels.astype(np.float32) / 255, training=False)
+    scores = detector.score_outputs(outputs).numpy()
+    answers = {
+        **_probabilities(outputs),
+        "classes": keras.ops.argmax(outputs["logits"], axis=-1),
+        "detection_score": scores,
+        "is_adversarial": scores > detector.threshold,
+    }
+    kept = {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
+    strange = [name for name, values in kept.items() if not np.isfinite(values).all()]
+    if strange:
+        raise ValueError(
+            f"The classifier {classifier.name!r} gives numbers that are not finite ({strange}) for "
+            "plain images; its training diverged. Choose an earlier checkpoint."
+        )
+    return Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
+
+
+def _probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
+    """Of the classifier, and of its members if it is an ensemble."""
+    kinds = {"probabilities": "logits", "member_probabilities": "member_logits"}
+    return {
+        name: keras.ops.convert_to_numpy(keras.ops.softmax(outputs[logits]))
+        for name, logits in kinds.items()
+        if logits in outputs
+    }
+
+
+def _tolerance(classifier: keras.Model, outputs: Outputs) -> float:
+    error = max(LOGIT_ERRORS.get(dtype, 0.0) for dtype in {"float32", *_dtypes(classifier)})
+    logits = (outputs[name] for name in ("logits", "member_logits") if name in outputs)
+    largest = max(float(tf.reduce_max(tf.abs(values))) for values in logits)
+    return error * max(LEAST_LOGIT, largest)
+
+
+def _dtypes(layer: Any) -> Iterator[str]:
+    yield layer.compute_dtype
+    for inner in getattr(layer, "layers", ()):
+        yield from _dtypes(inner)

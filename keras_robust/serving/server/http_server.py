@@ -1,0 +1,285 @@
+"""The HTTP front of the server: bounded connections, bodies and waiting; every error is JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from keras_robust.serving.server.http_body import HttpError, content_length, read_body, too_large
+from keras_robust.serving.server.prediction_service import Api
+from keras_robust.serving.server.rest_service import answer
+from keras_robust.serving.status import Code, ServingError, reason_of_http
+
+_LOG = logging.getLogger(__name__)
+# Connections that may idle, beside those whose requests are answered or wait.
+IDLE_CONNECTIONS = 120
+# A body of JSON becomes lists of many times its size: of large ones, only so many are in memory at
+# the same time, and only one as lists.
+LARGE_BODY = 4 * 2**20
+LARGE_BODIES = 4
+LARGE_SECONDS = 30.0
+IDLE_SECONDS = 60.0
+_CHUNK = 2**16
+
+
+class RestServer:
+    """The REST front of the server.
+
+    Args:
+        api: answers the requests.
+        host: to listen on.
+        port: 0 takes a free one.
+        threads: requests answered at the same time.
+        queue: requests that may wait for a thread; beyond, they are answered 503.
+        max_message_bytes: of a request body, and of an answer.
+
+    Raises:
+        OSError: when the address cannot be taken.
+    """
+
+    def __init__(
+        self, api: Api, host: str, port: int, threads: int, queue: int, max_message_bytes: int
+    ) -> None:
+        self._server = _Server((host, port), api, threads, queue, max_message_bytes)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Refuses new requests, and waits for those under way; says whether all have ended."""
+        self._server.draining = True
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.answer_backlog()
+        self._server.server_close()
+        return self._server.drain(grace_seconds)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        api: Api,
+        threads: int,
+        queue: int,
+        max_message_bytes: int,
+    ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.max_requests = threads + queue
+        self.max_connections = self.max_requests + IDLE_CONNECTIONS
+        self.api = api
+        self.max_message_bytes = max_message_bytes
+        self.draining = False
+        self.work = threading.BoundedSemaphore(threads)
+        self._large_held = threading.BoundedSemaphore(LARGE_BODIES)
+        self._large_worked_on = threading.Lock()
+        self._changed = threading.Condition()
+        self._connections: set[socket.socket] = set()
+        self._busy = 0
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Binds without asking the name service who this host is, which can take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._changed:
+            full = len(self._connections) >= self.max_connections
+            if not full:
+                self._connections.add(request)
+        if full:
+            request.settimeout(1.0)
+            with contextlib.suppress(OSError):
+                request.sendall(_FULL)
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._changed:
+                self._connections.discard(request)
+                self._changed.notify_all()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _LOG.debug("A connection broke.", exc_info=True)
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """While a request waits or is answered: a drain waits for it, and the queue is bounded."""
+        with self._changed:
+            if self.draining:
+                raise HttpError(503, "The server is shutting down; try another, or later")
+            if self._busy >= self.max_requests:
+                raise HttpError(503, "The server has too many requests waiting; try later")
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def holding(self, length: int) -> Iterator[None]:
+        """While a body is in memory; waits for others when it is a large one."""
+        if length <= LARGE_BODY:
+            yield
+            return
+        if not self._large_held.acquire(timeout=LARGE_SECONDS):
+            # Its body was not read, so the connection is of no more use.
+            raise HttpError(503, "Too many large requests are waiting; try later")
+        try:
+            yield
+        finally:
+            self._large_held.release()
+
+    @contextlib.contextmanager
+    def working(self, length: int) -> Iterator[None]:
+        """While a body is parsed and answered."""
+        alone = self._large_worked_on if length > LARGE_BODY else contextlib.nullcontext()
+        with alone, self.work:
+            yield
+
+    def answer_backlog(self) -> None:
+        """Takes the connections that were made but not yet accepted, so that they are answered."""
+        self.socket.setblocking(False)
+        with contextlib.suppress(OSError):  # there are no more
+            for _ in range(self.request_queue_size):
+                self.process_request(*self.get_request())
+
+    def drain(self, grace_seconds: float) -> bool:
+        """Waits for the requests under way, then ends the connections that idle."""
+        with self._changed:
+            ended = self._changed.wait_for(lambda: not self._busy, grace_seconds)
+            for connection in self._connections:
+                # Only reading ends: a refusal that is being sent still arrives.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+            self._changed.wait_for(lambda: not self._connections, 1.0)
+        return ended
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "keras_robust"
+    sys_version = ""
+    timeout = IDLE_SECONDS
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def _answer(self) -> None:
+        try:
+            with self.server.admitted():
+                self._answer_admitted()
+        except HttpError as error:
+            self.close_connection = True
+            self._send(error.status, {"error": str(error)})
+            self._discard_rest()
+
+    def _answer_admitted(self) -> None:
+        try:
+            path = unquote(urlsplit(self.path).path)
+            self._send(200, self._result(path))
+        except ServingError as error:
+            self._send(error.http_status, {"error": error.sentence})
+        except (HttpError, OSError):
+            raise  # refused by HTTP; or the connection broke, and nobody is there to be answered
+        except Exception:  # a client is never told what broke inside, and the server goes on
+            _LOG.exception("A request to %r failed.", self.path)
+            self._send(500, {"error": "The server failed; its log tells why."})
+
+    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _answer
+
+    def _result(self, path: str) -> bytes:
+        length = content_length(self.headers)
+        if length > self.server.max_message_bytes:
+            raise too_large(length, self.server.max_message_bytes)
+        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise HttpError(415, "A compressed body was received; expected plain JSON")
+        with self.server.holding(length):
+            body = read_body(self.rfile, length)
+            with self.server.working(length):
+                content = json.dumps(answer(self.server.api, self.command, path, body)).encode()
+        if len(content) > self.server.max_message_bytes:
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                f"The answer has {len(content)} bytes; expected at most "
+                f"{self.server.max_message_bytes}. Send smaller batches.",
+            )
+        return content
+
+    def handle_expect_100(self) -> bool:
+        """Refuses a body that is too large before it is sent."""
+        with contextlib.suppress(HttpError):
+            length = content_length(self.headers)
+            if length > self.server.max_message_bytes:
+                self.close_connection = True
+                error = too_large(length, self.server.max_message_bytes)
+                self._send(error.status, {"error": str(error)})
+                return False
+        return super().handle_expect_100()
+
+    def _send(self, status: int, content: bytes | dict[str, str]) -> None:
+        if isinstance(content, dict):
+            content = json.dumps(content).encode()
+        if self.server.draining:
+            self.close_connection = True
+        self.send_response(status, reason_of_http(status))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _discard_rest(self) -> None:
+        """Reads what the client still sends: closing on unread bytes would lose the answer."""
+        deadline = time.monotonic() + 2.0
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(1.0)
+            while time.monotonic() < deadline and self.connection.recv(_CHUNK):
+                pass
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answers what `http.server` itself refuses, as JSON too."""
+        self.close_connection = True
+        if not getattr(self, "command", None):
+            self.command, self.request_version = "GET", "HTTP/1.1"
+        with contextlib.suppress(OSError):
+            self._send(int(code), {"error": message or reason_of_http(int(code))})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps requests out of standard error."""
+        _LOG.debug(format, *args)
+
+
+_BUSY_BODY = json.dumps({"error": "The server has too many connections; try later"}).encode()
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    + f"Content-Length: {len(_BUSY_BODY)}\r\n\r\n".encode()
+    + _BUSY_BODY
+)

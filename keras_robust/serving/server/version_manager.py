@@ -1,0 +1,258 @@
+"""Follows the version directories of a model: loads the newest, then lets the one before go."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from keras_robust.serving.exporting.version_directory import versions
+from keras_robust.serving.status import Code, ServingError
+
+_LOG = logging.getLogger(__name__)
+# TensorFlow Serving's own habit is five attempts a minute apart; a copy in progress takes seconds.
+MAX_LOADS = 5
+RETRY_SECONDS = 5.0
+# How long a stop waits for a version that is being loaded.
+STOP_SECONDS = 1.0
+# Each export leaves a line in the status; a server that runs for months keeps only so many.
+MAX_STATES = 100
+
+
+class State(enum.IntEnum):
+    """The states of `tensorflow.serving.ModelVersionStatus`."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionState:
+    """What is known of one version: its state, and why it ended if it failed to load."""
+
+    version: int
+    state: State
+    code: Code = Code.OK
+    message: str = ""
+
+
+class Loaded(Protocol):
+    """What a loader gives: a version that can be closed."""
+
+    version: int
+
+    def close(self) -> None:
+        """Gives its memory back."""
+
+
+L = TypeVar("L", bound=Loaded)
+
+
+@dataclasses.dataclass
+class _Entry(Generic[L]):
+    servable: L
+    users: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    loads: int = 0
+    retry_at: float = 0.0
+
+
+class Versions(Generic[L]):
+    """The versions under a base path, of which the highest is served.
+
+    A new version is loaded and warmed up beside the one in use; from then on requests go to it, and
+    the one before is closed when its last request has ended. If a new version fails to load, or all
+    directories vanish, the version in use stays.
+
+    Args:
+        name: of the model.
+        base_path: holds one directory for each version, named by a number; others are ignored.
+        load: makes a servable of a version directory and a number.
+        poll_wait_seconds: between two looks at the base path.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_path: Path,
+        load: Callable[[Path, int], L],
+        poll_wait_seconds: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.base_path = base_path
+        self._load = load
+        self._poll_wait_seconds = poll_wait_seconds
+        self._lock = threading.Lock()
+        self._current: _Entry[L] | None = None
+        self._states: dict[int, VersionState] = {}
+        self._failures: dict[int, _Failure] = {}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Loads the newest version, if there is one, and begins to watch.
+
+        Raises:
+            FileNotFoundError: when the base path is no directory.
+            ServingError: when the newest version cannot be loaded.
+        """
+        if not self.base_path.is_dir():
+            raise FileNotFoundError(
+                f"The model base path {self.base_path} is not a directory; expected one that holds "
+                "a directory for each version, as `python -m serving.export` makes it."
+            )
+        self.poll()
+        failed = [state for state in self._states.values() if state.code is not Code.OK]
+        if failed:
+            raise ServingError(failed[0].code, failed[0].message)
+        self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Stops watching, and closes the version in use when its last request has ended.
+
+        Returns:
+            Whether no version is being loaded any more; one that is gets closed after its load.
+        """
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+        self._replace(None)
+        return self._thread is None or not self._thread.is_alive()
+
+    @property
+    def current(self) -> int | None:
+        """The number of the version in use."""
+        with self._lock:
+            return self._current.servable.version if self._current else None
+
+    def states(self, version: int | None = None) -> list[VersionState]:
+        """What is known of all versions, newest first, or of one.
+
+        Raises:
+            ServingError: NOT_FOUND when nothing is known.
+        """
+        with self._lock:
+            known = sorted(self._states.values(), key=lambda state: -state.version)
+        if version is None:
+            if not known:
+                raise _not_found(f"Could not find any versions of model {self.name}")
+            return known
+        known = [state for state in known if state.version == version]
+        if not known:
+            raise _not_found(f"Could not find version {version} of model {self.name}")
+        return known
+
+    @contextlib.contextmanager
+    def lease(self, version: int | None = None) -> Iterator[L]:
+        """The version in use, which stays loaded until the `with` block ends.
+
+        Raises:
+            ServingError: NOT_FOUND when none is loaded, or another one than was asked for.
+        """
+        with self._lock:
+            entry = self._current
+            if entry is None or version not in (None, entry.servable.version):
+                raise no_servable(self.name, version)
+            entry.users += 1
+        try:
+            yield entry.servable
+        finally:
+            with self._lock:
+                entry.users -= 1
+                last = entry is not self._current and not entry.users
+            if last:
+                self._close(entry.servable)
+
+    def poll(self) -> None:
+        """Looks once at the base path; loads the highest version if it is not the one in use."""
+        found = self._found()
+        # A version that was removed and exported again deserves new attempts.
+        self._failures = {v: self._failures[v] for v in self._failures if v in found}
+        if not found or max(found) == self.current:
+            return
+        version, path = max(found.items())
+        failure = self._failures.get(version, _Failure())
+        if failure.loads >= MAX_LOADS or time.monotonic() < failure.retry_at:
+            return
+        with self._lock:
+            self._note(VersionState(version, State.LOADING))
+        started = time.monotonic()
+        try:
+            servable = self._load(path, version)
+        except Exception as error:  # whatever the files hold, the version in use is to stay
+            self._failed(version, path, error)
+            return
+        self._failures.pop(version, None)
+        if self._stopping.is_set():
+            servable.close()
+            return
+        self._replace(servable)
+        seconds = time.monotonic() - started
+        _LOG.info("Loaded %s version %d in %.1f s.", self.name, version, seconds)
+
+    def _found(self) -> dict[int, Path]:
+        try:
+            return versions(self.base_path)
+        except OSError as error:
+            _LOG.warning("Cannot read the model base path: %s", error)
+            return {}
+
+    def _failed(self, version: int, path: Path, error: Exception) -> None:
+        loads = self._failures.get(version, _Failure()).loads + 1
+        self._failures[version] = _Failure(loads, time.monotonic() + RETRY_SECONDS)
+        code = error.code if isinstance(error, ServingError) else Code.UNKNOWN
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"Version {version} of model {self.name} in {path} failed to load: {reason}"
+        with self._lock:
+            self._note(VersionState(version, State.END, code, message))
+        _LOG.warning("%s (attempt %d of %d)", message, loads, MAX_LOADS)
+
+    def _replace(self, servable: L | None) -> None:
+        with self._lock:
+            before = self._current
+            self._current = None if servable is None else _Entry(servable)
+            if servable is not None:
+                self._note(VersionState(servable.version, State.AVAILABLE))
+            if before is not None:
+                self._note(VersionState(before.servable.version, State.UNLOADING))
+            idle = before is not None and not before.users
+        if before is not None and idle:
+            self._close(before.servable)
+
+    def _close(self, servable: L) -> None:
+        servable.close()
+        with self._lock:
+            self._note(VersionState(servable.version, State.END))
+        _LOG.info("Unloaded %s version %d.", self.name, servable.version)
+
+    def _note(self, state: VersionState) -> None:
+        self._states[state.version] = state
+        while len(self._states) > MAX_STATES:
+            del self._states[min(self._states)]
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(self._poll_wait_seconds):
+            self.poll()
+
+
+def no_servable(name: str, version: int | None) -> ServingError:
+    """The error of a request for a version that is not loaded; None stands for the newest."""
+    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return _not_found(f"Servable not found for request: {wanted}")
+
+
+def _not_found(sentence: str) -> ServingError:
+    return ServingError(Code.NOT_FOUND, sentence)

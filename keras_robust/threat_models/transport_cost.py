@@ -1,0 +1,94 @@
+"""What it costs to move an image: the transport costs of distributional robustness.
+
+Each is a number per image, computed from the perturbation `delta = x_adv - x`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_robust.core.numerics import broadcast_to_images, scalar
+from keras_robust.core.types import PerExample
+
+COSTS = ("l1", "l2", "linf")
+
+
+def cost(kind: str, delta: tf.Tensor) -> PerExample:
+    """The cost of a perturbation.
+
+    Args:
+        kind: `"l1"` is the mean change of a pixel, `"l2"` half the squared Euclidean length,
+            `"linf"` the largest change of a pixel.
+        delta: `[batch, ...]`.
+
+    Returns:
+        `[batch]`.
+
+    Example:
+        >>> delta = tf.constant([[0.5, -1.0]])
+        >>> [cost(kind, delta).numpy().item() for kind in COSTS]
+        [0.75, 0.625, 1.0]
+    """
+    axes = list(range(1, delta.shape.rank))
+    if kind == "l1":
+        return tf.reduce_mean(tf.abs(delta), axis=axes)
+    if kind == "l2":
+        return tf.reduce_sum(tf.square(delta), axis=axes) / 2
+    return tf.reduce_max(tf.abs(delta), axis=axes)
+
+
+def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
+    """The gradient of `cost` in the perturbation; pixels that tie for the largest share it.
+
+    Args:
+        kind: as for `cost`.
+        delta: `[batch, ...]`.
+
+    Returns:
+        A tensor of the shape of `delta`.
+
+    Example:
+        >>> cost_gradient("linf", tf.constant([[0.5, -1.0]])).numpy().tolist()
+        [[0.0, -1.0]]
+    """
+    if kind == "l1":
+        pixels = tf.cast(tf.reduce_prod(tf.shape(delta)[1:]), delta.dtype)
+        return tf.sign(delta) / pixels
+    if kind == "l2":
+        return delta
+    largest = broadcast_to_images(cost("linf", delta), delta)
+    at = tf.cast(tf.abs(delta) == largest, delta.dtype)
+    axes = list(range(1, delta.shape.rank))
+    return tf.sign(delta) * at / tf.reduce_sum(at, axis=axes, keepdims=True)
+
+
+def smoothed(value: PerExample, radius: Any, tau: Any) -> PerExample:
+    """The smoothed cost: the cost itself inside the radius, steeper by `1 / tau` outside.
+
+    Args:
+        value: the cost, `[batch]`.
+        radius: where it begins to be steeper.
+        tau: the temperature, > 0; towards 0, it becomes a hard ball.
+
+    Returns:
+        `[batch]`.
+
+    Example:
+        >>> smoothed(tf.constant([0.5, 2.0]), radius=1.0, tau=0.25).numpy().tolist()
+        [0.5, 5.0]
+
+    Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
+    Adversarial Training" (2022), section 3.2.
+    """
+    radius, tau = scalar(radius, value.dtype), scalar(tau, value.dtype)
+    return tf.where(value < radius, value, radius + (value - radius) / tau)
+
+
+def smoothed_gradient(kind: str, delta: tf.Tensor, radius: Any, tau: Any) -> tf.Tensor:
+    """The gradient of the smoothed cost in the perturbation, of the shape of `delta`."""
+    steep = 1 / scalar(tau, delta.dtype)
+    outside = cost(kind, delta) >= scalar(radius, delta.dtype)
+    slope = tf.where(outside, steep, tf.ones_like(steep))
+    return broadcast_to_images(slope, delta) * cost_gradient(kind, delta)

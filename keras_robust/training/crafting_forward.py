@@ -1,0 +1,101 @@
+"""The classifier as the attack of a training step sees it: its mode, and its precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.core.classifier import members_of
+from keras_robust.core.types import Forward, Images, Outputs
+from keras_robust.training.distribution import batch_norms
+
+MODES = ("eval", "train")
+DTYPES = ("float32", "bfloat16")
+
+
+def crafting_forward(
+    classifier: keras.Model, mode: str = "eval", dtype: str = "float32"
+) -> keras.Model | Forward:
+    """What a training's attack is run against.
+
+    Args:
+        classifier: a built functional model that keeps the contract.
+        mode: `"eval"`, or `"train"` for the batch statistics and the dropout of training.
+        dtype: `"bfloat16"` computes convolutions and products in half precision; weights are read
+            from the classifier at each call, and outputs come back in the dtype of the images.
+
+    Returns:
+        The classifier itself, or a function `images -> outputs` that changes no state of it.
+
+    Raises:
+        ValueError: there is no such mode or dtype.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> classifier = kr.models.mlp((2, 2, 1), classes=3, hidden=(4,))
+        >>> forward = crafting_forward(classifier, dtype="bfloat16")
+        >>> forward(tf.zeros([5, 2, 2, 1]))["logits"].dtype.name
+        'float32'
+    """
+    if mode not in MODES:
+        raise ValueError(f"crafting_mode is {mode!r}; expected 'eval' or 'train'.")
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"crafting_dtype is {dtype!r}; expected 'float32' or 'bfloat16'. (float16 is left out: "
+            "small gradients of images vanish in it.)"
+        )
+    if mode == "eval" and dtype == "float32":
+        return classifier
+    template = classifier if dtype == "float32" else _in_half_precision(classifier)
+    forward = _without_state(template, classifier, mode)
+    forward.members = tuple(  # type: ignore[attr-defined]
+        _without_state(half, member, mode)
+        for half, member in zip(members_of(template), members_of(classifier), strict=True)
+    )
+    return forward
+
+
+def _without_state(template: keras.Model, classifier: keras.Model, mode: str) -> Forward:
+    """The layers of one model with the weights of another."""
+
+    def forward(x: Images) -> Outputs:
+        with _own_statistics(template):
+            outputs, _ = template.stateless_call(
+                [v.value for v in classifier.trainable_variables],
+                [v.value for v in classifier.non_trainable_variables],
+                x,
+                training=mode == "train",
+            )
+        return {name: tf.cast(output, x.dtype) for name, output in outputs.items()}
+
+    return forward
+
+
+def _in_half_precision(classifier: keras.Model) -> keras.Model:
+    """The same layers with other weights, which are never used, and float32 made bfloat16."""
+
+    def in_half(layer: Any) -> Any:
+        config = layer.get_config()
+        # A layer that has another one was given it; an operation of `keras.ops` has none.
+        if getattr(layer, "compute_dtype", None) == "float32":
+            config["dtype"] = "mixed_bfloat16"
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(classifier, clone_function=in_half, recursive=True)
+
+
+@contextlib.contextmanager
+def _own_statistics(model: keras.Model) -> Iterator[None]:
+    """Batch norm of each replica's own part: replicas cannot meet inside the crafting loop."""
+    synchronized = [layer for layer in batch_norms(model) if layer.synchronized]
+    for layer in synchronized:
+        layer.synchronized = False
+    try:
+        yield
+    finally:
+        for layer in synchronized:
+            layer.synchronized = True

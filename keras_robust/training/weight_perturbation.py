@@ -1,0 +1,97 @@
+"""Adversarial weight perturbation: the gradient is taken where the weights are worse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Images, Outputs
+
+
+@serializable
+class AWP:
+    """Moves each weight tensor by `gamma * ||w|| * g / ||g||`, up the loss of the training step.
+
+    Kernels only: biases and batch norm (tensors of rank 1) stay. The step costs one more gradient.
+
+    Args:
+        gamma: the relative size of the perturbation, > 0; 0.005 to 0.01 in the paper.
+
+    Raises:
+        ValueError: a gamma that is not a finite number > 0.
+
+    Example:
+        >>> weights, gradients = [tf.constant([[3.0, 4.0]])], [tf.constant([[0.0, 2.0]])]
+        >>> AWP(gamma=0.1).perturbed(weights, gradients)[0].numpy().tolist()
+        [[3.0, 4.5]]
+
+    Reference: Wu, Xia, Wang, "Adversarial Weight Perturbation Helps Robust Generalization" (2020),
+    Eq. 9 to 11.
+    """
+
+    gamma: float = 0.01
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
+        if not number or not 0 < self.gamma < 1e30:
+            raise ValueError(f"AWP: gamma is {self.gamma!r}; expected a finite number > 0.")
+
+    def perturbed(self, weights: Sequence[tf.Tensor], gradients: Sequence[Any]) -> list[tf.Tensor]:
+        """The weights where the gradient is to be taken.
+
+        Args:
+            weights: the trainable weights.
+            gradients: of the loss in each; None where it does not depend on it.
+
+        Returns:
+            As many tensors.
+        """
+        return [
+            weight if gradient is None or weight.shape.rank < 2 else self._moved(weight, gradient)
+            for weight, gradient in zip(weights, gradients, strict=True)
+        ]
+
+    def _moved(self, weight: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        # Divided by the largest entry first, so that squares of the tiny do not vanish.
+        gradient = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient)))
+        length = tf.math.divide_no_nan(self.gamma * tf.norm(weight), tf.norm(gradient))
+        return weight + length * gradient
+
+
+def check_weight_perturbation(value: Any) -> None:
+    """Refuses what perturbs no weights, such as the number gamma itself."""
+    if value is not None and not isinstance(value, AWP):
+        raise TypeError(
+            f"weight_perturbation is {value!r}; expected None or `keras_robust.AWP(gamma)`."
+        )
+
+
+def outputs_at(
+    classifier: keras.Model, weights: Sequence[tf.Tensor], batches: Sequence[Images | None]
+) -> tuple[list[Outputs | None], list[Any], list[tf.Tensor]]:
+    """The classifier's outputs in training mode with other weights than its own.
+
+    Args:
+        classifier: a built functional model; nothing of it changes.
+        weights: in the place of its trainable weights.
+        batches: images, of which each batch has its own statistics; None is passed on.
+
+    Returns:
+        The outputs of each batch; what its other variables would be after them, in order; and the
+        losses that its layers added.
+    """
+    state: Any = [variable.value for variable in classifier.non_trainable_variables]
+    outputs: list[Outputs | None] = []
+    losses: list[tf.Tensor] = []
+    for x in batches:
+        result = None
+        if x is not None:
+            result, state, losses = classifier.stateless_call(
+                list(weights), state, x, training=True, return_losses=True
+            )
+        outputs.append(result)
+    return outputs, state, losses

@@ -1,0 +1,257 @@
+"""What every solver promises, and the weights of each where they can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.attacks.multi_task import solvers
+from keras_robust.attacks.multi_task.combined_gradient import gram
+
+SOLVERS = {
+    "uniform": solvers.EqualWeights(),
+    "min_max": solvers.MinMax(),
+    "min_norm": solvers.MinNorm(),
+    "min_norm exact": solvers.MinNorm(exact=True),
+    "task_oriented": solvers.TaskOriented(),
+    "task_oriented exact": solvers.TaskOriented(exact=True),
+    "task_oriented as released": solvers.TaskOriented(balance=20.0, norm="unachieved"),
+    "pcgrad": solvers.PCGrad(),
+    "cagrad": solvers.CAGrad(),
+    "hvm": solvers.HVM(),
+}
+# Those whose weights are shares.
+ON_SIMPLEX = [name for name in SOLVERS if name.split()[0] not in ("pcgrad", "cagrad", "hvm")]
+every_solver = pytest.mark.parametrize("name", SOLVERS)
+
+
+def random_tasks(batch=4, tasks=5, pixels=7, scale=1.0):
+    """Gradients `[tasks, batch, pixels]`, values and goals `[batch, tasks]`, in float64."""
+    draw = np.random.default_rng(1)
+    gradients = scale * draw.normal(size=(tasks, batch, pixels))
+    values = draw.uniform(0.5, 2.0, (batch, tasks))
+    achieved = np.arange(batch * tasks).reshape(batch, tasks) % 3 == 0
+    return tuple(map(tf.constant, (gradients, values, achieved)))
+
+
+def weigh(solver, gradients, values, achieved, calls=2):
+    """The weights after some calls on the same tasks."""
+    state = solver.init(tf.ones_like(values) / values.shape[1])
+    for _ in range(calls):
+        weights, state = solver(gram(gradients), values, achieved, state)
+    return weights
+
+
+def test_every_name_has_a_row():
+    assert {name.split()[0] for name in SOLVERS} == set(solvers.NAMES)
+    assert {type(s).__name__ for s in SOLVERS.values()} == set(solvers.__all__) - {"solver"}
+
+
+@every_solver
+def test_names_and_configs(name):
+    solver = SOLVERS[name]
+    text = json.dumps(keras.saving.serialize_keras_object(solver))
+    assert keras.saving.deserialize_keras_object(json.loads(text)) == solver
+    assert solvers.solver(solver) is solver
+    if " " not in name:
+        assert solvers.solver(name) == solver
+
+
+@every_solver
+def test_examples_do_not_mix(name):
+    """Each example alone has the weights that it has among others."""
+    gradients, values, achieved = random_tasks()
+    together = weigh(SOLVERS[name], gradients, values, achieved)
+    assert together.shape == values.shape and together.dtype == values.dtype
+    for row in (0, 3):
+        part = slice(row, row + 1)
+        alone = weigh(SOLVERS[name], gradients[:, part], values[part], achieved[part])
+        np.testing.assert_allclose(alone, together[part], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ON_SIMPLEX)
+def test_weights_are_shares(name):
+    weights = weigh(SOLVERS[name], *random_tasks())
+    assert np.all(weights >= 0)
+    np.testing.assert_allclose(tf.reduce_sum(weights, axis=1), 1, atol=2e-6)
+
+
+@every_solver
+def test_of_a_single_task_the_direction_is_its_gradient(name):
+    gradients, values, achieved = random_tasks(tasks=1)
+    weights = weigh(SOLVERS[name], gradients, values, achieved)
+    assert np.all(weights > 0)
+    if name in ON_SIMPLEX:
+        np.testing.assert_allclose(weights, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "pcgrad"])
+def test_tasks_in_another_order_have_their_weights_in_that_order(name):
+    """But for PCGrad, which frees gradients in the order of the tasks."""
+    gradients, values, achieved = random_tasks()
+    order = [3, 0, 4, 2, 1]
+    found = weigh(
+        SOLVERS[name], *(tf.gather(part, order, axis=axis) for part, axis in
+                         ((gradients, 0), (values, 1), (achieved, 1)))
+    )  # fmt: skip
+    expected = tf.gather(weigh(SOLVERS[name], gradients, values, achieved), order, axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@every_solver
+def test_a_graph_of_unknown_sizes(name):
+    """Neither the number of examples nor that of tasks has to be known: one trace serves all."""
+    solver = SOLVERS[name]
+    square, flat = [None, None, None], [None, None]
+    specs = [tf.TensorSpec(square, tf.float64), tf.TensorSpec(flat, tf.float64)]
+
+    @tf.function(input_signature=[*specs, tf.TensorSpec(flat, tf.bool)], autograph=False)
+    def graph(products, values, achieved):
+        state = solver.init(values * 0 + 1 / tf.cast(tf.shape(values)[1], values.dtype))
+        return solver(products, values, achieved, state)[0]
+
+    for sizes in ((4, 5), (2, 3), (1, 1)):
+        gradients, values, achieved = random_tasks(*sizes)
+        expected = weigh(solver, gradients, values, achieved, calls=1)
+        found = graph(gram(gradients), values, achieved)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+
+
+@every_solver
+@pytest.mark.parametrize("scale", [0.0, 1e-25, 1e12])
+def test_gradients_of_any_size(name, scale):
+    """In float32, whose squares vanish or come close to the largest number."""
+    gradients, values, achieved = random_tasks(scale=scale)
+    parts = (tf.cast(gradients, tf.float32), tf.cast(values, tf.float32), achieved)
+    assert np.all(np.isfinite(weigh(SOLVERS[name], *parts)))
+
+
+def flat(*gradients):
+    """Gradients of one example, `[tasks, 1, pixels]`."""
+    return tf.constant(gradients, tf.float64)[:, None]
+
+
+HALVES = tf.constant([[0.5, 0.5]], tf.float64)
+NONE = tf.constant([[False, False]])
+
+
+def test_one_step_of_moo():
+    """At equal weights of two tasks the logits move by `rate (G_22 - G_11) / 4`, to either side.
+
+    The slope in `w` is `2 G w = (4, 1) + (1, 1)` for lengths 2 and 1 and product 1; in the logits,
+    `w (slope - w . slope) = (3/4, -3/4)`.
+    """
+    weights = weigh(
+        solvers.MinNorm(steps=1, rate=0.1), flat((2, 0), (0.5, 0.75**0.5)), HALVES, NONE, 1
+    )
+    expected = 1 / (1 + np.exp(2 * 0.1 * 0.75))
+    np.testing.assert_allclose(weights, [[expected, 1 - expected]])
+
+
+def test_one_step_of_ta_moo():
+    """Omega is `w_1^2 + (1 - w_2)^2`, whose slope at (1/2, 1/2) is (1, -1)."""
+    solver = solvers.TaskOriented(lam=3.0, steps=1, rate=0.1)
+    weights = weigh(solver, flat((1, 0), (0, 1)), HALVES, tf.constant([[True, False]]), 1)
+    # w (slope - w . slope) = (3/2, -3/2); the norm of both tasks is the same.
+    expected = 1 / (1 + np.exp(2 * 0.1 * 1.5))
+    np.testing.assert_allclose(weights, [[expected, 1 - expected]])
+
+
+def test_the_bonus_spreads_the_weights_of_the_unachieved():
+    """Without a norm to shorten, its optimum is equality among them."""
+    solver = solvers.TaskOriented(lam=0.0, balance=1.0, steps=200, rate=0.5)
+    zeros = tf.zeros([2, 2], tf.float64)
+    state = (tf.constant([[2.0, -1.0]], tf.float64), tf.constant(True))
+    weights, _ = solver(zeros[None], HALVES, NONE, state)
+    np.testing.assert_allclose(weights, HALVES, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [solvers.MinNorm(first="uniform"), solvers.MinMax(),
+                                    solvers.TaskOriented(first="uniform"),
+                                    solvers.MinNorm(exact=True, first="uniform")])  # fmt: skip
+def test_a_first_step_at_equal_weights(solver):
+    gradients, values, achieved = random_tasks()
+    np.testing.assert_allclose(weigh(solver, gradients, values, achieved, 1), 0.2)
+    assert np.ptp(weigh(solver, gradients, values, achieved, 2)) > 1e-3
+
+
+def test_the_shortest_of_two():
+    """On the line from `g_1` to `g_2`, `w_1 = (g_2 - g_1) . g_2 / |g_1 - g_2|^2`, cut to [0, 1]."""
+    gradients, values, achieved = random_tasks(batch=50, tasks=2, pixels=3)
+    first, second = gradients.numpy()
+    share = ((second - first) * second).sum(1) / ((first - second) ** 2).sum(1)
+    weights = weigh(solvers.MinNorm(exact=True), gradients, values, achieved)
+    np.testing.assert_allclose(weights[:, 0], np.clip(share, 0, 1), atol=1e-9)
+    assert 0 < np.mean((share > 0) & (share < 1)) < 1  # both kinds were drawn
+
+
+def test_pcgrad_leaves_gradients_without_conflict_alone():
+    weights = weigh(
+        solvers.PCGrad(), flat((1, 0), (1, 1), (0, 2)), tf.ones([1, 3], tf.float64), None
+    )
+    np.testing.assert_allclose(weights, np.full([1, 3], 1 / 3))
+
+
+def test_cagrad_does_most_for_the_task_that_it_does_least_for():
+    """Among all directions of the ball around the mean, by brute force in the plane."""
+    gradients = flat((3, 0), (-1, 1))
+    weights = weigh(solvers.CAGrad(alpha=0.5), gradients, HALVES, None)
+    found = 1.25 * tf.einsum("bt,tbp->p", weights, gradients).numpy()
+    plane = gradients.numpy()[:, 0]
+    mean = plane.mean(axis=0)
+    angles = np.linspace(0, 2 * np.pi, 10_001)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    worst = ((mean + 0.5 * np.linalg.norm(mean) * circle) @ plane.T).min(axis=1)
+    assert (plane @ found).min() == pytest.approx(worst.max(), rel=1e-5)
+    assert worst.max() > (plane @ mean).min() + 0.1
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_hvm_is_a_gradient(through):
+    values = tf.constant([[1.0, 2.5, 4.0]], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        nadir = 0.5 * tf.reduce_min(values)
+        volume = tf.reduce_sum(
+            tf.math.log(values - (nadir if through else tf.stop_gradient(nadir)))
+        )
+    weights, _ = solvers.HVM(through_nadir=through)(None, values, None, ())
+    np.testing.assert_allclose(weights, tape.gradient(volume, values))
+
+
+def test_min_max_goes_to_the_task_that_is_worst_off():
+    solver = solvers.MinMax(rate=0.5, gamma=0.0)
+    values = tf.constant([[1.0, 3.0]], tf.float64)
+    np.testing.assert_allclose(
+        weigh(solver, tf.zeros([2, 1, 1], tf.float64), values, None, 4), [[1, 0]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: solvers.solver("mgda"), r"solver is 'mgda'; expected one of cagrad, hvm"),
+        (lambda: solvers.TaskOriented(lam=-1), "TaskOriented: lam is -1"),
+        (lambda: solvers.TaskOriented(steps=0), "steps is 0; expected a whole number >= 1"),
+        (lambda: solvers.TaskOriented(norm="both"), "norm is 'both'; expected one of 'all'"),
+        (lambda: solvers.TaskOriented(exact=True, balance=1.0), "no quadratic program"),
+        (lambda: solvers.MinNorm(first="last"), "first is 'last'"),
+        (lambda: solvers.MinMax(rate=float("nan")), "MinMax: rate is nan"),
+        (lambda: solvers.CAGrad(rounds=0), "rounds is 0"),
+        (lambda: solvers.HVM(scale=1.0), r"scale is 1.0; expected a number in \[0, 1\)"),
+    ],
+)
+def test_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+@pytest.mark.parametrize("bad", [solvers.MinNorm, None, kr.LinfBall(0.1), len])
+def test_what_is_no_solver(bad):
+    with pytest.raises(TypeError, match=r"solver is .*'task_oriented'"):
+        solvers.solver(bad)

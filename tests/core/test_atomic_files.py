@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from keras_robust.core.atomic_files import replacing, write_text
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.keras"
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as draft:
+        assert draft.suffix == ".keras"
+        draft.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_file_before_is_kept(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    path, previous = tmp_path / "last.keras", tmp_path / "previous.keras"
+    for text in ("one", "two", "three"):
+        with replacing(path, previous) as draft:
+            draft.write_text(text)
+    assert (path.read_text(), previous.read_text()) == ("three", "two")
+    assert set(tmp_path.iterdir()) == {path, previous}
+
+
+def test_there_is_a_file_at_any_moment(tmp_path, monkeypatch):
+    """Killed between the two renames, both names are of the file before; then it goes on."""
+    path, previous = tmp_path / "last.keras", tmp_path / "previous.keras"
+    write_text(path, "one")
+    rename = os.replace
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        calls = iter([rename])
+        patch.setattr(os, "replace", lambda *names: next(calls, interrupt)(*names))
+        with replacing(path, previous) as draft:
+            draft.write_text("two")
+    assert (path.read_text(), previous.read_text()) == ("one", "one")
+    with replacing(path, previous) as draft:
+        draft.write_text("three")
+    assert (path.read_text(), previous.read_text()) == ("three", "one")
+    assert set(tmp_path.iterdir()) == {path, previous}
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_is_renamed_is_on_the_disk(tmp_path, monkeypatch):
+    done = []
+    flush, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("flush"), flush(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
+    write_text(tmp_path / "a.json", "{}")
+    assert done == ["flush", "rename", "flush"]  # the file, its new name, the directory

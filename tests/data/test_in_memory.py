@@ -1,0 +1,61 @@
+"""What images and labels are accepted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust.core.validation import check_integer
+from keras_robust.data.in_memory import as_tensors, to_unit
+
+IMAGES = np.zeros([3, 4, 5, 2], np.uint8)
+
+
+def test_bytes_stay_bytes_and_become_255ths():
+    images, labels = as_tensors(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), [7])
+    assert images.dtype == tf.uint8 and labels.dtype == tf.int32
+    np.testing.assert_array_equal(
+        to_unit(images).numpy().ravel(), np.arange(256, dtype=np.float32) / np.float32(255)
+    )
+
+
+def test_floats_are_taken_as_they_are():
+    given = np.linspace(0, 1, 60).reshape(3, 4, 5, 1)
+    images, _ = as_tensors(given, np.zeros(3, np.int64))
+    np.testing.assert_array_equal(to_unit(images).numpy(), given.astype(np.float32))
+
+
+def test_tensors_of_the_right_kind_are_not_copied():
+    given = tf.constant(IMAGES), tf.constant([0, 1, 2])
+    images, labels = as_tensors(*given)
+    assert images is given[0] and labels is given[1]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "text"),
+    [
+        (IMAGES[0], [0], r"received \[4, 5, 2\]. Grey images"),
+        (IMAGES[:0], [], r"nothing empty; received \[0, 4, 5, 2\]"),
+        (IMAGES, [0, 1], r"each of the 3 images; received int64 of shape \[2\]"),
+        (IMAGES, np.eye(3), r"received float64 of shape \[3, 3\]"),
+        (IMAGES, [0, 1, -1], "the least received is -1"),
+        (IMAGES.astype(np.int64), [0, 1, 2], "uint8, or floating in .* received int64"),
+        (IMAGES + 255.0, [0, 1, 2], "values from 255 to 255. Divide by"),
+        (IMAGES - 0.5, [0, 1, 2], "values from -0.5 to -0.5"),
+        (IMAGES * np.nan, [0, 1, 2], "values from nan to nan"),
+    ],
+)
+def test_unfit_arrays_are_refused(images, labels, text):
+    with pytest.raises(ValueError, match=text):
+        as_tensors(images, labels)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, None, "3", 2**63])
+def test_unfit_integers_are_refused(value):
+    with pytest.raises(ValueError, match=r"steps is .*; expected a whole number >= 1"):
+        check_integer("steps", value, 1)
+
+
+def test_numpy_integers_are_integers():
+    check_integer("steps", np.int32(1), 1)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import keras_robust as kr
+from keras_robust.experiments.recipes import build
+from trainers import recipes
+
+
+def rates(config, steps, steps_per_epoch=4):
+    """The learning rate of each step, beginning with step 0."""
+    optimizer = build.optimizer(config, steps_per_epoch)
+    found = []
+    for step in range(steps):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    return found
+
+
+def test_a_step_schedule_changes_at_the_first_step_after_its_epochs(tiny):
+    config = tiny()
+    config.optimizer.learning_rate = 1.0
+    config.optimizer.schedule.kind = "step"
+    config.optimizer.schedule.boundaries = (1, 2)
+    config.optimizer.schedule.factor = 0.5
+    # By definition: epoch 1 has the steps 0 to 3, epoch 2 the steps 4 to 7.
+    np.testing.assert_allclose(rates(config, 10), [1] * 4 + [0.5] * 4 + [0.25] * 2)
+
+
+def test_a_cosine_schedule_ends_with_the_last_epoch(tiny):
+    config = tiny()
+    config.optimizer.learning_rate = 1.0
+    config.optimizer.schedule.kind = "cosine"
+    config.epochs = 2
+    # rate (1 + cos(pi s / 8)) / 2: 1 at step 0, 1/2 in the middle, 0 after 8 steps.
+    np.testing.assert_allclose(np.array(rates(config, 9))[[0, 4, 8]], [1, 0.5, 0], atol=1e-7)
+
+
+def test_the_optimizer_gets_every_setting(tiny):
+    config = tiny()
+    config.optimizer.update(
+        {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "ema": 0.99, "learning_rate": 0.5}
+    )
+    settings = build.optimizer(config, 1).get_config()
+    assert settings["momentum"] == 0.9
+    assert settings["weight_decay"] == 0.01
+    assert (settings["use_ema"], settings["ema_momentum"]) == (True, 0.99)
+    assert settings["learning_rate"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("linf", kr.LinfBall), ("l2", kr.L2Ball), ("l1", kr.L1Ball)]
+)
+def test_balls(tiny, norm, kind):
+    config = tiny()
+    config.ball.norm = norm
+    assert build.ball(config) == kind(0.15)
+
+
+def test_augmentation(tiny):
+    config = tiny()
+    assert build.augmentation(config) is None
+    config.dataset.augment.name = "shift_flip"
+    with config.unlocked():
+        config.dataset.augment.options = {"flip": False}
+    assert build.augmentation(config) == kr.data.shift_flip(flip=False)
+
+
+@pytest.mark.parametrize(("validation", "count"), [(0.25, 359), (100.0, 100), (0.0, 0)])
+def test_validation_is_a_part_or_a_number(tiny, validation, count):
+    config = tiny()
+    config.dataset.validation = validation
+    assert build.data(config).info.validation_size == count
+
+
+def test_a_limit_of_training_images(tiny):
+    assert build.data(tiny(**{"dataset.limit": 300})).info.train_size == 255
+
+
+def test_the_latent_is_of_the_layer_that_is_named(tiny):
+    config = tiny()
+    info = build.data(config).info
+    config.model.options.hidden = (16, 8)
+    assert build.classifier(config, info).output["features"].shape == (None, 8)
+    config.model.features = "fc1"
+    assert build.classifier(config, info).output["features"].shape == (None, 16)
+    config.model.features = "fc3"
+    with pytest.raises(ValueError, match="features='fc3' names no layer; there are"):
+        build.classifier(config, info)
+
+
+def test_the_augmentation_of_a_defense(tiny):
+    config = tiny("scl")
+    model = build.robust_model(config, build.data(config).info, 1)
+    assert model.attack.augment == kr.data.shift_flip(flip=False)
+    config.defense.options.augment = "flip"
+    with pytest.raises(ValueError, match="no augmentation 'flip'; expected one of pad_crop_flip"):
+        build.check(config)
+
+
+def test_adr_takes_no_settings_of_a_dual_variable(tiny):
+    config = tiny("adr_pgd_at")
+    with config.unlocked():
+        config.defense.options.dual_rate = 0.1
+    with pytest.raises(ValueError, match="no option 'dual_rate'"):
+        build.check(config)
+
+
+def test_the_seed_decides_the_weights(tiny):
+    info = build.data(tiny()).info
+
+    def kernel(seed):
+        return build.classifier(tiny(seed=seed), info).weights[0].numpy()
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert (kernel(1) != kernel(2)).any()
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
+    config = tiny(mixed_precision=precision)
+    model = build.robust_model(config, build.data(config).info, 1)
+    assert model.classifier.get_layer("fc1").compute_dtype == precision.removeprefix("mixed_")
+    assert keras.config.dtype_policy().name == "float32"
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "epochs is 0; expected a whole number >= 1"),
+        ("steps_per_execution", 0, "steps_per_execution is 0"),
+        ("mixed_precision", "mixed_float", "Did you mean 'mixed_float16'"),
+        ("model.name", "small_cn", "no model 'small_cn'; expected one of mlp, small_cnn"),
+        ("defense.name", "trads", "no defense 'trads'.*mart.*Did you mean 'trades'"),
+        ("ball.norm", "l3", r"no norm \(ball.norm\) 'l3'; expected one of linf, l2, l1"),
+        ("ball.radius", -1.0, "radius is -1.0"),
+        ("optimizer.name", "adm", "no optimizer 'adm'; expected one of sgd, adam, adamw, rmsprop"),
+        ("optimizer.learning_rate", 0.0, "learning_rate is 0.0; expected > 0"),
+        ("optimizer.momentum", 0.9, "momentum is 0.9; adam takes none"),
+        ("optimizer.ema", 1.0, "ema is 1.0"),
+        ("optimizer.weight_decay", -1.0, "weight_decay is -1.0"),
+        ("optimizer.schedule.kind", "steps", "no schedule.*Did you mean 'step'"),
+        ("dataset.augment.name", "flip", "no augmentation 'flip'"),
+        ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
+        ("evaluation.steps", -1, "steps is -1"),
+        ("detector.false_alarm_rate", 0.0, "expected a share"),
+        ("detector.score", "entropie", "no score.*Did you mean 'entropy'"),
+    ],
+)
+def test_what_a_recipe_cannot_be(tiny, field, value, message):
+    config = tiny()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        build.check(config)
+
+
+def test_boundaries_increase(tiny):
+    config = tiny()
+    config.optimizer.schedule.kind = "step"
+    for boundaries in ((2, 1), (1, 1), (0, 1)):
+        config.optimizer.schedule.boundaries = boundaries
+        with pytest.raises(ValueError, match="expected increasing epochs > 0"):
+            build.check(config)
+
+
+@pytest.mark.parametrize("group", ["model", "defense"])
+def test_an_option_that_there_is_not(tiny, group):
+    config = tiny()
+    with config.unlocked():
+        config[group].options["betta"] = 1
+    with pytest.raises(ValueError, match=f"The {group} '.*' has no option 'betta'; there are"):
+        build.check(config)
+
+
+def test_a_defense_of_ensembles_wants_one(tiny):
+    with pytest.raises(ValueError, match=r"'adp' trains ensembles, and model.name is 'mlp'"):
+        build.check(tiny("adp"))
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        (("mlp", "mpl"), {}, "no model 'mpl'.*Did you mean 'mlp'"),
+        (("mlp", "small_cnn"), {"hidden": (4,)}, "'small_cnn' has no option 'hidden'"),
+    ],
+)
+def test_members_that_an_ensemble_cannot_have(members, options, message):
+    config = recipes.load("digits/adp")
+    config.model.options = ConfigDict({"members": members, "options": options})
+    with pytest.raises(ValueError, match=message):
+        build.check(config)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.core.atomic_files import write_json
+from keras_robust.experiments.runs.loaded_run import load_run
+from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.training import checkpoint, train_run
+from keras_robust.experiments.training.devices import Devices
+from trainers import train
+
+
+def weights(path, name="last"):
+    return keras.saving.load_model(RunDirectory(path).checkpoint(name)).get_weights()
+
+
+def assert_same(mine, theirs):
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_run_directory_holds(trained):
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("tensorboard/")}
+    assert {name.split("/")[1] for name in events} == {"train", "validation"}
+    assert names - events == {
+        "recipe.json",
+        "run.json",
+        "metrics.csv",
+        "metrics.json",
+        "detector.json",
+        "checkpoints/last.keras",
+        "checkpoints/best.keras",
+    }
+
+
+def test_what_is_known_of_a_run(trained):
+    facts = json.loads((trained / "run.json").read_text())
+    assert facts["recipe"] == "digits/trades"
+    assert facts["seed"] == 0
+    assert set(facts["versions"]) >= {"keras_robust", "tensorflow", "keras", "numpy"}
+    (session,) = facts["sessions"]
+    assert session["state"] == "finished"
+    assert session["command"] == "python -m x"
+    assert session["started"] <= session["ended"]
+    recipe = json.loads((trained / "recipe.json").read_text())
+    assert recipe["name"] == "digits/trades"  # what serving.export reads
+    assert recipe["dataset"]["class_names"] == [str(digit) for digit in range(10)]
+
+
+def test_metrics_of_a_run(trained):
+    (row,) = json.loads((trained / "metrics.json").read_text())
+    assert list(row)[:3] == ["epoch", "seconds", "learning_rate"]
+    for name in ("loss", "clean", "divergence", "accuracy", "robust_accuracy"):
+        assert {name, f"val_{name}"} <= set(row)
+    header = (trained / "metrics.csv").read_text().splitlines()[0]
+    assert header == ",".join(row)
+
+
+def test_the_detector_keeps_to_its_rate_on_the_validation_images(trained, opened):
+    calibration = kr.detection.Calibration.load(trained / "detector.json")
+    assert calibration.samples == opened.splits.info.validation_size == 216
+    flagged = [opened.detector.is_adversarial(x).numpy() for x, _ in opened.splits.validation]
+    assert np.concatenate(flagged).sum() <= 0.05 * 216
+
+
+@pytest.mark.parametrize("defense", ["standard", "pgd_at", "trades", "mart", "wrm", "udr_trades"])
+def test_every_defense_trains(tiny, tmp_path, defense):
+    run = train_run.train(tiny(defense), tmp_path / "run", verbose=0, say=lambda line: None)
+    (row,) = run.rows()
+    assert np.isfinite(row["loss"])
+    assert {"val_accuracy", "val_robust_accuracy"} <= set(row)
+    assert run.checkpoint().stem == "best"
+
+
+def test_an_ensemble_trains_and_its_detector_is_by_the_score_of_the_recipe(tiny, tmp_path):
+    pair = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}}
+    changes = {"model.name": "ensemble", "model.options": pair, "detector.score": "disagreement"}
+    run = train_run.train(tiny("cce_detection", **changes), tmp_path / "run", verbose=0, say=print)
+    (row,) = run.rows()
+    assert {"demoting", "val_robust_accuracy"} <= set(row)
+    found = load_run(run.path)
+    assert found.detector.scored_by == "disagreement"
+    flagged = [found.detector.is_adversarial(x).numpy() for x, _ in found.splits.validation]
+    # At most a twentieth of 216; and no fewer, for no two of these scores are the same.
+    assert np.concatenate(flagged).sum() == 10
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Sends this process a signal in step 13, that is in epoch 2, as an epoch has 9 steps."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interrupted_run_goes_on_after_its_last_step(tiny, tmp_path, monkeypatch, capsys):
+    config = tiny(epochs=3)
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(train_run.callbacks, "AveragedValidation", Interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run.train(config, path, verbose=0)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    run = RunDirectory(path)
+    assert run.facts()["sessions"][0]["state"] == "interrupted"
+    assert len(run.rows()) == 1
+    assert run.checkpoint().is_file()
+    # A row without its checkpoint, as a kill between the two leaves it, is forgotten.
+    run.write_rows([*run.rows(), {**run.rows()[0], "epoch": 2}])
+    ready = train_run.prepare(tiny(epochs=3), path, resume=True)
+    train.describe(ready)
+    assert "epochs 2 to 3 of 9 steps, of which 4 are done" in capsys.readouterr().out
+    train_run.complete(ready, verbose=0)
+    assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
+    sessions = run.facts()["sessions"]
+    assert [session["state"] for session in sessions] == ["interrupted", "finished"]
+    assert [session["first_step"] for session in sessions] == [0, 13]
+
+
+def test_a_run_that_diverges_keeps_what_it_had(tiny, tmp_path):
+    config = tiny("standard")
+    run = train_run.train(config, tmp_path / "run", verbose=0)
+    document = json.loads(run.recipe_file.read_text())
+    document["optimizer"]["learning_rate"] = 1e30
+    write_json(run.recipe_file, document)
+    model = keras.saving.load_model(run.checkpoint("last"))
+    model.optimizer.learning_rate.assign(1e30)
+    checkpoint.write(run.checkpoint_file("last"), model, checkpoint.read(run.checkpoint("last")))
+    config = tiny("standard", **{"optimizer.learning_rate": 1e30, "epochs": 3})
+    for changes in ({}, {"checkpoint.steps": 1}):
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(FloatingPointError, match="smaller optimizer.learning_rate"):
+            train_run.train(config, run.path, resume=True, verbose=0)
+    assert [s["state"] for s in run.facts()["sessions"]] == ["finished", "failed", "failed"]
+    assert all(np.isfinite(value).all() for value in weights(run.path))
+
+
+def test_without_validation_images_there_is_no_best(tiny, tmp_path):
+    said = []
+    config = tiny(**{"dataset.validation": 0.0})
+    run = train_run.train(config, tmp_path / "run", verbose=0, say=said.append)
+    assert run.checkpoint().stem == "last"
+    assert not run.detector_file.exists()
+    assert said == ["No detector: 0 validation images are too few for a false-alarm rate of 0.05."]
+
+
+def test_overwriting_removes_the_old_run_when_the_new_one_begins(tiny, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.write_recipe(tiny(), ("",))
+    run.report.mkdir()
+    ready = train_run.prepare(tiny(), run.path, overwrite=True)
+    assert run.report.exists()
+    train_run.complete(ready, verbose=0)
+    assert not run.report.exists()
+
+
+def test_a_run_is_not_resumed_with_another_recipe(tiny, trained):
+    changed = tiny(**{"ball.radius": 0.2, "evaluation.steps": 99, "epochs": 5})
+    with pytest.raises(ValueError, match=r"differs in ball.radius \(0.15, not 0.2\)\. Train"):
+        train_run.prepare(changed, trained, resume=True)
+
+
+def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
+    cosine = {"optimizer.schedule.kind": "cosine"}
+    RunDirectory(tmp_path).write_recipe(tiny(**cosine), ("",))
+    with pytest.raises(ValueError, match="planned for 1 epochs"):
+        train_run.prepare(tiny(**cosine, epochs=2), tmp_path, resume=True)
+
+
+def test_a_run_that_is_over_says_so(tiny, tmp_path):
+    train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
+    said = []
+    train_run.train(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    assert said == [
+        f"{tmp_path / 'run'} has had its 1 epochs; train it longer with a larger --config.epochs."
+    ]
+
+
+def test_other_replicas_may_go_on_with_a_run(tiny, tmp_path):
+    train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
+    file = RunDirectory(tmp_path / "run").checkpoint_file("last")
+    kept = checkpoint.read(file)
+    twice = dataclasses.replace(kept, metrics=[np.repeat(v, 2, axis=0) for v in kept.metrics])
+    checkpoint.write(file, keras.saving.load_model(file), twice)
+    said = []
+    train_run.prepare(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("The run goes on with 1 replicas instead of 2")
+
+
+class Two(Devices):
+    """As if there were two replicas."""
+
+    replicas = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset.batch_size": 63}, "batch_size is 63, which 2 replicas cannot share equally"),
+        ({"dataset.validation": 129}, "last batch of the 129 validation images holds 1, too few"),
+    ],
+)
+def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train_run.prepare(tiny(**changes), tmp_path / "run", devices=Two())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint.seconds": -1.0}, "checkpoint.seconds is -1.0; expected 0 for never"),
+        ({"monitor": "val_acuracy"}, r"no metric \(monitor\) 'val_acuracy'.*'val_accuracy'"),
+        ({"steps_per_execution": 2}, "expected a divisor of the 9 steps of an epoch: 1, 3, 9"),
+        ({"dataset.name": "digit"}, "Did you mean .*digits"),
+        ({"dataset.batch_size": 5000}, "more than the 1221 training images"),
+        ({"model.options": {"hidden": ()}}, "hidden"),
+        ({"detector.score": "disagreement"}, "detector.score is 'disagreement': .*of an ensemble"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing_behind(tiny, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train_run.prepare(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_is_answered_with_the_command_that_fetches_it(tiny, tmp_path):
+    config = tiny(**{"dataset.name": "mnist", "dataset.data_dir": str(tmp_path)})
+    with pytest.raises(FileNotFoundError, match="tensorflow_datasets"):
+        train_run.prepare(config, tmp_path / "run")

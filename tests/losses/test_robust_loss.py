@@ -1,0 +1,124 @@
+"""Losses on outputs: their terms, what they need, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust import losses
+from keras_robust.core.validation import check_number
+from keras_robust.losses.robust_loss import (
+    Adversarial,
+    Clean,
+    SumOfLosses,
+    batch_level,
+    statistics,
+    total,
+)
+
+Y = tf.constant([0, 1])
+CLEAN = {"logits": tf.constant([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])}
+MOVED = {"logits": tf.constant([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0]])}
+ON_CLEAN = losses.cross_entropy(CLEAN["logits"], Y)
+ON_MOVED = losses.cross_entropy(MOVED["logits"], Y)
+
+
+def test_clean():
+    loss = Clean()
+    assert (loss.names, loss.needs) == (("clean",), {"clean"})
+    np.testing.assert_array_equal(loss(Y, None, CLEAN)["clean"], ON_CLEAN)
+
+
+def test_adversarial_needs_clean_outputs_only_where_they_weigh():
+    loss = Adversarial()
+    assert (loss.names, loss.needs) == (("adversarial",), {"adversarial"})
+    terms = loss(Y, MOVED, None)
+    assert set(terms) == {"adversarial"}
+    np.testing.assert_array_equal(terms["adversarial"], ON_MOVED)
+
+
+def test_adversarial_with_weights():
+    loss = Adversarial(clean_weight=0.5, adversarial_weight=2.0)
+    assert (loss.names, loss.needs) == (("adversarial", "clean"), {"adversarial", "clean"})
+    terms = loss(Y, MOVED, CLEAN)
+    np.testing.assert_allclose(terms["adversarial"], 2 * ON_MOVED)
+    np.testing.assert_allclose(terms["clean"], 0.5 * ON_CLEAN)
+
+
+def test_sum_has_the_terms_of_its_parts():
+    loss = SumOfLosses((Adversarial(), Clean()))
+    assert (loss.names, loss.needs) == (("adversarial", "clean"), {"adversarial", "clean"})
+    terms = loss(Y, MOVED, CLEAN)
+    np.testing.assert_array_equal(terms["adversarial"], ON_MOVED)
+    np.testing.assert_array_equal(terms["clean"], ON_CLEAN)
+
+
+def test_sum_of_sums():
+    assert SumOfLosses((SumOfLosses((Clean(),)), Adversarial())).names == ("clean", "adversarial")
+
+
+class Counting:
+    """A loss of a whole batch that counts it."""
+
+    names, needs, statistics, batch_level = ("spread",), frozenset({"clean"}), ("size",), True
+
+    def __call__(self, y, adversarial, clean):
+        value = tf.reduce_sum(tf.abs(clean["logits"] - tf.reduce_mean(clean["logits"], 0)), axis=1)
+        return {"spread": value, "size": tf.fill(tf.shape(value), float(len(value)))}
+
+
+def test_sum_has_the_statistics_of_its_parts_and_is_of_a_batch_if_one_is():
+    both = SumOfLosses((Clean(), Counting()))
+    assert both.names == ("clean", "spread")
+    assert statistics(both) == both.statistics == ("size",) and batch_level(both)
+    assert statistics(SumOfLosses((Clean(),))) == () and not batch_level(SumOfLosses((Clean(),)))
+    with pytest.raises(ValueError, match="size, spread occur twice"):
+        SumOfLosses((Counting(), SumOfLosses((Counting(),))))
+
+
+def test_statistics_are_logged_and_not_minimised(
+    make_robust, make_classifier, make_batch, fit_once
+):
+    """The step is that of the term alone."""
+    found = []
+    for loss in (Counting(), SumOfLosses((Counting(),))):
+        model = make_robust(make_classifier(dropout=0), attack=None, loss=loss)
+        history = fit_once(model, *make_batch(6))
+        assert history["size"] == [6.0] and history["loss"] == history["spread"]
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_total_adds_terms():
+    np.testing.assert_allclose(total({"a": ON_CLEAN, "b": ON_MOVED}), ON_CLEAN + ON_MOVED)
+
+
+@pytest.mark.parametrize("weight", [-1, math.nan, math.inf, "1", None, True])
+@pytest.mark.parametrize("name", ["clean_weight", "adversarial_weight"])
+def test_weights_are_refused(name, weight):
+    with pytest.raises(ValueError, match=rf"Adversarial: {name} is .*finite number >= 0"):
+        Adversarial(**{name: weight})
+
+
+def test_no_weight_at_all():
+    with pytest.raises(ValueError, match=r"both weights are 0"):
+        Adversarial(0.0, 0.0)
+
+
+def test_sum_of_nothing():
+    with pytest.raises(ValueError, match=r"no losses were given"):
+        SumOfLosses(())
+
+
+def test_sum_of_two_of_a_name():
+    with pytest.raises(ValueError, match=r"terms clean occur twice"):
+        SumOfLosses((Clean(), Adversarial(clean_weight=1.0)))
+
+
+@pytest.mark.parametrize("weight", [0, 1, 0.5, 1e6])
+def test_weights_that_are_weights(weight):
+    check_number("X: beta", weight)

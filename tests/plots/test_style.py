@@ -1,0 +1,107 @@
+"""The style, and what is left of it after a plot: nothing."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from keras_robust import plots
+from keras_robust.detection import roc
+from keras_robust.plots import style
+
+SPACE = ([[0.0, 0.0], [1.0, 1.0]], [0.1, 0.9], [0, 1], [False, True])
+SURFACE = ([-1.0, 1.0], [[0.0, 1.0], [0.5, 2.0]], [[0, 1], [0, 1]], 0)
+SAID = (np.zeros((2, 4, 4, 3)), np.full((2, 3, 5), 0.2), np.full((2, 5), 0.2), 4)
+ROC = roc([0.1, 0.2], [0.2, 0.5], resamples=10)
+CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
+
+DRAWERS = {
+    "accuracy_over_radius": lambda: plots.accuracy_over_radius(CURVES),
+    "confusion": lambda: plots.confusion_matrix([[1, 0], [0, 1]]),
+    "detection_scores": lambda: plots.detection_scores([0.1], [0.2], 0.15),
+    "example_images": lambda: plots.example_images(
+        [[[[0.0]]]], [[[[0.1]]]], [0], [0], [1], ["x", "y"]
+    ),
+    "latent_space": lambda: plots.latent_space(*SPACE),
+    "latent_space, flat": lambda: plots.latent_space(*SPACE, flat=True),
+    "member_predictions": lambda: plots.member_predictions(*SAID),
+    "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
+    "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
+    "loss_surface": lambda: plots.loss_surface(*SURFACE),
+    "loss_surface, flat": lambda: plots.loss_surface(*SURFACE, flat=True),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_settings_of_the_caller_neither_matter_nor_change(draw):
+    import matplotlib
+
+    plain = plots.to_svg(draw())
+    with matplotlib.rc_context(
+        {"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}
+    ):
+        before = dict(matplotlib.rcParams)
+        assert plots.to_svg(draw()) == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_no_figure_enters_the_registry_of_pyplot(draw):
+    import matplotlib.pyplot
+
+    before = matplotlib.pyplot.get_fignums()
+    draw()
+    assert matplotlib.pyplot.get_fignums() == before
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_same_data_same_bytes(draw):
+    assert plots.to_svg(draw()) == plots.to_svg(draw())
+    assert plots.to_png(draw()).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_without_matplotlib_the_error_names_the_extra(draw, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install keras_robust\[report\]"):
+        draw()
+
+
+def test_names_with_dollar_signs_are_not_mathematics():
+    figure = plots.confusion_matrix([[1, 0], [0, 1]], class_names=["$\\frac$", "a$b"])
+    assert b"<svg" in plots.to_svg(figure)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_long_and_many_names_leave_room_for_the_plot(narrow):
+    long = "a_name_without_any_space" * 5
+    points = ([0.0, 0.1], [0.9, 0.5])
+    curves = {f"{long} {m}": {f"{a} {long}": points for a in range(4)} for m in range(8)}
+    names = [f"{index} {long}" for index in range(10)]
+    images = np.zeros((2, 4, 4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that finds no room warns
+        for figure in (
+            plots.accuracy_over_radius(curves, radius=0.1, narrow=narrow),
+            plots.confusion_matrix(
+                np.eye(10, dtype=int), np.eye(10, dtype=int), names, narrow=narrow
+            ),
+            plots.detection_scores([0.1], [0.2], 0.15, score_name=long, narrow=narrow),
+            plots.example_images(images, images, [0, 1], [0, 1], [1, 1], names, narrow=narrow),
+            plots.member_predictions(
+                images, np.full((2, 3, 10), 0.1), np.full((2, 10), 0.1), 3, names, narrow=narrow
+            ),
+            plots.roc_curves({f"{n} {long}": ROC for n in range(8)}, narrow=narrow),
+            *(plots.latent_space(*SPACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
+            *(plots.loss_surface(*SURFACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
+        ):
+            plots.to_svg(figure)
+            size = figure.axes[0].get_window_extent().size / figure.dpi
+            assert size.min() > 0.8  # inches
+
+
+def test_the_palette_can_be_told_apart():
+    assert len(set(style.COLORS)) == len(style.COLORS) == len(style.MARKERS)

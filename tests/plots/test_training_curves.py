@@ -1,0 +1,24 @@
+"""Curves over epochs hold the numbers they were given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_robust.plots import training_curves
+
+
+def test_epochs_are_counted_from_one():
+    axes = training_curves({"_a": [3.0, 2.0], "b": [1.0]}, "dual variable").axes[0]
+    first, second = axes.get_lines()
+    np.testing.assert_array_equal(first.get_xydata(), [[1, 3.0], [2, 2.0]])
+    np.testing.assert_array_equal(second.get_xydata(), [[1, 1.0]])
+    assert first.get_color() != second.get_color()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Epoch", "dual variable")
+    assert [t.get_text() for t in axes.figure.legends[0].get_texts()] == [" _a", "b"]
+
+
+@pytest.mark.parametrize("curves", [{}, {"a": []}])
+def test_nothing_to_draw(curves):
+    with pytest.raises(ValueError, match="No curves"):
+        training_curves(curves, "loss")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from absl import flags
+
+import keras_robust as kr
+from trainers import diagnose_latents
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    diagnose_latents.define_flags(values)
+    values(["program", *arguments])
+    return values
+
+
+def test_it_measures_and_draws(trained, opened, tmp_path, capsys):
+    arguments = [f"--run={trained}", f"--output_dir={tmp_path}", "--limit=100", "--points=40"]
+    (found,) = diagnose_latents.run(parsed(*arguments), command="python -m x")
+    attack = opened.attack("pgd")
+    expected = kr.evaluation.divergence(opened.model, opened.splits.test, attack, limit=100)
+    assert found.divergence == expected
+    report = kr.evaluation.evaluate(opened.model, opened.splits.test, attack, limit=100)
+    assert found.clean_accuracy == pytest.approx(report.clean_accuracy)
+    # The report's attack leaves out what is wrong already, and draws other starts.
+    assert found.robust_accuracy == pytest.approx(report.worst_case_accuracy, abs=0.05)
+    assert found.row() in (tmp_path / "latents.md").read_text()
+    sizes = kr.evaluation.perturbations(
+        opened.model, opened.splits.test, kr.attacks.pgd(opened.ball(), 1, start="gaussian"),
+        limit=100,
+    )  # fmt: skip
+    assert found.trained_on.linf == pytest.approx(sizes.linf, rel=0.05)
+    assert found.row_of_training() in (tmp_path / "latents.md").read_text()
+    document = json.loads((tmp_path / "latents.json").read_text())
+    assert document["command"] == "python -m x"
+    assert document["runs"][0]["divergence"]["intra"] == found.divergence.intra
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    names = ("latents", "input_surface_0", "latent_surface_0")
+    assert pictures == {f"{trained.name}_{name}.png" for name in names}
+    assert found.row() in capsys.readouterr().out
+
+
+def test_what_is_missing():
+    with pytest.raises(ValueError, match="--run is missing"):
+        diagnose_latents.run(parsed())
+    with pytest.raises(ValueError, match="--output_dir is missing"):
+        diagnose_latents.run(parsed("--run=x"))

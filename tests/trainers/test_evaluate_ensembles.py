@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict
+
+import keras_robust as kr
+from keras_robust.experiments.runs.loaded_run import load_run
+from keras_robust.experiments.training import train_run
+from trainers import evaluate_ensembles
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    evaluate_ensembles.define_flags(values)
+    values(["program", *arguments])
+    return values
+
+
+@pytest.fixture(scope="module")
+def ensemble_run(tmp_path_factory, tiny):
+    """Two small members after a moment of training."""
+    config = tiny("cce_detection")
+    config.model.name = "ensemble"
+    config.model.options = ConfigDict({"members": ("mlp", "mlp"), "options": {"hidden": (16,)}})
+    directory = tmp_path_factory.mktemp("runs") / "cce"
+    train_run.train(config, directory)
+    return directory
+
+
+def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
+    arguments = [f"--run={ensemble_run}", f"--output_dir={tmp_path}", "--limit=60", "--steps=3"]
+    more = ["--attacks=pgd", "--radii=0.02,0.15"]
+    (found,) = evaluate_ensembles.run(parsed(*arguments, *more), command="python -m x")
+    opened = load_run(ensemble_run)
+    attack = opened.attack("pgd", {"steps": 3})
+    transfer = kr.evaluation.transfer(opened.model, opened.splits.test, attack, limit=60)
+    assert found.transfer == transfer
+    knowing = {
+        one.radius: one for one in found.detected if one.attack == evaluate_ensembles.KNOWING
+    }
+    ignorant = {one.radius: one for one in found.detected if one.attack == "pgd"}
+    assert list(knowing) == list(ignorant) == [0.02, 0.15]
+    assert knowing[0.15].evasion_rate >= ignorant[0.15].evasion_rate
+    assert found.row() in capsys.readouterr().out
+    text = (tmp_path / "ensembles.md").read_text()
+    assert found.row() in text and "| run | attack | 0.02 | 0.15 |" in text
+    document = json.loads((tmp_path / "ensembles.json").read_text())
+    assert document["command"] == "python -m x"
+    assert document["runs"][0]["transfer"]["samples"] == 60
+    surfaces = {f"cce_{who}_surface_0" for who in ("member_1", "member_2", "ensemble")}
+    names = {"cce_roc_by_attack", "cce_roc_by_radius", "cce_scores", "cce_members_0", *surfaces}
+    assert {path.stem for path in tmp_path.glob("*.png")} == names
+
+
+def test_a_model_alone_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match="is no ensemble; expected one"):
+        evaluate_ensembles.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10"))
+
+
+def test_the_attacker_who_knows_needs_a_detector(opened):
+    attack = opened.attack("pgd", {"loss": "detector_aware"})
+    assert attack.objective == kr.objectives.AdaptiveObjective(opened.detector.scored_by)
+    opened.__dict__["detector"] = None
+    try:
+        with pytest.raises(ValueError, match="has no calibrated detector"):
+            opened.attack("pgd", {"loss": "detector_aware"})
+    finally:
+        del opened.__dict__["detector"]

@@ -1,0 +1,242 @@
+"""Two replicas train as one device does: weights, logs, statistics, clipping, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.attacks.crafting import initialization
+from keras_robust.core.config import replace
+from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training import distribution
+
+BALL = kr.LinfBall(0.1)
+# Replicas draw other noise than one device, so an attack that is to be the same draws none.
+PGD = replace(kr.attacks.pgd(BALL, steps=2), start=initialization.AtInput())
+
+
+def sgd(**settings):
+    return keras.optimizers.SGD(0.1, momentum=0.9, **settings)
+
+
+@pytest.fixture
+def pair(two_replicas, make_classifier):
+    """Builds the same model for one device and for two replicas."""
+
+    def build(make=None, optimizer=sgd, regularizer=None, compiled=None, **settings):
+        settings = {"attack": PGD, "loss": Adversarial(1.0), **settings}
+        models = []
+        for scope in (contextlib.nullcontext(), two_replicas.scope()):
+            with scope:
+                classifier = make_classifier(dropout=0, regularizer=regularizer)
+                model = make(classifier) if make else kr.RobustModel(classifier, **settings)
+                model.compile(optimizer(), **(compiled or {}))
+                models.append(model)
+        return models
+
+    return build
+
+
+def fit(model, x, y, *weights, batch_size=8, epochs=1):
+    data = tf.data.Dataset.from_tensor_slices((x, y, *weights)).batch(batch_size)
+    return model.fit(data, epochs=epochs, verbose=0).history
+
+
+def check_the_same(models, batch, atol=1e-6, **settings):
+    """Trains both on the same batches; weights and logs have to be the same."""
+    one, two = (fit(model, *batch, **settings) for model in models)
+    assert set(one) == set(two)
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+    found, expected = ([np.asarray(w) for w in model.get_weights()] for model in models[::-1])
+    for value, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, value, rtol=0, atol=atol)
+    return one
+
+
+DEFENSES = {
+    "standard": lambda c: kr.defenses.standard(c, BALL, steps=2),
+    "pgd_at": lambda c: kr.defenses.pgd_at(c, BALL, steps=2),
+    "trades": lambda c: kr.defenses.trades(c, BALL, steps=2),
+    "mart": lambda c: kr.defenses.mart(c, BALL, steps=2),
+    "adr": lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, steps=2),
+    # At the paper's temperature steps are so long that rounding alone moves them apart.
+    "ascl": lambda c: kr.defenses.ascl(
+        c, BALL, selection="global", temperature=0.5, head="mlp", steps=2
+    ),
+    "ascl leaked": lambda c: kr.defenses.ascl(
+        c, BALL, similarity="l1", temperature=0.5, vat=0.0, steps=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_defense(name, pair, make_batch):
+    """Six steps with batch norm, whose statistics are those of the whole batch."""
+
+    def without_noise(classifier):
+        model = DEFENSES[name](classifier)
+        if model.attack is not None:
+            model.attack = PGD
+        return model
+
+    check_the_same(pair(without_noise), make_batch(24), epochs=2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"global_clipnorm": 0.05},
+        {"clipnorm": 0.02},
+        {"weight_decay": 0.1, "use_ema": True, "nesterov": True},
+    ],
+    ids=" ".join,
+)
+def test_optimizers(settings, pair, make_batch):
+    check_the_same(pair(optimizer=lambda: sgd(**settings)), make_batch(16), epochs=2)
+
+
+def test_clipping_with_a_loss_scale(pair, make_batch):
+    """Limits are of the gradient, not of the gradient times the loss scale."""
+    models = pair(optimizer=lambda: keras.optimizers.LossScaleOptimizer(sgd(clipvalue=0.005)))
+    check_the_same(models, make_batch(16), epochs=2)
+
+
+def test_clipping_limits_the_sum(pair, make_batch):
+    """Two clipped halves may be twice as long as a clipped sum: the step has the limit's length."""
+    limit = 1e-3
+    _, model = pair(optimizer=lambda: keras.optimizers.SGD(1.0, global_clipnorm=limit))
+    before = [w.numpy() for w in model.trainable_variables]
+    fit(model, *make_batch(8))
+    moved = [w.numpy() - old for w, old in zip(model.trainable_variables, before, strict=True)]
+    assert np.sqrt(sum(np.sum(m**2) for m in moved)) == pytest.approx(limit, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [9, 13])
+def test_parts_of_different_sizes(count, pair, make_batch):
+    """A last batch of 1 or 5 goes in parts of 1 and 0, or of 3 and 2."""
+    models = pair()
+    if count % 8 == 1:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="fewer images than .*replicas"):
+            fit(models[1], *make_batch(count))
+    else:
+        check_the_same(models, make_batch(count), epochs=2)
+
+
+def test_sample_weights_and_regularization(pair, make_batch):
+    weights = np.linspace(0, 2, 13).astype("float32")
+    models = pair(regularizer=keras.regularizers.L2(0.1))
+    logs = check_the_same(models, (*make_batch(13), weights))
+    assert logs["regularization"][0] > 0
+
+
+@pytest.mark.parametrize("settings", [{"steps_per_execution": 2}, {"run_eagerly": True}])
+def test_ways_to_run(settings, pair, make_batch):
+    check_the_same(pair(compiled=settings), make_batch(16), epochs=2)
+
+
+def test_compiled_metrics(pair, make_batch):
+    models = pair(compiled={"metrics": ["sparse_categorical_crossentropy"]})
+    assert "sparse_categorical_crossentropy" in check_the_same(models, make_batch(13))
+
+
+def test_evaluation(pair, make_batch):
+    x, y = make_batch(13)
+    one, two = (model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True) for model in pair())
+    assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_microbatches_on_replicas(pair, make_batch):
+    """Each replica cuts its part again; only batch norm can tell, so there is none of it here."""
+    models = pair(make_without_batch_norm)
+    whole = pair(lambda c: make_without_batch_norm(c, 1))[0]
+    logs = check_the_same(models, make_batch(13), epochs=2)
+    expected = fit(whole, *make_batch(13), epochs=2)
+    for name, values in expected.items():
+        np.testing.assert_allclose(logs[name], values, rtol=1e-5, err_msg=name)
+    for found, value in zip(models[0].get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(found, value, atol=1e-6)
+
+
+def make_without_batch_norm(_, microbatches=2):
+    keras.utils.set_random_seed(3)
+    classifier = kr.models.mlp((6, 6, 1), classes=3, hidden=(5,))
+    return kr.RobustModel(classifier, PGD, Adversarial(1.0), microbatches=microbatches)
+
+
+def test_replicas_draw_other_noise(two_replicas, make_linear):
+    """Without a step to take, the random start is what comes out."""
+    with two_replicas.scope():
+        start = replace(kr.attacks.pgd(BALL, steps=1), steps=0)
+        model = kr.RobustModel(make_linear(np.eye(4)[:, :3]), start, Adversarial())
+    x, y = tf.fill([2, 4, 1, 1], 0.5), tf.constant([0, 1])
+    first, second = two_replicas.run(lambda: model.craft(x, y)).values
+    again = two_replicas.run(lambda: model.craft(x, y)).values
+    assert not np.any(np.isclose(first, second))
+    np.testing.assert_array_equal(again[0], first)
+
+
+def test_replicas_keep_the_same_statistics(pair, make_batch):
+    _, model = pair()
+    fit(model, *make_batch(16))
+    checked = 0
+    for variable in model.variables:
+        first, *others = getattr(variable.value, "values", [variable.value])
+        for other in others:
+            np.testing.assert_array_equal(first.numpy(), other.numpy(), err_msg=variable.path)
+            checked += 1
+    assert checked >= len(model.weights)
+    assert model.step.numpy() == 2
+
+
+def test_batch_norm_of_one_device_is_left_alone(make_robust, make_classifier):
+    model = make_robust(make_classifier())
+    assert not any(layer.synchronized for layer in distribution.batch_norms(model.classifier))
+
+
+def test_batch_norm_inside_a_model_is_synchronised(two_replicas, make_classifier):
+    with two_replicas.scope():
+        outer_input = keras.Input((6, 6, 1))
+        outer = keras.Model(outer_input, make_classifier()(outer_input))
+        kr.RobustModel(outer, PGD, Adversarial())
+    assert [layer.synchronized for layer in distribution.batch_norms(outer)] == [True]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"crafting_mode": "train"}, {"crafting_dtype": "bfloat16"}], ids=str
+)
+def test_other_ways_to_craft(settings, pair, make_batch):
+    """In training mode, each replica crafts against its own statistics, and trains on all."""
+    _, model = pair(**settings)
+    assert np.isfinite(fit(model, *make_batch(16))["loss"][0])
+    assert all(layer.synchronized for layer in distribution.batch_norms(model.classifier))
+
+
+def test_accumulation_is_refused_with_what_to_do_instead(two_replicas, make_classifier):
+    with two_replicas.scope():
+        model = kr.RobustModel(make_classifier(), PGD, Adversarial())
+        with pytest.raises(ValueError, match="microbatches=4"):
+            model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
+
+
+def test_saved_on_replicas_and_trained_on_by_one_device(pair, make_batch, tmp_path):
+    """And the other way round: all four runs end in the same weights."""
+    one, two = pair()
+    x, y = make_batch(16)
+    ends = []
+    for model in (one, two):
+        fit(model, x, y)
+        model.save(tmp_path / "model.keras")
+        for scope in (contextlib.nullcontext(), two.distribute_strategy.scope()):
+            with scope:
+                loaded = keras.saving.load_model(tmp_path / "model.keras")
+            fit(loaded, x, y)
+            ends.append(loaded.get_weights())
+    for weights in ends[1:]:
+        for found, value in zip(weights, ends[0], strict=True):
+            np.testing.assert_allclose(found, value, atol=1e-6)
