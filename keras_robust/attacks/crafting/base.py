@@ -1,6 +1,6 @@
 """What every attack is: images in, perturbed images out.
 
-A new attack implements `attack_run` and `at_radius`; checking what it was given, seeds, compiling and
+A new attack implements `craft` and `at_radius`; checking what it was given, seeds, compiling and
 the rounds of an attack that repeats itself are here.
 """
 
