@@ -1,10 +1,8 @@
-"""What every attack promises, in every ball; a new attack is a new row of `ROWS`."""
+"""The promises of every attack in every ball; a new attack is a new row in `attack_table.py`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,146 +10,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks import (
-    apgd,
-    auto_attack,
-    bim,
-    boundary,
-    brendel_bethge,
-    carlini_wagner,
-    fab,
-    fgsm,
-    hop_skip_jump,
-    mim,
-    multi_targeted,
-    multi_task,
-    per_member,
-    pgd,
-    r_fgsm,
-    restarts,
-    spsa,
-    square,
-    transfer,
-    worst_of,
-)
 from keras_robust.core.classifier import as_forward
+from tests.contracts.attack_table import BALLS, CLASSES, ROWS
 
-CLASSES = 4
-BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
-
-
-def registered(function):
-    """Registers a function, once: the property tests load this file a second time."""
-    known = keras.saving.get_registered_object(f"tests>{function.__name__}")
-    return known or keras.saving.register_keras_serializable("tests")(function)
-
-
-@registered
-def darker(x, p):
-    """A transformation with a strength."""
-    return x * (1 - 0.5 * p)
-
-
-@registered
-def mirrored(x):
-    """A transformation without one."""
-    return tf.reverse(x, [-1])
-
-
-@registered
-def elsewhere(x):
-    """Another model than those that are attacked, of images of any size."""
-    x = tf.reshape(x, [tf.shape(x)[0], -1])
-    weights = tf.sin(2.0 * tf.reshape(tf.range(x.shape[1] * CLASSES, dtype=x.dtype), [-1, CLASSES]))
-    return {"logits": (x - 0.5) @ weights}
-
-
-WAYS = kr.tasks.Transformations((darker, mirrored), stochastic=True)
-
-
-class Row(NamedTuple):
-    """An attack, and which of the promises are for it."""
-
-    build: Callable  # ball -> attack
-    random: bool = True  # it starts at random
-    targeted: bool = False  # it is called with targets
-    longer: Callable | None = None  # (ball, steps, step size) -> the same, of another length
-    members: int = 0  # of the ensemble that it is for; 0: any classifier
-    alone: bool = True  # what becomes of an image does not depend on the others of its batch
-    foreign: bool = False  # it is crafted on another model than the one attacked
-    minimal: bool = False  # it moves an image only where it finds a mistake, and no further
-
-    def labels(self, model, batch):
-        """Those of the batch; for minimal attacks the predictions, as a mistake stays as it is."""
-        x, y = batch
-        return model(x)["logits"].numpy().argmax(axis=1) if self.minimal else y
-
-
-def from_pgd(**settings):
-    """A row for `pgd` with these settings."""
-    return Row(
-        lambda ball: pgd(ball, 3, **settings),
-        random=settings.get("start") != "none",
-        targeted=settings.get("targeted", False),
-        longer=lambda ball, steps, size: pgd(ball, steps, size, **settings),
-    )
-
-
-ROWS = {
-    "apgd": Row(lambda ball: apgd(ball, 3)),
-    "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
-    "auto_attack": Row(lambda ball: auto_attack(ball, iterations=2, queries=3)),
-    "fgsm": Row(fgsm, random=False),
-    "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
-    "r_fgsm": Row(r_fgsm),
-    "bim": Row(lambda ball: bim(ball, 3), random=False, longer=bim),
-    "mim": Row(lambda ball: mim(ball, 3), random=False, longer=mim),
-    "pgd": from_pgd(),
-    "pgd margin": from_pgd(loss="margin"),
-    "pgd dlr": from_pgd(loss="dlr"),
-    "pgd kl": from_pgd(loss="kl"),
-    "pgd gaussian": from_pgd(loss="kl", start="gaussian"),
-    "pgd aware of a detector": from_pgd(loss=kr.objectives.AdaptiveObjective("least_confidence")),
-    "pgd clean": from_pgd(start="none"),
-    "pgd predicted": from_pgd(loss=kr.objectives.LabelLoss(labels="predicted")),
-    "pgd targeted": from_pgd(targeted=True),
-    "pgd targeted margin": from_pgd(targeted=True, loss="margin"),
-    "pgd targeted dlr": from_pgd(targeted=True, loss="dlr"),
-    "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
-    "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
-    "square": Row(lambda ball: square(ball, 25)),
-    "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
-    "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
-    "multi_task": Row(
-        lambda ball: multi_task(ball, 3, tasks=WAYS, solver="min_norm", loss="margin")
-    ),
-    "multi_task members": Row(lambda ball: multi_task(ball, 3), members=2),
-    "multi_task universal": Row(
-        lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
-        alone=False,
-    ),
-    "carlini_wagner": Row(
-        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
-        random=False,
-        minimal=True,
-    ),
-    "carlini_wagner targeted": Row(
-        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
-        random=False,
-        targeted=True,
-        minimal=True,
-    ),
-    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimal=True),
-    "fab": Row(lambda ball: fab(ball, 3), random=False, minimal=True),
-    "fab targeted": Row(
-        lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimal=True
-    ),
-    "boundary": Row(lambda ball: boundary(ball, 15), minimal=True),
-    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimal=True),
-    "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
-    "transfer": Row(lambda ball: transfer(pgd(ball, 3), elsewhere), foreign=True),
-}
-LONG = {("auto_attack", "l2"), ("auto_attack", "l1")}  # they take long to compile
+SLOW = {("auto_attack", "l2"), ("auto_attack", "l1")}  # slow to trace
 
 
 class Case:
@@ -196,7 +58,7 @@ def batch(make_batch):
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((row, ball), marks=[pytest.mark.slow] * ((row, ball) in LONG))
+        pytest.param((row, ball), marks=[pytest.mark.slow] * ((row, ball) in SLOW))
         for row in ROWS
         for ball in BALLS
     ],
@@ -282,14 +144,14 @@ def test_rounds_are_the_attack(case):
 
 
 @pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS.keys())
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.longer])
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.with_steps])
 def test_more_steps_are_no_weaker(name, ball, models, batch):
     """Along one ascent the objective grows, but for the zigzag of steps of a fixed length."""
     row, model, (x, y) = ROWS[name], models[0], batch
     targets = (y + 1) % CLASSES if row.targeted else None
     reached = []
     for steps in (1, 4, 10):
-        attack = row.longer(ball, steps, ball.radius / 8)
+        attack = row.with_steps(ball, steps, ball.radius / 8)
         x_adv = attack(model, x, y, seed=3, targets=targets)
         value = attack.objective(as_forward(model), tf.constant(x), tf.constant(y), targets)
         reached.append(float(tf.reduce_mean(value(x_adv))))

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import pathlib
 
 import pytest
 
 import keras_robust as kr
+from tests.contracts import attack_table, defense_table
 
 ROOT = pathlib.Path(__file__).parents[2]
 METHODS = (ROOT / "docs" / "methods.md").read_text()
 
 
-def keys_of(path, table):
-    """The keys of a dictionary that a test file assigns to a name."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == table:
-            return [key.value for key in node.value.keys]
-    raise AssertionError(f"{path} has no table {table}")
-
-
 @pytest.mark.parametrize(
-    ("family", "file", "table"),
-    [
-        (kr.attacks, "test_attacks.py", "ROWS"),
-        (kr.defenses, "test_defenses.py", "DEFENSES"),
-    ],
+    ("family", "table"),
+    [(kr.attacks, attack_table.ROWS), (kr.defenses, defense_table.DEFENSES)],
     ids=["attacks", "defenses"],
 )
-def test_every_member_has_a_row_and_a_line(family, file, table):
+def test_every_member_has_a_row_and_a_line(family, table):
     """A row is named after its member, alone or with more words; docs name it in code type."""
-    rows = {key.split()[0] for key in keys_of(pathlib.Path(__file__).with_name(file), table)}
-    assert rows == set(family.__all__), f"{table} in {file} does not match {family.__name__}"
+    rows = {key.split()[0] for key in table}
+    assert rows == set(family.__all__), f"the table of the contracts and {family.__name__} differ"
     missing = [name for name in family.__all__ if f"`{name}`" not in METHODS]
     assert not missing, f"docs/methods.md does not name {missing}"
 

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import property_draws as draw
 import property_reference as reference
 import tensorflow as tf
 
 from keras_robust.core.numerics import upcast_half
+from tests.contracts.attack_table import CLASSES
+from tests.contracts.attack_table import ROWS as TABLE
 
-CLASSES = 4
-
-
-def _table():
-    path = pathlib.Path(__file__).parents[1] / "contracts" / "test_attacks.py"
-    spec = importlib.util.spec_from_file_location("contract_of_attacks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    # What is for ensembles runs another attack on each member, and does nothing to the result, or
-    # is the same attack on tasks as another row is; what is crafted on another model is the same
-    # attack on that one.
-    rows = module.ROWS.items()
-    return {name: row for name, row in rows if row.alone and not (row.members or row.foreign)}
-
-
-ROWS = _table()
+# Left out: attacks on ensembles, which run another row on each member or the same attack on other
+# tasks, and transfer attacks, which run another row on another model.
+ROWS = {
+    name: row
+    for name, row in TABLE.items()
+    if row.per_image and not row.members and not row.transferred
+}
 # What an attack is tried on: dtype, bounds, shape of an image.
 SETTINGS = (
     (tf.float32, (0.0, 1.0), (2, 3, 2)),

@@ -1,0 +1,146 @@
+"""The table of attacks: one row per public attack, with the promises that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.attacks import (
+    apgd,
+    auto_attack,
+    bim,
+    boundary,
+    brendel_bethge,
+    carlini_wagner,
+    fab,
+    fgsm,
+    hop_skip_jump,
+    mim,
+    multi_targeted,
+    multi_task,
+    per_member,
+    pgd,
+    r_fgsm,
+    restarts,
+    spsa,
+    square,
+    transfer,
+    worst_of,
+)
+from keras_robust.core.types import Ball
+
+registered = keras.saving.register_keras_serializable("tests")
+CLASSES = 4
+BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
+
+
+@registered
+def darker(x, p):
+    """A transformation with a strength."""
+    return x * (1 - 0.5 * p)
+
+
+@registered
+def mirrored(x):
+    """A transformation without one."""
+    return tf.reverse(x, [-1])
+
+
+@registered
+def source_model(x):
+    """A linear source model of a transfer attack, for images of any shape."""
+    x = tf.reshape(x, [tf.shape(x)[0], -1])
+    weights = tf.sin(2.0 * tf.reshape(tf.range(x.shape[1] * CLASSES, dtype=x.dtype), [-1, CLASSES]))
+    return {"logits": (x - 0.5) @ weights}
+
+
+TRANSFORMATIONS = kr.tasks.Transformations((darker, mirrored), stochastic=True)
+
+
+class Row(NamedTuple):
+    """An attack, and the promises that it makes."""
+
+    build: Callable[[Ball], kr.Attack]
+    random: bool = True  # its result depends on the seed
+    targeted: bool = False  # it takes targets
+    with_steps: Callable | None = None  # (ball, steps, step size) -> the attack of that length
+    members: int = 0  # size of the ensemble that it attacks; 0: any classifier
+    per_image: bool = True  # the result of an image does not depend on its batch
+    transferred: bool = False  # it crafts on a source model
+    minimum_norm: bool = False  # it moves only images that it can have misclassified
+
+    def labels(self, model, batch):
+        """The labels of the batch; for minimum-norm attacks the model's own predictions, since
+        they leave an image alone that is misclassified already."""
+        x, y = batch
+        return model(x)["logits"].numpy().argmax(axis=1) if self.minimum_norm else y
+
+
+def pgd_row(**options):
+    """The row of `pgd` with these options."""
+    return Row(
+        lambda ball: pgd(ball, 3, **options),
+        random=options.get("start") != "none",
+        targeted=options.get("targeted", False),
+        with_steps=lambda ball, steps, size: pgd(ball, steps, size, **options),
+    )
+
+
+ROWS = {
+    "apgd": Row(lambda ball: apgd(ball, 3)),
+    "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
+    "auto_attack": Row(lambda ball: auto_attack(ball, iterations=2, queries=3)),
+    "fgsm": Row(fgsm, random=False),
+    "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
+    "r_fgsm": Row(r_fgsm),
+    "bim": Row(lambda ball: bim(ball, 3), random=False, with_steps=bim),
+    "mim": Row(lambda ball: mim(ball, 3), random=False, with_steps=mim),
+    "pgd": pgd_row(),
+    "pgd margin": pgd_row(loss="margin"),
+    "pgd dlr": pgd_row(loss="dlr"),
+    "pgd kl": pgd_row(loss="kl"),
+    "pgd gaussian": pgd_row(loss="kl", start="gaussian"),
+    "pgd adaptive": pgd_row(loss=kr.objectives.AdaptiveObjective("least_confidence")),
+    "pgd without a random start": pgd_row(start="none"),
+    "pgd predicted": pgd_row(loss=kr.objectives.LabelLoss(labels="predicted")),
+    "pgd targeted": pgd_row(targeted=True),
+    "pgd targeted margin": pgd_row(targeted=True, loss="margin"),
+    "pgd targeted dlr": pgd_row(targeted=True, loss="dlr"),
+    "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
+    "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "square": Row(lambda ball: square(ball, 25)),
+    "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
+    "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
+    "multi_task": Row(
+        lambda ball: multi_task(ball, 3, tasks=TRANSFORMATIONS, solver="min_norm", loss="margin")
+    ),
+    "multi_task members": Row(lambda ball: multi_task(ball, 3), members=2),
+    "multi_task universal": Row(
+        lambda ball: multi_task(ball, 3, tasks=kr.tasks.Universal(3), solver="cagrad", loss="kl"),
+        per_image=False,
+    ),
+    "carlini_wagner": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
+        random=False,
+        minimum_norm=True,
+    ),
+    "carlini_wagner targeted": Row(
+        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        random=False,
+        targeted=True,
+        minimum_norm=True,
+    ),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimum_norm=True),
+    "fab": Row(lambda ball: fab(ball, 3), random=False, minimum_norm=True),
+    "fab targeted": Row(
+        lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimum_norm=True
+    ),
+    "boundary": Row(lambda ball: boundary(ball, 15), minimum_norm=True),
+    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimum_norm=True),
+    "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
+    "transfer": Row(lambda ball: transfer(pgd(ball, 3), source_model), transferred=True),
+}

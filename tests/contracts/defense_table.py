@@ -1,0 +1,103 @@
+"""The table of defenses: one row per public defense, and rows of their variations."""
+
+from __future__ import annotations
+
+import keras_robust as kr
+
+BALL = kr.LinfBall(0.1)
+SETTINGS = {"steps": 2, "seed": 7}
+
+# Name: (classifier -> model, the terms of its training loss).
+DEFENSES = {
+    "standard": (lambda c: kr.defenses.standard(c, BALL, **SETTINGS), ["clean"]),
+    "pgd_at": (lambda c: kr.defenses.pgd_at(c, BALL, **SETTINGS), ["adversarial"]),
+    "pgd_at with a clean term": (
+        lambda c: kr.defenses.pgd_at(c, BALL, clean_weight=1.0, **SETTINGS),
+        ["adversarial", "clean"],
+    ),
+    "trades": (lambda c: kr.defenses.trades(c, BALL, **SETTINGS), ["clean", "divergence"]),
+    "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
+    "wrm": (
+        lambda c: kr.defenses.wrm(c, BALL, step_size=0.1, **SETTINGS),
+        ["adversarial"],
+    ),
+    "udr": (
+        lambda c: kr.defenses.udr(c, BALL, base=kr.defenses.trades, **SETTINGS),
+        ["clean", "divergence"],
+    ),
+    "udr over mart with awp": (
+        lambda c: kr.defenses.udr(
+            c,
+            BALL,
+            base=kr.defenses.mart,
+            boosted_on="clean",
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["boosted", "divergence"],
+    ),
+    "pgd_at with awp": (
+        lambda c: kr.defenses.pgd_at(c, BALL, weight_perturbation=kr.AWP(0.01), **SETTINGS),
+        ["adversarial"],
+    ),
+    "mart on clean images": (
+        lambda c: kr.defenses.mart(c, BALL, boosted_on="clean", **SETTINGS),
+        ["boosted", "divergence"],
+    ),
+    "adr": (
+        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, confidence=0.5, **SETTINGS),
+        ["adversarial", "local", "global", "smoothness", "confidence"],
+    ),
+    "adr of single images over trades": (
+        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.trades, global_=0.0, **SETTINGS),
+        ["clean", "divergence", "local", "smoothness"],
+    ),
+    "ascl": (
+        lambda c: kr.defenses.ascl(c, BALL, head="linear", **SETTINGS),
+        ["adversarial", "clean", "contrastive", "smoothness"],
+    ),
+    "ascl over distances with awp": (
+        lambda c: kr.defenses.ascl(
+            c,
+            BALL,
+            selection="global",
+            similarity="l1",
+            vat=0.0,
+            clean_term=False,
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["adversarial", "contrastive"],
+    ),
+    "scl": (
+        lambda c: kr.defenses.scl(c, BALL, augment=kr.data.shift_flip(0.3), **SETTINGS),
+        ["adversarial", "clean", "contrastive"],
+    ),
+    "ensemble_at": (
+        lambda c: kr.defenses.ensemble_at(c, BALL, **SETTINGS),
+        ["adversarial", "clean"],
+    ),
+    "adp": (
+        lambda c: kr.defenses.adp(c, BALL, **SETTINGS),
+        ["clean", "adversarial", "entropy", "diversity"],
+    ),
+    "cce": (
+        lambda c: kr.defenses.cce(c, BALL, **SETTINGS),
+        ["clean", "adversarial", "promoting", "demoting"],
+    ),
+    "cce for detection with awp": (
+        lambda c: kr.defenses.cce(
+            c, BALL, mode="detection", weight_perturbation=kr.AWP(0.01), **SETTINGS
+        ),
+        ["clean", "adversarial", "demoting"],
+    ),
+    "cce on microbatches": (
+        lambda c: kr.defenses.cce(c, BALL, mode="base", microbatches=2, **SETTINGS),
+        ["clean", "adversarial"],
+    ),
+    "ta_moo": (lambda c: kr.defenses.ta_moo(c, BALL, **SETTINGS), ["adversarial", "clean"]),
+    "udr over ensemble_at": (
+        lambda c: kr.defenses.udr(c, BALL, base=kr.defenses.ensemble_at, **SETTINGS),
+        ["adversarial", "clean"],
+    ),
+}
