@@ -103,7 +103,7 @@ def main(_: list[str]) -> None:
     except (OSError, ValueError, ServingError, ModuleNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     if not ended:
-        logging.getLogger("serving").warning(
+        logging.getLogger("keras_robust.serving").warning(
             "Requests, or the load of a version, went on for longer than --drain_seconds; they end "
             "here, without an answer."
         )
@@ -115,7 +115,7 @@ def main(_: list[str]) -> None:
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("serving")
+    logger = logging.getLogger("keras_robust.serving")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -12,6 +12,7 @@ from absl import flags
 
 import keras_robust as kr
 from keras_robust.detection import Detector
+from keras_robust.experiments.runs import export_run
 from keras_robust.experiments.runs.export_run import read_detector, recalibrate
 from keras_robust.serving.exporting.export import export_model
 from keras_robust.serving.exporting.verify import ServedModel, read_threshold
@@ -96,7 +97,7 @@ def test_a_version_of_another_model_is_refused(tmp_path, trained, tiny_classifie
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(
     tmp_path, exported_model, trained, monkeypatch
 ):
-    monkeypatch.setattr(calibrate, "_same_model", None)
+    monkeypatch.setattr(export_run, "_same_model", None)
     with pytest.raises(ValueError, match="false_alarm_rate=2"):
         recalibrate(trained, exported_model, 2)
     with pytest.raises(ValueError, match="no score 'anger'"):

@@ -16,6 +16,7 @@ from absl import flags
 import keras_robust
 from keras_robust.detection import EntropyDetector
 from keras_robust.experiments.runs.export_run import export_run
+from keras_robust.serving.exporting import export as exporting
 from keras_robust.serving.exporting.export import export_model
 from keras_robust.serving.exporting.signatures import INPUTS, MAX_PIXELS
 from keras_robust.serving.exporting.verify import ServedModel, VerificationError, read_threshold
@@ -321,8 +322,8 @@ def no_graph(monkeypatch):
         path.mkdir()
         (path / "saved_model.pb").touch()
 
-    monkeypatch.setattr(export, "_write_saved_model", write)
-    monkeypatch.setattr(export, "verify", lambda *_: None)
+    monkeypatch.setattr(exporting, "_write_saved_model", write)
+    monkeypatch.setattr(exporting, "verify", lambda *_: None)
 
 
 def listing(path):
@@ -367,7 +368,7 @@ def test_a_failed_verification_leaves_nothing_behind(tmp_path, classifier, detec
         seen.append((path / "saved_model.pb").is_file())
         raise VerificationError("differs")
 
-    monkeypatch.setattr(export, "verify", fail)
+    monkeypatch.setattr(exporting, "verify", fail)
     with pytest.raises(VerificationError, match="differs"):
         export_model(classifier, tmp_path / "digits", detector)
     assert seen == [True]
@@ -378,7 +379,7 @@ def test_a_failure_after_verification_leaves_the_other_versions(
     tmp_path, classifier, detector, monkeypatch, no_graph
 ):
     (tmp_path / "digits" / "1").mkdir(parents=True)
-    monkeypatch.setattr(export, "write_warmup", lambda *_: 1 / 0)
+    monkeypatch.setattr(exporting, "write_warmup", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(classifier, tmp_path / "digits", detector)
     assert listing(tmp_path) == ["digits"]
@@ -546,11 +547,11 @@ def test_what_a_run_lacks_is_named(tmp_path, run):
     with pytest.raises(FileNotFoundError, match=r"run directory .*nowhere.* does not exist"):
         export_run(tmp_path / "nowhere", tmp_path / "m")
     (run / "checkpoints" / "best.keras").unlink()
-    with pytest.raises(FileNotFoundError, match=r"best.keras not found.*\['last'\]"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint best \(--checkpoint=last is there"):
         export_run(run, tmp_path / "m", checkpoint="best")
     recipe = (run / "recipe.json").read_text()
     (run / "recipe.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"recipe.json is no recipe"):
+    with pytest.raises(ValueError, match=r"recipe.json is not a recipe"):
         export_run(run, tmp_path / "m")
     (run / "recipe.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"recipe.json"):

@@ -139,7 +139,7 @@ SERVER = """
 import sys, threading
 from types import SimpleNamespace
 from tensorflow_serving.apis import predict_pb2
-from serving.grpc_service import GrpcServer
+from keras_robust.serving.server.grpc_service import GrpcServer
 
 go = threading.Event()
 def wait(request):

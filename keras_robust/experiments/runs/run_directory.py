@@ -132,15 +132,21 @@ class RunDirectory:
             FileNotFoundError: there is no run.
         """
         if not self.is_run:
+            what = (
+                f"{self.recipe_file} does not exist, so {self.path} holds no run"
+                if self.path.is_dir()
+                else f"The run directory {self.path} does not exist"
+            )
             raise FileNotFoundError(
-                f"{self.path} holds no run; train one with "
+                f"{what}; train one with "
                 f"`python -m trainers.train --recipe=digits/trades --output_dir={self.path}`."
             )
         return schema.from_json(self.recipe_file)
 
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return tuple(json.loads(self.recipe_file.read_text("utf-8"))["dataset"]["class_names"])
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes; None in a recipe without them."""
+        names = json.loads(self.recipe_file.read_text("utf-8"))["dataset"].get("class_names")
+        return None if names is None else tuple(names)
 
     def write_recipe(self, config: ConfigDict, class_names: tuple[str, ...]) -> None:
         """Keeps the recipe as it is run, with the names of the classes for those who export."""
@@ -187,7 +193,9 @@ class RunDirectory:
         for path in map(self.checkpoint_file, names):
             if path.is_file():
                 return path
+        there = [name for name in CHECKPOINTS if self.checkpoint_file(name).is_file()]
+        advice = f"--checkpoint={there[0]} is there" if there else "the run has none"
         raise FileNotFoundError(
-            f"{self.path} has no checkpoint {' or '.join(names)}; train it on with "
-            f"`python -m trainers.train --resume --output_dir={self.path}`."
+            f"{self.path} has no checkpoint {' or '.join(names)} ({advice}); resume its training "
+            f"with `python -m trainers.train --resume --output_dir={self.path}`."
         )

@@ -89,8 +89,13 @@ def test_a_recipe_comes_back(run, tiny):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run; train one with `python -m"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"recipe.json does not exist, so .* holds no run; train one with `python -m",
+    ):
         RunDirectory(tmp_path).recipe()
+    with pytest.raises(FileNotFoundError, match=r"run directory .*nowhere does not exist; train"):
+        RunDirectory(tmp_path / "nowhere").recipe()
 
 
 def test_metrics_as_csv_and_json(run):
@@ -102,10 +107,14 @@ def test_metrics_as_csv_and_json(run):
 
 
 def test_the_best_checkpoint_before_the_last(run):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint best or last; .*--resume"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint best or last \(the run has none\); .*--resume"
+    ):
         run.checkpoint()
     write_text(run.checkpoint_file("last"), "")
     assert run.checkpoint().stem == "last"
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint best \(--checkpoint=last is there"):
+        run.checkpoint("best")
     write_text(run.checkpoint_file("best"), "")
     assert run.checkpoint().stem == "best"
     assert run.checkpoint("last").stem == "last"
