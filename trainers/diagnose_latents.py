@@ -130,7 +130,7 @@ def _trained_on(loaded_run: LoadedRun, limit: int | None, seed: int) -> Any:
     import keras_robust as kr
 
     model = keras.saving.load_model(loaded_run.run.checkpoint(loaded_run.checkpoint), compile=False)
-    if model.attack is None or not hasattr(model.attack, "rule"):
+    if model.attack is None or model.attack.step_rule is None:
         return None
     attack = model.training_attack(tf.float32)
     return kr.evaluation.perturbations(

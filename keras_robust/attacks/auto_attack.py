@@ -101,6 +101,11 @@ class AutoAttack(Combination):
         aimed = apgd(ball, self.iterations, loss="dlr", targeted=True, shrinking=in_l1)
         return first, (multi_targeted(aimed, _TARGETS_IN_L1 if in_l1 else _TARGETS),)
 
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps of APGD and FAB."""
+        return self.iterations
+
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """The rounds of every attack in turn, each with a seed of its own."""
         return worst_of(*self.attacks(classes)).rounds(classes)

@@ -101,6 +101,16 @@ class BrendelBethge(MinimumNormAttack):
         """What reports call it."""
         return f"B&B-{self.steps}"
 
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps along the boundary."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the attack that it starts from is."""
+        return self.start is None or self.start.is_random
+
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> BestSoFar:

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.gradient_ascent import SingleObjective
-from keras_robust.attacks.crafting.initialization import AtInput
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
     MinimumNormAttack,
@@ -104,7 +103,6 @@ class CarliniWagner(MinimumNormAttack):
     searches: int = 9
     confidence: float = 0.0
     targeted: bool = False
-    start = AtInput()  # no field: it always begins at the image, so that restarts would repeat it
 
     def __post_init__(self) -> None:
         check_integer("CarliniWagner: steps", self.steps)
@@ -127,6 +125,21 @@ class CarliniWagner(MinimumNormAttack):
         """What reports call it: with the constant, where it is fixed."""
         fixed = f" c={self.constant:g}" if self.searches == 1 else ""
         return f"C&W-{self.steps}{fixed}"
+
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps for each constant."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """It always starts at the image."""
+        return False
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether it is targeted."""
+        return self.targeted
 
     @property
     def objective(self) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.crafting import objectives
-from keras_robust.attacks.crafting.base import Attack, Round, check_attack
+from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, check_attack
 from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
@@ -24,16 +24,21 @@ from keras_robust.losses import classification as losses
 
 
 def _check_part(owner: str, attack: Any) -> None:
-    check_attack(f"{owner}: the part", attack)
+    check_attack(f"{owner}: the attack", attack)
     if attack.per_member:
         raise ValueError(
-            f"{owner}: the attack {attack.name} crafts a batch on each member, of which none is "
-            "the worst. Put `keras_robust.attacks.per_member` around the whole."
+            f"{owner}: the attack {attack.name} returns one batch per member; expected one that "
+            "returns a single batch. Put `keras_robust.attacks.per_member` around the whole."
         )
-    if isinstance(getattr(attack, "objective", None), objectives.Targeted):
+
+
+def _check_untargeted(owner: str, attack: Any) -> None:
+    _check_part(owner, attack)
+    if attack.takes_targets:
         raise ValueError(
-            f"{owner}: the attack {attack.name} is targeted, and what is kept is the worst for the "
-            "true label. Wrap it in `keras_robust.attacks.multi_targeted` first."
+            f"{owner}: the attack {attack.name} is targeted; expected an untargeted one, as the "
+            "result that is worst for the true label is kept. Wrap it in "
+            "`keras_robust.attacks.multi_targeted` first."
         )
 
 
@@ -76,7 +81,7 @@ def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Calla
 
 
 @serializable
-class Restarts(Combination):
+class Restarts(AttackWrapper, Combination):
     """An attack run several times from different random starts, the worst result of each image.
 
     Args:
@@ -99,12 +104,13 @@ class Restarts(Combination):
 
     def __post_init__(self) -> None:
         check_integer("Restarts: count", self.count, 1)
-        _check_part("Restarts", self.attack)
-
-    @property
-    def ball(self) -> Ball:  # type: ignore[override]
-        """The attack's threat model."""
-        return self.attack.ball
+        _check_untargeted("Restarts", self.attack)
+        if self.count > 1 and not self.attack.is_random:
+            raise ValueError(
+                f"Restarts: the attack {self.attack.name} does not depend on the seed, so "
+                f"{self.count} runs would give one result {self.count} times; expected an attack "
+                "with a random start or search."
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -119,10 +125,6 @@ class Restarts(Combination):
             for repeat in range(self.count)
             for part in parts
         )
-
-    def at_radius(self, radius: Any, step_size: Any = None) -> Restarts:
-        """The same restarts in a ball of another radius."""
-        return replace(self, attack=self.attack.at_radius(radius, step_size))
 
 
 @serializable
@@ -150,7 +152,7 @@ class WorstOf(Combination):
         if not self.attacks:
             raise ValueError("WorstOf: no attacks were given; expected at least one.")
         for attack in self.attacks:
-            _check_part("WorstOf", attack)
+            _check_untargeted("WorstOf", attack)
         # Inside a compiled attack the radius is a symbol, which has been compared before.
         known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
         if any(ball != known[0] for ball in known):
@@ -169,6 +171,17 @@ class WorstOf(Combination):
         """The names of the attacks."""
         return "worst of " + ", ".join(attack.name for attack in self.attacks)
 
+    @property
+    def gradient_steps(self) -> int | None:
+        """The most steps of any of the attacks."""
+        steps = [a.gradient_steps for a in self.attacks if a.gradient_steps is not None]
+        return max(steps, default=None)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether any of the attacks depends on the seed."""
+        return any(attack.is_random for attack in self.attacks)
+
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """The rounds of every attack in turn, each with a seed of its own."""
         parts = [part for attack in self.attacks for part in attack.rounds(classes)]
@@ -180,7 +193,7 @@ class WorstOf(Combination):
 
 
 @serializable
-class MultiTargeted(Combination):
+class MultiTargeted(AttackWrapper, Combination):
     """A targeted attack run towards every class but the label, the worst result of each image.
 
     Args:
@@ -206,24 +219,24 @@ class MultiTargeted(Combination):
     most: int | None = None
 
     def __post_init__(self) -> None:
-        objective = getattr(self.attack, "objective", None)
-        if not isinstance(objective, objectives.Targeted):
+        _check_part("MultiTargeted", self.attack)
+        if not self.attack.takes_targets:
             raise ValueError(
-                f"MultiTargeted: the attack climbs {objective!r}; expected a targeted one, such "
-                "as `pgd(ball, targeted=True)`."
+                f"MultiTargeted: the attack {self.attack.name} is untargeted; expected a targeted "
+                "one, such as `keras_robust.attacks.pgd(ball, targeted=True)`."
             )
         if self.most is not None:
             check_integer("MultiTargeted: most", self.most, 1)
 
     @property
-    def ball(self) -> Ball:  # type: ignore[override]
-        """The attack's threat model."""
-        return self.attack.ball
-
-    @property
     def name(self) -> str:  # type: ignore[override]
         """The attack's name, marked as multi-targeted."""
         return f"multi-targeted {self.attack.name}"
+
+    @property
+    def takes_targets(self) -> bool:
+        """It chooses the targets itself."""
+        return False
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """One round for every class but the label, or for the likeliest of them."""
@@ -231,10 +244,6 @@ class MultiTargeted(Combination):
             ranks = range(1, min(self.most, classes - 1) + 1)
             return tuple(Round(self.attack, rank, rank=rank) for rank in ranks)
         return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
-
-    def at_radius(self, radius: Any, step_size: Any = None) -> MultiTargeted:
-        """The same attack in a ball of another radius."""
-        return replace(self, attack=self.attack.at_radius(radius, step_size))
 
 
 def restarts(attack: Attack, count: int) -> Restarts:

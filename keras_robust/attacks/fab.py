@@ -99,6 +99,21 @@ class Fab(MinimumNormAttack):
         return f"{'targeted ' if self.targeted else ''}FAB-{self.steps}"
 
     @property
+    def gradient_steps(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it starts at random."""
+        return self.random_start
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether it is targeted."""
+        return self.targeted
+
+    @property
     def objective(self) -> Any:
         """What grows as the boundary is crossed: the margin, of the target where there is one."""
         return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")

@@ -6,14 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.crafting.base import Attack, check_attack
+from keras_robust.attacks.crafting.base import Attack, AttackWrapper, check_attack
 from keras_robust.core.classifier import each_member
-from keras_robust.core.config import replace, serializable
-from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.config import serializable
+from keras_robust.core.types import Forward, Images, Labels
 
 
 @serializable
-class PerMember(Attack):
+class PerMember(AttackWrapper):
     """An attack run on each member of an ensemble alone: a tuple of batches, one for each member.
 
     Each is crafted from its own random start, and runs its member without the others, so that all
@@ -44,14 +44,9 @@ class PerMember(Attack):
     per_member = True
 
     def __post_init__(self) -> None:
-        check_attack("PerMember: the part", self.attack)
+        check_attack("PerMember: the attack", self.attack)
         if self.attack.per_member:
             raise ValueError(f"PerMember: the attack {self.attack.name} is per member already.")
-
-    @property
-    def ball(self) -> Ball:  # type: ignore[override]
-        """The attack's threat model."""
-        return self.attack.ball
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -68,10 +63,6 @@ class PerMember(Attack):
             )
             for number, member in enumerate(each_member("An attack on each member", forward, x))
         )
-
-    def at_radius(self, radius: Any, step_size: Any = None) -> PerMember:
-        """The same attack in a ball of another radius."""
-        return replace(self, attack=self.attack.at_radius(radius, step_size))
 
 
 def per_member(attack: Attack) -> PerMember:

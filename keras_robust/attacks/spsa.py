@@ -114,6 +114,11 @@ class Spsa(GradientAttack):
             )
 
     @property
+    def is_random(self) -> bool:
+        """The directions are drawn at random."""
+        return True
+
+    @property
     def queries(self) -> int:
         """How often the model is asked about each image."""
         return 2 * self.steps * self.samples

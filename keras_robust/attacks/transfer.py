@@ -6,14 +6,14 @@ import dataclasses
 from typing import Any
 
 from keras_robust.attacks.composite import Combination
-from keras_robust.attacks.crafting.base import Attack, Round, check_attack
+from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, check_attack
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import replace, serializable
-from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.types import Forward, Images, Labels
 
 
 @serializable
-class TransferAttack(Combination):
+class TransferAttack(AttackWrapper, Combination):
     """An attack by someone who has another model, the source, and not the one that is attacked.
 
     Gradients, and all else that crafting asks for, are the source's. The model attacked only
@@ -52,37 +52,27 @@ class TransferAttack(Combination):
     source_name: str = "another model"
 
     def __post_init__(self) -> None:
-        check_attack("Transferred: the part", self.attack)
+        check_attack("TransferAttack: the attack", self.attack)
         if self.attack.per_member:
             raise ValueError(
-                f"Transferred: the attack {self.attack.name} crafts a batch on each member; "
-                "expected one image for each. Attack the ensemble as a whole."
+                f"TransferAttack: the attack {self.attack.name} returns one batch per member; "
+                "expected one that returns a single batch. Attack the ensemble as a whole."
             )
         if self.attack.source is not None:
             raise ValueError(
-                f"Transferred: {self.attack.name} is crafted on another model already; expected an "
-                "attack on whatever model it is given."
+                f"TransferAttack: the attack {self.attack.name} is already crafted on another "
+                "model; expected an attack on the model that it is called with."
             )
         if not callable(self.source):
             raise TypeError(
-                f"Transferred: the source is {self.source!r}; expected a Keras model, or a "
+                f"TransferAttack: the source is {self.source!r}; expected a Keras model, or a "
                 'function `images -> {"logits", ...}`.'
             )
-
-    @property
-    def ball(self) -> Ball:  # type: ignore[override]
-        """The attack's threat model."""
-        return self.attack.ball
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """The attack's name, and that of its source."""
         return f"{self.attack.name} from {self.source_name}"
-
-    @property
-    def objective(self) -> Any:
-        """What the attack climbs, on the source, where it climbs one thing."""
-        return self.attack.objective
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: Any, targets: Labels | None
@@ -98,10 +88,6 @@ class TransferAttack(Combination):
         # Rounds of one attack stay rounds of one attack, which is traced once.
         moved = {id(part.attack): replace(self, attack=part.attack) for part in parts}
         return tuple(part._replace(attack=moved[id(part.attack)]) for part in parts)
-
-    def at_radius(self, radius: Any, step_size: Any = None) -> TransferAttack:
-        """The same attack from the same source in a ball of another radius."""
-        return replace(self, attack=self.attack.at_radius(radius, step_size))
 
 
 def transfer(attack: Attack, source: Any, source_name: str | None = None) -> TransferAttack:

@@ -137,7 +137,7 @@ def udr(
             f"UDR: base is {base!r}; expected a defense, such as `keras_robust.defenses.trades`."
         )
     model = base(classifier, ball, **options)
-    rule = getattr(model.attack, "rule", None)
+    rule = None if model.attack is None else model.attack.step_rule
     if not isinstance(rule, FixedStep):  # momentum would be lost, and a price is soft already
         raise ValueError(
             f"UDR: the base {getattr(base, '__name__', base)!r} trains on no gradient attack with "

@@ -10,7 +10,7 @@ import numpy as np
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.attacks.crafting.initialization import AtInput, Uniform
-from keras_robust.attacks.crafting.objectives import AdaptiveObjective, Targeted
+from keras_robust.attacks.crafting.objectives import AdaptiveObjective
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import replace
 from keras_robust.detection.calibration import exceeds
@@ -88,13 +88,11 @@ def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAt
         >>> adaptive_attack({"BIM": attacks.bim(LinfBall(0.1), steps=20)}, "entropy").name
         'BIM-20 that knows the detector'
     """
-    parts = [getattr(attack, "attack", attack) for attack in attacks.values()]  # of restarts
+    parts = [attack.inner for attack in attacks.values()]
     climbing = [
         part
         for part in parts
-        if isinstance(part, GradientAttack)
-        and part.steps > 1
-        and not isinstance(part.objective, Targeted)
+        if isinstance(part, GradientAttack) and part.steps > 1 and not part.takes_targets
     ]
     ball = next(iter(attacks.values())).ball
     base = max(climbing, key=lambda part: part.steps) if climbing else pgd(ball, _STEPS)

@@ -29,7 +29,7 @@ def result_warnings(
     the model itself are to be stronger than those that transfer from another.
     """
     found = []
-    if all(getattr(attack, "steps", 2) < 2 for attack in attacks.values()):
+    if all(attack.gradient_steps in (0, 1) for attack in attacks.values()):
         found.append("Only one-step attacks were run; iterated ones are stronger.")
     black = [name for name in attacks if crafted_elsewhere(attacks[name], bench.classes)]
     white = [name for name in attacks if name not in black]

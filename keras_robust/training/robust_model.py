@@ -380,13 +380,13 @@ class RobustModel(distribution.DistributedModel):
 
 def _check_sources(attack: Any, validation_attack: Any, loss: RobustLoss) -> None:
     """Refuses one batch per member of an ensemble where one batch is meant."""
-    if getattr(validation_attack, "per_member", False):
+    if validation_attack is not None and validation_attack.per_member:
         raise ValueError(
             f"The validation attack {validation_attack.name} crafts a batch on each member; "
             "expected an attack on the ensemble as a whole. Pass `validation_attack`, such as "
             "`keras_robust.attacks.pgd(ball)`."
         )
-    if getattr(attack, "per_member", False) and not getattr(loss, "per_member", False):
+    if attack is not None and attack.per_member and not getattr(loss, "per_member", False):
         raise ValueError(
             f"The attack {attack.name} crafts a batch on each member, of which the loss "
             f"{type(loss).__name__} has no use. Take the attack inside of it, or another loss."

@@ -208,9 +208,9 @@ def test_targets_are_the_combinations_own():
     "part", [BALL, pgd, "pgd", None, (PGD, MIM)], ids=["ball", "factory", "name", "none", "tuple"]
 )
 def test_parts_are_attacks(part):
-    with pytest.raises(TypeError, match=r"Restarts: the part is .*expected an attack"):
+    with pytest.raises(TypeError, match=r"Restarts: the attack is .*expected an attack"):
         restarts(part, 2)
-    with pytest.raises(TypeError, match=r"WorstOf: the part is .*expected an attack"):
+    with pytest.raises(TypeError, match=r"WorstOf: the attack is .*expected an attack"):
         worst_of(PGD, part)
 
 
@@ -220,3 +220,31 @@ def test_targeted_attacks_are_wrapped_first():
         restarts(AIMED, 2)
     with pytest.raises(ValueError, match=r"WorstOf: .*PGD-2 is targeted.*multi_targeted"):
         worst_of(PGD, AIMED)
+
+
+@pytest.mark.parametrize("attack", [fgsm(BALL), MIM, worst_of(MIM, fgsm(BALL))], ids=str)
+def test_restarts_need_randomness(attack):
+    assert not attack.is_random
+    with pytest.raises(ValueError, match="does not depend on the seed.*expected an attack with"):
+        restarts(attack, 2)
+
+
+def test_multi_targeted_checks_what_it_wraps():
+    with pytest.raises(TypeError, match="MultiTargeted: the attack is .*expected an attack"):
+        multi_targeted(BALL)
+    with pytest.raises(ValueError, match="PGD-2 is untargeted; expected a targeted one"):
+        multi_targeted(PGD)
+    with pytest.raises(ValueError, match="MultiTargeted: .*one batch per member"):
+        multi_targeted(kr.attacks.per_member(AIMED))
+
+
+def test_members_of_wrappers():
+    """What is declared of a wrapped attack is that of the attack inside."""
+    attack = kr.attacks.transfer(restarts(PGD, 3), identity)
+    assert attack.inner == PGD and attack.gradient_steps == 2 and attack.is_random
+    assert PGD.inner is PGD and PGD.step_rule == PGD.rule and attack.step_rule is None
+    assert AIMED.takes_targets and not multi_targeted(AIMED).takes_targets
+    assert multi_targeted(AIMED).inner == AIMED
+    square = kr.attacks.square(BALL)
+    assert square.gradient_steps is None and worst_of(square, PGD, MIM).gradient_steps == 2
+    assert worst_of(square).gradient_steps is None and square.is_random

@@ -94,7 +94,7 @@ def test_functions_without_members_are_sliced(ensemble, tiny_batch):
 
 def test_combinations_go_inside(ensemble, tiny_batch):
     aimed = pgd(BALL, 1, targeted=True)
-    for attack in (restarts(BIM, 2), worst_of(BIM, BIM), multi_targeted(aimed)):
+    for attack in (restarts(pgd(BALL, 1), 2), worst_of(BIM, BIM), multi_targeted(aimed)):
         assert len(per_member(attack)(ensemble, *tiny_batch)) == 3
         with pytest.raises(ValueError, match=r"per member.*around the whole"):
             worst_of(attack, per_member(attack))
@@ -107,7 +107,7 @@ def test_at_radius_and_name():
 
 
 def test_refused(members, ensemble, tiny_batch):
-    with pytest.raises(TypeError, match="PerMember: the part is LinfBall"):
+    with pytest.raises(TypeError, match="PerMember: the attack is LinfBall"):
         per_member(BALL)
     with pytest.raises(ValueError, match="BIM-3 per member is per member already"):
         per_member(per_member(BIM))

@@ -118,13 +118,13 @@ def test_a_robust_model_is_its_classifier(tiny_classifier):
 
 
 def test_refused():
-    with pytest.raises(TypeError, match=r"Transferred: the part is LinfBall"):
+    with pytest.raises(TypeError, match=r"TransferAttack: the attack is LinfBall"):
         transfer(BALL, turned)
-    with pytest.raises(TypeError, match=r"Transferred: the source is 'runs/b'; expected a Keras"):
+    with pytest.raises(TypeError, match=r"TransferAttack: the source is 'runs/b'; expected a Keras"):
         transfer(pgd(BALL), "runs/b")
-    with pytest.raises(ValueError, match="crafts a batch on each member"):
+    with pytest.raises(ValueError, match="returns one batch per member"):
         transfer(per_member(pgd(BALL)), turned)
-    with pytest.raises(ValueError, match="PGD-10 from a is crafted on another model already"):
+    with pytest.raises(ValueError, match="PGD-10 from a is already crafted on another model"):
         transfer(transfer(pgd(BALL), turned, "a"), turned)
     with pytest.raises(ValueError, match="is targeted"):
         worst(transfer(pgd(BALL, targeted=True), turned))

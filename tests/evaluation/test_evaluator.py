@@ -90,7 +90,7 @@ def test_few_survivors_are_attacked_by_themselves(survivors, sizes):
     data = tf.data.Dataset.from_tensors(
         (np.stack([0.5 + margins / 2, 0.5 - margins / 2], 1), np.zeros(8, int))
     )
-    attack = kr.attacks.restarts(kr.attacks.fgsm(BALL), 2)
+    attack = kr.attacks.worst_of(*[kr.attacks.fgsm(BALL)] * 2)
     assert kr.evaluation.evaluate(forward, data, attack).worst_case_accuracy == survivors / 8
     assert given == sizes and traced <= {8, None}
 
@@ -156,12 +156,15 @@ def test_the_attacker_who_knows_is_made_of_the_longest_climb():
     ball = kr.LinfBall(0.1)
     attacks = {
         "targets": kr.attacks.multi_targeted(kr.attacks.pgd(ball, 90, targeted=True)),
-        "restarts": kr.attacks.restarts(kr.attacks.bim(ball, 30), 2),
+        "restarts": kr.attacks.restarts(kr.attacks.pgd(ball, 30, start="gaussian"), 2),
+        "BIM": kr.attacks.bim(ball, 25),
         "PGD": kr.attacks.pgd(ball, 20),
     }
     attack = adaptive_attack(attacks, "entropy")
     assert attack.steps == 30 and attack.objective == kr.objectives.AdaptiveObjective("entropy")
-    assert attack.start == kr.initialization.Uniform()  # from the image itself all climbs are one
+    assert attack.start == kr.initialization.Gaussian()
+    attack = adaptive_attack({"BIM": attacks["BIM"]}, "entropy")
+    assert attack.start == kr.initialization.Uniform()  # not from the image itself
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,8 @@ def test_attacks_of_one_name_are_numbered():
 
 
 def test_describe_names_every_setting():
-    attack = kr.attacks.restarts(kr.attacks.mim(BALL, 3, 0.05, decay=0.9), 2)
+    mim = kr.attacks.mim(BALL, 3, 0.05, decay=0.9)
+    attack = kr.attacks.restarts(kr.attacks.worst_of(mim, kr.attacks.pgd(BALL)), 2)
     assert "MomentumStep(0.05, 0.9)" in describe(attack)
     assert "count 2" in describe(attack)
 

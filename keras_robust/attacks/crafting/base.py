@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, contract_of
+from keras_robust.core.config import replace
 from keras_robust.core.numerics import scalar, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Logits, Seed
+from keras_robust.core.types import Ball, Forward, Images, Labels, Logits, Seed, StepRule
 
 
 class Round(NamedTuple):
@@ -55,16 +56,62 @@ class Round(NamedTuple):
 class Attack(abc.ABC):
     """An attack: a frozen set of settings, called on a model and a batch.
 
-    Pure: it holds no variables, the seed is passed, and gradients do not flow through its result.
-    The model runs in inference mode: nothing of it changes.
+    Pure: it holds no variables, the seed is passed, and no gradient flows through its result. The
+    model runs in inference mode and stays unchanged.
+
+    Subclasses implement `craft` and `at_radius`, and override the members below that differ.
+
+    Attributes:
+        ball: the threat model.
+        name: what reports call the attack.
+        per_member: whether a call returns a tuple of batches, one for each member of an ensemble.
+        source: the model that the attack is crafted on, if it is not the model attacked.
     """
 
     ball: Ball
     name: str
-    # Whether a call gives a tuple of batches, one for each member of an ensemble.
-    per_member = False
-    # The model that it crafts on, where that is not the one attacked.
+    per_member: bool = False
     source: Any = None
+
+    @property
+    def inner(self) -> Attack:
+        """The attack that this one repeats or wraps, at the innermost level; else itself."""
+        return self
+
+    @property
+    def gradient_steps(self) -> int | None:
+        """Steps of one run along a gradient or its estimate; None if it follows none."""
+        return None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on the seed."""
+        return True
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether a call needs `targets`; an attack that does not refuses them."""
+        return False
+
+    @property
+    def step_rule(self) -> StepRule | None:
+        """How a gradient moves the point; None if no step rule does."""
+        return None
+
+    @property
+    def task_kind(self) -> Any:
+        """The tasks of a multi-task attack, of `keras_robust.tasks`; None of other attacks."""
+        return None
+
+    @property
+    def success_criterion(self) -> str | None:
+        """When a task counts as achieved: `"label"`, `"prediction"`, or None for the tasks' own."""
+        return None
+
+    @property
+    def can_trace(self) -> bool:
+        """Whether `trace(model, x, y, seed=0)` records each step of the attack."""
+        return False
 
     @abc.abstractmethod
     def craft(
@@ -153,6 +200,45 @@ class Attack(abc.ABC):
 
         attack.traces = run.experimental_get_tracing_count  # type: ignore[attr-defined]
         return attack
+
+
+class AttackWrapper(Attack):
+    """An attack that runs another one, of which it takes the ball and the radius.
+
+    Attributes:
+        attack: the attack that it runs.
+    """
+
+    attack: Attack
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
+
+    @property
+    def inner(self) -> Attack:
+        """The innermost attack."""
+        return self.attack.inner
+
+    @property
+    def gradient_steps(self) -> int | None:
+        """The steps of the attack."""
+        return self.attack.gradient_steps
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the result of the attack depends on the seed."""
+        return self.attack.is_random
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the attack needs targets."""
+        return self.attack.takes_targets
+
+    def at_radius(self, radius: Any, step_size: Any = None) -> AttackWrapper:
+        """The same attack in a ball of another radius."""
+        return replace(self, attack=self.attack.at_radius(radius, step_size))  # type: ignore[type-var]
 
 
 def check_attack(name: str, attack: Any) -> None:

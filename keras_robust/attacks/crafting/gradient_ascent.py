@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
-from keras_robust.attacks.crafting.initialization import Uniform
+from keras_robust.attacks.crafting.initialization import AtInput, Uniform
+from keras_robust.attacks.crafting.objectives import Targeted
 from keras_robust.attacks.crafting.step_rules import Point
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import upcast_half
@@ -214,6 +215,26 @@ class GradientAttack(Attack):
 
     def __post_init__(self) -> None:
         check_integer("steps", self.steps)
+
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it starts at random."""
+        return not isinstance(self.start, AtInput)
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the objective is targeted."""
+        return isinstance(self.objective, Targeted)
+
+    @property
+    def step_rule(self) -> StepRule:
+        """How a gradient moves the point."""
+        return self.rule
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None

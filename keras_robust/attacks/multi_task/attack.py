@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import AscentResult, gradient_ascent, rescaled
-from keras_robust.attacks.crafting.initialization import Uniform
+from keras_robust.attacks.crafting.initialization import AtInput, Uniform
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.attacks.crafting.objectives import refuse_targets
 from keras_robust.attacks.crafting.step_rules import FixedStep, default_step_size
@@ -23,7 +23,16 @@ from keras_robust.attacks.multi_task.solvers import solver as solver_called
 from keras_robust.attacks.multi_task.tasks.problem import Problem
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Forward, Images, Labels, Logits, PerExample, Seed
+from keras_robust.core.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Logits,
+    PerExample,
+    Seed,
+    StepRule,
+)
 from keras_robust.core.validation import check_integer
 from keras_robust.losses import classification as losses
 
@@ -99,6 +108,36 @@ class MultiTask(Attack):
                 f"achieved is {self.achieved!r}; expected 'label' (the prediction is not the "
                 "label), 'prediction' (it is not that of the clean image), or None."
             )
+
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it starts at random, or the tasks draw from the seed."""
+        return not isinstance(self.start, AtInput) or self.tasks.stochastic
+
+    @property
+    def step_rule(self) -> StepRule:
+        """How the combined gradient moves the point."""
+        return self.rule
+
+    @property
+    def task_kind(self) -> Any:
+        """The tasks."""
+        return self.tasks
+
+    @property
+    def success_criterion(self) -> str | None:
+        """When a task counts as achieved; None for the tasks' own criterion."""
+        return self.achieved
+
+    @property
+    def can_trace(self) -> bool:
+        """`trace` records the weights, losses and successes of each step."""
+        return True
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None

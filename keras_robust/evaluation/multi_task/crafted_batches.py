@@ -134,7 +134,7 @@ def in_groups(
     if not len(x):
         raise ValueError(f"The model gets none of the {given} images right; there is no goal left.")
     size = min(size, len(x))
-    if not hasattr(kind, "group"):
+    if not isinstance(kind, kinds.Universal):
         return x, y, size
     group = kind.group or size
     if group > len(x):
@@ -145,12 +145,13 @@ def in_groups(
 
 def goal_of(attack: Attack, kind: Any) -> str:
     """What a task's goal is: of the attack, if it has one, else of the tasks."""
-    return getattr(attack, "achieved", None) or kind.goal
+    return attack.success_criterion or kind.goal
 
 
 def kind_of(attack: Attack, tasks: str | Any | None) -> Any:
     """The tasks that were asked for; else those of the attack, or members if it has none."""
-    return kinds.tasks_called(getattr(attack, "tasks", "members") if tasks is None else tasks)
+    check_attack("attack", attack)
+    return kinds.tasks_called(attack.task_kind or "members" if tasks is None else tasks)
 
 
 def copied(kind: Any, forward: Forward, ball: Any, x: Images, y: Labels) -> tuple[Any, tf.Tensor]:

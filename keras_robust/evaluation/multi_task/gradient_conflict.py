@@ -141,7 +141,7 @@ def _products(kind: Any, model: Any, attack: Attack, loss: Callable) -> Callable
 
 def _traced(model: Any, attack: Any) -> Callable | None:
     """`(x, y, seed)` to perturbed images and the last weights; None for an attack without any."""
-    if not (hasattr(attack, "trace") and attack.steps):
+    if not (attack.can_trace and attack.gradient_steps):
         return None
 
     def craft(x: Images, y: Labels, seed: tf.Tensor) -> tuple[Images, tf.Tensor]:

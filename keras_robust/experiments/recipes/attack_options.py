@@ -125,11 +125,7 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     made = factory(ball, **{key: value for key, value in given.items() if key in has})
     if "restarts" in has:
         return made
-    # Repeating an attack that always starts at the image itself would repeat its result.
-    # One that counts queries draws what it asks about, wherever it starts.
-    still = isinstance(getattr(made, "start", None), kr.initialization.AtInput)
-    random = (not still or hasattr(made, "queries")) and name not in _OF_THEIR_OWN
-    if settings.restarts != 1 and random:
+    if settings.restarts != 1 and made.is_random and name not in _OF_THEIR_OWN:
         return kr.attacks.restarts(made, settings.restarts)
     return made
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.multi_task.crafted_batches import in_groups
 from keras_robust.core.atomic_files import replacing
+from keras_robust.evaluation.multi_task.crafted_batches import in_groups
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 ARRAYS_FILE = "adversarial.npz"
@@ -112,7 +112,7 @@ def attack_run(
     """
     x, y = _images(opened, target, limit)
     if tasks is None:
-        tasks = getattr(attack, "tasks", None)
+        tasks = attack.task_kind
     size = min(opened.config.dataset.batch_size, len(y))
     x, y, size = in_groups(opened.model, x, y, size, attack, tasks, seed)
     arrays = dict(zip(ARRAYS, _attacked(opened, attack, x, y, size, target, seed), strict=True))
@@ -124,7 +124,9 @@ def attack_run(
     return AttackedTestSet(attack, **arrays, target=target, goals=goals)
 
 
-def _images(opened: LoadedRun, target: int | None, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+def _images(
+    opened: LoadedRun, target: int | None, limit: int | None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The test images to attack, and their labels."""
     x, y = opened.test_images(limit)
     if target is not None:

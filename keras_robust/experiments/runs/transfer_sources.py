@@ -96,7 +96,4 @@ def _check_data(opened: LoadedRun, source: LoadedRun) -> None:
 
 
 def _iterates(attack: kr.Attack) -> bool:
-    inner = getattr(attack, "attack", attack)  # of restarts, of several targets
-    if isinstance(inner, MinimumNormAttack):
-        return False
-    return getattr(inner, "steps", 0) > 1 or hasattr(inner, "iterations")
+    return not isinstance(attack.inner, MinimumNormAttack) and (attack.gradient_steps or 0) > 1

@@ -25,6 +25,7 @@ class Members:
     """
 
     goal = "label"
+    stochastic = False
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
         """One task for each member; an ensemble of one is attacked as a single model."""

@@ -47,6 +47,7 @@ class Universal:
 
     group: int | None = None
     goal = "prediction"
+    stochastic = False
 
     def __post_init__(self) -> None:
         if self.group is not None:  # None: all images of a batch
