@@ -116,7 +116,7 @@ def test_the_latent_of_any_layer(layer):
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
     net = kr.models.small_cnn((8, 8, 1), 3, variant="mnist")
-    with pytest.raises(ValueError, match="names no layer; there are conv1_1, conv1_2, .*fc2"):
+    with pytest.raises(ValueError, match="names no layer; expected one of conv1_1, conv1_2, .*fc2"):
         kr.models.adapt(net, features="conv5")
 
 

@@ -143,7 +143,7 @@ def test_several_inputs():
 @pytest.mark.parametrize(
     ("features", "text"),
     [
-        ("outt", r"'outt' names no layer; there are .*out\. Did you mean 'out'\?"),
+        ("outt", r"'outt' names no layer; expected one of .*out\. Did you mean 'out'\?"),
         ("", "features='' names no layer"),
     ],
 )
@@ -155,7 +155,7 @@ def test_unknown_features(features, text):
 @pytest.mark.parametrize(
     ("features", "text"),
     [
-        ("out2", "'out2' names no layer; there are scale, mine, mine/flatten.*, mine/out"),
+        ("out2", "'out2' names no layer; expected one of scale, mine, mine/flatten.*, mine/out"),
         ("mine/outt", "'mine/outt' names no layer; .*mine/out. Did you mean 'mine/out'"),
         ("mine/scale", "'mine/scale' names no layer"),
     ],
@@ -169,7 +169,7 @@ def test_unknown_features_of_a_nested_model(features, text):
 def test_of_many_layers_the_last_are_listed():
     layers = [L.Dense(3, name=f"layer{number}") for number in range(30)]
     model = keras.Sequential([keras.Input((4,)), *layers])
-    with pytest.raises(ValueError, match=r"there are layer10, .*layer29 \(the last 20 of 30\)"):
+    with pytest.raises(ValueError, match=r"expected one of layer10, .*layer29 \(the last 20 of 30\)"):
         adapt(model, features="conv")
 
 

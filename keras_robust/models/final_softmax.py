@@ -1,0 +1,169 @@
+"""The final softmax of a functional model: what it is, and the logits before it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import keras
+
+from keras_robust.core.config import register
+from keras_robust.core.functional_graph import Graph
+
+Tensor: TypeAlias = keras.KerasTensor
+
+
+@register
+class DenseLogits(keras.layers.Layer):
+    """A dense layer without its activation, sharing its weights: `x @ kernel + bias`.
+
+    Args:
+        dense: the layer; it is not changed, and training this layer trains it.
+        **kwargs: `name` and `dtype`.
+
+    Example:
+        >>> dense = keras.layers.Dense(3, activation="softmax")
+        >>> probabilities = dense(keras.ops.ones((1, 4)))
+        >>> logits = DenseLogits(dense)(keras.ops.ones((1, 4)))
+        >>> bool(keras.ops.all(keras.ops.isclose(keras.ops.softmax(logits), probabilities)))
+        True
+    """
+
+    def __init__(self, dense: keras.layers.Dense, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = dense
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the dense layer of a layer that was just loaded."""
+        if not self.dense.built:
+            self.dense.build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        """`[batch, d]` to `[batch, classes]`."""
+        logits = keras.ops.matmul(x, self.dense.kernel)
+        return logits if self.dense.bias is None else keras.ops.add(logits, self.dense.bias)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(batch, d)` to `(batch, classes)`."""
+        return (*input_shape[:-1], self.dense.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration, with the dense layer serialized by Keras."""
+        dense = keras.saving.serialize_keras_object(self.dense)
+        return {**super().get_config(), "dense": dense}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DenseLogits:
+        """Rebuilds the layer from `get_config`, with a dense layer of its own."""
+        dense = keras.saving.deserialize_keras_object(config["dense"])
+        return cls(**{**config, "dense": dense})
+
+
+def skip_identities(graph: Graph, tensor: Tensor) -> Tensor:
+    """Goes back from `tensor` over identities, linear activations and casts.
+
+    Args:
+        graph: that `tensor` belongs to.
+        tensor: where to start.
+
+    Returns:
+        The tensor before them; `tensor` itself if something else made it.
+    """
+    call = graph.producer(tensor)
+    while call is not None and _is_identity(call.operation):
+        tensor = call.inputs[0]
+        call = graph.producer(tensor)
+    return tensor
+
+
+def skip_softmax_layer(graph: Graph, tensor: Tensor, model_name: str) -> Tensor:
+    """Goes back from `tensor` over a softmax that is a layer or an operation of its own.
+
+    Args:
+        graph: that `tensor` belongs to.
+        tensor: the output of the model.
+        model_name: for the error.
+
+    Returns:
+        The logits before the softmax; `tensor` itself if something else made it.
+
+    Raises:
+        ValueError: `tensor` is the output of a sigmoid.
+    """
+    call = graph.producer(tensor)
+    if call is None:
+        return tensor
+    _check_not_sigmoid(call.operation, model_name)
+    if not _is_softmax(call.operation, len(tensor.shape)):
+        return tensor
+    return skip_identities(graph, call.inputs[0])
+
+
+def without_softmax_activation(graph: Graph, tensor: Tensor) -> Tensor:
+    """The logits of a dense layer that applies the softmax itself.
+
+    Args:
+        graph: that `tensor` belongs to.
+        tensor: the output of the model.
+
+    Returns:
+        Another output of the same weights; `tensor` itself if something else made it.
+
+    Raises:
+        ValueError: the dense layer is quantized.
+    """
+    call = graph.producer(tensor)
+    if call is None or not _is_dense_softmax(call.operation):
+        return tensor
+    name = graph.unused(f"{call.operation.name}_logits")
+    # In float32 under every policy, which is where Keras wants a softmax and its logits.
+    return DenseLogits(call.operation, dtype="float32", name=name)(call.inputs[0])
+
+
+def _is_identity(operation: keras.Operation) -> bool:
+    if _is_plain(operation, keras.layers.Activation):
+        return operation.activation is keras.activations.linear
+    return _is_plain(operation, keras.layers.Identity) or _is_function(operation, "Cast")
+
+
+def _is_softmax(operation: keras.Operation, rank: int) -> bool:
+    if _is_plain(operation, keras.layers.Activation):
+        return operation.activation is keras.activations.softmax
+    if _is_plain(operation, keras.layers.Softmax) or _is_function(operation, "Softmax"):
+        return operation.axis in (-1, rank - 1)
+    return False
+
+
+def _is_dense_softmax(operation: keras.Operation) -> bool:
+    if not _is_plain(operation, keras.layers.Dense):
+        return False
+    if operation.activation is not keras.activations.softmax:
+        return False
+    if operation.quantization_mode is not None:
+        raise ValueError(
+            f"Layer {operation.name!r} is quantized ({operation.quantization_mode}): attacks need "
+            "its gradient. Adapt the model before quantizing it."
+        )
+    return True
+
+
+def _check_not_sigmoid(operation: keras.Operation, model_name: str) -> None:
+    activation = getattr(operation, "activation", None)
+    sigmoids = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
+    if any(activation is sigmoid for sigmoid in sigmoids) or _is_function(operation, "Sigmoid"):
+        raise ValueError(
+            f"Model {model_name!r} ends in a sigmoid ({operation.name!r}), so its classes are not "
+            "exclusive or there are two of them; expected one logit per class. For two classes end "
+            "it in Dense(2); a multi-label model cannot be adapted."
+        )
+
+
+def _is_plain(operation: keras.Operation, layer: type[keras.layers.Layer]) -> bool:
+    """Whether `operation` is of that class, or of a subclass that computes the same."""
+    return isinstance(operation, layer) and type(operation).call is layer.call
+
+
+def _is_function(operation: keras.Operation, name: str) -> bool:
+    """Whether it is a bare `keras.ops` function, which Keras exposes by its class's name only."""
+    module = type(operation).__module__.split(".")[0]
+    plain = not isinstance(operation, keras.layers.Layer) and module == "keras"
+    return plain and type(operation).__name__ == name
