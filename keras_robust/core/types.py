@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -89,22 +90,39 @@ class Initialization(Protocol):
 
 @runtime_checkable
 class RobustLoss(Protocol):
-    """A loss on outputs, never on models.
+    """A loss on outputs, never on models: `(y, adversarial, clean) -> {term: [batch]}`.
 
-    It may have `statistics`, names of further values that a call returns, to be logged, and
-    `batch_level`, true where the value of one example depends on the others.
+    Subclasses define `term_names` and a call; the other members have defaults.
     """
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The terms that a call returns, known before the first step."""
+    @abc.abstractmethod
+    def term_names(self) -> tuple[str, ...]:
+        """Names of the weighted terms, whose sum is minimized; known before the first step."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Which outputs are read: a subset of `{"clean", "adversarial"}`."""
+    def required_outputs(self) -> frozenset[str]:
+        """The outputs that a call reads, a subset of `{"clean", "adversarial"}`; default both."""
+        return frozenset({"clean", "adversarial"})
 
+    @property
+    def logged_statistics(self) -> tuple[str, ...]:
+        """Names of further values that a call returns, logged and not minimized."""
+        return ()
+
+    @property
+    def batch_level(self) -> bool:
+        """Whether an example's value depends on the rest of its batch (no sample weights then)."""
+        return False
+
+    @property
+    def per_member(self) -> bool:
+        """Whether the loss reads one adversarial batch per member of an ensemble."""
+        return False
+
+    @abc.abstractmethod
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms, one value per example, whose sum is the loss; and the statistics.
+        """The weighted terms and the logged statistics, each `[batch]`.
 
-        Outputs that are not in `needs` may be None.
+        Outputs that are not required may be None.
         """

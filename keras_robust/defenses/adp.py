@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
@@ -21,7 +21,7 @@ _OFFSET = 1e-6
 
 
 @serializable
-class AdaptiveDiversity:
+class AdaptiveDiversity(RobustLoss):
     """`sum_n CE_n - alpha * H(mean p) - beta * log det(M M^T)`, on clean and adversarial images.
 
     The rows of `M` are the members' probabilities of the wrong classes, of length 1: what the
@@ -46,15 +46,10 @@ class AdaptiveDiversity:
         check_number("AdaptiveDiversity: beta", self.beta)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms of the loss."""
         weighted = (("entropy", self.alpha), ("diversity", self.beta))
         return ("clean", "adversarial", *(name for name, weight in weighted if weight))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
@@ -131,7 +126,7 @@ def adp(
     Example:
         >>> import keras_robust as kr
         >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
-        >>> adp(ensemble, kr.LinfBall(8 / 255)).robust_loss.names
+        >>> adp(ensemble, kr.LinfBall(8 / 255)).robust_loss.term_names
         ('clean', 'adversarial', 'entropy', 'diversity')
 
     Reference: Pang et al. (2019), Algorithm 1, with PGD of each batch in the place of half of it,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_robust.core import collectives
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
-from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.pairwise_distance import distances
@@ -23,7 +23,7 @@ _NORMS: dict[Any, str] = {1: "l1", 2: "l2", math.inf: "linf"}
 
 
 @serializable
-class Compactness:
+class Compactness(RobustLoss):
     """Adversarial latents near their own clean one, and near those of their class.
 
     `local` times the distance of an image's two latents; `global_` times the mean over the batch of
@@ -73,15 +73,10 @@ class Compactness:
         return math.inf if self.p == "inf" else self.p
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms that have a weight."""
         weights = {"local": self.local, "global": self.global_}
         return tuple(name for name, weight in weights.items() if weight)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     @property
     def batch_level(self) -> bool:
@@ -119,7 +114,7 @@ class Compactness:
 
 
 @serializable
-class Confidence:
+class Confidence(RobustLoss):
     """`weight * (H(p(x_adv)) + H(p(x)))`: predictions are certain (the clustering assumption).
 
     Args:
@@ -131,20 +126,12 @@ class Confidence:
     Reference: Bui et al. (2020), Eq. 5.
     """
 
+    term_names = ("confidence",)
+
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_number("ADR: confidence", self.weight)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The term of the loss."""
-        return ("confidence",)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted entropies of each image."""
@@ -201,7 +188,7 @@ def adr(
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
         >>> model = adr(classifier, kr.LinfBall(0.3), base=kr.defenses.pgd_at, clean_weight=1.0)
-        >>> model.robust_loss.names
+        >>> model.robust_loss.term_names
         ('adversarial', 'clean', 'local', 'global', 'smoothness')
 
     Reference: Bui et al., "Improving Adversarial Robustness by Enforcing Local and Global

@@ -66,7 +66,7 @@ def ascl(
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
         >>> model = ascl(classifier, kr.LinfBall(8 / 255), selection="leaked")
-        >>> model.robust_loss.names
+        >>> model.robust_loss.term_names
         ('adversarial', 'clean', 'contrastive', 'smoothness')
 
     Reference: Bui et al., "Understanding and Achieving Efficient Robustness with Adversarial

@@ -11,7 +11,7 @@ from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
@@ -22,7 +22,7 @@ MODES = {"robustness": (1.0, 1.0), "detection": (0.0, 5.0), "base": (0.0, 0.0)}
 
 
 @serializable
-class CollaborativeCrossEntropy:
+class CollaborativeCrossEntropy(RobustLoss):
     """The sum over members `n` of their losses on clean images, their own and others' attacks.
 
     `CE(f_n(x)) + CE(f_n(x_n)) + 1/(N-1) sum_{i != n} promote * w * CE(f_n(x_i))
@@ -47,24 +47,20 @@ class CollaborativeCrossEntropy:
     probabilities in both crossing terms; this is the paper's text.
     """
 
+    per_member = True
+
     promote: float = 1.0
     demote: float = 1.0
-    per_member = True
 
     def __post_init__(self) -> None:
         check_number("CollaborativeCrossEntropy: promote", self.promote)
         check_number("CollaborativeCrossEntropy: demote", self.demote)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms of the loss."""
         weighted = (("promoting", self.promote), ("demoting", self.demote))
         return ("clean", "adversarial", *(name for name, weight in weighted if weight))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image, summed over the members."""

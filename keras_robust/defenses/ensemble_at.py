@@ -10,14 +10,14 @@ import tensorflow as tf
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses.classification import member_cross_entropies
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
-class EnsembleAdversarial:
+class EnsembleAdversarial(RobustLoss):
     """`sum_n CE(f_n(x)) + CE(f_n(x_adv))`: each member learns both, on its own.
 
     Args:
@@ -33,14 +33,14 @@ class EnsembleAdversarial:
         check_number("EnsembleAdversarial: clean_weight", self.clean_weight)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms of the loss."""
         return ("adversarial", "clean") if self.clean_weight else ("adversarial",)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         """Clean outputs only where they have a weight."""
-        return frozenset(self.names)
+        return frozenset(self.term_names)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The terms of each image, summed over the members."""
@@ -84,7 +84,7 @@ def ensemble_at(
     Example:
         >>> import keras_robust as kr
         >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
-        >>> ensemble_at(ensemble, kr.LinfBall(8 / 255)).robust_loss.names
+        >>> ensemble_at(ensemble, kr.LinfBall(8 / 255)).robust_loss.term_names
         ('adversarial', 'clean')
 
     Reference: ADV-EN of Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and

@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
-class Mart:
+class Mart(RobustLoss):
     """`BCE(x_adv) + beta * KL(p(x) || p(x_adv)) * (1 - p_y(x))`, nothing detached.
 
     Args:
@@ -31,6 +31,8 @@ class Mart:
     Examples" (2020), Eq. 11.
     """
 
+    term_names = ("boosted", "divergence")
+
     beta: float = 5.0
     boosted_on: str = "adversarial"
 
@@ -40,16 +42,6 @@ class Mart:
             raise ValueError(
                 f"Mart: boosted_on is {self.boosted_on!r}; expected 'adversarial' or 'clean'."
             )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The terms of the loss."""
-        return ("boosted", "divergence")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
@@ -96,7 +88,7 @@ def mart(
     Example:
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
-        >>> mart(classifier, kr.LinfBall(8 / 255)).robust_loss.names
+        >>> mart(classifier, kr.LinfBall(8 / 255)).robust_loss.term_names
         ('boosted', 'divergence')
 
     Reference: Wang et al. (2020), Algorithm 1.

@@ -42,7 +42,7 @@ def pgd_at(
     Example:
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
-        >>> pgd_at(classifier, kr.LinfBall(0.3), steps=40, step_size=0.01).robust_loss.names
+        >>> pgd_at(classifier, kr.LinfBall(0.3), steps=40, step_size=0.01).robust_loss.term_names
         ('adversarial',)
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),

@@ -85,7 +85,7 @@ def scl(
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((8, 8, 1), classes=3)
         >>> augment = kr.data.shift_flip(flip=False)
-        >>> scl(classifier, kr.LinfBall(0.1), augment=augment).robust_loss.names
+        >>> scl(classifier, kr.LinfBall(0.1), augment=augment).robust_loss.term_names
         ('adversarial', 'clean', 'contrastive')
 
     Reference: Khosla et al., "Supervised Contrastive Learning" (2020), Eq. 2.

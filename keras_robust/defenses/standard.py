@@ -34,7 +34,7 @@ def standard(
 
     Example:
         >>> import keras_robust as kr
-        >>> standard(kr.models.mlp((2, 2, 1), classes=3)).robust_loss.names
+        >>> standard(kr.models.mlp((2, 2, 1), classes=3)).robust_loss.term_names
         ('clean',)
     """
     attack = None if ball is None else pgd(ball, steps)

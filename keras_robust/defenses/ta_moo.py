@@ -53,7 +53,7 @@ def ta_moo(
         >>> import keras_robust as kr
         >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
         >>> model = ta_moo(ensemble, kr.LinfBall(8 / 255), solver=kr.solvers.TaskOriented(lam=10.0))
-        >>> model.attack.solver.lam, model.robust_loss.names
+        >>> model.attack.solver.lam, model.robust_loss.term_names
         (10.0, ('adversarial', 'clean'))
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective

@@ -8,14 +8,14 @@ import keras
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Outputs, PerExample
+from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
-class Trades:
+class Trades(RobustLoss):
     """`CE(x) + beta * KL(p(x) || p(x_adv))`, the gradient flowing through both predictions.
 
     Args:
@@ -28,20 +28,12 @@ class Trades:
     (2019), Eq. 5.
     """
 
+    term_names = ("clean", "divergence")
+
     beta: float = 6.0
 
     def __post_init__(self) -> None:
         check_number("Trades: beta", self.beta)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The terms of the loss."""
-        return ("clean", "divergence")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms of each image."""
@@ -85,7 +77,7 @@ def trades(
     Example:
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
-        >>> trades(classifier, kr.LinfBall(8 / 255), beta=6.0).robust_loss.names
+        >>> trades(classifier, kr.LinfBall(8 / 255), beta=6.0).robust_loss.term_names
         ('clean', 'divergence')
 
     Reference: Zhang et al. (2019), Algorithm 1.

@@ -119,7 +119,7 @@ def udr(
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
         >>> ball = kr.LinfBall(8 / 255)
         >>> model = udr(classifier, ball, base=kr.defenses.trades, beta=6.0)
-        >>> model.robust_loss.names, model.dual_rule.start
+        >>> model.robust_loss.term_names, model.dual_rule.start
         (('clean', 'divergence'), 1.0)
 
     Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for

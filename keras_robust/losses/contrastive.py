@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_robust.core import collectives
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
-from keras_robust.core.types import Labels, Outputs, PerExample
+from keras_robust.core.types import Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses.pairwise_distance import distances, unit
 
@@ -115,7 +115,7 @@ def contrast(
 
 
 @serializable
-class Contrastive:
+class Contrastive(RobustLoss):
     """Supervised contrast between the clean and the adversarial images of a batch.
 
     `weight * (L_i + L_i^a)` for each image i, over the whole batch: on several replicas, over that
@@ -139,6 +139,11 @@ class Contrastive:
     prediction differs, as Eq. 1 has it; the released code drops it there.
     """
 
+    term_names = ("contrastive",)
+    # The mean numbers of positives and negatives of an anchor, its other view included.
+    logged_statistics = ("positives", "negatives")
+    batch_level = True
+
     selection: str = "leaked"
     similarity: str = "cosine"
     temperature: float = 0.07
@@ -158,26 +163,6 @@ class Contrastive:
             )
         check_number("Contrastive: weight", self.weight)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The term of the loss."""
-        return ("contrastive",)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
-
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """The mean numbers of positives and negatives of an anchor, its other view included."""
-        return ("positives", "negatives")
-
-    @property
-    def batch_level(self) -> bool:
-        """The value of an image depends on the batch."""
-        return True
-
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted contrast of each image, its views added; how many pairs its views have."""
         anchors, others = self._views(y, adversarial, clean)
@@ -189,7 +174,7 @@ class Contrastive:
             "contrastive": self.weight * _by_image(value, tf.reduce_sum),
             **{
                 name: _by_image(count, tf.reduce_mean)
-                for name, count in zip(self.statistics, counts, strict=True)
+                for name, count in zip(self.logged_statistics, counts, strict=True)
             },
         }
 

@@ -1,11 +1,7 @@
-"""Losses on the outputs for clean and adversarial images; models never appear here.
+"""Robust losses: functions of the outputs for clean and adversarial images.
 
-A robust loss names its terms in `names`, says in `needs` which outputs it reads, and returns the
-terms with their weights, one value per example. What is trained on is their sum.
-
-It may have two properties more. `statistics` names further values that it returns, which are logged
-and not minimised. `batch_level` is true where the value of one example depends on the others of the
-batch; sample weights mean nothing to such a loss, and are refused.
+A robust loss is a subclass of `keras_robust.types.RobustLoss`. It returns weighted terms, one value
+per example, whose sum is minimized; models never appear here.
 """
 
 from __future__ import annotations
@@ -21,32 +17,26 @@ from keras_robust.losses import classification as losses
 
 
 def check_loss(loss: Any) -> None:
-    """Refuses what is no robust loss, such as the name of a Keras loss."""
+    """Raises TypeError unless `loss` is an instance of a robust loss."""
     if isinstance(loss, type) or not isinstance(loss, RobustLoss):
         raise TypeError(
             f"The loss is {loss!r}; expected a robust loss, such as "
-            "`keras_robust.losses.Adversarial()`."
+            "`keras_robust.losses.Adversarial()` or an instance of a subclass of "
+            "`keras_robust.types.RobustLoss`."
         )
 
 
 @serializable
-class Clean:
+class Clean(RobustLoss):
     """Cross-entropy on clean images: plain training.
 
     Example:
-        >>> Clean().names
+        >>> Clean().term_names
         ('clean',)
     """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The terms of the loss."""
-        return ("clean",)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Clean outputs only."""
-        return frozenset({"clean"})
+    term_names = ("clean",)
+    required_outputs = frozenset({"clean"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The cross-entropy of each clean image."""
@@ -55,7 +45,7 @@ class Clean:
 
 
 @serializable
-class Adversarial:
+class Adversarial(RobustLoss):
     """Cross-entropy on adversarial images, with a share of clean ones.
 
     `adversarial_weight * CE(x_adv) + clean_weight * CE(x)`.
@@ -68,7 +58,7 @@ class Adversarial:
         ValueError: a negative weight, or both zero.
 
     Example:
-        >>> Adversarial(clean_weight=1.0).names
+        >>> Adversarial(clean_weight=1.0).term_names
         ('adversarial', 'clean')
     """
 
@@ -82,14 +72,14 @@ class Adversarial:
             raise ValueError("Adversarial: both weights are 0; nothing would be trained.")
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms of the loss."""
         return ("adversarial", "clean") if self.clean_weight else ("adversarial",)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         """Clean outputs only where they have a weight."""
-        return frozenset(self.names)
+        return frozenset(self.term_names)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted cross-entropies of each image."""
@@ -101,7 +91,7 @@ class Adversarial:
 
 
 @serializable
-class KLConsistency:
+class KLConsistency(RobustLoss):
     """`weight * KL(p(x) || p(x_adv))`: clean and adversarial predictions agree.
 
     Args:
@@ -112,27 +102,19 @@ class KLConsistency:
         ValueError: a negative weight.
 
     Example:
-        >>> KLConsistency(2.0).names
+        >>> KLConsistency(2.0).term_names
         ('smoothness',)
 
     Reference: Miyato et al., "Virtual Adversarial Training" (2018), Eq. 5.
     """
+
+    term_names = ("smoothness",)
 
     weight: float = 1.0
     through_clean: bool = True
 
     def __post_init__(self) -> None:
         check_number("KLConsistency: weight", self.weight)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The term of the loss."""
-        return ("smoothness",)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Both outputs."""
-        return frozenset({"clean", "adversarial"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted divergence of each image."""
@@ -144,7 +126,7 @@ class KLConsistency:
 
 
 @serializable
-class SumOfLosses:
+class SumOfLosses(RobustLoss):
     """The terms of several robust losses together.
 
     Args:
@@ -154,7 +136,7 @@ class SumOfLosses:
         ValueError: no parts, or two terms of one name.
 
     Example:
-        >>> SumOfLosses((Adversarial(), Clean())).names
+        >>> SumOfLosses((Adversarial(), Clean())).term_names
         ('adversarial', 'clean')
     """
 
@@ -163,56 +145,36 @@ class SumOfLosses:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("Sum: no losses were given; expected at least one.")
-        every = self.names + self.statistics
+        every = self.term_names + self.logged_statistics
         repeated = sorted({name for name in every if every.count(name) > 1})
         if repeated:
             raise ValueError(f"Sum: the terms {', '.join(repeated)} occur twice; expected once.")
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def term_names(self) -> tuple[str, ...]:
         """The terms of all parts."""
-        return tuple(name for part in self.parts for name in part.names)
+        return tuple(name for part in self.parts for name in part.term_names)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_outputs(self) -> frozenset[str]:
         """What any part needs."""
-        return frozenset().union(*(part.needs for part in self.parts))
+        return frozenset().union(*(part.required_outputs for part in self.parts))
 
     @property
-    def statistics(self) -> tuple[str, ...]:
+    def logged_statistics(self) -> tuple[str, ...]:
         """The statistics of all parts."""
-        return tuple(name for part in self.parts for name in statistics(part))
+        return tuple(name for part in self.parts for name in part.logged_statistics)
 
     @property
     def batch_level(self) -> bool:
         """Whether any part is."""
-        return any(batch_level(part) for part in self.parts)
+        return any(part.batch_level for part in self.parts)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The terms of all parts, and their statistics."""
         return {
             name: term for part in self.parts for name, term in part(y, adversarial, clean).items()
         }
-
-
-def statistics(loss: RobustLoss) -> tuple[str, ...]:
-    """The names of what a loss returns beside its terms, to be logged.
-
-    Example:
-        >>> statistics(Clean())
-        ()
-    """
-    return tuple(getattr(loss, "statistics", ()))
-
-
-def batch_level(loss: RobustLoss) -> bool:
-    """Whether the value of one example depends on the others of its batch.
-
-    Example:
-        >>> batch_level(Clean())
-        False
-    """
-    return bool(getattr(loss, "batch_level", False))
 
 
 def total(terms: dict[str, PerExample]) -> PerExample:

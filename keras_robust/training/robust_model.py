@@ -14,7 +14,7 @@ from keras_robust.core.classifier import contract_of
 from keras_robust.core.config import register
 from keras_robust.core.types import Images, Labels, Outputs, RobustLoss, Seed
 from keras_robust.core.validation import check_integer
-from keras_robust.losses.robust_loss import batch_level, check_loss, statistics
+from keras_robust.losses.robust_loss import check_loss
 from keras_robust.training import distribution
 from keras_robust.training.crafting_forward import crafting_forward
 from keras_robust.training.metric_trackers import MetricTrackers
@@ -112,7 +112,7 @@ class RobustModel(distribution.DistributedModel):
         for name, part in (("attack", attack), ("validation_attack", validation_attack)):
             if part is not None:
                 check_attack(name, part)
-        if attack is None and "adversarial" in loss.needs:
+        if attack is None and "adversarial" in loss.required_outputs:
             raise ValueError(
                 f"The loss {type(loss).__name__} needs adversarial images, and no attack was "
                 "given. Pass one, such as `keras_robust.attacks.pgd(ball)`."
@@ -145,7 +145,9 @@ class RobustModel(distribution.DistributedModel):
             name="step",
         )
         self._risk = TrainingLoss(classifier, loss, self.microbatches, weight_perturbation)
-        self._trackers = MetricTrackers(loss.names, (*statistics(loss), *self.state_names))
+        self._trackers = MetricTrackers(
+            loss.term_names, (*loss.logged_statistics, *self.state_names)
+        )
         self.built = True  # the classifier is: there is nothing left to build
 
     def call(self, x: Images, training: bool | None = None) -> Outputs:
@@ -264,7 +266,7 @@ class RobustModel(distribution.DistributedModel):
         """Logs, adversarial images and gradients of a part of a batch of `size` images."""
         x, y, _ = batch
         x_adv = None
-        if "adversarial" in self.robust_loss.needs:
+        if "adversarial" in self.robust_loss.required_outputs:
             seed = self._fold(self.step)
             if self.microbatches > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, part)
@@ -296,7 +298,7 @@ class RobustModel(distribution.DistributedModel):
                 "The data has no labels; expected batches of (images, labels) or "
                 "(images, labels, sample_weights)."
             )
-        if weight is not None and batch_level(self.robust_loss):
+        if weight is not None and self.robust_loss.batch_level:
             raise ValueError(
                 "The data has sample weights (or `class_weight` was given), but the terms of the "
                 "loss compare the images of a batch with each other, so that no image has a loss "
@@ -386,7 +388,7 @@ def _check_sources(attack: Any, validation_attack: Any, loss: RobustLoss) -> Non
             "expected an attack on the ensemble as a whole. Pass `validation_attack`, such as "
             "`keras_robust.attacks.pgd(ball)`."
         )
-    if attack is not None and attack.per_member and not getattr(loss, "per_member", False):
+    if attack is not None and attack.per_member and not loss.per_member:
         raise ValueError(
             f"The attack {attack.name} crafts a batch on each member, of which the loss "
             f"{type(loss).__name__} has no use. Take the attack inside of it, or another loss."

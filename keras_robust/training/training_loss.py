@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust.core import collectives
 from keras_robust.core.types import Images, Labels, PerExample, RobustLoss
-from keras_robust.losses.robust_loss import statistics, total
+from keras_robust.losses.robust_loss import total
 from keras_robust.training import distribution
 from keras_robust.training.per_member_batches import by_source, stacked
 from keras_robust.training.weight_perturbation import AWP, outputs_at
@@ -115,7 +115,10 @@ class TrainingLoss:
         return gradients, outputs, means
 
     def _needed(self, batch: Batch, x_adv: Images | None) -> dict[str, Any]:
-        return {"clean": batch[0] if "clean" in self.loss.needs else None, "adversarial": x_adv}
+        return {
+            "clean": batch[0] if "clean" in self.loss.required_outputs else None,
+            "adversarial": x_adv,
+        }
 
     def _means(
         self,
@@ -126,13 +129,13 @@ class TrainingLoss:
     ) -> Means:
         """The mean loss of the batch, its mean terms, what layers added, and its statistics."""
         values = self.loss(y, outputs["adversarial"], outputs["clean"])
-        means = {name: _mean(values[name], weight) for name in self.loss.names}
+        means = {name: _mean(values[name], weight) for name in self.loss.term_names}
         if losses:
             # Layers in half precision add losses in half precision.
             dtype = next(iter(means.values())).dtype
             added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in losses]
             means["regularization"] = tf.add_n(added)
-        seen = {name: _mean(values[name], None) for name in statistics(self.loss)}
+        seen = {name: _mean(values[name], None) for name in self.loss.logged_statistics}
         return {"loss": total(means), **means, **seen}
 
     def _scaled(self, means: Means, y: Labels, size: tf.Tensor, optimizer: Any) -> tf.Tensor:

@@ -122,19 +122,19 @@ every_robust_loss = pytest.mark.parametrize("loss", ON_OUTPUTS.values(), ids=ON_
 def outputs(loss, rows=slice(None)):
     """The outputs that a loss needs, and None for the others."""
     given = {"adversarial": OTHER[rows], "clean": LOGITS[rows]}
-    return [{"logits": z} if name in loss.needs else None for name, z in given.items()]
+    return [{"logits": z} if name in loss.required_outputs else None for name, z in given.items()]
 
 
 @every_robust_loss
 def test_it_is_a_robust_loss(loss):
     assert isinstance(loss, kr.types.RobustLoss)
-    assert loss.needs and loss.needs <= {"clean", "adversarial"}
+    assert loss.required_outputs and loss.required_outputs <= {"clean", "adversarial"}
 
 
 @every_robust_loss
 def test_the_terms_are_the_names(loss):
     terms = loss(Y, *outputs(loss))
-    assert tuple(terms) == loss.names
+    assert tuple(terms) == loss.term_names
     assert not {"loss", "accuracy", "robust_accuracy", "regularization"} & set(terms)
 
 
@@ -154,7 +154,9 @@ def test_all_that_is_needed_has_a_gradient(loss):
     with tf.GradientTape() as tape:
         total = kr.losses.total(loss(Y, {"logits": adversarial}, {"logits": clean}))
     gradients = tape.gradient(total, {"adversarial": adversarial, "clean": clean})
-    assert {name for name, gradient in gradients.items() if gradient is not None} == loss.needs
+    assert {
+        name for name, gradient in gradients.items() if gradient is not None
+    } == loss.required_outputs
 
 
 @every_robust_loss

@@ -68,8 +68,8 @@ def test_sure_members_that_agree_have_a_finite_gradient():
 
 
 def test_weights_of_zero_leave_terms_out(ensemble):
-    assert kr.defenses.adp(ensemble, BALL, beta=0.0).robust_loss.names[2:] == ("entropy",)
-    assert kr.defenses.adp(ensemble, BALL, alpha=0.0).robust_loss.names[2:] == ("diversity",)
+    assert kr.defenses.adp(ensemble, BALL, beta=0.0).robust_loss.term_names[2:] == ("entropy",)
+    assert kr.defenses.adp(ensemble, BALL, alpha=0.0).robust_loss.term_names[2:] == ("diversity",)
 
 
 def test_refused(ensemble, make_classifier):

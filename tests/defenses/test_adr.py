@@ -81,7 +81,7 @@ def test_a_batch_of_one_class_is_no_nan():
 )
 def test_each_term_by_itself(tiny_classifier, weights, names):
     model = kr.defenses.adr(tiny_classifier, BALL, base=BASE, **weights)
-    assert model.robust_loss.names == ("adversarial", *names)
+    assert model.robust_loss.term_names == ("adversarial", *names)
 
 
 def test_the_base_keeps_its_attack_and_its_settings(tiny_classifier):
@@ -91,7 +91,7 @@ def test_the_base_keeps_its_attack_and_its_settings(tiny_classifier):
     base = kr.defenses.trades(tiny_classifier, BALL, beta=1.0, steps=3, seed=4, microbatches=2)
     assert (model.attack, model.validation_attack) == (base.attack, base.validation_attack)
     assert (model.seed, model.microbatches) == (4, 2)
-    assert model.robust_loss.names == ("clean", "divergence", "local", "global", "smoothness")
+    assert model.robust_loss.term_names == ("clean", "divergence", "local", "global", "smoothness")
 
 
 def test_over_udr_the_dual_variable_is_learned_too(tiny_classifier, tiny_batch):

@@ -34,7 +34,7 @@ def test_settings(tiny_classifier):
     ],
 )
 def test_what_has_no_weight_is_left_out(tiny_classifier, settings, names):
-    assert kr.defenses.ascl(tiny_classifier, BALL, **settings).robust_loss.names == names
+    assert kr.defenses.ascl(tiny_classifier, BALL, **settings).robust_loss.term_names == names
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

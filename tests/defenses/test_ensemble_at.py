@@ -36,7 +36,7 @@ def test_settings(ensemble):
     assert model.attack == model.validation_attack == kr.attacks.pgd(BALL, 40, 0.01)
     assert model.seed == 5
     without = kr.defenses.ensemble_at(ensemble, BALL, clean_weight=0)
-    assert without.robust_loss.needs == {"adversarial"}
+    assert without.robust_loss.required_outputs == {"adversarial"}
 
 
 def test_refused(ensemble, tiny_classifier):

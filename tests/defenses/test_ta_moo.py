@@ -33,7 +33,7 @@ def test_settings(make_linear):
     ensemble = kr.models.ensemble([make_linear(np.eye(4)[:, :3]) for _ in range(2)])
     model = kr.defenses.ta_moo(ensemble, BALL, steps=40, step_size=0.01, clean_weight=0, seed=5)
     assert model.validation_attack == kr.attacks.pgd(BALL, 40, 0.01) and model.seed == 5
-    assert model.robust_loss.needs == {"adversarial"}
+    assert model.robust_loss.required_outputs == {"adversarial"}
     other = kr.defenses.ta_moo(ensemble, BALL, validation_attack=kr.attacks.fgsm(BALL))
     assert other.validation_attack == kr.attacks.fgsm(BALL)
     soft = kr.defenses.udr(ensemble, BALL, base=kr.defenses.ta_moo, solver="min_norm")

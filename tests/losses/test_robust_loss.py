@@ -9,15 +9,9 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import losses
+from keras_robust.core.types import RobustLoss
 from keras_robust.core.validation import check_number
-from keras_robust.losses.robust_loss import (
-    Adversarial,
-    Clean,
-    SumOfLosses,
-    batch_level,
-    statistics,
-    total,
-)
+from keras_robust.losses.robust_loss import Adversarial, Clean, SumOfLosses, check_loss, total
 
 Y = tf.constant([0, 1])
 CLEAN = {"logits": tf.constant([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])}
@@ -28,13 +22,13 @@ ON_MOVED = losses.cross_entropy(MOVED["logits"], Y)
 
 def test_clean():
     loss = Clean()
-    assert (loss.names, loss.needs) == (("clean",), {"clean"})
+    assert (loss.term_names, loss.required_outputs) == (("clean",), {"clean"})
     np.testing.assert_array_equal(loss(Y, None, CLEAN)["clean"], ON_CLEAN)
 
 
 def test_adversarial_needs_clean_outputs_only_where_they_weigh():
     loss = Adversarial()
-    assert (loss.names, loss.needs) == (("adversarial",), {"adversarial"})
+    assert (loss.term_names, loss.required_outputs) == (("adversarial",), {"adversarial"})
     terms = loss(Y, MOVED, None)
     assert set(terms) == {"adversarial"}
     np.testing.assert_array_equal(terms["adversarial"], ON_MOVED)
@@ -42,7 +36,10 @@ def test_adversarial_needs_clean_outputs_only_where_they_weigh():
 
 def test_adversarial_with_weights():
     loss = Adversarial(clean_weight=0.5, adversarial_weight=2.0)
-    assert (loss.names, loss.needs) == (("adversarial", "clean"), {"adversarial", "clean"})
+    assert (loss.term_names, loss.required_outputs) == (
+        ("adversarial", "clean"),
+        {"adversarial", "clean"},
+    )
     terms = loss(Y, MOVED, CLEAN)
     np.testing.assert_allclose(terms["adversarial"], 2 * ON_MOVED)
     np.testing.assert_allclose(terms["clean"], 0.5 * ON_CLEAN)
@@ -50,20 +47,27 @@ def test_adversarial_with_weights():
 
 def test_sum_has_the_terms_of_its_parts():
     loss = SumOfLosses((Adversarial(), Clean()))
-    assert (loss.names, loss.needs) == (("adversarial", "clean"), {"adversarial", "clean"})
+    assert (loss.term_names, loss.required_outputs) == (
+        ("adversarial", "clean"),
+        {"adversarial", "clean"},
+    )
     terms = loss(Y, MOVED, CLEAN)
     np.testing.assert_array_equal(terms["adversarial"], ON_MOVED)
     np.testing.assert_array_equal(terms["clean"], ON_CLEAN)
 
 
 def test_sum_of_sums():
-    assert SumOfLosses((SumOfLosses((Clean(),)), Adversarial())).names == ("clean", "adversarial")
+    assert SumOfLosses((SumOfLosses((Clean(),)), Adversarial())).term_names == (
+        "clean",
+        "adversarial",
+    )
 
 
-class Counting:
+class Counting(RobustLoss):
     """A loss of a whole batch that counts it."""
 
-    names, needs, statistics, batch_level = ("spread",), frozenset({"clean"}), ("size",), True
+    term_names, required_outputs = ("spread",), frozenset({"clean"})
+    logged_statistics, batch_level = ("size",), True
 
     def __call__(self, y, adversarial, clean):
         value = tf.reduce_sum(tf.abs(clean["logits"] - tf.reduce_mean(clean["logits"], 0)), axis=1)
@@ -72,11 +76,43 @@ class Counting:
 
 def test_sum_has_the_statistics_of_its_parts_and_is_of_a_batch_if_one_is():
     both = SumOfLosses((Clean(), Counting()))
-    assert both.names == ("clean", "spread")
-    assert statistics(both) == both.statistics == ("size",) and batch_level(both)
-    assert statistics(SumOfLosses((Clean(),))) == () and not batch_level(SumOfLosses((Clean(),)))
+    assert both.term_names == ("clean", "spread")
+    assert both.logged_statistics == ("size",) and both.batch_level
+    one = SumOfLosses((Clean(),))
+    assert one.logged_statistics == () and not one.batch_level and not one.per_member
     with pytest.raises(ValueError, match="size, spread occur twice"):
         SumOfLosses((Counting(), SumOfLosses((Counting(),))))
+
+
+def test_a_loss_defines_its_terms_and_inherits_the_rest():
+    class Nothing(RobustLoss):
+        term_names = ("nothing",)
+
+        def __call__(self, y, adversarial, clean):
+            return {"nothing": tf.zeros(tf.shape(y))}
+
+    loss = Nothing()
+    check_loss(loss)
+    assert loss.required_outputs == {"clean", "adversarial"} and loss.logged_statistics == ()
+    assert not loss.batch_level and not loss.per_member
+
+    class WithoutTerms(RobustLoss):
+        def __call__(self, y, adversarial, clean):
+            return {}
+
+    with pytest.raises(TypeError, match="abstract.* term_names"):
+        WithoutTerms()
+
+
+def test_a_loss_of_the_interface_before_0_2_is_refused():
+    class Former:
+        names, needs = ("clean",), frozenset({"clean"})
+
+        def __call__(self, y, adversarial, clean):
+            return {"clean": tf.zeros(tf.shape(y))}
+
+    with pytest.raises(TypeError, match=r"expected a robust loss.*subclass of .*RobustLoss"):
+        check_loss(Former())
 
 
 def test_statistics_are_logged_and_not_minimised(
