@@ -129,7 +129,7 @@ class Apgd(GradientAttack):
         for number, (factor, steps) in enumerate(self._plan()):
             ball, rule = self.ball, replace(self.rule, steps=steps)
             if factor != 1:
-                ball = replace(ball, radius=factor * ball.radius)
+                ball = ball.replace(radius=factor * ball.radius)
                 rule = replace(rule, size=factor * rule.size)
             if len(self.stages) > 1:  # a sparse rule goes on with the pixels moved so far
                 rule = replace(rule, share=None)

@@ -12,7 +12,6 @@ from keras_robust.attacks.square import square
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball
-from keras_robust.threat_models.balls import L1Ball
 
 VERSIONS = ("standard", "plus", "rand")
 _TARGETS = 9
@@ -80,7 +79,7 @@ class AutoAttack(Combination):
         """The untargeted ones, and the targeted one."""
         several = {"standard": 1, "plus": 5, "rand": 1}[self.version]
         samples = 20 if self.version == "rand" else 1
-        in_l1 = isinstance(ball, L1Ball) and self.version == "standard"
+        in_l1 = ball.p == 1 and self.version == "standard"
         losses = ["cross_entropy"]
         # Three classes: untargeted in the place of targeted.
         if classes > 2 and (self.version != "standard" or classes == 3):
@@ -113,7 +112,7 @@ class AutoAttack(Combination):
     def at_radius(self, radius: Any, step_size: Any = None) -> AutoAttack:
         """The same attacks in a ball of another radius; their steps follow from it."""
         del step_size
-        return replace(self, ball=replace(self.ball, radius=radius))
+        return replace(self, ball=self.ball.replace(radius=radius))
 
 
 def auto_attack(

@@ -21,14 +21,13 @@ from keras_robust.attacks.crafting.minimum_norm import (
 )
 from keras_robust.attacks.crafting.objectives import LabelLoss
 from keras_robust.attacks.crafting.step_rules import FixedStep
-from keras_robust.core.config import replace, serializable
+from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_integer, check_norm
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import clipped
-from keras_robust.threat_models.hyperplane_projection import dual_length
-from keras_robust.threat_models.trust_region import nearest_on_plane
+from keras_robust.threat_models.trust_region import NORMS, closest_step_on_hyperplane
 
 # Halvings of the way from the start to the image: Foolbox has 10, which leave a thousandth of it.
 _HALVINGS = 16
@@ -129,7 +128,7 @@ class BrendelBethge(MinimumNormAttack):
             beyond = tf.where(margin < 0, self.overshoot, 2 - self.overshoot)
             need = upcast_half(-margin) * tf.cast(beyond, margin.dtype)
             radius = self._trust(index, x)
-            step = nearest_on_plane(self.ball, x_adv, x, normal, need, radius)
+            step = closest_step_on_hyperplane(self.ball, x_adv, x, normal, need, radius)
             x_next = upcast_half(x_adv) + tf.where(tf.math.is_finite(step), step, 0)
             x_next = clipped(self.ball.bounds, x_next, x.dtype)
             return index + 1, tf.ensure_shape(x_next, x.shape), normal, best
@@ -150,7 +149,7 @@ class BrendelBethge(MinimumNormAttack):
         radius = self.ball.radius
         if isinstance(radius, numbers.Real):  # twice the radius may be more than a ball takes
             radius = scalar(float(radius), tf.float64)
-        ball = replace(self.ball, radius=2 * radius)
+        ball = self.ball.replace(radius=2 * radius)
         return GradientAttack(ball, LabelLoss("cross_entropy"), FixedStep(radius / 2), _START_STEPS)
 
     def _trust(self, index: tf.Tensor, x: Images) -> tf.Tensor:
@@ -199,5 +198,5 @@ def brendel_bethge(
     Reference: Brendel et al., "Accurate, Reliable and Fast Robustness Evaluation" (2019), section
     2.
     """
-    dual_length(ball, tf.zeros([1, 1]))  # refuses a ball without one
+    check_norm("Brendel-Bethge", ball, NORMS)
     return BrendelBethge(ball, steps, start, rate, overshoot, momentum)

@@ -25,10 +25,9 @@ from keras_robust.attacks.crafting.minimum_norm import (
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import clipped
-from keras_robust.threat_models.hyperplane_projection import dual_length, to_plane
 
 
 class _Boundary(NamedTuple):
@@ -145,7 +144,7 @@ class Fab(MinimumNormAttack):
     def _start(self, x: Images, seed: tf.Tensor) -> Images:
         if not self.random_start:
             return x
-        return replace(self.ball, radius=0.5 * self.ball.radius).sample(x, seed)
+        return self.ball.replace(radius=0.5 * self.ball.radius).sample(x, seed)
 
     def _step(self, boundary: _Boundary, x: Images, x_adv: Images) -> Images:
         """Eq. 8 and 9 of the paper."""
@@ -154,8 +153,8 @@ class Fab(MinimumNormAttack):
         pixels = list(range(1, x.shape.rank))
         # The value of the linear function at the clean image.
         at_clean = value + tf.reduce_sum(normal * (clean - here), axis=pixels)
-        from_here = to_plane(self.ball, here, normal, value)
-        from_clean = to_plane(self.ball, clean, normal, at_clean)
+        from_here = self.ball.project_onto_hyperplane(here, normal, value)
+        from_clean = self.ball.project_onto_hyperplane(clean, normal, at_clean)
         zero = tf.zeros_like(from_here)
         # The floors of the official implementation: where both are 0, neither is preferred.
         near, far = (tf.maximum(self.ball.distance(d, zero), 1e-8) for d in (from_here, from_clean))
@@ -183,7 +182,7 @@ def _boundary(
     value = logits - tf.gather(logits, y[:, None], axis=1, batch_dims=1)
     normal = jacobian - tf.gather(jacobian, y[:, None], axis=1, batch_dims=1)
     flat = tf.reshape(normal, tf.concat([[-1], tf.shape(normal)[2:]], axis=0))
-    slope = tf.cast(tf.reshape(dual_length(ball, flat), tf.shape(value)), value.dtype)
+    slope = tf.cast(tf.reshape(ball.dual_norm(flat), tf.shape(value)), value.dtype)
     # Nothing leads to a boundary without a slope, and the label has none with itself.
     distance = tf.where(slope > 0, tf.abs(value) / slope, value.dtype.max)
     is_label = tf.one_hot(y, value.shape[1], on_value=True, off_value=False, dtype=tf.bool)
@@ -227,7 +226,7 @@ def fab(
     Reference: Croce and Hein, "Minimally Distorted Adversarial Examples with a Fast Adaptive
     Boundary Attack" (2020), Algorithm 1.
     """
-    dual_length(ball, tf.zeros([1, 1]))  # refuses a ball without one
+    check_ball(ball)
     check_integer("restarts", restarts, 1)
     first = Fab(ball, steps, targeted)
     if restarts == 1:

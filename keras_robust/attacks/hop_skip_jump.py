@@ -19,7 +19,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_integer
-from keras_robust.threat_models.balls import LinfBall, clipped
+from keras_robust.threat_models.balls import clipped
 
 _HALVINGS = 20  # of a step that leads back into the right class
 
@@ -78,7 +78,7 @@ class HopSkipJump(MinimumNormAttack):
         best = keep_closest(self.ball, initial_best(x, decide(x)), x, begun.x, begun.found)
         pixels = decision_boundary.pixels_of(x)
         # theta of the paper: what the halving leaves unknown, as a share of the distance.
-        power = 2.0 if isinstance(self.ball, LinfBall) else 1.5
+        power = 2.0 if self.ball.p == math.inf else 1.5
         halvings = max(10, math.ceil(power * math.log2(pixels)))
 
         def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
@@ -110,7 +110,7 @@ class HopSkipJump(MinimumNormAttack):
 
     def _distance(self, x: Images, x_adv: Images) -> PerExample:
         """From the clean image, in the norm in which the attack steps."""
-        if isinstance(self.ball, LinfBall):
+        if self.ball.p == math.inf:
             return self.ball.distance(x_adv, x)
         return euclidean(upcast_half(x_adv) - upcast_half(x))
 
@@ -174,7 +174,7 @@ def _normal(
     )
     mean = broadcast_to_images(said / tf.cast(count, said.dtype), x_adv)
     normal = tf.where(tf.abs(mean) < 1, weighed - mean * plain, weighed)
-    if isinstance(ball, LinfBall):
+    if ball.p == math.inf:
         return tf.sign(normal)
     return tf.math.divide_no_nan(normal, broadcast_to_images(euclidean(normal), x_adv))
 

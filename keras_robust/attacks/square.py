@@ -11,7 +11,7 @@ from keras_robust.attacks.crafting.objectives import refuse_targets
 from keras_robust.attacks.square_proposals import PROPOSALS, Size
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels
-from keras_robust.core.validation import check_ball, check_integer
+from keras_robust.core.validation import check_integer, check_norm
 from keras_robust.losses import classification as losses
 
 
@@ -39,11 +39,7 @@ class Square(Attack):
     name: str = "Square"
 
     def __post_init__(self) -> None:
-        check_ball(self.ball)
-        if getattr(self.ball, "order", None) not in PROPOSALS:
-            raise TypeError(
-                f"Square: the ball is {self.ball!r}; expected a LinfBall, an L2Ball or an L1Ball."
-            )
+        check_norm("Square", self.ball, PROPOSALS)
         check_integer("queries", self.queries, 1)
         if not 0 < self.share <= 1:
             raise ValueError(f"Square: share is {self.share!r}; expected a share in (0, 1].")
@@ -55,7 +51,7 @@ class Square(Attack):
         refuse_targets("Square", targets)
         size = _size(x)
         grid = tf.reshape(x, [-1, *size])
-        proposals = PROPOSALS[self.ball.order](self.ball, size, self.queries, self.share)
+        proposals = PROPOSALS[self.ball.p](self.ball, size, self.queries, self.share)
         # Split, a seed of 32 bits would give other draws than the same one of 64.
         seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
 
@@ -88,7 +84,7 @@ class Square(Attack):
     def at_radius(self, radius: Any, step_size: Any = None) -> Square:
         """The same search in a ball of another radius; it has no steps of a size."""
         del step_size
-        return replace(self, ball=replace(self.ball, radius=radius))
+        return replace(self, ball=self.ball.replace(radius=radius))
 
 
 def _size(x: Images) -> Size:

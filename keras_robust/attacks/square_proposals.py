@@ -111,7 +111,7 @@ class Bumps:
     """Proposals in L2 and L1: what one window holds is moved into another, which gets a bump."""
 
     def __init__(self, ball: Any, size: Size, queries: int, first: float):
-        self._ball, self._size, self._order = ball, size, ball.order
+        self._ball, self._size, self._order = ball, size, ball.p
         sides = size.windows(queries, first, 3)
         kinds = sorted(set(sides))
         self._sides = tf.constant(sides, tf.int32)
@@ -186,7 +186,7 @@ class Bumps:
         return self._ball.project(upcast_half(x) + delta, x)
 
 
-PROPOSALS: dict[float, Any] = {math.inf: Stripes, 2.0: Bumps, 1.0: Bumps}
+PROPOSALS: dict[float, Any] = {1.0: Bumps, 2.0: Bumps, math.inf: Stripes}
 
 
 def _signs(shape: list, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -21,6 +21,7 @@ Images: TypeAlias = Any
 Labels: TypeAlias = Any
 Logits: TypeAlias = Any
 PerExample: TypeAlias = Any
+Radius: TypeAlias = Any  # a number, or a scalar tensor
 Seed: TypeAlias = Any  # an int, a pair of ints, or an int tensor of shape [] or [2]
 Outputs: TypeAlias = dict[str, Any]
 Forward: TypeAlias = Callable[[Images], Outputs]
@@ -28,22 +29,60 @@ Forward: TypeAlias = Callable[[Images], Outputs]
 
 @runtime_checkable
 class Ball(Protocol):
-    """A threat model: where a perturbed image may be. All that knows of a norm lives in one."""
+    """A threat model: the set of allowed perturbed images, and the geometry of its norm.
 
-    radius: Any
-    bounds: tuple[float, float]
+    A class of your own that has these members works in every attack that does not name the norms
+    it is defined for. To save what holds it, give it `get_config` and `from_config` too, and
+    register it with Keras.
+    """
+
+    @property
+    def radius(self) -> Radius:
+        """The largest distance, in the units of the images."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The range of a pixel."""
+
+    @property
+    def p(self) -> float | None:
+        """The order of the norm if it is an Lp norm: 1, 2 or infinity; None for any other norm.
+
+        Published attacks choose by it, such as Square its proposals.
+        """
+
+    def replace(
+        self, *, radius: Radius | None = None, bounds: tuple[float, float] | None = None
+    ) -> Ball:
+        """The same threat model with another radius or other bounds.
+
+        The radius may be a scalar tensor, and the bounds infinite.
+        """
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
-        """Draws a point uniformly from the ball around `x`, then clips it into the bounds."""
+        """A random point of the ball around `x`, clipped into the bounds."""
+
+    def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
+        """A random point at the radius from `x`, clipped into the bounds."""
 
     def project(self, x_adv: Images, x: Images) -> Images:
-        """Brings `x_adv` into the ball around `x` and into the bounds."""
+        """Brings `x_adv` into the ball around `x` and into the bounds, in the dtype of `x`."""
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
-        """The direction of unit length, in the ball's own norm, along `gradient`."""
+        """The direction of length 1 in the ball's norm along `gradient`; 0 for a zero gradient."""
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
-        """How far `x_adv` is from `x`, in the ball's norm."""
+        """The distance of `x_adv` from `x` in the ball's norm, at least float32."""
+
+    def dual_norm(self, gradient: tf.Tensor) -> PerExample:
+        """The dual norm: the plane `value + gradient . d = 0` is `|value| / dual_norm` away."""
+
+    def project_onto_hyperplane(self, x: Images, normal: tf.Tensor, value: PerExample) -> tf.Tensor:
+        """The shortest step `d` with `value + normal . d = 0` and `x + d` inside the bounds.
+
+        Where the bounds do not allow that, the step that comes closest; 0 where the normal is 0.
+        At least float32, of the shape of `x`.
+        """
 
 
 class Objective(Protocol):

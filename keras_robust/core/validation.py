@@ -122,7 +122,8 @@ def check_ball(ball: Any) -> Any:
     """Raises unless `ball` is a threat model; returns its radius.
 
     Raises:
-        TypeError: anything else, such as a bare number.
+        TypeError: anything else, such as a bare number; the message names the members that are
+            missing from a ball of the user's own.
 
     Example:
         >>> from keras_robust import LinfBall
@@ -130,10 +131,41 @@ def check_ball(ball: Any) -> Any:
         0.25
     """
     if not isinstance(ball, Ball):
+        members = [name for name in vars(Ball) if not name.startswith("_")]
+        missing = [name for name in members if not hasattr(ball, name)]
+        lacks = f", which lacks {', '.join(missing)}" if len(missing) < len(members) else ""
         raise TypeError(
-            f"ball is {ball!r}; expected a threat model, such as `keras_robust.LinfBall(8 / 255)`."
+            f"ball is {ball!r}{lacks}; expected a threat model, such as "
+            "`keras_robust.LinfBall(8 / 255)`."
         )
     return ball.radius
+
+
+def check_norm(owner: str, ball: Any, orders: Iterable[float]) -> None:
+    """Raises unless the norm of `ball` is an Lp norm of one of these orders.
+
+    Args:
+        owner: what is defined in these norms alone, as the error names it.
+        ball: the threat model received.
+        orders: the valid values of `ball.p`, such as `(2, math.inf)`.
+
+    Raises:
+        TypeError: a ball in another norm, or not a threat model.
+
+    Example:
+        >>> from keras_robust import L1Ball
+        >>> check_norm("The attack", L1Ball(1.0), (2, math.inf))
+        Traceback (most recent call last):
+        ...
+        TypeError: The attack is defined in L2 and Linf; ball is L1Ball(radius=1.0, \
+bounds=(0.0, 1.0), density=0.05).
+    """
+    check_ball(ball)
+    orders = tuple(orders)
+    if ball.p not in orders:
+        names = [f"L{order:g}" for order in orders]
+        listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+        raise TypeError(f"{owner} is defined in {listed}; ball is {ball!r}.")
 
 
 def lookup(kind: str, name: Any, valid: Iterable[str]) -> str:

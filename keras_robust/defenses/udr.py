@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
 from keras_robust.attacks.crafting.step_rules import FixedStep
 from keras_robust.core import collectives
 from keras_robust.core.config import register, replace
-from keras_robust.core.types import Images
+from keras_robust.core.types import Ball, Images
+from keras_robust.core.validation import check_norm
 from keras_robust.defenses.dual_variable import DualVariable
-from keras_robust.threat_models.balls import LinfBall
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -82,7 +83,7 @@ class SoftBallModel(RobustModel):
 
 def udr(
     classifier: keras.Model,
-    ball: LinfBall,
+    ball: Ball,
     *,
     base: Callable[..., RobustModel],
     tau: float | None = None,
@@ -130,8 +131,7 @@ def udr(
     paper follows the gradient of the smoothed cost (`pull="linf"` or `"l2"`). Lambda starts at 1
     and is kept >= 0, of which the paper says nothing.
     """
-    if not isinstance(ball, LinfBall):
-        raise TypeError(f"UDR: ball is {ball!r}; expected a `keras_robust.LinfBall`.")
+    check_norm("UDR", ball, [math.inf])
     if not callable(base):
         raise TypeError(
             f"UDR: base is {base!r}; expected a defense, such as `keras_robust.defenses.trades`."

@@ -18,7 +18,6 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import NoGradient, value_and_gradient
 from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.core.classifier import as_forward
-from keras_robust.core.config import replace
 from keras_robust.core.types import Ball
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.rendering.wording import percent
@@ -209,7 +208,7 @@ def _repeatability(name: str, probe: _Probe) -> Check:
 
 def _small_changes(name: str, probe: _Probe) -> Check:
     bench = probe.bench
-    near = replace(probe.ball, radius=float(probe.ball.radius) / 100)
+    near = probe.ball.replace(radius=float(probe.ball.radius) / 100)
     moved = near.sample(tf.constant(bench.x), as_seed(bench.seed)).numpy()
     same = float(np.mean((bench.logits(bench.x) == bench.logits(moved)).all(axis=1)))
     sentence = (

@@ -1,18 +1,18 @@
-"""The step along a decision boundary that comes nearest to the clean image, within a trust region.
+"""The step along a decision boundary that ends closest to the clean image, in a trust region.
 
-    minimise |x + d - clean|   with   normal . d = need,  |d|_2 <= radius,  low <= x + d <= high
+    minimize |x + d - clean|   with   normal . d = need,  |d|_2 <= radius,  low <= x + d <= high
 
-in the norm of the ball; without a loop over images, and on any device. For each norm the solutions
-for all radii are one family of points: with `v = clean - x` and a share `s` in [0, 1],
+in L1, L2 or Linf; without a loop over images, and on any device. For each norm the solutions for
+all radii form one family: with `v = clean - x` and a fraction `s` in [0, 1],
 
 - L2: `d = clip(s v + t normal)`;
 - Linf: `d = clip(t normal)`, also clipped to within `(1 - s) / s |v|_inf` of `v`;
 - L1: `d = clip(t normal + clip(v - t normal))`, the inner one to `+- s / (1 - s) |v|_inf`;
 
-the outer one into the bounds, and the one `t` with `normal . d = need`, found by Newton's method
-between bounds, as the sum is piecewise linear and grows with `t`. The nearer `s` is to 1, the
-nearer is `x + d` to the clean image, and the longer is `d`: so the largest `s` whose `d` is
-feasible solves the problem, and is found by bisection. At `s = 0` all are the shortest step.
+the outer clip is into the bounds, and `t` is the one with `normal . d = need`, found by Newton's
+method with bracketing, since the sum is piecewise linear and grows with `t`. As `s` grows, `x + d`
+approaches the clean image and `d` gets longer: the largest `s` whose `d` is feasible solves the
+problem, and is found by bisection. At `s = 0` all are the shortest step.
 
 Reference: Brendel et al., "Accurate, Reliable and Fast Robustness Evaluation" (2019), Eq. 2 and
 appendix A, who solve it image by image with L-BFGS-B.
@@ -20,23 +20,33 @@ appendix A, who solve it image by image with L-BFGS-B.
 
 from __future__ import annotations
 
-from functools import singledispatch
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
-from keras_robust.core.types import Images, PerExample
-from keras_robust.threat_models.balls import L1Ball, L2Ball, LinfBall
-from keras_robust.threat_models.hyperplane_projection import to_plane
+from keras_robust.core.types import Ball, Images, PerExample
+from keras_robust.core.validation import check_norm
+from keras_robust.threat_models.hyperplane_projection import l2_amount, project_onto_hyperplane
+from keras_robust.threat_models.norms import l2_norm
 
-_CUTS = 14  # bisections of the share
-_NEWTON = 16  # steps of Newton's method for each, which begin where the last ones ended
-_TOLERANCE = 0.01  # of the way to the plane: less than attacks go beyond it
+_BISECTIONS = 14  # of the fraction
+_NEWTON_STEPS = 16  # for each fraction, starting at the last one's solution
+_TOLERANCE = 0.01  # of the way to the plane: less than the overshoot of attacks
 
 
 class _Problem(NamedTuple):
-    """Flat arrays: `[batch, pixels]` and `[batch, 1]`; the largest entry of a normal is 1."""
+    """Flat arrays: `[batch, pixels]` and `[batch, 1]`; the largest entry of a normal is 1.
+
+    Attributes:
+        away: from the point to the clean image.
+        low: from the point to the lower bound.
+        high: from the point to the upper bound.
+        normal: of the plane.
+        need: `normal . d` for a step `d` onto the plane.
+    """
 
     away: tf.Tensor
     low: tf.Tensor
@@ -45,59 +55,69 @@ class _Problem(NamedTuple):
     need: tf.Tensor
 
 
-def nearest_on_plane(
-    ball: Any, x: Images, clean: Images, normal: tf.Tensor, need: PerExample, radius: Any
+# (problem, fraction, t normal) -> the step, and which of its pixels change with t
+_Family: TypeAlias = Callable[[_Problem, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def closest_step_on_hyperplane(
+    ball: Ball,
+    x: Images,
+    clean: Images,
+    normal: tf.Tensor,
+    need: PerExample,
+    radius: float | tf.Tensor,
 ) -> tf.Tensor:
-    """The step onto a plane after which an image is as near to the clean one as can be.
+    """The step onto a hyperplane, of limited length, that ends closest to the clean image.
 
     Args:
-        ball: gives the norm and the bounds; its radius does not matter.
+        ball: gives the norm, L1, L2 or Linf, and the bounds; its radius does not matter.
         x: points inside the bounds, `[batch, ...]`.
-        clean: what they should come near to.
+        clean: the images to end close to.
         normal: of the plane, the shape of `x`.
         need: `normal . d` for a step `d` onto the plane, `[batch]`.
-        radius: how long a step may be, in L2; a scalar.
+        radius: the largest length of a step, in L2; a scalar.
 
     Returns:
-        Steps of the shape of `x`, not in half precision. Where the plane is out of reach, towards
-        its nearest point as far as the radius allows.
+        Steps of the shape of `x`, at least float32. Where the plane is out of reach, toward its
+        nearest point as far as the radius allows.
 
     Raises:
-        TypeError: a ball whose norm is not known here.
+        TypeError: a ball of another norm.
 
     Example:
+        >>> from keras_robust import L2Ball
         >>> x, clean = tf.constant([[0.5, 0.5]]), tf.constant([[0.9, 0.1]])
-        >>> normal, on_it = tf.constant([[1.0, 0.0]]), tf.zeros([1])
-        >>> nearest_on_plane(L2Ball(1.0), x, clean, normal, on_it, 1.0).numpy().round(2).tolist()
+        >>> normal, need = tf.constant([[1.0, 0.0]]), tf.zeros([1])
+        >>> step = closest_step_on_hyperplane(L2Ball(1.0), x, clean, normal, need, 1.0)
+        >>> step.numpy().round(2).tolist()
         [[0.0, -0.4000000059604645]]
 
     Reference: Brendel et al. (2019), Eq. 2.
     """
+    check_norm("A step along a hyperplane", ball, NORMS)
     point = upcast_half(x)
     normal, need = (tf.cast(a, point.dtype) for a in (normal, need))
     radius = scalar(radius, point.dtype)
-    shortest = to_plane(L2Ball(0.0, ball.bounds), point, normal, -need)
-    zeros = tf.zeros_like(point)
-    length = ball_length(shortest, zeros)
-    # Where the plane is out of reach, this is where the step ends.
+    shortest = project_onto_hyperplane(l2_amount, ball.bounds, point, normal, -need)
+    length = l2_norm(shortest)
+    # The result where the plane is out of reach.
     best = shortest * broadcast_to_images(tf.minimum(tf.math.divide_no_nan(radius, length), 1), x)
-    best = tf.where(broadcast_to_images(length > 0, x), best, zeros)
+    best = tf.where(broadcast_to_images(length > 0, x), best, tf.zeros_like(point))
     shape = [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])]
     here, there, normal = (tf.reshape(a, shape) for a in (point, upcast_half(clean), normal))
-    problem = _problem(ball, here, there, normal, need)
-    step = _largest_share(ball, problem, tf.reshape(best, shape), radius)
+    problem = _problem(ball.bounds, here, there, normal, need)
+    step = _largest_fraction(_FAMILIES[ball.p], problem, tf.reshape(best, shape), radius)
     return tf.reshape(step, tf.shape(x))
 
 
-def ball_length(step: tf.Tensor, zeros: tf.Tensor) -> PerExample:
-    """The Euclidean length of steps, `[batch]`."""
-    return L2Ball(0.0).distance(step, zeros)
-
-
 def _problem(
-    ball: Any, x: tf.Tensor, clean: tf.Tensor, normal: tf.Tensor, need: PerExample
+    bounds: tuple[float, float],
+    x: tf.Tensor,
+    clean: tf.Tensor,
+    normal: tf.Tensor,
+    need: PerExample,
 ) -> _Problem:
-    low, high = (scalar(bound, x.dtype) for bound in ball.bounds)
+    low, high = (scalar(bound, x.dtype) for bound in bounds)
     largest = tf.reduce_max(tf.abs(normal), axis=1, keepdims=True)
     return _Problem(
         clean - x,
@@ -108,40 +128,45 @@ def _problem(
     )
 
 
-def _largest_share(ball: Any, problem: _Problem, best: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """Bisection of the share; `best` is the step where no share is feasible."""
-    # Sums over many pixels are not more exact than that in float32.
+def _largest_fraction(
+    family: _Family, problem: _Problem, best: tf.Tensor, radius: tf.Tensor
+) -> tf.Tensor:
+    """Bisection of the fraction; `best` is returned where none is feasible."""
+    # The constant: float32 rounds sums over many pixels.
     slack = _TOLERANCE * tf.abs(problem.need) + 1e-6
 
-    def cut(index: tf.Tensor, low: tf.Tensor, width: tf.Tensor, t: tf.Tensor, best: Any) -> tuple:
-        share = low + width
-        here, step, missing = _on_plane(ball, problem, share, t)
-        length = ball_length(step, tf.zeros_like(step))[:, None]
-        feasible = (tf.abs(missing) <= slack) & (length <= radius)
-        low, best = tf.where(feasible, share, low), tf.where(feasible, step, best)
-        # Not from where Newton's method ran away, as it does where a share is too large.
-        t = tf.where(feasible & (tf.abs(missing) <= 0.1 * slack), here, t)
+    def bisect(
+        index: tf.Tensor, low: tf.Tensor, width: tf.Tensor, t: tf.Tensor, best: Any
+    ) -> tuple:
+        fraction = low + width
+        t_next, step, missing = _on_plane(family, problem, fraction, t)
+        feasible = (tf.abs(missing) <= slack) & (l2_norm(step)[:, None] <= radius)
+        low, best = tf.where(feasible, fraction, low), tf.where(feasible, step, best)
+        # Newton's method diverges where the fraction is too large: do not start there.
+        t = tf.where(feasible & (tf.abs(missing) <= 0.1 * slack), t_next, t)
         return index + 1, low, width / 2, t, best
 
     zero = tf.zeros_like(problem.need)
     start = (tf.constant(0), zero, tf.constant(0.5, zero.dtype), zero, best)
-    *_, best = tf.while_loop(lambda index, *_: index < _CUTS, cut, start, parallel_iterations=1)
+    *_, best = tf.while_loop(
+        lambda index, *_: index < _BISECTIONS, bisect, start, parallel_iterations=1
+    )
     return best
 
 
 def _on_plane(
-    ball: Any, problem: _Problem, share: tf.Tensor, t: tf.Tensor
+    family: _Family, problem: _Problem, fraction: tf.Tensor, t: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The `t` of a share, its step, and by how much that misses the plane; guarded Newton."""
+    """Bracketed Newton: the `t` of a fraction, its step, and by how much that misses the plane."""
     width = tf.reduce_max(problem.high - problem.low, axis=1, keepdims=True)
 
     def newton(index: tf.Tensor, t: tf.Tensor, low: tf.Tensor, high: tf.Tensor, *_: Any) -> tuple:
-        step, free = _member(ball, problem, share, t * problem.normal)
+        step, free = family(problem, fraction, t * problem.normal)
         missing = problem.need - tf.reduce_sum(problem.normal * step, axis=1, keepdims=True)
         low, high = tf.where(missing > 0, t, low), tf.where(missing < 0, t, high)
         slope = tf.reduce_sum(tf.where(free, problem.normal**2, 0), axis=1, keepdims=True)
-        # Where all pixels stand at their ends there is no slope, and where nearly all do, one so
-        # small that it leads too far: no further than a limit that grows.
+        # With all pixels clipped the slope is 0, and with nearly all of them so small that a step
+        # leads too far; so steps are limited, by a limit that grows.
         limit = 0.25 * width * 2.0 ** tf.cast(index, t.dtype)
         change = tf.clip_by_value(tf.math.divide_no_nan(missing, slope), -limit, limit)
         t_next = t + tf.where(slope > 0, change, tf.sign(missing) * limit)
@@ -153,50 +178,41 @@ def _on_plane(
     far = tf.fill(tf.shape(t), t.dtype.max)
     start = (tf.constant(0), t, -far, far, t, tf.zeros_like(problem.normal), problem.need)
     *_, t, step, missing = tf.while_loop(
-        lambda index, *_: index < _NEWTON, newton, start, parallel_iterations=1
+        lambda index, *_: index < _NEWTON_STEPS, newton, start, parallel_iterations=1
     )
     return t, step, missing
 
 
-@singledispatch
-def _member(
-    ball: Any, problem: _Problem, share: tf.Tensor, along: tf.Tensor
+def _l2_family(
+    problem: _Problem, fraction: tf.Tensor, along: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """A step of the family, and which of its pixels move with `along`, which is `t normal`."""
-    raise TypeError(
-        f"{ball!r} has no steps along a plane; expected a LinfBall, an L2Ball or an L1Ball. For a "
-        "ball of your own, see `keras_robust.threat_models.trust_region`."
-    )
+    return _clip(fraction * problem.away + along, problem.low, problem.high)
 
 
-@_member.register
-def _(
-    ball: L2Ball, problem: _Problem, share: tf.Tensor, along: tf.Tensor
+def _linf_family(
+    problem: _Problem, fraction: tf.Tensor, along: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    del ball
-    return _clip(share * problem.away + along, problem.low, problem.high)
-
-
-@_member.register
-def _(
-    ball: LinfBall, problem: _Problem, share: tf.Tensor, along: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    del ball
-    reach = (1 - share) / share * _largest(problem.away)
-    low = tf.maximum(problem.low, problem.away - reach)
-    high = tf.minimum(problem.high, problem.away + reach)
+    distance = (1 - fraction) / fraction * _largest(problem.away)
+    low = tf.maximum(problem.low, problem.away - distance)
+    high = tf.minimum(problem.high, problem.away + distance)
     return _clip(along, low, high)
 
 
-@_member.register
-def _(
-    ball: L1Ball, problem: _Problem, share: tf.Tensor, along: tf.Tensor
+def _l1_family(
+    problem: _Problem, fraction: tf.Tensor, along: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    del ball
-    reach = share / (1 - share) * _largest(problem.away)
-    left, arrived = _clip(problem.away - along, -reach, reach)
-    step, inside = _clip(along + left, problem.low, problem.high)
+    limit = fraction / (1 - fraction) * _largest(problem.away)
+    remaining, arrived = _clip(problem.away - along, -limit, limit)
+    step, inside = _clip(along + remaining, problem.low, problem.high)
     return step, inside & ~arrived
+
+
+_FAMILIES: dict[float | None, _Family] = {
+    1.0: _l1_family,
+    2.0: _l2_family,
+    math.inf: _linf_family,
+}
+NORMS = (1.0, 2.0, math.inf)
 
 
 def _largest(away: tf.Tensor) -> tf.Tensor:

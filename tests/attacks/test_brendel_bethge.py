@@ -113,7 +113,7 @@ def test_the_start():
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
-        ({"ball": 0.5}, TypeError, "expected a LinfBall"),
+        ({"ball": 0.5}, TypeError, "expected a threat model"),
         ({"steps": -1}, ValueError, "steps is -1"),
         ({"start": kr.LinfBall(0.1)}, TypeError, "expected an attack"),
         ({"rate": -1.0}, ValueError, "rate is -1.0"),

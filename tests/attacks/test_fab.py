@@ -145,7 +145,7 @@ def test_names():
 @pytest.mark.parametrize(
     ("build", "error", "match"),
     [
-        (lambda: fab(0.1), TypeError, "expected a LinfBall"),
+        (lambda: fab(0.1), TypeError, "expected a threat model"),
         (lambda: fab(kr.LinfBall(0.1), -1), ValueError, "steps is -1"),
         (lambda: fab(kr.LinfBall(0.1), 1.5), ValueError, "steps is 1.5"),
         (lambda: fab(kr.LinfBall(0.1), restarts=0), ValueError, "restarts is 0"),

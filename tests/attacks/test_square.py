@@ -18,7 +18,7 @@ every_ball = pytest.mark.parametrize("ball", BALLS, ids=["linf", "l2", "l1"])
 
 
 def proposals(ball, queries=60):
-    return PROPOSALS[ball.order](ball, SIZE, queries, 0.8)
+    return PROPOSALS[ball.p](ball, SIZE, queries, 0.8)
 
 
 def test_stripes_are_vertical_corners_of_the_ball():

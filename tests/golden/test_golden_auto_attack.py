@@ -86,4 +86,4 @@ def test_the_schedule_of_square(load):
 @pytest.mark.parametrize("shape", [(1, 3), (2, 5), (3, 7), (4, 4)])
 def test_the_windows_of_square(load, norm, shape):
     expected = load("aa_square_schedule")[f"eta_rect_{norm}_{shape[0]}x{shape[1]}"]
-    equal(bump(*shape, order=BALLS[norm].order), expected)
+    equal(bump(*shape, order=BALLS[norm].p), expected)

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.fab import Fab
-from keras_robust.threat_models.hyperplane_projection import to_plane
 
 BALLS = {"Linf": kr.LinfBall, "L2": kr.L2Ball, "L1": kr.L1Ball}
 WHOLE = {"Linf": 1.0, "L2": 4.0, "L1": 16.0}  # radii that hold all images of 16 pixels
@@ -24,7 +23,7 @@ def test_projections(load, norm):
     d = load("aa_fab_projections")
     ball = BALLS[norm](0.1)
     value = tf.reduce_sum(d["w"] * d["t"], axis=1) - d["b"]
-    step = to_plane(ball, d["t"], d["w"], value)
+    step = ball.project_onto_hyperplane(d["t"], d["w"], value)
     length = ball.distance(step, tf.zeros_like(step))
     equal(length[:-2], d[f"norm_opt_{norm.lower()}"][:-2])
     equal(length, ball.distance(d[f"d_{norm.lower()}"], tf.zeros_like(step)))

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.threat_models.hyperplane_projection import dual_length, to_plane
 
 BALLS = {"linf": kr.LinfBall(0.1), "l2": kr.L2Ball(0.1), "l1": kr.L1Ball(0.1)}
 every_ball = pytest.mark.parametrize("kind", BALLS)
@@ -15,7 +14,11 @@ every_ball = pytest.mark.parametrize("kind", BALLS)
 
 def step(kind, x, normal, value):
     x, normal, value = (np.asarray(a, "float64") for a in (x, normal, value))
-    return to_plane(BALLS[kind], tf.constant(x), tf.constant(normal), tf.constant(value)).numpy()
+    return (
+        BALLS[kind]
+        .project_onto_hyperplane(tf.constant(x), tf.constant(normal), tf.constant(value))
+        .numpy()
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_far_from_the_bounds_the_dual_norm_tells_the_distance(kind):
     expected = np.abs(value) / np.linalg.norm(normal, order, axis=1)
     found = step(kind, np.full([9, 5], 0.5), normal, value)
     np.testing.assert_allclose(BALLS[kind].distance(found, np.zeros_like(found)), expected)
-    dual = dual_length(BALLS[kind], tf.constant(normal))
+    dual = BALLS[kind].dual_norm(tf.constant(normal))
     np.testing.assert_allclose(dual, np.linalg.norm(normal, order, axis=1))
 
 
@@ -85,8 +88,8 @@ def test_the_scale_of_the_plane_does_not_matter(kind, scale):
     """Squares of 1e30 are infinite in float32, and those of 1e-30 are 0."""
     x = tf.constant([[0.5, 0.2, 0.9]])
     normal, value = tf.constant([[1.0, -2.0, 0.5]]), tf.constant([0.7])
-    plain = to_plane(BALLS[kind], x, normal, value)
-    scaled = to_plane(BALLS[kind], x, scale * normal, scale * value)
+    plain = BALLS[kind].project_onto_hyperplane(x, normal, value)
+    scaled = BALLS[kind].project_onto_hyperplane(x, scale * normal, scale * value)
     np.testing.assert_allclose(scaled, plain, rtol=1e-5)
 
 
@@ -96,23 +99,11 @@ def test_images_of_any_shape_and_half_precision():
     normal = np.random.default_rng(3).normal(size=x.shape).astype("float16")
     value = tf.constant([0.1, -0.2, 0.3, 0.0], tf.float16)
     for ball in BALLS.values():
-        found = to_plane(ball, tf.constant(x), tf.constant(normal), value)
-        flat = to_plane(
-            ball,
+        found = ball.project_onto_hyperplane(tf.constant(x), tf.constant(normal), value)
+        flat = ball.project_onto_hyperplane(
             tf.constant(x.reshape(4, -1), tf.float32),
             tf.constant(normal.reshape(4, -1), tf.float32),
             tf.cast(value, tf.float32),
         )
         assert found.shape == x.shape and found.dtype == tf.float32
         np.testing.assert_array_equal(tf.reshape(found, [4, -1]), flat)
-
-
-def test_a_ball_without_a_norm_known_here():
-    for function in (dual_length, to_plane):
-        with pytest.raises(TypeError, match="expected a LinfBall, an L2Ball or an L1Ball"):
-            arguments = (tf.zeros([1, 2]),) * (1 if function is dual_length else 2)
-            function(NoBall(), *arguments, *([tf.zeros([1])] * (function is to_plane)))
-
-
-class NoBall:
-    bounds = (0.0, 1.0)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.optimize import minimize
 
 import keras_robust as kr
-from keras_robust.threat_models.trust_region import nearest_on_plane
+from keras_robust.threat_models.trust_region import closest_step_on_hyperplane
 
 BALLS = {"linf": kr.LinfBall(0.1), "l2": kr.L2Ball(0.1), "l1": kr.L1Ball(0.1)}
 every_ball = pytest.mark.parametrize("kind", BALLS)
@@ -21,7 +21,7 @@ def solver(kind):
     """Compiled once for all tests, of any number of images and pixels."""
     flat = tf.TensorSpec([None, None], tf.float64)
     return tf.function(
-        lambda *arrays: nearest_on_plane(BALLS[kind], *arrays),
+        lambda *arrays: closest_step_on_hyperplane(BALLS[kind], *arrays),
         autograph=False,
         input_signature=[
             flat, flat, flat, tf.TensorSpec([None], tf.float64), tf.TensorSpec([], tf.float64)
@@ -133,15 +133,15 @@ def test_the_scale_of_the_normal_does_not_matter(kind):
         scale = np.array(scales, dtype)
         arrays = [np.tile(a, (2, 1)) for a in (x, clean)] + [normal * scale[:, None], scale * 0.05]
         arrays = (tf.constant(a, dtype) for a in arrays)
-        scaled = nearest_on_plane(BALLS[kind], *arrays, 0.3)
+        scaled = closest_step_on_hyperplane(BALLS[kind], *arrays, 0.3)
         plain = step(kind, x, clean, normal, [0.05], 0.3)
         np.testing.assert_allclose(scaled, np.tile(plain, (2, 1)), atol=1e-4)
 
 
-def test_a_ball_without_a_norm_known_here():
-    class NoBall:
-        bounds = (0.0, 1.0)
+def test_other_norms_are_refused():
+    class L3Ball(kr.L2Ball):
+        p = 3.0
 
     x = tf.zeros([1, 2])
-    with pytest.raises(TypeError, match="expected a LinfBall, an L2Ball or an L1Ball"):
-        nearest_on_plane(NoBall(), x, x, x + 1, tf.ones([1]), 1.0)
+    with pytest.raises(TypeError, match="is defined in L1, L2 and Linf; ball is .*L3Ball"):
+        closest_step_on_hyperplane(L3Ball(1.0), x, x, x + 1, tf.ones([1]), 1.0)

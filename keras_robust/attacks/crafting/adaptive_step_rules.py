@@ -11,7 +11,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample
 from keras_robust.core.validation import check_integer
-from keras_robust.threat_models.balls import L1Ball
+from keras_robust.threat_models.norms import sparse_l1_unit
 
 
 class BestPoint(NamedTuple):
@@ -264,7 +264,7 @@ class SparseStep:
         size = zeros + scalar(self.size, zeros.dtype)
         return Sparse(best, size, zeros, zeros, tf.constant(-1))
 
-    def update(self, ball: L1Ball, x: Images, point: Point, state: Sparse) -> tuple[Images, Sparse]:
+    def update(self, ball: Ball, x: Images, point: Point, state: Sparse) -> tuple[Images, Sparse]:
         """One sparse step, from the best point where fewer pixels turned out to be enough."""
         dtype = state.size.dtype
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
@@ -283,7 +283,7 @@ class SparseStep:
         size = tf.where(due, smaller, state.size)
         here, gradient = _back(fewer, best, point)
         count = tf.cast(pixels, tf.int32) - tf.cast((1 - share) * pixels, tf.int32)
-        direction = ball.steepest(upcast_half(gradient), tf.maximum(count, 1))
+        direction = sparse_l1_unit(upcast_half(gradient), tf.maximum(count, 1))
         x_next = ball.project(upcast_half(here) + broadcast_to_images(size, x) * direction, x)
         moved = tf.where(due, moved, before)
         return x_next, Sparse(best, size, share, moved, tf.where(due, 0, since))
@@ -311,5 +311,5 @@ def adaptive_rule(ball: Ball, steps: int, factor: Any = None) -> AdaptiveStep | 
         >>> adaptive_rule(LinfBall(0.25), 100)
         AdaptiveStep(size=0.5, steps=100, rises=0.75)
     """
-    kind, usual = (SparseStep, 1.0) if isinstance(ball, L1Ball) else (AdaptiveStep, 2.0)
+    kind, usual = (SparseStep, 1.0) if ball.p == 1 else (AdaptiveStep, 2.0)
     return kind((usual if factor is None else factor) * ball.radius, steps)

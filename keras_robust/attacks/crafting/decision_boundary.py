@@ -18,7 +18,7 @@ from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Seed
 from keras_robust.losses import classification as losses
-from keras_robust.threat_models.balls import LinfBall, clipped
+from keras_robust.threat_models.balls import clipped
 
 Decide = Callable[[Images], tf.Tensor]  # images -> where the model is mistaken, [batch] bool
 TRIES = 50  # images of noise, of which the first that is mistaken is taken
@@ -116,7 +116,7 @@ def toward(ball: Ball, x: Images, x_adv: Images, share: PerExample) -> Images:
     The nearest one to `x_adv`, in the norm of the ball: in Linf each pixel is cut to the distance,
     in other norms all of them shrink.
     """
-    if not isinstance(ball, LinfBall):
+    if ball.p != math.inf:
         return minimum_norm.interpolate(ball, x, x_adv, share)
     clean, delta = upcast_half(x), upcast_half(x_adv) - upcast_half(x)
     share = broadcast_to_images(tf.cast(share, delta.dtype), x)

@@ -262,7 +262,7 @@ class GradientAttack(Attack):
 
 def rescaled(attack: Any, radius: Any, step_size: Any) -> Any:
     """An attack of steps in a ball, in a ball of another radius; see `GradientAttack.at_radius`."""
-    ball = replace(attack.ball, radius=radius)  # refuses what is not a radius
+    ball = attack.ball.replace(radius=radius)  # refuses what is not a radius
     if step_size is None:
         if isinstance(attack.ball.radius, numbers.Real) and attack.ball.radius == 0:
             raise ValueError(

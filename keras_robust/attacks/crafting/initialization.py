@@ -92,4 +92,4 @@ class OnSphere:
 
     def __call__(self, ball: Any, x: Images, seed: tf.Tensor) -> Images:
         """Returns a point of the ball, inside the bounds."""
-        return ball.rim(x, seed)
+        return ball.sample_sphere(x, seed)

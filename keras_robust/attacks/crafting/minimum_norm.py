@@ -131,4 +131,4 @@ class MinimumNormAttack(Attack):
     def at_radius(self, radius: Any, step_size: Any = None) -> MinimumNormAttack:
         """The same search judged by another radius, which no step of it depends on."""
         del step_size
-        return replace(self, ball=replace(self.ball, radius=radius))  # type: ignore[type-var]
+        return replace(self, ball=self.ball.replace(radius=radius))  # type: ignore[type-var]

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.tasks.problem import Problem, stacked_logits
-from keras_robust.core.config import replace, serializable
+from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_integer
@@ -96,7 +96,7 @@ class _Shared:
         images = upcast_half(images)
         self.radius = ball.radius
         self.bounds = (-math.inf, math.inf)
-        self._free = replace(ball, bounds=self.bounds)
+        self._free = ball.replace(bounds=self.bounds)
         # 0 lies between the two, so that clipping takes no perturbation out of the ball.
         self._low = ball.bounds[0] - tf.reduce_min(images, axis=0)
         self._high = ball.bounds[1] - tf.reduce_max(images, axis=0)
