@@ -24,7 +24,7 @@ if __name__ == "__main__":  # a program starts without TensorFlow's lines about 
 import tensorflow as tf
 
 from keras_robust.serving.exporting.verify import describe, read_threshold, verify
-from keras_robust.serving.exporting.version_directory import version_dir
+from keras_robust.serving.exporting.version_directory import find_version
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -46,7 +46,7 @@ def report(path: Path) -> Iterator[str]:
 
 def run(values: flags.FlagValues = flags.FLAGS) -> str:
     """Does what the flags say; returns what to print."""
-    path = version_dir(values.model_base_path, values.version)
+    path = find_version(values.model_base_path, values.version)
     return "\n".join(describe(path) if values.signatures else report(path))
 
 

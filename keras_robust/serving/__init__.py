@@ -1,1 +1,1 @@
-"""TODO."""
+"""Serving: exported versions, the embedded model server, and clients for gRPC and REST."""

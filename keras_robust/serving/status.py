@@ -6,12 +6,12 @@ import enum
 import http
 import re
 
-# gRPC sends the sentence in a trailer, and refuses trailers of more than a few kilobytes.
-MAX_SENTENCE = 1000
+# gRPC sends the message in a trailer, and refuses trailers of more than a few kilobytes.
+MAX_MESSAGE = 1000
 
 
 class Code(enum.IntEnum):
-    """The canonical codes: the same numbers in TensorFlow, in gRPC and in TensorFlow Serving."""
+    """The canonical status codes, numbered as in TensorFlow, gRPC and TensorFlow Serving."""
 
     OK = 0
     CANCELLED = 1
@@ -32,7 +32,7 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-# The table by which TensorFlow Serving turns a status into an HTTP answer.
+# TensorFlow Serving's table from status codes to HTTP statuses.
 HTTP_STATUS = {
     Code.OK: 200,
     Code.CANCELLED: 499,
@@ -68,11 +68,11 @@ _CODE_OF_HTTP = {
 
 
 class ServingError(Exception):
-    """A request that failed, with the status code and the sentence that the client is given.
+    """A failed request: the status code and the error message sent to the client.
 
     Args:
-        code: one of the canonical codes.
-        sentence: what is wrong with the request, for whoever sent it.
+        code: the status code.
+        message: shortened to `MAX_MESSAGE` characters; control characters become spaces.
 
     Example:
         >>> error = ServingError(Code.NOT_FOUND, "Servable not found for request: Latest(digits)")
@@ -80,28 +80,28 @@ class ServingError(Exception):
         ('NOT_FOUND', 404)
     """
 
-    def __init__(self, code: Code, sentence: str) -> None:
-        # It may quote a request, or a server that is not trusted: one line, no escapes.
-        sentence = "".join(c if c.isprintable() else " " for c in sentence[: MAX_SENTENCE + 1])
-        if len(sentence) > MAX_SENTENCE:
-            sentence = sentence[: MAX_SENTENCE - 3] + "..."
-        super().__init__(sentence)
+    def __init__(self, code: Code, message: str) -> None:
+        # It may quote a request or an untrusted server: one line, no escape sequences.
+        message = "".join(c if c.isprintable() else " " for c in message[: MAX_MESSAGE + 1])
+        if len(message) > MAX_MESSAGE:
+            message = message[: MAX_MESSAGE - 3] + "..."
+        super().__init__(message)
         self.code = code
-        self.sentence = sentence
+        self.message = message
 
     @property
     def http_status(self) -> int:
-        """The HTTP status that TensorFlow Serving gives this code."""
+        """The HTTP status of this code in TensorFlow Serving."""
         return HTTP_STATUS[self.code]
 
 
-def invalid(sentence: str) -> ServingError:
-    """The error of a bad request."""
-    return ServingError(Code.INVALID_ARGUMENT, sentence)
+def invalid(message: str) -> ServingError:
+    """Makes the error of a bad request, INVALID_ARGUMENT."""
+    return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 def code_of_http(status: int) -> Code:
-    """The code that an HTTP status stands for; of the several that share 400, the commonest.
+    """Maps an HTTP status to a code; 400, which several codes share, to INVALID_ARGUMENT.
 
     Example:
         >>> code_of_http(404).name, code_of_http(418).name, code_of_http(599).name
@@ -112,36 +112,36 @@ def code_of_http(status: int) -> Code:
 
 
 def reason_of_http(status: int) -> str:
-    """The standard phrase of an HTTP status, or nothing."""
+    """The standard phrase of an HTTP status; empty for an unknown status."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
         return ""
 
 
-def clean_sentence(message: str) -> str:
-    """What a TensorFlow error says, without the names of nodes and the trace of the graph.
+def clean_message(message: str) -> str:
+    """Reduces a TensorFlow error message to one line, without node names and graph traces.
 
     Args:
         message: as in `tf.errors.OpError.message`.
 
     Returns:
-        One line. Of a failed assertion, the message and values given by who wrote it.
+        One line; for a failed assertion, the assertion's own message and values.
 
     Example:
-        >>> clean_sentence("assertion failed: [images must be in [0, 1]; got] [5] [[{{node A}}]]")
+        >>> clean_message("assertion failed: [images must be in [0, 1]; got] [5] [[{{node A}}]]")
         'images must be in [0, 1]; got 5'
     """
     lines = [re.sub(r"\[\[?\{\{.*", "", line).strip() for line in message.splitlines()]
     lines = [re.sub(r"^\(\d+\) [A-Za-z_ ]+: ", "", line) for line in lines]
     lines = [line for line in lines if line and not _NOISE.match(line)]
-    sentence = lines[0] if lines else "The model failed on this request."
-    if sentence.startswith("assertion failed: "):
-        groups = _bracketed(sentence.removeprefix("assertion failed: "))
-        # tf.debugging.assert_* add how they compared, and the names of their operands.
-        said = [index for index, group in enumerate(groups) if group.startswith("Condition ")]
-        sentence = " ".join(groups[: said[0]] if said and said[0] else groups) or sentence
-    return sentence
+    first = lines[0] if lines else "The model failed on this request."
+    if first.startswith("assertion failed: "):
+        groups = _bracketed(first.removeprefix("assertion failed: "))
+        # tf.debugging.assert_* append the comparison and the names of its operands.
+        appended = [index for index, group in enumerate(groups) if group.startswith("Condition ")]
+        return " ".join(groups[: appended[0]] if appended and appended[0] else groups) or first
+    return first
 
 
 _NOISE = re.compile(

@@ -15,7 +15,8 @@ from keras_robust.detection import Detector
 from keras_robust.experiments.runs import export_run
 from keras_robust.experiments.runs.export_run import read_detector, recalibrate
 from keras_robust.serving.exporting.export import export_model
-from keras_robust.serving.exporting.verify import ServedModel, read_threshold
+from keras_robust.serving.exporting.saved_model import SavedModelSession
+from keras_robust.serving.exporting.verify import read_threshold
 from serving import calibrate
 
 RATE = 0.02
@@ -63,7 +64,7 @@ def test_the_next_version_keeps_to_the_rate_on_the_runs_validation_images(
         "false_alarm_rate": RATE,
         "samples": 120,  # a fifth of what the recipe's limit leaves
     }
-    with ServedModel(recalibrated) as model:
+    with SavedModelSession(recalibrated) as model:
         flags = [model.predict("detect", x.numpy())["is_adversarial"] for x, _ in validation]
     assert np.concatenate(flags).sum() == 2  # of 120: 0.02 allows no third
 
@@ -74,7 +75,7 @@ def test_all_but_the_threshold_is_as_it_was(recalibrated, random_images):
     assert before.pop("detector") != after.pop("detector")
     assert before == after
     images = random_images(5)
-    with ServedModel(old) as one, ServedModel(recalibrated) as two:
+    with SavedModelSession(old) as one, SavedModelSession(recalibrated) as two:
         mine, theirs = one.predict("detect", images), two.predict("detect", images)
     for name in ("probabilities", "detection_score"):
         np.testing.assert_allclose(mine[name], theirs[name], atol=1e-6)

@@ -22,7 +22,7 @@ from keras_robust.serving.client.rest_client import RestClient
 from keras_robust.serving.server import version_manager
 from keras_robust.serving.server.servable import Servable
 from keras_robust.serving.server.server import Limits, Server
-from keras_robust.serving.server.version_manager import Versions
+from keras_robust.serving.server.version_manager import VersionManager
 from keras_robust.serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
@@ -169,7 +169,7 @@ def test_a_stop_does_not_wait_for_a_load(tmp_path, monkeypatch, wait_for):
         assert go.wait(20)
         return Slow()
 
-    served = Versions("digits", tmp_path, load, poll_wait_seconds=0.01)
+    served = VersionManager("digits", tmp_path, load, poll_wait_seconds=0.01)
     served.start()
     (tmp_path / "1").mkdir()
     assert loading.wait(20)

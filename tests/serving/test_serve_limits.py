@@ -94,7 +94,7 @@ def test_junk_instead_of_a_message(server, content):
         with pytest.raises(grpc.RpcError) as caught:
             call(content, timeout=10)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "are no PredictRequest" in caught.value.details()
+    assert "are not a PredictRequest" in caught.value.details()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_failure_of_the_server_is_told_without_details(server, monkeypatch, ca
     monkeypatch.undo()
     for caught in (over_grpc, over_rest):
         assert caught.value.code.name == "INTERNAL"
-        assert str(caught.value) == "The server failed; its log tells why."
+        assert str(caught.value) == "Internal error; see the server's log."
     assert len(caplog.records) == 2
     assert all("a secret of the machine" in str(record.exc_info) for record in caplog.records)
 
@@ -262,7 +262,7 @@ def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
             connection.request("GET", "/v1/models/digits")
             assert connection.getresponse().read()
         status, content = raw(server, b"GET /v1/models/digits HTTP/1.1\r\n\r\n")
-        assert status == 503 and "too many connections" in error_of(content)
+        assert status == 503 and "Too many connections" in error_of(content)
         held[0].request("GET", "/v1/models/digits")
         assert held[0].getresponse().status == 200
     while len(server._rest._server._connections) > 0:

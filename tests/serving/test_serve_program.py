@@ -117,7 +117,7 @@ def test_limits_have_to_be_positive(wrong):
 
 
 def test_ports_out_of_range():
-    with pytest.raises(ValueError, match="port 65536"):
+    with pytest.raises(ValueError, match="port is 65536"):
         Server("digits", "exported", port=65536)
 
 

@@ -64,7 +64,7 @@ def test_a_full_queue_refuses_and_answers_all_that_waited(exported_model, held, 
             connection.request("POST", PREDICT, json.dumps({"inputs": IMAGES.tolist()}))
             response = connection.getresponse()
             assert (response.status, response.headers["Connection"]) == (503, "close")
-            assert "too many requests" in json.loads(response.read())["error"]
+            assert "Too many requests" in json.loads(response.read())["error"]
         assert not answers
         go.set()
         for thread in threads:
@@ -108,7 +108,7 @@ def test_only_so_many_requests_run_at_a_time(exported_model, monkeypatch):
 
 @pytest.mark.parametrize("queue", [0, -1, 1.5])
 def test_a_queue_has_a_whole_and_positive_length(queue):
-    with pytest.raises(ValueError, match=f"queue={queue}"):
+    with pytest.raises(ValueError, match=f"queue is {queue}; expected a whole number >= 1"):
         Limits(queue=queue)
 
 

@@ -42,7 +42,7 @@ def loaded(monkeypatch):
 
     def noted(self, path, version, max_bytes):
         original(self, path, version, max_bytes)
-        session = self._session
+        session = self._model.session
         notes.append(Released(version, weakref.ref(session.graph), weakref.ref(session)))
 
     monkeypatch.setattr(Servable, "__init__", noted)
@@ -135,7 +135,7 @@ def test_a_closed_version_gives_its_resources_back(exported_model):
     servable = Servable(exported_model / "1", 1, 2**20)
     call = servable.signature("").call
     assert len(call(IMAGES)) == 2
-    graph = weakref.ref(servable._session.graph)
+    graph = weakref.ref(servable._model.session.graph)
     servable.close()
     with pytest.raises((RuntimeError, tf.errors.CancelledError), match="(?i)closed"):
         call(IMAGES)

@@ -13,10 +13,10 @@ from keras_robust.serving.server import json_tensors
 from keras_robust.serving.server.tensor_protos import Slot, decode, encode
 from keras_robust.serving.status import (
     HTTP_STATUS,
-    MAX_SENTENCE,
+    MAX_MESSAGE,
     Code,
     ServingError,
-    clean_sentence,
+    clean_message,
     code_of_http,
 )
 
@@ -88,10 +88,10 @@ def test_an_empty_batch_is_refused():
 def test_an_unknown_shape_is_refused():
     message = proto(np.zeros((1, 2, 2, 1), np.float32))
     message.tensor_shape.dim[0].size = -1
-    refused(IMAGES, message, "no full shape")
+    refused(IMAGES, message, "no complete shape")
     message.tensor_shape.Clear()
     message.tensor_shape.unknown_rank = True
-    refused(IMAGES, message, "no full shape")
+    refused(IMAGES, message, "no complete shape")
 
 
 @pytest.mark.parametrize("batch", [10**6, 2**40, 2**62])
@@ -303,8 +303,8 @@ def test_numbers_that_are_not_finite_are_tokens_as_tensorflow_serving_writes_the
     ],
 )
 def test_sentences_of_tensorflow_are_cleaned(message, sentence):
-    assert clean_sentence(message).startswith(sentence)
-    assert "node" not in clean_sentence(message)
+    assert clean_message(message).startswith(sentence)
+    assert "node" not in clean_message(message)
 
 
 def test_codes_are_those_of_tensorflow_and_grpc():
@@ -328,4 +328,4 @@ def test_sentences_are_one_line_without_escapes():
 
 def test_long_sentences_are_cut():
     error = ServingError(Code.NOT_FOUND, "x" * 10_000)
-    assert len(str(error)) == MAX_SENTENCE and str(error).endswith("...")
+    assert len(str(error)) == MAX_MESSAGE and str(error).endswith("...")

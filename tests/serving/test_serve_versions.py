@@ -7,7 +7,12 @@ import threading
 import pytest
 
 from keras_robust.serving.server import version_manager
-from keras_robust.serving.server.version_manager import MAX_LOADS, State, Versions, VersionState
+from keras_robust.serving.server.version_manager import (
+    MAX_LOADS,
+    State,
+    VersionManager,
+    VersionState,
+)
 from keras_robust.serving.status import Code, ServingError
 
 
@@ -50,7 +55,7 @@ def loader():
 
 @pytest.fixture
 def served(base, loader):
-    served = Versions("digits", base, loader, poll_wait_seconds=3600)
+    served = VersionManager("digits", base, loader, poll_wait_seconds=3600)
     yield served
     served.stop()
 
@@ -163,7 +168,7 @@ def test_removing_the_newest_goes_back_and_removing_all_changes_nothing(base, lo
 
 
 def test_an_empty_base_path_waits_for_a_version(tmp_path, loader):
-    served = Versions("digits", tmp_path, loader, poll_wait_seconds=0.01)
+    served = VersionManager("digits", tmp_path, loader, poll_wait_seconds=0.01)
     served.start()
     with pytest.raises(ServingError, match=r"Servable not found for request: Latest\(digits\)"):
         served.lease().__enter__()
@@ -180,8 +185,8 @@ def test_an_empty_base_path_waits_for_a_version(tmp_path, loader):
 
 
 def test_a_missing_base_path_is_refused(tmp_path, loader):
-    with pytest.raises(FileNotFoundError, match="is not a directory; expected one that holds"):
-        Versions("digits", tmp_path / "none", loader).start()
+    with pytest.raises(FileNotFoundError, match="is not a directory; expected the parent of"):
+        VersionManager("digits", tmp_path / "none", loader).start()
 
 
 def test_a_first_version_that_does_not_load_is_refused(base, loader, served):

@@ -13,10 +13,10 @@ import tensorflow as tf
 from absl import flags
 
 from keras_robust.detection import EntropyDetector
-from keras_robust.serving.exporting.reference import Reference, reference_of, sample_pixels
+from keras_robust.serving.exporting.reference import Reference, make_reference, sample_pixels
+from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.signatures import endpoints
 from keras_robust.serving.exporting.verify import (
-    ServedModel,
     VerificationError,
     read_threshold,
     verify,
@@ -63,7 +63,7 @@ def test_an_exported_version_is_equal_to_what_was_stored(version):
 
 
 def test_the_stored_reference_is_the_local_model(expected, classifier, detector):
-    again = reference_of(classifier, detector)
+    again = make_reference(classifier, detector)
     np.testing.assert_array_equal(again.pixels, expected.pixels)
     np.testing.assert_allclose(
         again.outputs["probabilities"], expected.outputs["probabilities"], atol=1e-6
@@ -76,7 +76,7 @@ def test_another_model_is_told_apart(version, tiny_classifier, calibrated):
     other = tiny_classifier(seed=1)
     detector = EntropyDetector(other, threshold=read_threshold(version))
     with pytest.raises(VerificationError, match="'probabilities' of 'serving_default' differs"):
-        verify(version, reference_of(other, detector))
+        verify(version, make_reference(other, detector))
 
 
 def test_a_difference_in_one_output_is_named(version, expected):
@@ -157,7 +157,9 @@ def test_other_signatures_are_told_apart(
 def test_a_graph_that_checks_nothing_is_told_apart(
     tmp_path, classifier, detector, expected, monkeypatch
 ):
-    monkeypatch.setattr("keras_robust.serving.exporting.signatures.checked", lambda images: images)
+    monkeypatch.setattr(
+        "keras_robust.serving.exporting.signatures.validate_images", lambda images: images
+    )
     path = write(tmp_path / "1", classifier, detector)
     with pytest.raises(VerificationError, match="accepts images above 1"):
         verify(path, expected)
@@ -169,19 +171,22 @@ def test_a_model_that_only_tensorflow_2_can_load_is_told_apart(tmp_path, classif
     function = tf.function(lambda images: {"p": classifier(images)["logits"]})
     signatures = {"serving_default": function.get_concrete_function(spec)}
     tf.saved_model.save(classifier, str(tmp_path / "1"), signatures=signatures)
-    with pytest.raises(VerificationError, match="holds 0 variables of a detector"):
+    with pytest.raises(VerificationError, match="holds 0 detector variables"):
         read_threshold(tmp_path / "1")
-    with ServedModel(tmp_path / "1") as model, pytest.raises(tf.errors.FailedPreconditionError):
+    with (
+        SavedModelSession(tmp_path / "1") as model,
+        pytest.raises(tf.errors.FailedPreconditionError),
+    ):
         model.predict("serving_default", np.zeros([1, 8, 8, 1], np.float32))
 
 
 def test_what_is_no_saved_model_is_refused(tmp_path, version):
-    with pytest.raises(VerificationError, match="cannot be loaded as TensorFlow Serving loads it"):
-        ServedModel(tmp_path)
+    with pytest.raises(ValueError, match="cannot be loaded as TensorFlow Serving loads it"):
+        SavedModelSession(tmp_path)
     broken = shutil.copytree(version, tmp_path / "1")
     (broken / "variables" / "variables.data-00000-of-00001").write_bytes(b"")
-    with pytest.raises(VerificationError, match="cannot be loaded as TensorFlow Serving loads it"):
-        ServedModel(broken)
+    with pytest.raises(ValueError, match="cannot be loaded as TensorFlow Serving loads it"):
+        SavedModelSession(broken)
 
 
 def test_nothing_stored_is_nothing_to_compare_with(tmp_path, version):
@@ -219,8 +224,8 @@ def test_the_program_verifies(exported_model, detector):
 
 def test_the_program_prints_signatures(exported_model):
     text = program.run(parsed(f"--model_base_path={exported_model}", "--version=1", "--signatures"))
-    assert "takes images: float32 [-1, 8, 8, 1]" in text
-    assert "gives is_adversarial: bool [-1]" in text
+    assert "input images: float32 [-1, 8, 8, 1]" in text
+    assert "output is_adversarial: bool [-1]" in text
     assert "saved_model_init_op" not in text
 
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.signatures import INPUTS
-from keras_robust.serving.exporting.verify import ServedModel
 from keras_robust.serving.exporting.warmup import read_warmup, warmup_requests, write_warmup
 
 
@@ -22,7 +22,7 @@ def test_an_exported_version_holds_requests_for_every_signature_and_size(exporte
 
 
 def test_the_model_answers_them(exported_model):
-    with ServedModel(exported_model / "1") as model:
+    with SavedModelSession(exported_model / "1") as model:
         for request in read_warmup(exported_model / "1"):
             ((key, proto),) = request.inputs.items()
             name = request.model_spec.signature_name
@@ -51,7 +51,7 @@ def test_images_of_large_models_make_no_large_file(tmp_path):
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, -1), tuple(range(1, 252))])
 def test_sizes_that_make_no_sense_are_refused(tmp_path, sizes):
-    with pytest.raises(ValueError, match="at most 250 of them"):
+    with pytest.raises(ValueError, match="expected 1 to 250 numbers of images"):
         write_warmup(tmp_path, "digits", (8, 8, 1), sizes)
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ from keras_robust.detection.calibration import check_rate
 from keras_robust.losses.uncertainty import score_called
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.verify import stored_reference
-from keras_robust.serving.exporting.version_directory import version_dir
+from keras_robust.serving.exporting.version_directory import find_version
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
 
@@ -113,7 +113,7 @@ def recalibrate(
         VerificationError: when the served model differs from the local one.
     """
     check_rate(false_alarm_rate)
-    exported = version_dir(model_base_path, version)
+    exported = find_version(model_base_path, version)
     score = score or read_detector(exported)["score"]
     score_called(score)
     loaded = _same_model(run, exported, data_dir)
@@ -127,16 +127,14 @@ def recalibrate(
     )
 
 
-def _same_model(
-    run: str | os.PathLike[str], exported: Path, data_dir: str | None
-) -> LoadedRun:
+def _same_model(run: str | os.PathLike[str], exported: Path, data_dir: str | None) -> LoadedRun:
     """The checkpoint of a run that a version was exported from."""
     expected = stored_reference(exported)
     directory = RunDirectory(run)
     names = [name for name in CHECKPOINTS if directory.checkpoint_file(name).is_file()]
     for name in names:
         loaded = load_run(run, name, data_dir, read_data=False)
-        if expected.is_of(loaded.model):
+        if expected.matches(loaded.model):
             return loaded
     load_run(run, read_data=False)  # says what is wrong with a run that holds no checkpoint
     raise ValueError(

@@ -1,9 +1,7 @@
-"""Clients of a model server, TensorFlow Serving or the embedded one: over gRPC, and over REST.
+"""A client of TensorFlow Serving's gRPC interface.
 
-    with Client("localhost:8500") as client:
-        answers = client.predict("digits", images, signature="detect")
-
-The REST client needs neither TensorFlow nor gRPC, and starts in a fraction of a second.
+with Client("localhost:8500") as client:
+    outputs = client.predict("digits", images, signature="detect")
 """
 
 from __future__ import annotations
@@ -13,27 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.serving.client.rest_client import RestClient, authorization
+from keras_robust.serving.client.rest_client import authorization
 from keras_robust.serving.status import Code, ServingError
 
-__all__ = ["Client", "RestClient"]
-
 DEFAULT_SIGNATURE = "serving_default"
-# Messages are limited by whoever receives them; the server's limit is the one that counts.
+# The receiver of a message limits its size: the server's limit applies to requests.
 _NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 class Client:
-    """Asks a model server over gRPC. May be used by several threads.
+    """A gRPC client of a model server; may be used by several threads.
 
     Args:
         address: `host:port`.
-        timeout: seconds that a request may take.
-        tls: speak TLS, to a proxy in front of the server.
+        timeout: seconds until a request fails.
+        tls: connect with TLS, to a proxy in front of the server.
         token: sent to that proxy as `Authorization: Bearer ...`.
 
     Raises:
-        ValueError: when a token would be sent without TLS, for all to read.
+        ValueError: a token without TLS, which would be readable on the network.
 
     Example:
         >>> with Client("localhost:8500") as client:
@@ -44,7 +40,7 @@ class Client:
     def __init__(
         self, address: str, timeout: float = 10.0, tls: bool = False, token: str | None = None
     ) -> None:
-        # Imported here: these messages import all of TensorFlow, which REST does not need.
+        # These messages import all of TensorFlow, which users of the REST client do not need.
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
@@ -76,14 +72,14 @@ class Client:
                 content of one PNG or JPEG file each, or a dictionary of named inputs.
             signature: `serving_default` or `detect` for images, `serving_bytes` or `detect_bytes`
                 for files.
-            version: by default the newest.
-            output_filter: the outputs wanted; by default all.
+            version: default the newest.
+            output_filter: the outputs to return; default all.
 
         Returns:
             `{output: array}`.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
@@ -100,11 +96,11 @@ class Client:
         """The signatures of a model.
 
         Returns:
-            `{signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": ...}}`, a shape being a
-            list with -1 where any length goes.
+            `{signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": ...}}`, with shapes as
+            lists in which -1 stands for any length.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         from tensorflow_serving.apis import get_model_metadata_pb2
 
@@ -122,7 +118,7 @@ class Client:
         """The state of each version: `{1: "AVAILABLE"}`.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         from tensorflow_serving.apis import get_model_status_pb2
 
@@ -133,7 +129,7 @@ class Client:
         return {entry.version: names.Name(entry.state) for entry in response.model_version_status}
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._channel.close()
 
     def __enter__(self) -> Client:
@@ -160,16 +156,16 @@ class Client:
             return method(request, timeout=self.timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code = Code[error.code().name]
-            sentence = error.details() or code.name
+            message = error.details() or code.name
             if code is Code.UNAVAILABLE:
-                sentence = f"No model server answers at {self.address}: {sentence}"
+                message = f"No model server answers at {self.address}: {message}"
             if code is Code.DEADLINE_EXCEEDED:
-                sentence = f"{self.address} did not answer within {self.timeout:g} seconds"
-            raise ServingError(code, sentence) from error
+                message = f"{self.address} did not answer within {self.timeout:g} seconds"
+            raise ServingError(code, message) from error
 
 
 def named_inputs(inputs: np.ndarray | list[bytes] | dict[str, Any]) -> dict[str, Any]:
-    """Inputs by the names that exported models give them: `images` or `image_bytes`."""
+    """Inputs under the names of exported models: `images` or `image_bytes`."""
     if isinstance(inputs, dict):
         return inputs
     if isinstance(inputs, np.ndarray) and inputs.dtype != object:

@@ -1,4 +1,4 @@
-"""A client of TensorFlow Serving's REST interface; it needs neither TensorFlow nor gRPC."""
+"""A client of TensorFlow Serving's REST interface, without TensorFlow and gRPC."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DEFAULT_SIGNATURE = "serving_default"
 
 
 class RestClient:
-    """Asks a model server over REST. May be used by several threads.
+    """A REST client of a model server; may be used by several threads.
 
     Args:
         address: `host:port`, optionally after `http://` or `https://`.
-        timeout: seconds that a request may take to connect, and between two parts of the answer.
-        tls: speak HTTPS, to a proxy in front of the server.
+        timeout: seconds to connect, and between two parts of the answer.
+        tls: connect with HTTPS, to a proxy in front of the server.
         token: sent to that proxy as `Authorization: Bearer ...`.
 
     Raises:
-        ValueError: when a token would be sent without TLS, for all to read.
+        ValueError: a token without TLS, which would be readable on the network.
 
     Example:
         >>> RestClient("http://localhost:8501/").address
@@ -56,13 +56,13 @@ class RestClient:
                 of one PNG or JPEG file each, or a dictionary of named inputs.
             signature: `serving_default` or `detect` for images, `serving_bytes` or `detect_bytes`
                 for files.
-            version: by default the newest.
+            version: default the newest.
 
         Returns:
-            `{output: array}`; the one output of a signature that has one only, as `"outputs"`.
+            `{output: array}`; a single output is called `"outputs"`.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         named = inputs if isinstance(inputs, dict) else {"": inputs}
         values = {name: _to_json(value) for name, value in named.items()}
@@ -78,7 +78,7 @@ class RestClient:
         """The signatures of a model: `{signature: {"inputs": {name: {"dtype", "shape"}}, ...}}`.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         answer = self.request("GET", f"{_path(model, version)}/metadata")
         definitions = answer["metadata"]["signature_def"]["signature_def"]
@@ -91,16 +91,16 @@ class RestClient:
         """The state of each version: `{1: "AVAILABLE"}`.
 
         Raises:
-            ServingError: when the server refuses, or cannot be reached.
+            ServingError: the server rejects the request or cannot be reached.
         """
         answer = self.request("GET", _path(model, version))
         return {int(e["version"]): e["state"] for e in answer["model_version_status"]}
 
     def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Sends one request and reads the JSON of its answer.
+        """Sends one request and parses the JSON answer.
 
         Raises:
-            ServingError: when the server refuses, cannot be reached, or answers something else.
+            ServingError: the request is rejected, or no model server can be reached.
         """
         kind = http.client.HTTPSConnection if self.tls else http.client.HTTPConnection
         content = None if body is None else json.dumps(body).encode()
@@ -120,8 +120,8 @@ class RestClient:
         except http.client.HTTPException as error:
             raise ServingError(
                 Code.UNAVAILABLE,
-                f"{self.address} does not speak HTTP ({type(error).__name__}); expected host:port, "
-                "the port being the one of REST",
+                f"{self.address} does not speak HTTP ({type(error).__name__}); expected host:port "
+                "with the REST port of a server",
             ) from error
         except OSError as error:
             raise ServingError(
@@ -137,7 +137,7 @@ class RestClient:
         if not isinstance(answer, dict):
             raise ServingError(
                 Code.UNKNOWN if status == 200 else code_of_http(status),
-                f"{self.address} answered {status} without JSON; is it the REST port of a server?",
+                f"{self.address} answered {status} without JSON; expected a server's REST port",
             )
         if status != 200 or "error" in answer:
             raise ServingError(code_of_http(status), str(answer.get("error", status)))
@@ -145,10 +145,10 @@ class RestClient:
 
 
 def authorization(token: str | None, tls: bool) -> dict[str, str]:
-    """The header that carries a token.
+    """The header with a token; empty without one.
 
     Raises:
-        ValueError: when it would be sent without TLS, or cannot stand in a header.
+        ValueError: a token without TLS, or with characters that a header cannot hold.
 
     Example:
         >>> authorization("3f9a", tls=True)
@@ -157,9 +157,11 @@ def authorization(token: str | None, tls: bool) -> dict[str, str]:
     if token is None:
         return {}
     if not tls:
-        raise ValueError("A token was received, but no TLS; without it everybody could read it.")
+        raise ValueError("A token needs TLS; without it, the token is readable on the network.")
     if not (token.isascii() and token.isprintable() and token) or " " in token:
-        raise ValueError("The token is empty or has spaces or odd characters; expected ASCII.")
+        raise ValueError(
+            "The token is empty, or has spaces or characters that are not printable ASCII."
+        )
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -172,7 +174,7 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, np.ndarray) and value.dtype == np.float32:
-        # The shortest digits that give the same float back: half the length of a double's.
+        # The shortest digits that give the same float32: half the length of a double's.
         return value.astype(str).astype(np.float64).tolist()
     if isinstance(value, np.ndarray):
         value = value.tolist()
@@ -181,7 +183,7 @@ def _to_json(value: Any) -> Any:
 
 def _to_array(value: Any) -> np.ndarray:
     array = np.array(value)
-    # TensorFlow Serving does not say the types of outputs; its floats are 32 bits wide.
+    # TensorFlow Serving's JSON has no types; its floats are 32 bits wide.
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Export of a classifier with its detector as a SavedModel that TensorFlow Serving loads."""

@@ -1,4 +1,4 @@
-"""TODO keras_robust.serving.exporting.export."""
+"""Export: writes a classifier with its detector as a version directory for TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import keras
 import tensorflow as tf
 
 import keras_robust
+from keras_robust.core.classifier import classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector
-from keras_robust.serving.exporting.reference import REFERENCE_FILE, reference_of
-from keras_robust.serving.exporting.signatures import INPUTS, classifier_of, endpoints, image_shape
+from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
+from keras_robust.serving.exporting.signatures import (
+    INPUTS,
+    endpoints,
+    exportable_classifier,
+    image_shape,
+)
 from keras_robust.serving.exporting.verify import DETECTOR_COLLECTION, verify
 from keras_robust.serving.exporting.version_directory import (
     check_free,
@@ -29,16 +35,68 @@ from keras_robust.serving.exporting.warmup import write_warmup
 METADATA_FILE = "keras_robust.json"
 
 
+def export_model(
+    model: keras.Model,
+    model_base_path: str | os.PathLike[str],
+    detector: Detector,
+    *,
+    version: int | None = None,
+    class_names: Sequence[str] | None = None,
+    recipe: str | None = None,
+) -> Path:
+    """Writes a model and its detector as `<model_base_path>/<version>/`.
+
+    The version is written under a temporary name, loaded as TensorFlow Serving loads it, compared
+    with the local model on all four signatures, and then renamed. A failure leaves no files.
+
+    Args:
+        model: a `RobustModel`, or a built functional classifier `images -> {"logits", ...}`.
+        model_base_path: the directory that a server watches; its name is the model's name.
+        detector: a calibrated detector of this model.
+        version: a positive integer; default the next free one.
+        class_names: one name per class, stored in the metadata.
+        recipe: name of the training recipe, stored in the metadata.
+
+    Returns:
+        The version directory.
+
+    Raises:
+        TypeError: `model` is not a classifier, or `detector` not a detector.
+        ValueError: unsupported image shape, a detector that is not calibrated or belongs to another
+            model, or an invalid version.
+        FileExistsError: the version exists.
+        VerificationError: the served model differs from the local one.
+    """
+    classifier = exportable_classifier(model)
+    shape = image_shape(classifier)
+    _check_detector(detector, classifier)
+    base = Path(os.path.abspath(model_base_path))
+    if version is not None:
+        check_free(base, check_version(version))
+    metadata = _metadata(classifier, detector, class_names, recipe)
+    expected = make_reference(classifier, detector)
+    with workspace(base) as draft:
+        _write_saved_model(draft, classifier, detector)
+        extra = draft / "assets.extra"
+        extra.mkdir()
+        expected.save(extra / REFERENCE_FILE)
+        (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
+        verify(draft, expected)
+        write_warmup(draft, base.name, shape)
+        return publish(draft, base, version)
+
+
 def _check_detector(detector: Any, classifier: keras.Model) -> None:
+    """Raises unless `detector` is a calibrated detector of the classifier."""
     if not isinstance(detector, Detector):
         raise TypeError(
             f"export_model was given {type(detector).__name__} as detector; expected "
             "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)`."
         )
-    if getattr(detector.model, "classifier", detector.model) is not classifier:
+    if classifier_of(detector.model) is not classifier:
         raise ValueError(
-            "The detector is of another model than the one to export; calibrate one on the same "
-            "model: a threshold means nothing for another."
+            "The detector belongs to another model than the one to export. Calibrate a detector of "
+            "the same model: a threshold holds for one model only."
         )
     if detector.threshold is None:
         raise ValueError(
@@ -84,7 +142,7 @@ def _metadata(
 
 def _write_saved_model(path: Path, classifier: keras.Model, detector: Detector) -> None:
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
-    # Not `tf.saved_model.save`: of a Keras 3 model it does not load as TensorFlow Serving loads.
+    # TensorFlow Serving cannot load what `tf.saved_model.save` writes for a Keras 3 model.
     archive = keras.export.ExportArchive()
     archive.track(classifier)
     archive.add_variable_collection(DETECTOR_COLLECTION, [threshold])
@@ -92,54 +150,3 @@ def _write_saved_model(path: Path, classifier: keras.Model, detector: Detector) 
         archive.add_endpoint(name, function, input_signature=[spec])
     with quiet_logger():
         archive.write_out(str(path), verbose=False)
-
-
-def export_model(
-    model: keras.Model,
-    model_base_path: str | os.PathLike[str],
-    detector: Detector,
-    *,
-    version: int | None = None,
-    class_names: Sequence[str] | None = None,
-    recipe: str | None = None,
-) -> Path:
-    """Writes a model and its detector as `<model_base_path>/<version>/`.
-
-    The version is written elsewhere, loaded as TensorFlow Serving loads it, compared with the local
-    model on all four signatures, and only then given its name; a failure leaves nothing behind.
-
-    Args:
-        model: a `RobustModel`, or a built functional classifier `images -> {"logits", ...}`.
-        model_base_path: the directory that a server watches; its name is the model's.
-        detector: a calibrated detector of this model.
-        version: a positive integer; by default the next free one.
-        class_names: one for each class, kept in the metadata.
-        recipe: name of the recipe that the model was trained by, kept in the metadata.
-
-    Returns:
-        The version directory.
-
-    Raises:
-        TypeError: when the model or the detector is something else.
-        ValueError: when the model takes no images, the detector is not calibrated or is another
-            model's, or the version is no positive integer.
-        FileExistsError: when the version exists.
-        VerificationError: when the served model differs from the local one.
-    """
-    classifier = classifier_of(model)
-    shape = image_shape(classifier)
-    _check_detector(detector, classifier)
-    base = Path(os.path.abspath(model_base_path))
-    if version is not None:
-        check_free(base, check_version(version))
-    metadata = _metadata(classifier, detector, class_names, recipe)
-    expected = reference_of(classifier, detector)
-    with workspace(base) as draft:
-        _write_saved_model(draft, classifier, detector)
-        extra = draft / "assets.extra"
-        extra.mkdir()
-        expected.save(extra / REFERENCE_FILE)
-        (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
-        verify(draft, expected)
-        write_warmup(draft, base.name, shape)
-        return publish(draft, base, version)

@@ -1,4 +1,4 @@
-"""Reference answers: what the local Keras model says to sample images, kept with each version."""
+"""Reference outputs: the local Keras model's outputs on sample images, stored with each version."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from keras_robust.serving.exporting.signatures import image_shape
 
 REFERENCE_FILE = "reference.npz"
 # Fused and reordered operations, and other batch sizes, change the last bits of a logit. These are
-# the errors allowed of a logit, relative to the largest; 2 is taken where all are smaller, hence
-# 1e-5 for a small float32 net. A net with logits of 60 was seen to be off by 3e-5.
+# the tolerated errors of a logit relative to the largest logit, or to 2 where all are smaller: 1e-5
+# for a small float32 net. For a net with logits of 60 a difference of 3e-5 was measured.
 LOGIT_ERRORS = {"float32": 5e-6, "float16": 1e-4, "bfloat16": 1e-3}
 LEAST_LOGIT = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the local model answers to sample images.
+    """The local model's outputs on sample images.
 
     Args:
         pixels: `[batch, height, width, channels]` uint8; the images are `pixels / 255`.
         outputs: the outputs of the signature `detect`.
-        threshold: of the detector.
-        tolerance: how far a served float may be from the local one.
+        threshold: the detector's threshold.
+        tolerance: largest allowed difference of a served float output.
     """
 
     pixels: np.ndarray
@@ -49,17 +49,17 @@ class Reference:
         """`[batch]`: the images as PNG files."""
         return np.array([tf.io.encode_png(pixels).numpy() for pixels in self.pixels], object)
 
-    def is_of(self, classifier: keras.Model) -> bool:
-        """Whether a classifier takes the same images and gives the same answers to them."""
+    def matches(self, classifier: keras.Model) -> bool:
+        """Whether a classifier gives the same probabilities for the images."""
         images = self.images
         if tuple(classifier.input_shape[1:]) != images.shape[1:]:
             return False
-        answers = _probabilities(classifier(images, training=False))
+        outputs = _probabilities(classifier(images, training=False))
         return all(
             name in self.outputs
             and self.outputs[name].shape == values.shape
             and np.abs(self.outputs[name] - values).max() <= self.tolerance
-            for name, values in answers.items()
+            for name, values in outputs.items()
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -92,7 +92,7 @@ def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) ->
     Args:
         shape: height, width and channels.
         count: number of images.
-        seed: of the blocks.
+        seed: seed of the blocks.
 
     Returns:
         `[count, height, width, channels]` uint8.
@@ -110,45 +110,45 @@ def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) ->
     return pixels
 
 
-def reference_of(
+def make_reference(
     classifier: keras.Model, detector: Detector, pixels: np.ndarray | None = None
 ) -> Reference:
-    """Asks the local model, by Keras alone.
+    """Runs the local model on sample images, by Keras alone.
 
     Args:
         classifier: a built functional model.
         detector: a calibrated detector of it.
-        pixels: `[batch, height, width, channels]` uint8; `sample_pixels` by default.
+        pixels: `[batch, height, width, channels]` uint8; default `sample_pixels`.
 
     Returns:
-        The images and the answers.
+        The images and the outputs.
 
     Raises:
-        ValueError: when an answer is not finite, or the detector is not calibrated.
+        ValueError: an output is not finite, or the detector is not calibrated.
     """
     if detector.threshold is None:
         raise ValueError("The detector has no threshold; calibrate it first.")
     pixels = sample_pixels(image_shape(classifier)) if pixels is None else pixels
     outputs = classifier(pixels.astype(np.float32) / 255, training=False)
     scores = detector.score_outputs(outputs).numpy()
-    answers = {
+    computed = {
         **_probabilities(outputs),
         "classes": keras.ops.argmax(outputs["logits"], axis=-1),
         "detection_score": scores,
         "is_adversarial": scores > detector.threshold,
     }
-    kept = {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
+    kept = {name: keras.ops.convert_to_numpy(values) for name, values in computed.items()}
     strange = [name for name, values in kept.items() if not np.isfinite(values).all()]
     if strange:
         raise ValueError(
-            f"The classifier {classifier.name!r} gives numbers that are not finite ({strange}) for "
-            "plain images; its training diverged. Choose an earlier checkpoint."
+            f"The classifier {classifier.name!r} has outputs that are not finite ({strange}) on "
+            "valid images: its training diverged. Choose an earlier checkpoint."
         )
     return Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
 
 
 def _probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
-    """Of the classifier, and of its members if it is an ensemble."""
+    """The classifier's probabilities, and its members' for an ensemble."""
     kinds = {"probabilities": "logits", "member_probabilities": "member_logits"}
     return {
         name: keras.ops.convert_to_numpy(keras.ops.softmax(outputs[logits]))

@@ -1,4 +1,4 @@
-"""Version directories: `<model base path>/<version>/`, as TensorFlow Serving watches them."""
+"""Version directories `<model base path>/<version>/`, which TensorFlow Serving watches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# TensorFlow Serving reads the name of a version into a signed 64-bit integer.
+from keras_robust.core.validation import check_integer
+
+# TensorFlow Serving reads a version as a signed 64-bit integer.
 LARGEST = 2**63 - 1
 
 
 def versions(model_base_path: str | os.PathLike[str]) -> dict[int, Path]:
-    """The version directories of a model, in ascending order; whatever has another name is ignored.
+    """Lists the version directories of a model in ascending order; ignores other names.
 
     Args:
-        model_base_path: the directory that holds them; it need not exist.
+        model_base_path: their parent directory; it need not exist.
 
     Returns:
         `{version: directory}`.
@@ -33,81 +35,77 @@ def versions(model_base_path: str | os.PathLike[str]) -> dict[int, Path]:
 
 
 def check_version(version: Any) -> int:
-    """Refuses what cannot name a version.
+    """Returns a valid version number.
 
     Raises:
-        ValueError: when it is not a positive integer of at most 63 bits.
+        ValueError: not a positive integer of at most 63 bits.
 
     Example:
         >>> check_version(3)
         3
     """
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= LARGEST:
-        raise ValueError(
-            f"version={version!r} was received; expected a positive integer such as 1. "
-            "Leave it out to take the next free one."
-        )
-    return version
+    check_integer("version", version, 1)
+    return int(version)
 
 
-def version_dir(model_base_path: str | os.PathLike[str], version: int | None = None) -> Path:
-    """The directory of a version, by default of the latest.
+def find_version(model_base_path: str | os.PathLike[str], version: int | None = None) -> Path:
+    """Finds the directory of a version, by default the latest.
 
     Raises:
-        FileNotFoundError: when there is no such version.
+        FileNotFoundError: the version does not exist.
     """
     found = versions(model_base_path)
     if not found:
         raise FileNotFoundError(
             f"{model_base_path} holds no version of a model; expected directories named 1, 2, ... "
-            "Make one with `python -m serving.export`."
+            "Write one with `keras-robust export`."
         )
-    wanted = max(found) if version is None else version
-    if wanted not in found:
+    number = max(found) if version is None else version
+    if number not in found:
         raise FileNotFoundError(
-            f"{model_base_path} holds no version {wanted}; it holds {sorted(found)}."
+            f"{model_base_path} holds no version {number}; it holds {sorted(found)}."
         )
-    return found[wanted]
+    return found[number]
 
 
 def check_free(base: Path, version: int) -> None:
-    """Refuses a version that exists.
+    """Raises if a version exists already.
 
     Raises:
-        FileExistsError: when it does.
+        FileExistsError: the version exists.
     """
     if version in versions(base) or os.path.lexists(base / str(version)):
         raise FileExistsError(
-            f"{base} already holds version {version}; a served version is never written over. "
-            "Leave --version out to take the next free one, or remove that directory first."
+            f"{base} already holds version {version}, and a served version is never overwritten. "
+            "Omit --version to use the next free one, or remove that directory first."
         )
 
 
 @contextlib.contextmanager
 def workspace(base: Path) -> Iterator[Path]:
-    """A path to write a version at, on the file system of `base`; what is left there is removed."""
+    """A temporary path on the file system of `base`, removed afterwards."""
     parent = next(path for path in base.parents if path.is_dir())
     if base.is_dir() and _device(base) != _device(parent):
-        # A mounted volume: no rename crosses its border, and servers ignore such a name in it.
+        # `base` is a mounted volume, and no rename leaves it; servers ignore such a name inside.
         parent = base
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{base.name}-export-") as closed:
-        # One below: the temporary directory itself is closed to other users, such as a server's.
-        yield Path(closed) / "model"
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{base.name}-export-") as private:
+        # One level below: the temporary directory itself is unreadable for other users.
+        yield Path(private) / "model"
 
 
 def publish(draft: Path, base: Path, version: int | None) -> Path:
-    """Gives a finished directory the name of a version, in one atomic step.
+    """Renames a finished directory to a version, atomically.
 
     Args:
         draft: the directory, on the file system of `base`.
-        base: where the versions are; made if need be.
-        version: by default the next free one.
+        base: parent directory of the versions; created if missing.
+        version: default the next free one.
 
     Returns:
         The version directory.
 
     Raises:
-        FileExistsError: when the version exists.
+        FileExistsError: the version exists.
     """
     base.mkdir(parents=True, exist_ok=True)
     while True:
@@ -117,7 +115,7 @@ def publish(draft: Path, base: Path, version: int | None) -> Path:
             os.rename(draft, base / str(number))
             return base / str(number)
         except OSError as error:
-            # Another export took the number since: refused if asked for, else the next is tried.
+            # Another export took the number meanwhile: fail for a given version, else try the next.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
 

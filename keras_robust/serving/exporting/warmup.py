@@ -1,8 +1,7 @@
-"""Warm-up requests: what TensorFlow Serving sends to a model before it is declared available.
+"""Warm-up requests, which TensorFlow Serving replays before it declares a version available.
 
-The first request to a signature is slow, for the graph is optimised then; TensorFlow Serving
-replays the file `assets.extra/tf_serving_warmup_requests` of a version while it loads, so that no
-client waits.
+The first request to a signature is slow because the graph is optimized then. TensorFlow Serving
+replays `assets.extra/tf_serving_warmup_requests` while it loads a version.
 """
 
 from __future__ import annotations
@@ -20,28 +19,25 @@ try:
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "Warm-up requests need TensorFlow Serving's messages, which are not installed; run "
+        "Export and serving need the package tensorflow-serving-api, which is not installed; run "
         "`pip install 'keras_robust[serving]'`."
     ) from error
 
 WARMUP_FILE = "tf_serving_warmup_requests"
 BATCH_SIZES = (1, 8)
-# TensorFlow Serving refuses to load a version with more.
+# TensorFlow Serving does not load a version with more.
 MAX_REQUESTS = 1000
 
 
 def warmup_requests(
     name: str, shape: tuple[int, int, int], batch_sizes: tuple[int, ...] = BATCH_SIZES
 ) -> Iterator[predict_pb2.PredictRequest]:
-    """Requests with grey images, one for each signature and batch size.
+    """Yields requests with gray images, one per signature and batch size.
 
     Args:
-        name: of the model.
+        name: name of the model.
         shape: height, width and channels of an image.
-        batch_sizes: numbers of images.
-
-    Yields:
-        PredictRequests.
+        batch_sizes: numbers of images per request.
 
     Example:
         >>> requests = list(warmup_requests("digits", (8, 8, 1), batch_sizes=(1, 4)))
@@ -52,7 +48,7 @@ def warmup_requests(
     for signature, key in INPUTS.items():
         for size in batch_sizes:
             if key == "images":
-                # One value and a shape: such a proto is small however large the batch.
+                # One value and a shape: the message stays small for any batch size.
                 tensor = tf.make_tensor_proto(0.5, tf.float32, shape=[size, *shape])
             else:
                 tensor = tf.make_tensor_proto([file] * size, tf.string)
@@ -70,21 +66,21 @@ def write_warmup(
 
     Args:
         version_dir: the directory of a SavedModel.
-        name: of the model.
+        name: name of the model.
         shape: height, width and channels of an image.
-        batch_sizes: numbers of images; one request is made for each signature and size.
+        batch_sizes: numbers of images; one request per signature and size.
 
     Returns:
         The file written.
 
     Raises:
-        ValueError: when there are none, not positive, or too many for TensorFlow Serving.
+        ValueError: no batch sizes, one below 1, or too many for TensorFlow Serving.
     """
     requests = len(INPUTS) * len(batch_sizes)
     if not 0 < requests <= MAX_REQUESTS or min(batch_sizes) < 1:
         raise ValueError(
-            f"batch_sizes={batch_sizes!r} was received; expected positive numbers of images, and "
-            f"at most {MAX_REQUESTS // len(INPUTS)} of them."
+            f"batch_sizes is {batch_sizes!r}; expected 1 to {MAX_REQUESTS // len(INPUTS)} numbers "
+            "of images, each at least 1."
         )
     path = Path(version_dir) / "assets.extra" / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
@@ -98,7 +94,7 @@ def write_warmup(
 
 
 def read_warmup(version_dir: str | os.PathLike[str]) -> list[predict_pb2.PredictRequest]:
-    """The warm-up requests of a version directory; none when it has no such file."""
+    """Reads the warm-up requests of a version directory; an empty list without such a file."""
     path = Path(version_dir) / "assets.extra" / WARMUP_FILE
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""PredictionService and ModelService over gRPC."""
+"""The gRPC interface: PredictionService and ModelService."""
 
 from __future__ import annotations
 
@@ -14,40 +14,45 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from keras_robust.serving.server.prediction_service import Api
+from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.status import ServingError, invalid
 
 _LOG = logging.getLogger(__name__)
 _OPTIONS = [
     # Otherwise a second server takes the same port, and half of the requests.
     ("grpc.so_reuseport", 0),
-    # A message is read when a thread takes its request on; until then only this much of it has
-    # come. With the probe, which widens that window as it sees fit, the messages of all requests
-    # that wait were found in memory; with the default of 64 KiB, batches of images took longer.
+    # Bytes of a message that are received before a thread takes the request. The bandwidth probe
+    # would widen this window until all queued messages are in memory; with the default of 64 KiB,
+    # batches of images are slower.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 2**19),
-    # A client that vanished, with its message half sent, gives its thread back.
+    # Frees the thread of a client that disappeared in the middle of a message.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 ]
 
 
 class GrpcServer:
-    """The gRPC front of the server.
+    """The gRPC front end of the server.
 
     Args:
-        api: answers the messages.
-        address: `host:port`; port 0 takes a free one.
+        service: answers the messages.
+        address: `host:port`; port 0 picks a free one.
         threads: requests answered at the same time.
-        queue: requests that may wait for a thread; beyond, they are RESOURCE_EXHAUSTED.
-        max_message_bytes: of a request, and of an answer.
+        queue: requests that wait for a thread; further ones get RESOURCE_EXHAUSTED.
+        max_message_bytes: largest size of a request and of an answer.
 
     Raises:
-        OSError: when the address cannot be taken.
+        OSError: the address cannot be bound.
     """
 
     def __init__(
-        self, api: Api, address: str, threads: int, queue: int, max_message_bytes: int
+        self,
+        service: PredictionService,
+        address: str,
+        threads: int,
+        queue: int,
+        max_message_bytes: int,
     ) -> None:
         options = [
             *_OPTIONS,
@@ -59,8 +64,8 @@ class GrpcServer:
             options=options,
             maximum_concurrent_rpcs=threads + queue,
         )
-        self._running = _Count()
-        self._server.add_generic_rpc_handlers(_handlers(api, self._running))
+        self._running = _RunningRequests()
+        self._server.add_generic_rpc_handlers(_handlers(service, self._running))
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -69,29 +74,29 @@ class GrpcServer:
             raise OSError(f"cannot listen on {address}")
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Starts answering requests."""
         self._server.start()
 
     def stop(self, grace_seconds: float) -> Callable[[], bool]:
-        """Refuses new requests.
+        """Stops accepting requests.
 
         Returns:
-            A function that waits for those under way, and says whether all have ended: one that
-            runs past the grace is cancelled for its client, but nothing ends its thread.
+            A function that waits for the running requests and returns whether all have ended. A
+            request past the grace period is cancelled for its client, but its thread runs on.
         """
         deadline = time.monotonic() + grace_seconds
         stopped = self._server.stop(grace_seconds)
 
         def wait() -> bool:
             stopped.wait()
-            # What its client has given up runs on, and gRPC does not wait for it.
-            return self._running.wait_for_none(deadline - time.monotonic())
+            # gRPC does not wait for requests that their clients have cancelled.
+            return self._running.wait_until_none(deadline - time.monotonic())
 
         return wait
 
 
-class _Count:
-    """How many requests run."""
+class _RunningRequests:
+    """Counts the running requests."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -108,23 +113,27 @@ class _Count:
                 self._value -= 1
                 self._changed.notify_all()
 
-    def wait_for_none(self, seconds: float) -> bool:
+    def wait_until_none(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not self._value, max(0.0, seconds))
 
 
-def _handlers(api: Api, running: _Count) -> tuple[grpc.GenericRpcHandler, ...]:
+def _handlers(
+    service: PredictionService, running: _RunningRequests
+) -> tuple[grpc.GenericRpcHandler, ...]:
     def unary(method: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
         return _unary(method, kind, running)
 
     prediction = {
-        "Predict": unary(api.predict, predict_pb2.PredictRequest),
+        "Predict": unary(service.predict, predict_pb2.PredictRequest),
         "GetModelMetadata": unary(
-            api.get_model_metadata, get_model_metadata_pb2.GetModelMetadataRequest
+            service.get_model_metadata, get_model_metadata_pb2.GetModelMetadataRequest
         ),
     }
     model = {
-        "GetModelStatus": unary(api.get_model_status, get_model_status_pb2.GetModelStatusRequest)
+        "GetModelStatus": unary(
+            service.get_model_status, get_model_status_pb2.GetModelStatusRequest
+        )
     }
     return (
         grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
@@ -133,19 +142,19 @@ def _handlers(api: Api, running: _Count) -> tuple[grpc.GenericRpcHandler, ...]:
 
 
 def _unary(
-    method: Callable[[Any], Message], kind: type[Message], running: _Count
+    method: Callable[[Any], Message], kind: type[Message], running: _RunningRequests
 ) -> grpc.RpcMethodHandler:
-    """A handler that parses the bytes itself: gRPC answers junk as a failure of the server."""
+    """A handler that parses the message itself: gRPC would answer malformed ones with INTERNAL."""
 
     def handle(content: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             with running.one():
                 return method(_parsed(content, kind)).SerializeToString()
         except ServingError as error:
-            return context.abort(grpc.StatusCode[error.code.name], error.sentence)
-        except Exception:  # a client is never told what broke inside, and the server goes on
+            return context.abort(grpc.StatusCode[error.code.name], error.message)
+        except Exception:  # details stay in the log, and the server keeps running
             _LOG.exception("A request to %s failed.", kind.DESCRIPTOR.name)
-            return context.abort(grpc.StatusCode.INTERNAL, "The server failed; its log tells why.")
+            return context.abort(grpc.StatusCode.INTERNAL, "Internal error; see the server's log.")
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -155,5 +164,5 @@ def _parsed(content: bytes, kind: type[Message]) -> Message:
         return kind.FromString(content)
     except DecodeError as error:
         raise invalid(
-            f"The {len(content)} bytes received are no {kind.DESCRIPTOR.name}."
+            f"The {len(content)} bytes received are not a {kind.DESCRIPTOR.name}."
         ) from error

@@ -1,4 +1,4 @@
-"""The body of an HTTP request: how long it may be, and how long it may take."""
+"""Reads the body of an HTTP request within limits of size and time."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _CHUNK = 2**16
 
 
 class HttpError(Exception):
-    """A request that HTTP itself refuses, before TensorFlow Serving's codes come into play.
+    """A request rejected on the level of HTTP, before TensorFlow Serving's codes apply.
 
     Args:
-        status: of the answer.
-        sentence: what is wrong with the request.
+        status: HTTP status of the answer.
+        message: the error message.
     """
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
 def too_large(length: int, limit: int) -> HttpError:
-    """The error of a body of more bytes than are taken."""
+    """Makes the error of a body above the limit."""
     return HttpError(
         413, f"The body has {length} bytes; expected at most {limit}. Send smaller batches."
     )
 
 
 def content_length(headers: Message) -> int:
-    """The number of bytes of the body that a head announces.
+    """Reads the body's size in bytes from the headers.
 
     Raises:
-        HttpError: when there are several numbers, or none that can be read; or when the head is
-            spoilt, so that the number may stand behind what could not be read.
+        HttpError: malformed headers (which may hide the size), a chunked body, or a size that is
+            ambiguous or not a number.
     """
     if headers.defects:
-        raise HttpError(400, "A line of the head is no header; expected 'Name: value'")
+        raise HttpError(400, "A header line is malformed; expected 'Name: value'")
     if "Transfer-Encoding" in headers:
         raise HttpError(411, "A chunked body was received; expected a Content-Length")
     lengths = set(headers.get_all("Content-Length", []))
@@ -54,7 +54,7 @@ def read_body(stream: io.BufferedIOBase, length: int) -> bytes:
     """Reads a body.
 
     Raises:
-        HttpError: when it ends early, or takes too long.
+        HttpError: the body ends early, or takes longer than `BODY_SECONDS`.
     """
     body, deadline = bytearray(), time.monotonic() + BODY_SECONDS
     while len(body) < length:

@@ -1,4 +1,4 @@
-"""The HTTP front of the server: bounded connections, bodies and waiting; every error is JSON."""
+"""The HTTP front end: limits on connections, body sizes and waiting; every error is JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from keras_robust.serving.server.http_body import HttpError, content_length, read_body, too_large
-from keras_robust.serving.server.prediction_service import Api
+from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.rest_service import answer
 from keras_robust.serving.status import Code, ServingError, reason_of_http
 
 _LOG = logging.getLogger(__name__)
-# Connections that may idle, beside those whose requests are answered or wait.
+# Idle connections, in addition to those whose requests are running or queued.
 IDLE_CONNECTIONS = 120
-# A body of JSON becomes lists of many times its size: of large ones, only so many are in memory at
-# the same time, and only one as lists.
+# A JSON body becomes lists of many times its size. At most LARGE_BODIES large ones are in memory at
+# a time, and only one as lists.
 LARGE_BODY = 4 * 2**20
 LARGE_BODIES = 4
 LARGE_SECONDS = 30.0
@@ -32,35 +32,39 @@ _CHUNK = 2**16
 
 
 class RestServer:
-    """The REST front of the server.
+    """The REST front end of the server.
 
     Args:
-        api: answers the requests.
-        host: to listen on.
-        port: 0 takes a free one.
+        service: answers the requests.
+        address: host and port; port 0 picks a free one.
         threads: requests answered at the same time.
-        queue: requests that may wait for a thread; beyond, they are answered 503.
-        max_message_bytes: of a request body, and of an answer.
+        queue: requests that wait for a thread; further ones are answered 503.
+        max_message_bytes: largest size of a request body and of an answer.
 
     Raises:
-        OSError: when the address cannot be taken.
+        OSError: the address cannot be bound.
     """
 
     def __init__(
-        self, api: Api, host: str, port: int, threads: int, queue: int, max_message_bytes: int
+        self,
+        service: PredictionService,
+        address: tuple[str, int],
+        threads: int,
+        queue: int,
+        max_message_bytes: int,
     ) -> None:
-        self._server = _Server((host, port), api, threads, queue, max_message_bytes)
+        self._server = _Server(address, service, threads, queue, max_message_bytes)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
         )
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Starts answering requests."""
         self._thread.start()
 
     def stop(self, grace_seconds: float) -> bool:
-        """Refuses new requests, and waits for those under way; says whether all have ended."""
+        """Stops accepting requests and waits for the running ones; returns whether all ended."""
         self._server.draining = True
         if self._thread.is_alive():
             self._server.shutdown()
@@ -77,7 +81,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(
         self,
         address: tuple[str, int],
-        api: Api,
+        service: PredictionService,
         threads: int,
         queue: int,
         max_message_bytes: int,
@@ -85,7 +89,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.max_requests = threads + queue
         self.max_connections = self.max_requests + IDLE_CONNECTIONS
-        self.api = api
+        self.service = service
         self.max_message_bytes = max_message_bytes
         self.draining = False
         self.work = threading.BoundedSemaphore(threads)
@@ -97,7 +101,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Binds without asking the name service who this host is, which can take seconds."""
+        """Binds without a DNS look-up of this host's name, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
@@ -123,16 +127,16 @@ class _Server(http.server.ThreadingHTTPServer):
                 self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        _LOG.debug("A connection broke.", exc_info=True)
+        _LOG.debug("A connection failed.", exc_info=True)
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """While a request waits or is answered: a drain waits for it, and the queue is bounded."""
+        """Counts a queued or running request, for which `drain` waits; rejects excess ones."""
         with self._changed:
             if self.draining:
-                raise HttpError(503, "The server is shutting down; try another, or later")
+                raise HttpError(503, "The server is shutting down; try again later")
             if self._busy >= self.max_requests:
-                raise HttpError(503, "The server has too many requests waiting; try later")
+                raise HttpError(503, "Too many requests are waiting; try again later")
             self._busy += 1
         try:
             yield
@@ -143,13 +147,13 @@ class _Server(http.server.ThreadingHTTPServer):
 
     @contextlib.contextmanager
     def holding(self, length: int) -> Iterator[None]:
-        """While a body is in memory; waits for others when it is a large one."""
+        """Limits the number of large bodies in memory; waits for a free place."""
         if length <= LARGE_BODY:
             yield
             return
         if not self._large_held.acquire(timeout=LARGE_SECONDS):
-            # Its body was not read, so the connection is of no more use.
-            raise HttpError(503, "Too many large requests are waiting; try later")
+            # The body was not read, so the connection cannot be used again.
+            raise HttpError(503, "Too many large requests are waiting; try again later")
         try:
             yield
         finally:
@@ -157,24 +161,24 @@ class _Server(http.server.ThreadingHTTPServer):
 
     @contextlib.contextmanager
     def working(self, length: int) -> Iterator[None]:
-        """While a body is parsed and answered."""
+        """Limits how many bodies are parsed and answered at a time."""
         alone = self._large_worked_on if length > LARGE_BODY else contextlib.nullcontext()
         with alone, self.work:
             yield
 
     def answer_backlog(self) -> None:
-        """Takes the connections that were made but not yet accepted, so that they are answered."""
+        """Accepts the pending connections, so that they get an answer."""
         self.socket.setblocking(False)
-        with contextlib.suppress(OSError):  # there are no more
+        with contextlib.suppress(OSError):  # the backlog is empty
             for _ in range(self.request_queue_size):
                 self.process_request(*self.get_request())
 
     def drain(self, grace_seconds: float) -> bool:
-        """Waits for the requests under way, then ends the connections that idle."""
+        """Waits for the running requests, then closes the idle connections."""
         with self._changed:
             ended = self._changed.wait_for(lambda: not self._busy, grace_seconds)
             for connection in self._connections:
-                # Only reading ends: a refusal that is being sent still arrives.
+                # Only the reading side: an answer that is being sent still arrives.
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
             self._changed.wait_for(lambda: not self._connections, 1.0)
@@ -203,12 +207,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             path = unquote(urlsplit(self.path).path)
             self._send(200, self._result(path))
         except ServingError as error:
-            self._send(error.http_status, {"error": error.sentence})
+            self._send(error.http_status, {"error": error.message})
         except (HttpError, OSError):
-            raise  # refused by HTTP; or the connection broke, and nobody is there to be answered
-        except Exception:  # a client is never told what broke inside, and the server goes on
+            raise  # rejected by HTTP, or the connection is lost and cannot be answered
+        except Exception:  # details stay in the log, and the server keeps running
             _LOG.exception("A request to %r failed.", self.path)
-            self._send(500, {"error": "The server failed; its log tells why."})
+            self._send(500, {"error": "Internal error; see the server's log."})
 
     do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _answer
 
@@ -221,7 +225,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self.server.holding(length):
             body = read_body(self.rfile, length)
             with self.server.working(length):
-                content = json.dumps(answer(self.server.api, self.command, path, body)).encode()
+                content = json.dumps(answer(self.server.service, self.command, path, body)).encode()
         if len(content) > self.server.max_message_bytes:
             raise ServingError(
                 Code.RESOURCE_EXHAUSTED,
@@ -231,7 +235,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return content
 
     def handle_expect_100(self) -> bool:
-        """Refuses a body that is too large before it is sent."""
+        """Rejects a body that is too large before the client sends it."""
         with contextlib.suppress(HttpError):
             length = content_length(self.headers)
             if length > self.server.max_message_bytes:
@@ -256,7 +260,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _discard_rest(self) -> None:
-        """Reads what the client still sends: closing on unread bytes would lose the answer."""
+        """Reads what the client still sends: closing with unread bytes would lose the answer."""
         deadline = time.monotonic() + 2.0
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -265,7 +269,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers what `http.server` itself refuses, as JSON too."""
+        """Answers errors of `http.server` itself as JSON."""
         self.close_connection = True
         if not getattr(self, "command", None):
             self.command, self.request_version = "GET", "HTTP/1.1"
@@ -277,7 +281,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _LOG.debug(format, *args)
 
 
-_BUSY_BODY = json.dumps({"error": "The server has too many connections; try later"}).encode()
+_BUSY_BODY = json.dumps({"error": "Too many connections; try again later"}).encode()
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
     + f"Content-Length: {len(_BUSY_BODY)}\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""Tensors of REST requests and answers, in TensorFlow Serving's row and column formats."""
+"""JSON tensors of REST requests and answers, in TensorFlow Serving's row and column formats."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _JSON_TYPES = {
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in the body of a request.
+    """Parses the body of a request to a JSON object.
 
     Raises:
-        ServingError: INVALID_ARGUMENT when it is not JSON, or JSON of something else.
+        ServingError: INVALID_ARGUMENT; not JSON, or not an object.
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
@@ -40,7 +40,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except RecursionError as error:
         raise invalid("JSON Parse error: The document is nested too deeply") from error
-    except ValueError as error:  # bytes that are no text, or an integer of thousands of digits
+    except ValueError as error:  # bytes that are not text, or an integer of thousands of digits
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
         raise invalid(f"JSON Value of type {_type(document)} is not object")
@@ -50,7 +50,7 @@ def parse(body: bytes) -> dict[str, Any]:
 def decode_inputs(
     document: Mapping[str, Any], slots: Mapping[str, Slot]
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """The arrays of a predict request.
+    """Decodes the arrays of a predict request.
 
     Args:
         document: the parsed body.
@@ -60,7 +60,7 @@ def decode_inputs(
         `{alias: array}`, and whether the request (and so the answer) is in row format.
 
     Raises:
-        ServingError: INVALID_ARGUMENT when the request is not well formed or does not fit.
+        ServingError: INVALID_ARGUMENT; a malformed request, or one that does not fit the signature.
     """
     by_row, by_column = "instances" in document, "inputs" in document
     if by_row and by_column:
@@ -76,20 +76,17 @@ def decode_inputs(
 
 
 def encode_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str, Any]:
-    """The answer to a predict request, as an object that `json` writes.
+    """Encodes the answer to a predict request as an object for `json`.
 
-    Numbers that are not finite become the tokens NaN, Infinity and -Infinity, as TensorFlow Serving
-    writes them; they are no standard JSON, but Python reads them.
+    As in TensorFlow Serving, numbers that are not finite become NaN, Infinity and -Infinity, which
+    are not standard JSON but are read by Python.
 
     Args:
         outputs: `{alias: array}`.
-        by_row: one entry per example under "predictions", or one per output under "outputs".
-
-    Returns:
-        The object.
+        by_row: one entry per example under "predictions", else one per output under "outputs".
 
     Raises:
-        ServingError: INVALID_ARGUMENT when rows are wanted and an output has no such rows.
+        ServingError: INVALID_ARGUMENT; row format, and the outputs differ in their number of rows.
 
     Example:
         >>> encode_outputs({"classes": np.array([3, 5])}, by_row=True)
@@ -104,7 +101,7 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str,
             raise invalid(f"Tensor name: {alias} has no shape information ")
         sizes.add(len(array))
     if len(sizes) != 1 or sizes == {0}:
-        raise invalid(f"The outputs have {sorted(sizes)} rows; row format wants the same of each")
+        raise invalid(f"The outputs have {sorted(sizes)} rows; row format needs equal numbers")
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
     rows = zip(*values.values(), strict=True)
@@ -112,19 +109,16 @@ def encode_outputs(outputs: Mapping[str, np.ndarray], by_row: bool) -> dict[str,
 
 
 def to_array(slot: Slot, value: Any) -> np.ndarray:
-    """Nested JSON lists as an array of the slot's type and of a shape that it takes.
+    """Converts nested JSON lists to an array of the input's type and shape.
 
     Args:
         slot: the input.
         value: numbers, strings or `{"b64": ...}` in lists of equal length.
 
-    Returns:
-        The array.
-
     Raises:
-        ServingError: INVALID_ARGUMENT when lists are ragged, or leaves are of another type.
+        ServingError: INVALID_ARGUMENT; ragged lists, or values of another type.
     """
-    # Level by level, so that the work per number is done in C; a list per pixel is slow otherwise.
+    # Level by level, so that the work per number is done in C: recursion per pixel is slow.
     shape: list[int] = []
     flat = [value]
     while (kinds := set(map(type, flat))) == {list}:
@@ -147,16 +141,16 @@ def _leaves(slot: Slot, flat: list[Any], kinds: set[type]) -> np.ndarray:
         array = np.empty(len(flat), object)
         array[:] = [_to_bytes(slot, leaf) for leaf in flat]
         return array
-    wanted: set[type] = {int, float} if slot.dtype.is_floating else {int}
-    wanted = {bool} if slot.dtype == tf.bool else wanted
-    if not kinds <= wanted:
-        odd = next(leaf for leaf in flat if type(leaf) not in wanted)
+    accepted: set[type] = {int, float} if slot.dtype.is_floating else {int}
+    accepted = {bool} if slot.dtype == tf.bool else accepted
+    if not kinds <= accepted:
+        odd = next(leaf for leaf in flat if type(leaf) not in accepted)
         raise invalid(
             f'JSON Value: {json.dumps(odd)[:40]} Type: {_type(odd)} of input "{slot.alias}" is not '
             f"of expected type: {slot.dtype.name}"
         )
     try:
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the model judges
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the model rejects
             return np.array(flat, slot.dtype.as_numpy_dtype)
     except OverflowError as error:
         raise invalid(

@@ -1,4 +1,4 @@
-"""What the server answers to each message, whatever brought it: shared by gRPC and REST."""
+"""The methods of the server, shared by gRPC and REST."""
 
 from __future__ import annotations
 
@@ -13,28 +13,26 @@ from tensorflow_serving.apis import (
 )
 
 from keras_robust.serving.server.servable import Servable
-from keras_robust.serving.server.version_manager import Versions, no_servable
+from keras_robust.serving.server.version_manager import VersionManager, no_servable
 from keras_robust.serving.status import Code, ServingError, invalid
 
 SIGNATURE_FIELD = "signature_def"
 
 
-class Api:
-    """The methods of PredictionService and ModelService, as functions of messages.
+class PredictionService:
+    """The methods of TensorFlow Serving's PredictionService and ModelService.
+
+    Each raises `ServingError` for a bad request.
 
     Args:
-        versions: of the one model that is served.
+        versions: versions of the served model.
     """
 
-    def __init__(self, versions: Versions[Servable]) -> None:
+    def __init__(self, versions: VersionManager[Servable]) -> None:
         self._versions = versions
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs a signature.
-
-        Raises:
-            ServingError: when the request is bad, as all of these methods.
-        """
+        """Runs a signature."""
         self._check_spec(request)
         with self.lease(request.model_spec) as servable:
             response = servable.predict(request)
@@ -44,7 +42,7 @@ class Api:
     def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """The signatures of a version."""
+        """Returns the signatures of a version."""
         self._check_spec(request)
         if not request.metadata_field:
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
@@ -64,12 +62,12 @@ class Api:
     def get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of all versions, or of one."""
+        """Returns the states of all versions, or of one."""
         self._check_spec(request)
         name, version = request.model_spec.name, _version(request.model_spec)
         if name != self._versions.name:
-            wanted = "any versions" if version is None else f"version {version}"
-            raise ServingError(Code.NOT_FOUND, f"Could not find {wanted} of model {name}")
+            which = "any versions" if version is None else f"version {version}"
+            raise ServingError(Code.NOT_FOUND, f"Could not find {which} of model {name}")
         response = get_model_status_pb2.GetModelStatusResponse()
         for state in self._versions.states(version):
             entry = response.model_version_status.add(version=state.version, state=int(state.state))
@@ -79,7 +77,7 @@ class Api:
 
     @contextlib.contextmanager
     def lease(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
-        """The version that a spec asks for, kept loaded until the `with` block ends."""
+        """Yields the requested version, which stays loaded until the `with` block ends."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         version = _version(spec)
@@ -101,6 +99,6 @@ class Api:
 def _version(spec: model_pb2.ModelSpec) -> int | None:
     choice = spec.WhichOneof("version_choice")
     if choice == "version_label":
-        # Labels are given by the model server's configuration file, which this server has none of.
+        # Labels belong to TensorFlow Serving's configuration file, which this server does not have.
         raise invalid(f"Unrecognized servable version label: {spec.version_label}")
     return spec.version.value if choice == "version" else None

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST paths: what is answered, apart from how HTTP carries it."""
+"""TensorFlow Serving's REST paths, independent of the HTTP server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
 )
 
 from keras_robust.serving.server import json_tensors
-from keras_robust.serving.server.prediction_service import SIGNATURE_FIELD, Api
+from keras_robust.serving.server.prediction_service import SIGNATURE_FIELD, PredictionService
 from keras_robust.serving.server.servable import Servable, Signature
 from keras_robust.serving.status import Code, ServingError, invalid
 
@@ -28,20 +28,20 @@ _MODEL = re.compile(
 _INT64_MAX = 2**63 - 1
 
 
-def answer(api: Api, method: str, path: str, body: bytes) -> dict[str, Any]:
-    """What TensorFlow Serving's REST interface answers, as an object for `json`.
+def answer(service: PredictionService, method: str, path: str, body: bytes) -> dict[str, Any]:
+    """Answers a request of TensorFlow Serving's REST interface.
 
     Args:
-        api: gives the answers.
-        method: of HTTP.
-        path: without the query.
-        body: of the request.
+        service: runs the methods.
+        method: HTTP method.
+        path: path without the query.
+        body: body of the request.
 
     Returns:
-        The object of a successful answer.
+        The answer, as an object for `json`.
 
     Raises:
-        ServingError: with the code that becomes the HTTP status.
+        ServingError: a bad request; the code becomes the HTTP status.
     """
     if not path.lower().startswith("/v1/"):
         raise ServingError(Code.NOT_FOUND, f"Not found: {path}; expected /v1/models/NAME")
@@ -49,16 +49,16 @@ def answer(api: Api, method: str, path: str, body: bytes) -> dict[str, Any]:
         if match["method"].lower() != "predict":
             raise ServingError(
                 Code.UNIMPLEMENTED,
-                f"This server has no method {match['method']}; expected predict",
+                f"This server does not implement {match['method']}; expected predict",
             )
-        return _predict(api, _model_spec(match), body)
+        return _predict(service, _model_spec(match), body)
     if method == "GET" and (match := _MODEL.fullmatch(path)):
         if not match["name"]:
             raise invalid("Missing model name in request.")
         if match["part"]:
-            return _metadata(api, _model_spec(match))
-        return _status(api, _model_spec(match))
-    # TensorFlow Serving answers 400, not 405, to a method that a path does not have.
+            return _metadata(service, _model_spec(match))
+        return _status(service, _model_spec(match))
+    # TensorFlow Serving answers 400, not 405, to an unsupported method.
     raise invalid(f"Malformed request: {method} {path}")
 
 
@@ -73,12 +73,12 @@ def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     return spec
 
 
-def _predict(api: Api, spec: model_pb2.ModelSpec, body: bytes) -> dict[str, Any]:
+def _predict(service: PredictionService, spec: model_pb2.ModelSpec, body: bytes) -> dict[str, Any]:
     document = json_tensors.parse(body)
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid("'signature_name' key must be a string value.")
-    with api.lease(spec) as servable:
+    with service.lease(spec) as servable:
         signature = _signature(servable, name)
         inputs, by_row = json_tensors.decode_inputs(document, signature.inputs)
         del document  # lists of numbers are many times the size of their text
@@ -96,11 +96,11 @@ def _signature(servable: Servable, name: str) -> Signature:
         ) from error
 
 
-def _metadata(api: Api, spec: model_pb2.ModelSpec) -> dict[str, Any]:
+def _metadata(service: PredictionService, spec: model_pb2.ModelSpec) -> dict[str, Any]:
     request = get_model_metadata_pb2.GetModelMetadataRequest(
         model_spec=spec, metadata_field=[SIGNATURE_FIELD]
     )
-    response = api.get_model_metadata(request)
+    response = service.get_model_metadata(request)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata[SIGNATURE_FIELD].Unpack(signatures)
     return {
@@ -109,9 +109,9 @@ def _metadata(api: Api, spec: model_pb2.ModelSpec) -> dict[str, Any]:
     }
 
 
-def _status(api: Api, spec: model_pb2.ModelSpec) -> dict[str, Any]:
+def _status(service: PredictionService, spec: model_pb2.ModelSpec) -> dict[str, Any]:
     request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-    return _as_json(api.get_model_status(request))
+    return _as_json(service.get_model_status(request))
 
 
 def _as_json(message: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One version of a model, loaded as TensorFlow Serving loads it: a graph, a session, signatures."""
+"""A loaded version of a model: validates requests and runs its signatures."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ import dataclasses
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from keras_robust.core.quiet_tensorflow import quiet_logger
+from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.warmup import MAX_REQUESTS, read_warmup
 from keras_robust.serving.server.tensor_protos import Slot, decode, encode
-from keras_robust.serving.status import Code, ServingError, clean_sentence, invalid
+from keras_robust.serving.status import Code, ServingError, clean_message, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
-# Written by the saver among the signatures; no client may run it.
-_INIT_OP = "__saved_model_init_op"
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What one signature takes and gives, and the call that runs it."""
+    """The inputs and outputs of a signature, and the function that runs it."""
 
     name: str
     inputs: dict[str, Slot]
     outputs: dict[str, Slot]
-    call: Callable[..., Sequence[Any]]
+    call: Callable[..., Sequence[np.ndarray]]
 
     def check_inputs(self, names: Sequence[str]) -> None:
-        """Refuses a request with missing or unknown inputs."""
+        """Raises on missing and unknown inputs."""
         extra = sorted(set(names) - set(self.inputs))
         missing = sorted(set(self.inputs) - set(names))
         if extra or missing:
@@ -44,7 +41,7 @@ class Signature:
             )
 
     def select(self, output_filter: Sequence[str]) -> list[str]:
-        """The outputs to give: all, or those asked for."""
+        """The outputs to return: those of the filter, all without one."""
         for position, alias in enumerate(output_filter):
             if alias not in self.outputs:
                 raise invalid(
@@ -57,48 +54,41 @@ class Signature:
 
 
 class Servable:
-    """A loaded version.
+    """A loaded version of a model.
 
     Args:
         path: the directory of a SavedModel.
         version: its number.
-        max_bytes: the size that no input tensor may exceed.
+        max_bytes: largest size of an input tensor.
 
     Raises:
-        OSError: when there is no SavedModel.
-        RuntimeError: when none of its graphs is tagged `serve`.
-        ValueError: when it has no signature, or too many warm-up requests.
-        ServingError: when it fails on a warm-up request.
+        ValueError: the SavedModel cannot be loaded, has no signature, or too many warm-up requests.
+        ServingError: a warm-up request fails.
     """
 
     def __init__(self, path: str | os.PathLike[str], version: int, max_bytes: int) -> None:
         self.version = version
         self.max_bytes = max_bytes
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
+        self._model = SavedModelSession(path)
         try:
-            with graph.as_default(), quiet_logger():  # it says that it is deprecated
-                loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], os.fspath(path))
-            self.definitions: dict[str, meta_graph_pb2.SignatureDef] = {
-                name: definition
-                for name, definition in loaded.signature_def.items()
-                if name != _INIT_OP
-            }
+            self.definitions = self._model.signatures
             if not self.definitions:
-                raise ValueError(f"{path} has no signature; expected one made by serving.export.")
+                raise ValueError(
+                    f"{path} has no signature; expected a version that `keras-robust export` wrote."
+                )
             self.signatures = {
                 name: self._signature(name, definition)
                 for name, definition in self.definitions.items()
             }
             self._warm_up(path)
         except BaseException:
-            self._session.close()
+            self._model.close()
             raise
 
     def _signature(self, name: str, definition: meta_graph_pb2.SignatureDef) -> Signature:
         inputs, outputs = _slots(definition.inputs), _slots(definition.outputs)
-        call = self._session.make_callable(
-            [slot.tensor for slot in outputs.values()], [slot.tensor for slot in inputs.values()]
+        call = self._model.function(
+            [slot.tensor for slot in inputs.values()], [slot.tensor for slot in outputs.values()]
         )
         return Signature(name, inputs, outputs, call)
 
@@ -112,15 +102,15 @@ class Servable:
             self.predict(request)
 
     def signature(self, name: str) -> Signature:
-        """The signature of a name, the empty name being `serving_default`.
+        """Finds a signature; the empty name stands for `serving_default`.
 
         Raises:
-            KeyError: when there is none; the two services answer that differently.
+            KeyError: unknown name, for which the two services have different codes.
         """
         return self.signatures[name or DEFAULT_SIGNATURE]
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Answers a message, whatever model its spec names."""
+        """Runs a request; ignores the model that its spec names."""
         try:
             signature = self.signature(request.model_spec.signature_name)
         except KeyError as error:
@@ -130,7 +120,7 @@ class Servable:
                 f"{', '.join(sorted(self.signatures))}.",
             ) from error
         signature.check_inputs(list(request.inputs))
-        chosen = signature.select(request.output_filter)
+        selected = signature.select(request.output_filter)
         inputs = {
             alias: decode(slot, request.inputs[alias], self.max_bytes)
             for alias, slot in signature.inputs.items()
@@ -139,24 +129,24 @@ class Servable:
         response = predict_pb2.PredictResponse()
         response.model_spec.signature_name = signature.name
         response.model_spec.version.value = self.version
-        for alias in chosen:
+        for alias in selected:
             encoded = encode(outputs[alias], signature.outputs[alias].dtype)
             response.outputs[alias].CopyFrom(encoded)
         return response
 
     def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs a signature on arrays that its slots take."""
+        """Runs a signature on arrays that fit its inputs."""
         with _tensorflow_errors():
             values = signature.call(*(inputs[alias] for alias in signature.inputs))
         return dict(zip(signature.outputs, map(np.asarray, values), strict=True))
 
     def close(self) -> None:
-        """Gives the memory back; the version cannot be used afterwards."""
-        self._session.close()
-        # The calls hold the session, and graphs are full of cycles: a server that saw many
-        # versions was found to have grown by one graph for each.
+        """Frees the memory; the version cannot be used afterwards."""
+        self._model.close()
+        # The calls hold the session, and graphs are full of reference cycles: without this a server
+        # grows by one graph with each version.
         self.signatures = {}
-        del self._session
+        del self._model
         gc.collect()
 
 
@@ -169,4 +159,4 @@ def _tensorflow_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise ServingError(Code(error.error_code), clean_sentence(error.message)) from error
+        raise ServingError(Code(error.error_code), clean_message(error.message)) from error

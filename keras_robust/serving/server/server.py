@@ -1,4 +1,4 @@
-"""The embedded model server: TensorFlow Serving's two interfaces over one model."""
+"""The embedded model server: one model behind TensorFlow Serving's gRPC and REST interfaces."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from keras_robust.core.validation import check_integer, check_number
 from keras_robust.serving.server.grpc_service import GrpcServer
 from keras_robust.serving.server.http_server import RestServer
-from keras_robust.serving.server.prediction_service import Api
+from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.servable import Servable
-from keras_robust.serving.server.version_manager import Versions
+from keras_robust.serving.server.version_manager import VersionManager
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much the server takes on.
+    """Limits of the server.
 
     Args:
-        max_message_mb: size of a request or an answer, in MiB, over gRPC and over REST.
+        max_message_mb: largest request or answer in MiB, over gRPC and over REST.
         threads: requests that each of the two interfaces answers at the same time.
-        queue: requests that wait for a thread of each interface; the ones beyond are refused.
-        poll_wait_seconds: between two looks for a new version.
-        drain_seconds: how long a stop waits for the requests under way.
+        queue: requests that wait for a thread of each interface; further ones are rejected.
+        poll_wait_seconds: time between two scans for a new version.
+        drain_seconds: how long a stop waits for running requests.
 
     Raises:
-        ValueError: when one of them is not positive, or a number of requests is not whole.
+        ValueError: a limit that is not positive.
     """
 
     max_message_mb: float = 64.0
@@ -39,46 +40,40 @@ class Limits:
     drain_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not value > 0 or value == float("inf"):
-                raise ValueError(f"{field.name}={value!r} was received; expected more than 0.")
-        for name in ("threads", "queue"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name}={getattr(self, name)!r} was received; expected an int.")
-        if self.max_message_mb >= 2048:
-            raise ValueError(
-                f"max_message_mb={self.max_message_mb!r} was received; a message of TensorFlow "
-                "Serving cannot reach 2048 MiB."
-            )
+        # A message of TensorFlow Serving cannot reach 2 GiB.
+        check_number("max_message_mb", self.max_message_mb, above=0, below=2048)
+        check_integer("threads", self.threads, 1)
+        check_integer("queue", self.queue, 1)
+        check_number("poll_wait_seconds", self.poll_wait_seconds, above=0)
+        check_number("drain_seconds", self.drain_seconds, above=0)
 
     @property
     def max_message_bytes(self) -> int:
-        """The size in bytes."""
+        """`max_message_mb` in bytes."""
         return int(self.max_message_mb * 2**20)
 
     @property
-    def of_interface(self) -> tuple[int, int, int]:
-        """What each interface is told: threads, queue and the size in bytes."""
+    def per_interface(self) -> tuple[int, int, int]:
+        """The limits of each interface: threads, queue and message size in bytes."""
         return self.threads, self.queue, self.max_message_bytes
 
 
 class Server:
     """Serves the newest version of an exported model over gRPC and REST.
 
-    Bind it to loopback, or behind something that speaks TLS and knows who may ask: as TensorFlow
-    Serving, it asks nobody who they are.
+    Bind it to loopback, or put it behind a proxy with TLS and authentication: like TensorFlow
+    Serving, it has neither.
 
     Args:
-        model_name: the name by which clients ask.
-        model_base_path: holds one directory for each version, as `serving.export` writes them.
-        port: of gRPC; 0 takes a free one.
-        rest_api_port: of REST; 0 takes a free one.
-        host: to listen on.
-        limits: of sizes, threads and times.
+        model_name: the name that clients use.
+        model_base_path: parent of the version directories, as `keras-robust export` writes them.
+        port: gRPC port; 0 picks a free one.
+        rest_api_port: REST port; 0 picks a free one.
+        host: address to listen on.
+        limits: sizes, threads and times.
 
     Raises:
-        ValueError: when the name cannot stand in a path, or a port is none.
+        ValueError: a name that is not valid in a path, or a port out of range.
 
     Example:
         >>> server = Server("digits", "exported/digits", port=0, rest_api_port=0)
@@ -98,17 +93,17 @@ class Server:
     ) -> None:
         if not model_name or set(model_name) & set("/:?# "):
             raise ValueError(
-                f"model_name={model_name!r} was received; expected a name without '/', ':', '?', "
-                "'#' and spaces, as it stands in the paths of REST."
+                f"model_name is {model_name!r}; expected a name without '/', ':', '?', '#' and "
+                "spaces, since it is part of REST paths."
             )
         for number in (port, rest_api_port):
             if not 0 <= number < 2**16:
-                raise ValueError(f"The port {number} was received; expected 0 to 65535.")
+                raise ValueError(f"The port is {number}; expected a whole number from 0 to 65535.")
         self.model_name = model_name
         self.host = host
         self.limits = limits or Limits()
         self._ports = (port, rest_api_port)
-        self._versions: Versions[Servable] = Versions(
+        self._versions: VersionManager[Servable] = VersionManager(
             model_name, Path(model_base_path), self._load, self.limits.poll_wait_seconds
         )
         self._grpc: GrpcServer | None = None
@@ -118,20 +113,21 @@ class Server:
         return Servable(path, version, self.limits.max_message_bytes)
 
     def start(self) -> None:
-        """Takes the ports, loads the newest version, then answers.
+        """Binds the ports, loads the newest version, then starts answering.
 
         Raises:
-            FileNotFoundError: when the base path is no directory.
-            ServingError: when the newest version cannot be loaded.
-            OSError: when a port cannot be taken.
+            FileNotFoundError: the base path is not a directory.
+            ServingError: the newest version cannot be loaded.
+            OSError: a port cannot be bound.
         """
-        api, limits = Api(self._versions), self.limits
+        service = PredictionService(self._versions)
+        per_interface = self.limits.per_interface
         port, rest_port = self._ports
         try:
-            with _taking(self.host, port):
-                self._grpc = GrpcServer(api, _joined(self.host, port), *limits.of_interface)
-            with _taking(self.host, rest_port):
-                self._rest = RestServer(api, self.host, rest_port, *limits.of_interface)
+            with _bind_errors(self.host, port):
+                self._grpc = GrpcServer(service, _host_port(self.host, port), *per_interface)
+            with _bind_errors(self.host, rest_port):
+                self._rest = RestServer(service, (self.host, rest_port), *per_interface)
             self._versions.start()
         except BaseException:
             self.stop()
@@ -140,12 +136,11 @@ class Server:
         self._rest.start()
 
     def stop(self) -> bool:
-        """Refuses new requests, waits for those under way, gives everything back.
+        """Stops accepting requests, waits for the running ones, and frees everything.
 
         Returns:
-            Whether everything has ended. A request that runs for longer than `drain_seconds`, or a
-            version that is being loaded, goes on in a thread that nothing but the end of the
-            process stops.
+            Whether everything has ended. A request that takes longer than `drain_seconds`, or a
+            version that is being loaded, keeps its thread until the process ends.
         """
         grace = self.limits.drain_seconds
         waits = [self._grpc.stop(grace)] if self._grpc else []
@@ -157,23 +152,23 @@ class Server:
 
     @property
     def version(self) -> int | None:
-        """The number of the version in use; None when there is none yet."""
+        """The number of the current version; None before there is one."""
         return self._versions.current
 
     @property
     def grpc_address(self) -> str:
-        """`host:port` of gRPC, of a started server."""
+        """`host:port` of the gRPC interface; the server must be started."""
         return self._address(self._grpc)
 
     @property
     def rest_address(self) -> str:
-        """`host:port` of REST, of a started server."""
+        """`host:port` of the REST interface; the server must be started."""
         return self._address(self._rest)
 
-    def _address(self, front: GrpcServer | RestServer | None) -> str:
-        if front is None:
+    def _address(self, interface: GrpcServer | RestServer | None) -> str:
+        if interface is None:
             raise ValueError("The server is not started; use `with Server(...) as server:`.")
-        return _joined(self.host, front.port)
+        return _host_port(self.host, interface.port)
 
     def __enter__(self) -> Server:
         self.start()
@@ -188,21 +183,21 @@ class Server:
         self.stop()
 
 
-def _joined(host: str, port: int) -> str:
+def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager
-def _taking(host: str, port: int) -> Iterator[None]:
-    """Says what to do when an address cannot be taken."""
+def _bind_errors(host: str, port: int) -> Iterator[None]:
+    """Explains why an address cannot be bound."""
     try:
-        # gRPC does not tell why it fails, so the address is tried without it first.
+        # gRPC reports no reason, so a plain socket tries the address first.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
         yield
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"Cannot listen on {_joined(host, port)}: {reason}. Choose another port, or 0 for any "
-            "free one, and a host that is one of this machine's addresses."
+            f"Cannot listen on {_host_port(host, port)}: {reason}. Choose another port, or 0 for "
+            "any free one, and a host that is one of this machine's addresses."
         ) from error

@@ -1,4 +1,4 @@
-"""Tensors of gRPC messages, checked against the signature before anything of their size is made."""
+"""Tensors of gRPC messages, checked against the signature before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from keras_robust.serving.status import ServingError, invalid
 
-# Which field of a TensorProto holds the values of a type. Of any other type, only the raw content.
+# The field of a TensorProto that holds the values of a type; other types have raw content only.
 _FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -37,8 +37,8 @@ class Slot:
     Args:
         alias: the name that clients use.
         tensor: the name in the graph.
-        dtype: of the values.
-        dims: the shape, None where any length goes; or None when nothing is known of it.
+        dtype: type of the values.
+        dims: the shape, with None for any length; None for an unknown rank.
     """
 
     alias: str
@@ -48,7 +48,7 @@ class Slot:
 
     @classmethod
     def of(cls, alias: str, info: meta_graph_pb2.TensorInfo) -> Slot:
-        """The slot that a SignatureDef describes."""
+        """Reads an input or output of a SignatureDef."""
         shape = info.tensor_shape
         dims = None
         if not shape.unknown_rank:
@@ -56,14 +56,13 @@ class Slot:
         return cls(alias, info.name, tf.dtypes.as_dtype(info.dtype), dims)
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Refuses a shape that the signature does not take, and an empty batch."""
+        """Raises on a shape that does not fit the signature, and on an empty batch."""
         if self.dims is None:
             return
-        agrees = len(shape) == len(self.dims) and all(
-            wanted is None or wanted == length
-            for wanted, length in zip(self.dims, shape, strict=True)
+        fits = len(shape) == len(self.dims) and all(
+            dim is None or dim == length for dim, length in zip(self.dims, shape, strict=True)
         )
-        if not agrees:
+        if not fits:
             raise invalid(
                 f'Input "{self.alias}" has shape {_shown(shape)}; expected {self.shape_text()}.'
             )
@@ -71,7 +70,7 @@ class Slot:
             raise invalid(f'Input "{self.alias}" is an empty batch; expected at least one example.')
 
     def shape_text(self) -> str:
-        """The shape for people: `[batch, 8, 8, 1]`."""
+        """The shape for messages: `[batch, 8, 8, 1]`."""
         if self.dims is None:
             return "any shape"
         words = ["?" if dim is None else str(dim) for dim in self.dims]
@@ -81,20 +80,20 @@ class Slot:
 
 
 def decode(slot: Slot, proto: tensor_pb2.TensorProto, max_bytes: int) -> np.ndarray:
-    """The array in a message, if it is one that the slot takes.
+    """Decodes the array in a message.
 
-    As TensorFlow does, one number and a shape stand for a tensor filled with that number.
+    As in TensorFlow, one number and a shape stand for a tensor filled with that number.
 
     Args:
-        slot: the input that it is for.
-        proto: as received: its shape may have nothing to do with its content.
-        max_bytes: the size that no tensor may exceed.
+        slot: the input of the signature.
+        proto: the message as received; its shape may contradict its content.
+        max_bytes: largest size of the tensor.
 
     Returns:
-        An array of the slot's type, and of a shape that it takes.
+        An array of the input's type and shape.
 
     Raises:
-        ServingError: INVALID_ARGUMENT when type, shape or content are not as they should be.
+        ServingError: INVALID_ARGUMENT; type, shape, size or content do not fit.
     """
     if proto.dtype != slot.dtype.as_datatype_enum:
         raise invalid(
@@ -102,7 +101,7 @@ def decode(slot: Slot, proto: tensor_pb2.TensorProto, max_bytes: int) -> np.ndar
         )
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(length < 0 for length in shape):
-        raise invalid(f'Input "{slot.alias}" has no full shape; expected {slot.shape_text()}.')
+        raise invalid(f'Input "{slot.alias}" has no complete shape; expected {slot.shape_text()}.')
     slot.check_shape(shape)
     count = math.prod(shape)
     if count * slot.dtype.size > max_bytes:
@@ -114,7 +113,7 @@ def decode(slot: Slot, proto: tensor_pb2.TensorProto, max_bytes: int) -> np.ndar
 
 
 def encode(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
-    """An array as TensorFlow Serving answers it: the values in the field of their type.
+    """Encodes an array as TensorFlow Serving does, with the values in the field of their type.
 
     Example:
         >>> encode(np.array([1, 2]), tf.int64).int64_val
@@ -147,7 +146,7 @@ def _values(slot: Slot, proto: tensor_pb2.TensorProto, count: int) -> np.ndarray
 
 
 def _fitted(slot: Slot, array: np.ndarray) -> np.ndarray:
-    """The array in the slot's type; the fields of a message are wider than some of the types."""
+    """Casts to the input's type; the fields of a message are wider than some of the types."""
     numpy_type = slot.dtype.as_numpy_dtype
     if slot.dtype.is_integer and array.size:
         limits = np.iinfo(numpy_type)
@@ -174,6 +173,6 @@ def _type_name(number: int) -> str:
 
 
 def _shown(shape: Sequence[int]) -> str:
-    """A shape for people, of which a hostile request may have sent thousands of dimensions."""
+    """A shape for messages, shortened: a request may declare thousands of dimensions."""
     words = [str(length) for length in shape[:8]] + (["..."] if len(shape) > 8 else [])
     return f"[{', '.join(words)}]"

@@ -1,4 +1,4 @@
-"""Follows the version directories of a model: loads the newest, then lets the one before go."""
+"""Watches the version directories of a model and serves the newest version."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from keras_robust.serving.exporting.version_directory import versions
 from keras_robust.serving.status import Code, ServingError
 
 _LOG = logging.getLogger(__name__)
-# TensorFlow Serving's own habit is five attempts a minute apart; a copy in progress takes seconds.
+# TensorFlow Serving makes five attempts a minute apart; a copy in progress takes seconds.
 MAX_LOADS = 5
 RETRY_SECONDS = 5.0
 # How long a stop waits for a version that is being loaded.
 STOP_SECONDS = 1.0
-# Each export leaves a line in the status; a server that runs for months keeps only so many.
+# Each version adds an entry to the status; older entries are dropped.
 MAX_STATES = 100
 
 
@@ -37,7 +37,7 @@ class State(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class VersionState:
-    """What is known of one version: its state, and why it ended if it failed to load."""
+    """The state of a version, with the error of a failed load."""
 
     version: int
     state: State
@@ -46,12 +46,12 @@ class VersionState:
 
 
 class Loaded(Protocol):
-    """What a loader gives: a version that can be closed."""
+    """A loaded version, as `load` returns it."""
 
     version: int
 
     def close(self) -> None:
-        """Gives its memory back."""
+        """Frees its memory."""
 
 
 L = TypeVar("L", bound=Loaded)
@@ -69,18 +69,18 @@ class _Failure:
     retry_at: float = 0.0
 
 
-class Versions(Generic[L]):
-    """The versions under a base path, of which the highest is served.
+class VersionManager(Generic[L]):
+    """Serves the highest version under a base path, and replaces it when a higher one appears.
 
-    A new version is loaded and warmed up beside the one in use; from then on requests go to it, and
-    the one before is closed when its last request has ended. If a new version fails to load, or all
-    directories vanish, the version in use stays.
+    A new version is loaded and warmed up while the previous one still answers; then new requests go
+    to it, and the previous version is closed after its last request. If a new version fails to
+    load, or all directories disappear, the current version stays.
 
     Args:
-        name: of the model.
-        base_path: holds one directory for each version, named by a number; others are ignored.
-        load: makes a servable of a version directory and a number.
-        poll_wait_seconds: between two looks at the base path.
+        name: name of the model.
+        base_path: parent of the version directories; other names in it are ignored.
+        load: loads a version from its directory and number.
+        poll_wait_seconds: time between two scans of the base path.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class Versions(Generic[L]):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Loads the newest version, if there is one, and begins to watch.
+        """Loads the newest version, if there is one, and starts watching.
 
         Raises:
-            FileNotFoundError: when the base path is no directory.
-            ServingError: when the newest version cannot be loaded.
+            FileNotFoundError: the base path is not a directory.
+            ServingError: the newest version cannot be loaded.
         """
         if not self.base_path.is_dir():
             raise FileNotFoundError(
-                f"The model base path {self.base_path} is not a directory; expected one that holds "
-                "a directory for each version, as `python -m serving.export` makes it."
+                f"The model base path {self.base_path} is not a directory; expected the parent of "
+                "version directories, as `keras-robust export` writes them."
             )
         self.poll()
         failed = [state for state in self._states.values() if state.code is not Code.OK]
@@ -121,10 +121,10 @@ class Versions(Generic[L]):
         self._thread.start()
 
     def stop(self) -> bool:
-        """Stops watching, and closes the version in use when its last request has ended.
+        """Stops watching, and closes the current version after its last request.
 
         Returns:
-            Whether no version is being loaded any more; one that is gets closed after its load.
+            False while a version is still being loaded; it is closed after its load.
         """
         self._stopping.set()
         if self._thread is not None:
@@ -134,15 +134,15 @@ class Versions(Generic[L]):
 
     @property
     def current(self) -> int | None:
-        """The number of the version in use."""
+        """The number of the current version; None without one."""
         with self._lock:
             return self._current.servable.version if self._current else None
 
     def states(self, version: int | None = None) -> list[VersionState]:
-        """What is known of all versions, newest first, or of one.
+        """The states of all versions, newest first, or of one.
 
         Raises:
-            ServingError: NOT_FOUND when nothing is known.
+            ServingError: NOT_FOUND; an unknown version, or no version at all.
         """
         with self._lock:
             known = sorted(self._states.values(), key=lambda state: -state.version)
@@ -157,10 +157,10 @@ class Versions(Generic[L]):
 
     @contextlib.contextmanager
     def lease(self, version: int | None = None) -> Iterator[L]:
-        """The version in use, which stays loaded until the `with` block ends.
+        """Yields the current version, which stays loaded until the `with` block ends.
 
         Raises:
-            ServingError: NOT_FOUND when none is loaded, or another one than was asked for.
+            ServingError: NOT_FOUND; no version is loaded, or not the requested one.
         """
         with self._lock:
             entry = self._current
@@ -177,9 +177,9 @@ class Versions(Generic[L]):
                 self._close(entry.servable)
 
     def poll(self) -> None:
-        """Looks once at the base path; loads the highest version if it is not the one in use."""
+        """Scans the base path once; loads the highest version unless it is the current one."""
         found = self._found()
-        # A version that was removed and exported again deserves new attempts.
+        # A version that was removed and exported again gets new attempts.
         self._failures = {v: self._failures[v] for v in self._failures if v in found}
         if not found or max(found) == self.current:
             return
@@ -188,11 +188,11 @@ class Versions(Generic[L]):
         if failure.loads >= MAX_LOADS or time.monotonic() < failure.retry_at:
             return
         with self._lock:
-            self._note(VersionState(version, State.LOADING))
+            self._record(VersionState(version, State.LOADING))
         started = time.monotonic()
         try:
             servable = self._load(path, version)
-        except Exception as error:  # whatever the files hold, the version in use is to stay
+        except Exception as error:  # whatever is wrong with the files, the current version stays
             self._failed(version, path, error)
             return
         self._failures.pop(version, None)
@@ -217,28 +217,28 @@ class Versions(Generic[L]):
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"Version {version} of model {self.name} in {path} failed to load: {reason}"
         with self._lock:
-            self._note(VersionState(version, State.END, code, message))
+            self._record(VersionState(version, State.END, code, message))
         _LOG.warning("%s (attempt %d of %d)", message, loads, MAX_LOADS)
 
     def _replace(self, servable: L | None) -> None:
         with self._lock:
-            before = self._current
+            previous = self._current
             self._current = None if servable is None else _Entry(servable)
             if servable is not None:
-                self._note(VersionState(servable.version, State.AVAILABLE))
-            if before is not None:
-                self._note(VersionState(before.servable.version, State.UNLOADING))
-            idle = before is not None and not before.users
-        if before is not None and idle:
-            self._close(before.servable)
+                self._record(VersionState(servable.version, State.AVAILABLE))
+            if previous is not None:
+                self._record(VersionState(previous.servable.version, State.UNLOADING))
+            idle = previous is not None and not previous.users
+        if previous is not None and idle:
+            self._close(previous.servable)
 
     def _close(self, servable: L) -> None:
         servable.close()
         with self._lock:
-            self._note(VersionState(servable.version, State.END))
+            self._record(VersionState(servable.version, State.END))
         _LOG.info("Unloaded %s version %d.", self.name, servable.version)
 
-    def _note(self, state: VersionState) -> None:
+    def _record(self, state: VersionState) -> None:
         self._states[state.version] = state
         while len(self._states) > MAX_STATES:
             del self._states[min(self._states)]
@@ -249,10 +249,10 @@ class Versions(Generic[L]):
 
 
 def no_servable(name: str, version: int | None) -> ServingError:
-    """The error of a request for a version that is not loaded; None stands for the newest."""
-    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return _not_found(f"Servable not found for request: {wanted}")
+    """Makes the error of a request for a version that is not loaded; None stands for the newest."""
+    request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return _not_found(f"Servable not found for request: {request}")
 
 
-def _not_found(sentence: str) -> ServingError:
-    return ServingError(Code.NOT_FOUND, sentence)
+def _not_found(message: str) -> ServingError:
+    return ServingError(Code.NOT_FOUND, message)

@@ -7,8 +7,8 @@ import pytest
 from keras_robust.serving.exporting import version_directory
 from keras_robust.serving.exporting.version_directory import (
     check_version,
+    find_version,
     publish,
-    version_dir,
     versions,
     workspace,
 )
@@ -19,17 +19,17 @@ def test_versions_are_sorted_as_numbers(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "11").touch()
     assert list(versions(tmp_path)) == [0, 9, 10]
-    assert version_dir(tmp_path).name == "10"
-    assert version_dir(tmp_path, 9).name == "9"
+    assert find_version(tmp_path).name == "10"
+    assert find_version(tmp_path, 9).name == "9"
     assert versions(tmp_path / "nowhere") == {}
 
 
 def test_a_missing_version_names_those_there_are(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no version of a model"):
-        version_dir(tmp_path)
+        find_version(tmp_path)
     (tmp_path / "3").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no version 4; it holds \[3\]"):
-        version_dir(tmp_path, 4)
+        find_version(tmp_path, 4)
     assert check_version(2**63 - 1)
 
 
