@@ -1,7 +1,7 @@
-"""Looks into a functional model: every call of a layer, in order, with its tensors.
+"""Tracing of functional models: every call of a layer, in order, with its tensors.
 
-It rests on `keras.models.clone_model` with a `clone_function` that returns the layer itself and a
-`call_function` that looks on: the layers, and so the weights, stay those of the model.
+`trace` uses `keras.models.clone_model` with a `clone_function` that returns the layer itself and a
+`call_function` that records: the layers, and so the weights, stay those of the model.
 """
 
 from __future__ import annotations
@@ -15,55 +15,34 @@ Tensor: TypeAlias = keras.KerasTensor
 
 
 class Call(NamedTuple):
-    """One call of an operation while a model ran on symbolic tensors."""
+    """One call of an operation on symbolic tensors."""
 
-    operation: Any
+    operation: keras.Operation
     inputs: list[Tensor]
     output: Any
 
 
 class Graph(NamedTuple):
-    """A functional model, run once on a new symbolic image."""
+    """The calls of a functional model on a new symbolic image."""
 
     image: Tensor
     calls: list[Call]
     outputs: Any
 
     def producer(self, tensor: Tensor) -> Call | None:
-        """The call that made a tensor.
-
-        Args:
-            tensor: of this graph.
-
-        Returns:
-            The call; None for the image.
-        """
+        """The call that made a tensor of this graph; None for the image."""
         for call in self.calls:
             if any(output is tensor for output in keras.tree.flatten(call.output)):
                 return call
         return None
 
     def named(self, name: str | None) -> Call | None:
-        """The last call of the layer of that name.
-
-        Args:
-            name: of a layer.
-
-        Returns:
-            The call; None if there is none.
-        """
+        """The last call of the layer of that name; None if the graph has no such layer."""
         calls = [call for call in self.calls if call.operation.name == name]
         return calls[-1] if calls else None
 
     def unused(self, name: str) -> str:
-        """A name that no operation of this graph has.
-
-        Args:
-            name: the wish.
-
-        Returns:
-            The wish, numbered if it is taken.
-        """
+        """`name`, numbered if an operation of this graph has it already."""
         taken = {call.operation.name for call in self.calls}
         number = 0
         unused = name
@@ -74,14 +53,14 @@ class Graph(NamedTuple):
 
 
 def is_functional(model: Any) -> bool:
-    """Whether a model is a graph of layers with one input, which can be looked into.
+    """Whether a model is a graph of layers with one input, which `trace` can follow.
 
     Args:
         model: anything.
 
     Returns:
-        True for functional models and built Sequential ones; False for a subclassed model, also
-        for one that is functional but overrides `call`, since its graph does not say what it does.
+        True for functional models and built Sequential ones; False for a subclassed model, even a
+        functional one that overrides `call`: its graph does not describe its computation.
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "inputs"):
         return False
@@ -91,14 +70,14 @@ def is_functional(model: Any) -> bool:
 
 
 def trace(model: keras.Model, input_shape: Iterable[int | None]) -> Graph:
-    """Runs a model on a new symbolic image and writes down every call.
+    """Runs a model on a new symbolic image and records every call.
 
     Args:
         model: for which `is_functional` holds.
         input_shape: shape of one image without the batch.
 
     Returns:
-        The calls in order, and the outputs in the structure that the model returns them in.
+        The calls in order, and the outputs in the structure of the model's.
 
     Example:
         >>> dense = keras.layers.Dense(3, name="dense")
@@ -108,22 +87,22 @@ def trace(model: keras.Model, input_shape: Iterable[int | None]) -> Graph:
     """
     calls: list[Call] = []
 
-    def listen(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    def record(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         output = operation(*args, **kwargs)
         flat = keras.tree.flatten((args, kwargs))
         inputs = [item for item in flat if isinstance(item, keras.KerasTensor)]
         calls.append(Call(operation, inputs, output))
         return output
 
-    # A plain model around the same layers: `model` may be compiled, with a loss that cannot be
-    # cloned, and may have been built for one batch size.
+    # A plain model of the same layers: `model` may be compiled with a loss that cannot be cloned,
+    # or built for one batch size.
     plain = keras.Model(model.inputs[0], _structured(model))
     name = "images"
     while name in {layer.name for layer in model.layers}:
         name += "_"  # names are unique in a graph
     image = keras.Input(tuple(input_shape), dtype="float32", name=name)
     copy = keras.models.clone_model(
-        plain, input_tensors=image, clone_function=lambda layer: layer, call_function=listen
+        plain, input_tensors=image, clone_function=lambda layer: layer, call_function=record
     )
     return Graph(image, calls, _structured(copy))
 

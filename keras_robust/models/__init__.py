@@ -1,7 +1,8 @@
-"""Classifiers: the architectures of the thesis, ensembles, and `adapt` for a model of one's own.
+"""Classifiers: the architectures of the thesis, ensembles, and `adapt` for your own Keras model.
 
 Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
-[0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`.
+[0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`. `build` describes the
+arguments that the architectures share.
 """
 
 from keras_robust.models.adapt import adapt
@@ -10,9 +11,8 @@ from keras_robust.models.ensemble import ensemble
 from keras_robust.models.googlenet import googlenet
 from keras_robust.models.mlp import mlp
 from keras_robust.models.mobilenet import mobilenet_v1
-from keras_robust.models.pre_act_resnet import pre_act_resnet18
 from keras_robust.models.registry import ARCHITECTURES, build
-from keras_robust.models.resnet_cifar import resnet18, resnet20
+from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10

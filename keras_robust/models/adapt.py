@@ -1,4 +1,4 @@
-"""Takes in a user's own Keras model: `adapt(model)` gives it the classifier contract."""
+"""Adapts any Keras model to the classifier contract."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ def adapt(
     input_shape: Sequence[int] | None = None,
     preprocess: keras.layers.Layer | None = None,
 ) -> keras.Model:
-    """Makes a classifier that gives `{"logits", "features"}` out of a Keras model.
+    """Makes a classifier that returns `{"logits", "features"}` out of a Keras model.
 
-    The result is made of the model's own layers: nothing is copied, and training the one trains
-    the other. A final softmax is taken off in the result; the model keeps it and predicts as
-    before. Only a Sequential or subclassed model that is not built yet is changed: it is built.
+    The result shares the model's layers: nothing is copied, and training one trains the other. The
+    result has no final softmax; the model keeps its own and predicts as before. A Sequential or
+    subclassed model that is not built yet is built.
 
-    The images are in [0, 1]. A model that was trained on another range needs `preprocess`:
+    Images are in [0, 1]. A model that was trained on another range needs `preprocess`:
     `keras.layers.Rescaling(255.0)` for pixels of 0 to 255 (`keras.applications.EfficientNet...`,
-    which normalise inside), `keras.layers.Rescaling(2.0, offset=-1.0)` for [-1, 1]
+    which normalize inside), `keras.layers.Rescaling(2.0, offset=-1.0)` for [-1, 1]
     (`MobileNet...`, `ResNet...V2`, `Inception...`, `Xception`).
 
-    A subclassed model (one with a `call` of its own) cannot be looked into: it must return logits,
-    or a dictionary of `"logits"` and `"features"`; without a dictionary the logits are the features
-    too. To be saved with the result it has to be registered with Keras and to have a `get_config`.
+    The layers of a subclassed model (one with its own `call`) are not accessible: it must return
+    logits, or a dictionary of `"logits"` and `"features"`; without a dictionary the logits are also
+    the features. To be saved, it must be registered with Keras and have a `get_config`.
 
     Args:
         model: Sequential, functional or subclassed, one input, one output `[batch, classes]` (or a
             dictionary with `"logits"`), with or without a final softmax.
         features: name of the layer whose output becomes the features, flattened to one vector per
-            image; `"nested/layer"` for a layer inside a nested model that makes the logits. Of a
-            layer that is called several times, the last call. None takes the input of the last
-            layer with weights, or the logits where no single line leads back to one.
+            image; `"nested/layer"` for a layer inside a nested model that makes the logits. For a
+            layer that is called several times, the last call counts. None takes the input of the
+            last layer with weights, or the logits where the graph branches before it.
         input_shape: shape of one image without the batch; needed if the model is not built or
             leaves a size open.
-        preprocess: a layer put before the model, from images in [0, 1] to what the model expects.
+        preprocess: a layer before the model that maps images in [0, 1] to the model's range.
 
     Returns:
         A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`, both
-        float32; `model` itself if it is one already and nothing else is asked for.
+        float32; `model` itself if it is one already and nothing is to be changed.
 
     Raises:
-        TypeError: if `model` is not a Keras 3 model, or `preprocess` not a layer.
-        ValueError: if the model has no known input shape, several inputs or outputs, a sigmoid, one
+        TypeError: `model` is not a Keras 3 model, or `preprocess` not a layer.
+        ValueError: the model has an unknown input shape, several inputs or outputs, a sigmoid, a
             single output unit, probabilities that cannot be traced to logits, no gradient with
-            respect to its images, or no layer called `features`.
+            respect to its images, or no layer `features`.
 
     Example:
         >>> model = keras.Sequential([
@@ -76,7 +76,7 @@ def adapt(
         (TensorShape([2, 10]), TensorShape([2, 676]))
     """
     _check_types(model, preprocess)
-    if features is None and preprocess is None and _is_done(model, input_shape):
+    if features is None and preprocess is None and _is_adapted(model, input_shape):
         return model
     shape = _image_shape(model, input_shape)
     image = keras.Input(shape, dtype="float32", name="images")
@@ -88,13 +88,13 @@ def adapt(
         _check_fits(model, inside)
         core = expose_logits(model, FeatureLayerQuery(features), inside)
     else:
-        core = _wrap(model, features, inside)
+        core = _wrap_subclassed(model, features, inside)
     result = core if preprocess is None else keras.Model(image, core(prepared))
-    _check(result, model.name)
+    _check_attackable(result, model.name)
     return result
 
 
-def _is_done(model: keras.Model, input_shape: Sequence[int] | None) -> bool:
+def _is_adapted(model: keras.Model, input_shape: Sequence[int] | None) -> bool:
     if not is_classifier(model):
         return False
     return input_shape is None or tuple(input_shape) == tuple(model.input.shape[1:])
@@ -105,18 +105,18 @@ def _check_types(model: Any, preprocess: Any) -> None:
         raise TypeError(
             f"adapt takes a Keras 3 model, received {type(model).__module__}."
             f"{type(model).__qualname__}. A model of tf_keras or of an older file has to be loaded "
-            "with keras.models.load_model; a function needs no adapting."
+            "with keras.models.load_model; a function needs no adaptation."
         )
     if preprocess is not None and not isinstance(preprocess, keras.layers.Layer):
         raise TypeError(
-            f"preprocess={preprocess!r} must be a Keras layer, such as "
-            "keras.layers.Rescaling(255.0); a Sequential of several is one too."
+            f"preprocess is {preprocess!r}; expected a Keras layer, such as "
+            "keras.layers.Rescaling(255.0), or a Sequential of several."
         )
     inputs = getattr(model, "inputs", None)
     if inputs is not None and len(inputs) > 1:
         raise ValueError(
             f"Model {model.name!r} has {len(inputs)} inputs "
-            f"({', '.join(tensor.name for tensor in inputs)}), expected one, the images. Fix the "
+            f"({', '.join(tensor.name for tensor in inputs)}); expected one, the images. Fix the "
             "others in a functional model around it, and adapt that one."
         )
 
@@ -132,7 +132,7 @@ def _image_shape(model: keras.Model, input_shape: Sequence[int] | None) -> tuple
         known = known[1:] if isinstance(known, (tuple, list)) else None
     if not known:
         raise ValueError(
-            f"Model {model.name!r} is not built, so the shape of its images is not known: pass "
+            f"Model {model.name!r} is not built, so the shape of its images is unknown: pass "
             "input_shape, such as adapt(model, input_shape=(32, 32, 3))."
         )
     if None in known:
@@ -149,13 +149,13 @@ def _check_fits(model: keras.Model, input_shape: Shape) -> None:
     if not same_rank or any(a not in (None, b) for a, b in zip(own, input_shape, strict=True)):
         raise ValueError(
             f"Model {model.name!r} takes images of {own}, not {input_shape}: leave out "
-            "input_shape, or let preprocess=keras.layers.Resizing(height, width) bring the images "
-            "to its size."
+            "input_shape, or resize the images by "
+            "preprocess=keras.layers.Resizing(height, width)."
         )
 
 
-def _wrap(model: keras.Model, features: str | None, input_shape: Shape) -> keras.Model:
-    """A model that cannot be opened, as one layer of a functional model."""
+def _wrap_subclassed(model: keras.Model, features: str | None, input_shape: Shape) -> keras.Model:
+    """A functional model with the subclassed model as its one layer."""
     if features is not None:
         raise ValueError(
             f"features={features!r} cannot be found: {model.name!r} is a subclassed model, whose "
@@ -169,18 +169,18 @@ def _wrap(model: keras.Model, features: str | None, input_shape: Shape) -> keras
     return with_contract(graph, {"features": outputs["logits"], **outputs})
 
 
-def _check(classifier: keras.Model, name: str) -> None:
-    """Refuses what no attack could work on: bad shapes, probabilities, a broken gradient."""
+def _check_attackable(classifier: keras.Model, name: str) -> None:
+    """Raises ValueError for outputs of a wrong shape, probabilities, or a broken gradient."""
     spec = classifier.compute_output_spec(classifier.inputs[0])["logits"]
     shape = tuple(spec.shape)
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(
-            f"Model {name!r} returns {shape}, expected [batch, classes]: end it in a Dense layer, "
+            f"Model {name!r} returns {shape}; expected [batch, classes]. End it in a Dense layer, "
             "or in Flatten where the further sizes are 1."
         )
     if shape[1] < 2:
         raise ValueError(
-            f"Model {name!r} returns one value per image, expected one logit per class: for two "
+            f"Model {name!r} returns one value per image; expected one logit per class. For two "
             "classes end it in Dense(2)."
         )
     x = tf.constant(_random_images(classifier.inputs[0].shape[1:]))
@@ -190,13 +190,13 @@ def _check(classifier: keras.Model, name: str) -> None:
     if tape.gradient(logits, x) is None:
         raise ValueError(
             f"No gradient flows from the output of model {name!r} to its images, so it cannot be "
-            "attacked or hardened: look for a rounding, an argmax, or a cast to integers in it."
+            "attacked or hardened. Common causes are rounding, argmax and casts to integers."
         )
     rows = logits.numpy()
     if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1.0, atol=1e-2):
         raise ValueError(
-            f"Model {name!r} returns probabilities, and its softmax is not a layer at its end that "
-            "could be taken off. Attacks need logits (the logarithm of a saturated softmax has no "
+            f"Model {name!r} returns probabilities, and its softmax is not a final layer that can "
+            "be removed. Attacks need logits (the logarithm of a saturated softmax has no "
             "gradient, which looks like robustness): return the values before the softmax, for "
             "instance after model.head.activation = keras.activations.linear."
         )

@@ -1,39 +1,26 @@
-"""Pieces that the architectures share: convolution, batch norm, the two kinds of residual block."""
+"""Layers and blocks that the architectures share; `x` is `[batch, height, width, channels]`."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 
+from keras_robust.core.validation import check_number
+
 Tensor: TypeAlias = keras.KerasTensor
+Initializer: TypeAlias = str | keras.initializers.Initializer
 
 
 def batch_norm(x: Tensor, name: str) -> Tensor:
-    """Batch normalisation as the published networks set it; every batch norm is made here.
-
-    Args:
-        x: `[batch, height, width, channels]`.
-        name: name of the layer.
-
-    Returns:
-        A tensor of the shape of `x`.
-    """
+    """Batch normalization with the settings of the published networks."""
     # 0.9 and 1e-5 are PyTorch's defaults (there written as momentum 0.1), with which the published
     # networks were trained; Keras's own defaults are 0.99 and 1e-3.
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def relu(x: Tensor, name: str) -> Tensor:
-    """Rectifies `x`, as a named layer so that it can be chosen as the features.
-
-    Args:
-        x: a tensor of any shape.
-        name: name of the layer.
-
-    Returns:
-        A tensor of the shape of `x`.
-    """
+    """Rectifies `x`, as a named layer so that it can be chosen as the features."""
     return keras.layers.ReLU(name=name)(x)
 
 
@@ -43,13 +30,13 @@ def convolution(
     name: str,
     size: int = 3,
     stride: int = 1,
-    initializer: Any = "he_normal",
+    initializer: Initializer = "he_normal",
     bias: bool = False,
 ) -> Tensor:
     """A convolution that keeps height and width, or divides them by `stride`.
 
     Args:
-        x: `[batch, height, width, channels]`.
+        x: the input.
         filters: number of output channels.
         name: name of the layer.
         size: height and width of the kernel, an odd number.
@@ -73,10 +60,10 @@ def convolution(
 
 
 def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
-    """A convolution of each channel by itself, without bias; height and width as `convolution`.
+    """A convolution of each channel by itself, without bias; sizes as in `convolution`.
 
     Args:
-        x: `[batch, height, width, channels]`.
+        x: the input.
         name: name of the layer.
         size: height and width of the kernel, an odd number.
         stride: 1 or 2.
@@ -90,7 +77,7 @@ def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
         strides=stride,
         padding=padding,
         use_bias=False,
-        # Variance 2 / (size * size), as "he_normal" means it; that itself would count all channels
+        # Variance 2 / (size * size), the intention of "he_normal", which would count all channels
         # as inputs of each one.
         depthwise_initializer=keras.initializers.VarianceScaling(2.0, "fan_out"),
         name=name,
@@ -101,23 +88,23 @@ def max_pool(x: Tensor, name: str, stride: int = 2) -> Tensor:
     """The largest value of each 3x3 window, around every pixel or every other one.
 
     Args:
-        x: `[batch, height, width, channels]`, not negative.
+        x: the input, not negative.
         name: name of the layer.
         stride: 1 or 2.
 
     Returns:
         `[batch, ceil(height / stride), ceil(width / stride), channels]`.
     """
-    x, padding = _padded(x, 3, stride, name)  # zeros, which are never the largest but of zeros
+    x, padding = _padded(x, 3, stride, name)  # zeros never exceed what is not negative
     return keras.layers.MaxPooling2D(3, strides=stride, padding=padding, name=name)(x)
 
 
 def _padded(x: Tensor, size: int, stride: int, name: str) -> tuple[Tensor, str]:
-    """`x`, padded where Keras would not do it as published; and the padding to ask Keras for."""
+    """`x`, padded where Keras's own padding differs from the published one; and Keras's padding."""
     if stride == 1 or size == 1:
         return x, "same"
-    # "same" pads an even image on one side only, which shifts the kernel's centre by a pixel
-    # against the 1x1 shortcut beside it; the published networks pad both sides.
+    # "same" pads an even image on one side only, which shifts the kernel's center by a pixel
+    # relative to the 1x1 shortcut; the published networks pad both sides.
     return keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
 
 
@@ -127,7 +114,7 @@ def conv_bn_relu(
     """conv - BN - relu.
 
     Args:
-        x: `[batch, height, width, channels]`.
+        x: the input.
         filters: number of output channels.
         name: prefix of the layers' names.
         size: height and width of the kernel, an odd number.
@@ -147,7 +134,7 @@ def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
     The shortcut is `x` itself, or a 1x1 convolution and BN of it where the shapes differ.
 
     Args:
-        x: `[batch, height, width, channels]`.
+        x: the input.
         filters: number of output channels.
         stride: of the first convolution, 1 or 2.
         name: prefix of the layers' names.
@@ -172,7 +159,7 @@ def pre_activation_block(
     filters: int,
     stride: int,
     name: str,
-    initializer: Any = "he_normal",
+    initializer: Initializer = "he_normal",
     dropout: float = 0.0,
 ) -> Tensor:
     """BN - relu - conv - BN - relu - (dropout) - conv, added to the shortcut.
@@ -180,12 +167,12 @@ def pre_activation_block(
     The shortcut is `x` itself, or a 1x1 convolution of the first relu where the shapes differ.
 
     Args:
-        x: `[batch, height, width, channels]`.
+        x: the input.
         filters: number of output channels.
         stride: of the first convolution, 1 or 2.
         name: prefix of the layers' names.
         initializer: of the kernels.
-        dropout: share of values dropped between the convolutions.
+        dropout: fraction of values dropped between the convolutions.
 
     Returns:
         `[batch, height / stride, width / stride, filters]`.
@@ -205,16 +192,9 @@ def pre_activation_block(
 
 
 def pooled(x: Tensor) -> Tensor:
-    """The mean over height and width.
+    """The mean over height and width, `[batch, channels]`.
 
-    On 32x32 images this is the 4x4 or 8x8 average pool of the published networks; it also takes
-    other sizes.
-
-    Args:
-        x: `[batch, height, width, channels]`.
-
-    Returns:
-        `[batch, channels]`.
+    On 32x32 images this is the 4x4 or 8x8 average pool of the published networks.
     """
     return keras.layers.GlobalAveragePooling2D(name="pool")(x)
 
@@ -222,20 +202,17 @@ def pooled(x: Tensor) -> Tensor:
 def scaled(filters: int, width: float) -> int:
     """`filters` times `width`, rounded, at least 1.
 
-    Args:
-        filters: number of channels of the published network.
-        width: factor.
-
-    Returns:
-        A number of channels.
-
     Raises:
-        ValueError: if `width` is not positive.
+        ValueError: `width` is not positive.
 
     Example:
         >>> scaled(64, 0.25)
         16
     """
-    if not width > 0:
-        raise ValueError(f"width={width!r} must be positive; 1.0 is the published network.")
+    check_number("width", width, above=0, hint="; 1.0 is the published network")
     return max(1, round(filters * width))
+
+
+def stride_of(stage: int, block: int) -> int:
+    """The stride of a block: the first one of each stage but the first halves height and width."""
+    return 2 if stage > 1 and block == 1 else 1

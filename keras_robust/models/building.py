@@ -1,16 +1,17 @@
 """The classifier contract: images in `[0, 1]` go in, `{"logits", "features"}` come out.
 
-Every builder of this package begins with `image_input` and ends with `classifier`.
+Every architecture of this package begins with `image_input` and ends with `classifier`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_robust.core.validation import check_integer
 
 PerChannel = float | Sequence[float]
 
@@ -21,23 +22,22 @@ def image_input(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input of a classifier, and the same images normalised: `(x - mean) / std`.
+    """The input of a classifier, and the same images normalized: `(x - mean) / std`.
 
     Args:
-        input_shape: shape of one image, `(height, width, channels)`, without the batch.
-        classes: number of classes; looked at here because errors should come early.
-        mean: number, or one number per channel, in units of `[0, 1]`; None means 0.
-        std: number, or one number per channel, in units of `[0, 1]`; None means 1.
+        input_shape: shape of one image without the batch.
+        classes: number of classes, checked here so that errors come early.
+        mean: number, or one number per channel, in units of `[0, 1]`; None for 0.
+        std: number, or one number per channel, in units of `[0, 1]`; None for 1.
 
     Returns:
-        The input `[batch, *input_shape]` and the tensor to build on. The two are the same tensor
-        if neither `mean` nor `std` is given.
+        The input `[batch, *input_shape]` and the tensor to build on; the same tensor twice if
+        neither `mean` nor `std` is given.
 
     Raises:
-        ValueError: for a shape, number of classes, mean or std that cannot be meant.
+        ValueError: an invalid shape, number of classes, mean or std.
     """
-    if isinstance(classes, bool) or not isinstance(classes, Integral) or classes < 2:
-        raise ValueError(f"classes={classes!r} must be an integer of at least 2.")
+    check_integer("classes", classes, 2)
     shape = checked_shape(input_shape)
     inputs = keras.Input(shape, dtype="float32", name="images")
     if mean is None and std is None:
@@ -45,8 +45,9 @@ def image_input(
     mean_values = _per_channel("mean", 0.0 if mean is None else mean, shape[-1])
     std_values = _per_channel("std", 1.0 if std is None else std, shape[-1])
     if not np.all(std_values > 0):
-        raise ValueError(f"std={std!r} must be positive everywhere.")
-    # float32 whatever the policy: in half precision neighbouring grey levels would merge, and
+        raise ValueError(f"std is {std!r}; expected positive numbers.")
+    mean_values, std_values = np.broadcast_arrays(mean_values, std_values)
+    # float32 whatever the policy: in half precision neighboring gray levels would merge, and
     # with them the gradient steps of an attack.
     layer = keras.layers.Normalization(
         mean=mean_values.tolist(),
@@ -57,21 +58,21 @@ def image_input(
     return inputs, layer(inputs)
 
 
-def classifier(inputs: keras.KerasTensor, latent: keras.KerasTensor, classes: int) -> keras.Model:
-    """Ends a classifier: a dense layer on `latent`, and the dictionary of the contract.
+def classifier(inputs: keras.KerasTensor, features: keras.KerasTensor, classes: int) -> keras.Model:
+    """Ends a classifier with a dense layer on the features.
 
     Args:
         inputs: the first tensor that `image_input` returned.
-        latent: `[batch, d]`, what becomes the features.
+        features: `[batch, d]`.
         classes: number of classes, at least 2.
 
     Returns:
         A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`, both
         float32 under every precision policy.
     """
-    features = keras.layers.Identity(dtype="float32", name="features")(latent)
-    # Differs: the thesis's released CNN starts this layer at zero, which makes the very first
-    # attack gradient exactly zero; here it starts at random like every other layer.
+    features = keras.layers.Identity(dtype="float32", name="features")(features)
+    # Differs: the thesis's released CNN initializes this layer to zero, which makes the very first
+    # attack gradient exactly zero; here it is random like every other layer.
     logits = keras.layers.Dense(
         int(classes), kernel_initializer="he_normal", dtype="float32", name="logits"
     )(features)
@@ -106,24 +107,20 @@ def is_classifier(model: Any) -> bool:
 
 
 def checked_shape(input_shape: Sequence[int | None]) -> tuple[int, ...]:
-    """`input_shape` as a tuple of positive integers, or an error that says what is wrong.
-
-    Args:
-        input_shape: shape of one image, without the batch.
-
-    Returns:
-        The shape as a tuple of Python integers.
+    """`input_shape` as a tuple of Python integers.
 
     Raises:
-        ValueError: if the shape is empty, open (None) or not made of positive integers.
+        ValueError: the shape is empty, open (None), or not made of positive integers.
     """
     try:
         shape = tuple(input_shape)
-    except TypeError:
+        for size in shape:
+            check_integer("input_shape", size, 1)
+    except (TypeError, ValueError):
         shape = ()
-    if not shape or not all(isinstance(size, Integral) and int(size) > 0 for size in shape):
+    if not shape:
         raise ValueError(
-            f"input_shape={input_shape!r} must be the shape of one image without the batch, "
+            f"input_shape is {input_shape!r}; expected the shape of one image without the batch, "
             "positive integers such as (32, 32, 3)."
         )
     return tuple(int(size) for size in shape if size is not None)
@@ -132,20 +129,14 @@ def checked_shape(input_shape: Sequence[int | None]) -> tuple[int, ...]:
 def checked_image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     """`input_shape` as `(height, width, channels)`, for architectures that convolve.
 
-    Args:
-        input_shape: shape of one image, without the batch.
-
-    Returns:
-        The shape as a tuple of three Python integers.
-
     Raises:
-        ValueError: if the shape has not three sizes, or Keras is set to channels first.
+        ValueError: the shape has not three sizes, or Keras is set to channels first.
     """
     shape = checked_shape(input_shape)
     if len(shape) != 3:
         raise ValueError(
-            f"input_shape={shape} must be (height, width, channels); grey images have channels=1, "
-            "such as (28, 28, 1)."
+            f"input_shape is {shape}; expected (height, width, channels). Grayscale images have "
+            "channels=1, such as (28, 28, 1)."
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -159,6 +150,7 @@ def _per_channel(name: str, value: PerChannel, channels: int) -> np.ndarray:
     values = np.asarray(value, dtype="float64")
     if values.shape not in ((), (channels,)) or not np.all(np.isfinite(values)):
         raise ValueError(
-            f"{name}={value!r} must be a finite number or {channels} of them, one per channel."
+            f"{name} is {value!r}; expected a finite number, or {channels} of them, one per "
+            "channel."
         )
     return values

@@ -51,20 +51,10 @@ def efficientnet_b0(
     a single one.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        width: factor on every number of filters; 1.0 is the published network.
-        dropout: share of the features dropped in training; 0.0 for none.
-        drop_connect: share of the images for which a block with a shortcut is left out in training;
-            it grows from 0 at the first block towards this at the last one. 0.0 for none.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, 320]}`.
-
-    Raises:
-        ValueError: for a shape, width or number of classes that cannot be built.
+        input_shape, classes, width, mean, std: see `build`.
+        dropout: fraction of the features dropped in training.
+        drop_connect: fraction of the images for which a block with a shortcut is skipped in
+            training; it grows linearly from 0 at the first block towards this at the last one.
 
     Example:
         >>> model = efficientnet_b0((8, 8, 1), classes=10, width=0.25)
@@ -79,8 +69,8 @@ def efficientnet_b0(
     """
     # Differs: as in common use on CIFAR, a stem of stride 1, and no 1x1 convolution to 1280
     # channels before the pool. Copies of that network count 3,599,686 parameters; 1,088 of these
-    # are a convolution and batch norm that the first block, whose expansion is 1, has and never
-    # runs. Here they are not made: 3,598,598. Filters are rounded to a whole number, not to 8.
+    # belong to a convolution and batch norm of the first block (expansion 1) that are never run.
+    # They are left out here: 3,598,598. Filters are rounded to a whole number, not to 8.
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = _swish(blocks.convolution(x, blocks.scaled(32, width), "stem_conv"), "stem")
     number = 0
@@ -104,7 +94,7 @@ def _swish(x: Tensor, name: str) -> Tensor:
 
 
 def _block(x: Tensor, row: Stage, drop: float, name: str) -> Tensor:
-    """1x1 expansion - depthwise - squeeze and excitation - 1x1, added to `x` where that fits."""
+    """1x1 expansion - depthwise - squeeze and excitation - 1x1; plus `x` where the shapes agree."""
     inputs = x.shape[-1]
     y = x
     if row.expansion > 1:
@@ -117,13 +107,13 @@ def _block(x: Tensor, row: Stage, drop: float, name: str) -> Tensor:
     if row.stride != 1 or inputs != row.filters:
         return y
     if drop:
-        # One draw for each image: the whole block is there, or is not.
+        # One draw per image: the whole block is kept or skipped.
         y = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(y)
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
 def _excited(x: Tensor, filters: int, name: str) -> Tensor:
-    """Each channel times a number in (0, 1) that the means of all channels decide."""
+    """Squeeze and excitation: each channel times a factor in (0, 1) computed from all means."""
     weight = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
     weight = blocks.convolution(weight, filters, f"{name}_reduce", size=1, bias=True)
     weight = keras.layers.Activation("swish", name=f"{name}_swish")(weight)

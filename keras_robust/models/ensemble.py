@@ -1,4 +1,4 @@
-"""Ensembles: several classifiers as one, which gives each member's logits as well."""
+"""Ensembles: several classifiers as one model, which also returns the logits of each member."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_robust.core.config import register
 from keras_robust.core.functional_graph import is_functional
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Logits
-from keras_robust.core.validation import did_you_mean
+from keras_robust.core.validation import check_choice
 from keras_robust.losses import classification as losses
 from keras_robust.models.building import is_classifier
 
@@ -25,7 +25,7 @@ class EnsembleLogits(keras.layers.Layer):
     """The logits of an ensemble from those of its members.
 
     Args:
-        combine: one of `COMBINATIONS`; `ensemble` tells what they are.
+        combine: one of `COMBINATIONS`; see `ensemble`.
         **kwargs: of a layer.
 
     Example:
@@ -46,7 +46,7 @@ class EnsembleLogits(keras.layers.Layer):
         return log_mean if self.combine == "probabilities" else _voted(member_logits, log_mean)
 
     def get_config(self) -> dict[str, Any]:
-        """The way of combining."""
+        """The configuration, with `combine`."""
         return {**super().get_config(), "combine": self.combine}
 
 
@@ -55,30 +55,30 @@ def _voted(member_logits: Logits, log_mean: Logits) -> Logits:
     members, classes = member_logits.shape[1:]
     ballots = tf.one_hot(tf.argmax(member_logits, axis=-1), classes, dtype=log_mean.dtype)
     votes = tf.reduce_sum(ballots, axis=1)
-    some = votes > 0
-    # Of a class without a vote the logarithm is known; the other branch would lose it, and its
-    # gradient, where the probability underflows.
-    counted = tf.math.log(tf.where(some, votes, tf.ones_like(votes)) + tf.exp(log_mean))
-    return tf.where(some, counted, log_mean) - math.log(members + 1)
+    has_votes = votes > 0
+    # Without a vote the logarithm is `log_mean` itself; taking exp and log again would lose it, and
+    # its gradient, where the probability underflows.
+    counted = tf.math.log(tf.where(has_votes, votes, tf.ones_like(votes)) + tf.exp(log_mean))
+    return tf.where(has_votes, counted, log_mean) - math.log(members + 1)
 
 
 def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> keras.Model:
-    """One classifier of several.
+    """Combines several classifiers into one.
 
-    The members are taken as they are: nothing is copied, and training the ensemble trains them.
-    What an attack sees are the ensemble's `"logits"`, by `combine`:
+    Nothing is copied: training the ensemble trains its members. An attack sees the ensemble's
+    `"logits"`, by `combine`:
 
     - `"probabilities"`: `log (1/N) sum_n p_n`, the logarithm of the mean probability, so that their
       softmax is that mean.
     - `"logits"`: the mean of the members' logits.
     - `"vote"`: `log (votes + (1/N) sum_n p_n) / (N + 1)`. The class that most members predict wins;
-      ties go to the one of larger mean probability, which is less than one vote. The votes have no
-      gradient and the mean has one: that of the cross-entropy has the direction that it has with
-      `"probabilities"`, so that an attack is not stopped by a gradient of zero.
+      ties go to the larger mean probability, which is less than one vote. The votes have no
+      gradient, but the mean has one: the cross-entropy's gradient has the same direction as with
+      `"probabilities"`, so an attack is not stopped by a zero gradient.
 
     Args:
-        members: at least two classifiers that keep the contract, of any architecture, for the same
-            images and classes; each a model of its own.
+        members: at least two different classifiers that keep the contract, of any architecture,
+            for the same images and classes.
         combine: `"probabilities"`, `"logits"` or `"vote"`.
 
     Returns:
@@ -87,9 +87,9 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
         are the members.
 
     Raises:
-        TypeError: a member that does not keep the contract.
-        ValueError: fewer than two members, the same one twice, other images or classes than the
-            first, or another `combine`.
+        TypeError: a member does not keep the contract.
+        ValueError: fewer than two members, one twice, members for different images or classes, or
+            an unknown `combine`.
 
     Example:
         >>> from keras_robust.models import mlp
@@ -101,12 +101,11 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
     (2019), section 2: the mean of probabilities.
     """
     members = _checked(members)
-    if combine not in COMBINATIONS:
-        raise ValueError(f"combine={combine!r} is not one of {did_you_mean(combine, COMBINATIONS)}")
+    check_choice("combine", combine, COMBINATIONS)
     image = keras.Input(members[0].input.shape[1:], dtype="float32", name="images")
-    # Named anew: models from files, or of one function, often have one name, and a graph has none
-    # twice.
-    outputs = [_named(member, f"member_{n}")(image) for n, member in enumerate(members, start=1)]
+    # Renamed: models from files, or of one function, often share a name, and names are unique in a
+    # graph.
+    outputs = [_renamed(member, f"member_{n}")(image) for n, member in enumerate(members, start=1)]
     features = keras.layers.Concatenate(axis=1, dtype="float32", name="features")(
         [output["features"] for output in outputs]
     )
@@ -119,8 +118,8 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
     )
 
 
-def _named(member: keras.Model, name: str) -> keras.Model:
-    """The same layers as a model of another name."""
+def _renamed(member: keras.Model, name: str) -> keras.Model:
+    """A model of the same layers under another name."""
     outputs = member.output if is_functional(member) else member(member.inputs[0])
     return keras.Model(
         member.inputs[0], {key: outputs[key] for key in ("logits", "features")}, name=name
@@ -129,25 +128,27 @@ def _named(member: keras.Model, name: str) -> keras.Model:
 
 def _checked(members: Sequence[keras.Model]) -> list[keras.Model]:
     if isinstance(members, keras.Model) or len(list(members)) < 2:
-        received = "one model" if isinstance(members, keras.Model) else f"{len(members)} of them"
-        raise ValueError(f"An ensemble was given {received}; expected a list of at least two.")
+        received = "one model" if isinstance(members, keras.Model) else f"{len(members)} models"
+        raise ValueError(f"ensemble received {received}; expected a list of at least two.")
     members = [getattr(member, "classifier", member) for member in members]
     for number, member in enumerate(members, start=1):
         if not is_classifier(member):
             raise TypeError(
                 f"Member {number} is {member!r}; expected a built functional model that returns "
-                "{'logits', 'features'}. Wrap a Keras model of your own with "
+                "{'logits', 'features'}. Wrap your own Keras model with "
                 "`keras_robust.models.adapt(model)`."
             )
         if any(member is other for other in members[: number - 1]):
             raise ValueError(
-                f"Member {number} is the same model as one before it; build each anew, so that "
-                "they differ in their weights."
+                f"Member {number} is the same model as an earlier one; expected models with "
+                "different weights."
             )
-        facts = [(m.input.shape[1:], m.output["logits"].shape[1]) for m in (members[0], member)]
-        if facts[0] != facts[1]:
+        first, own = (
+            f"images of {m.input.shape[1:]} to {m.output['logits'].shape[1]} classes"
+            for m in (members[0], member)
+        )
+        if first != own:
             raise ValueError(
-                f"Member {number} takes images of {facts[1][0]} to {facts[1][1]} classes, and the "
-                f"first one of {facts[0][0]} to {facts[0][1]}; expected the same."
+                f"Member {number} maps {own}, the first one {first}; expected the same."
             )
     return members

@@ -49,17 +49,7 @@ def googlenet(
     any size; it is halved twice.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        width: factor on every number of filters; 1.0 is the published network.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, 1024]}`.
-
-    Raises:
-        ValueError: for a shape, width or number of classes that cannot be built.
+        input_shape, classes, width, mean, std: see `build`.
 
     Example:
         >>> googlenet((8, 8, 1), 10, width=0.125)(keras.ops.ones((2, 8, 8, 1)))["features"].shape

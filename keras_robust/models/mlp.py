@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_robust.core.validation import check_integer
 from keras_robust.models.building import PerChannel, classifier, image_input
 
 
@@ -23,19 +24,9 @@ def mlp(
     the network of the thesis's two-dimensional toy problem.
 
     Args:
-        input_shape: shape of one input without the batch; flattened if it has several axes.
-        classes: number of classes.
+        input_shape, classes, mean, std: see `build`.
         hidden: units of the hidden layers, at least one layer.
-        dropout: share of values dropped after each hidden layer in training.
-        mean: subtracted from the input, a number or one per channel, in units of [0, 1].
-        std: the input is then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes],
-        "features": [batch, hidden[-1]]}`.
-
-    Raises:
-        ValueError: for hidden layers, a shape or a number of classes that cannot be built.
+        dropout: fraction of values dropped after each hidden layer in training.
 
     Example:
         >>> model = mlp((8, 8, 1), classes=10, hidden=(32, 16))
@@ -45,8 +36,10 @@ def mlp(
     Reference:
         Bui, thesis, Monash 2023, chapter 5, appendix E (toy problem).
     """
-    if not hidden or any(units < 1 for units in hidden):
-        raise ValueError(f"hidden={hidden!r} must be one or more positive numbers, such as (256,).")
+    if len(hidden) == 0:
+        raise ValueError(f"hidden is {hidden!r}; expected one or more layers, such as (256,).")
+    for units in hidden:
+        check_integer("hidden units of a layer", units, 1)
     inputs, x = image_input(input_shape, classes, mean, std)
     x = keras.layers.Flatten(name="flatten")(x)
     for number, units in enumerate(hidden, start=1):

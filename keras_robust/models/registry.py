@@ -8,14 +8,13 @@ from typing import Any
 
 import keras
 
-from keras_robust.core.validation import did_you_mean
+from keras_robust.core.validation import did_you_mean, lookup
 from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
 from keras_robust.models.googlenet import googlenet
 from keras_robust.models.mlp import mlp
 from keras_robust.models.mobilenet import mobilenet_v1
-from keras_robust.models.pre_act_resnet import pre_act_resnet18
-from keras_robust.models.resnet_cifar import resnet18, resnet20
+from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
@@ -31,11 +30,10 @@ def ensemble_of(
     """An ensemble of architectures by name, each with weights of its own.
 
     Args:
-        input_shape: shape of one image without the batch.
-        classes: number of classes.
-        members: keys of `ARCHITECTURES`, at least two; one may be named several times.
+        input_shape, classes: see `build`.
+        members: keys of `ARCHITECTURES`, at least two; a name may be repeated.
         combine: as for `ensemble`.
-        options: further arguments of each member's builder.
+        options: further arguments of each member's architecture.
 
     Returns:
         As `ensemble`.
@@ -49,7 +47,7 @@ def ensemble_of(
         (None, 2, 10)
     """
     if isinstance(members, str):
-        raise ValueError(f"members={members!r}; expected names, such as ('mlp', 'mlp').")
+        raise ValueError(f"members is {members!r}; expected names, such as ('mlp', 'mlp').")
     return ensemble([build(name, input_shape, classes, **(options or {})) for name in members],
                     combine)  # fmt: skip
 
@@ -68,25 +66,51 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_b0": efficientnet_b0,
     "ensemble": ensemble_of,
 }
+# Names of release 0.1, which recipes saved by it hold.
+_FORMER_NAMES = {
+    "google_net": "googlenet",
+    "mobile_net": "mobilenet_v1",
+    "efficient_net": "efficientnet_b0",
+}
+
+
+def architecture(name: str) -> Callable[..., keras.Model]:
+    """The function that builds the architecture of that name.
+
+    Args:
+        name: a key of `ARCHITECTURES`, or its name in release 0.1.
+
+    Raises:
+        ValueError: an unknown name; the message lists the valid ones.
+
+    Example:
+        >>> architecture("google_net") is googlenet
+        True
+    """
+    return ARCHITECTURES[lookup("architecture", _FORMER_NAMES.get(name, name), ARCHITECTURES)]
 
 
 def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -> keras.Model:
-    """Builds the classifier of that name.
+    """Builds the classifier of that name; describes the arguments that architectures share.
 
     Args:
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
             `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`, `"googlenet"`,
             `"mobilenet_v1"`, `"efficientnet_b0"`, `"ensemble"`.
-        input_shape: shape of one image without the batch.
-        classes: number of classes.
-        **options: further arguments of the builder of that name, such as `width`, `mean`, `std`.
+        input_shape: shape of one image without the batch, `(height, width, channels)`; `mlp` takes
+            any shape and flattens it.
+        classes: number of classes, at least 2.
+        **options: further arguments of the architecture. All take `mean` and `std`, a number or
+            one per channel in units of [0, 1]: the model normalizes its images to
+            `(x - mean) / std`. Those with a `width` multiply every number of filters by it; 1.0 is
+            the published network. A `dropout` is the fraction of values dropped in training.
 
     Returns:
         A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`.
 
     Raises:
-        ValueError: for an unknown name, naming the valid ones, or a value the builder refuses.
-        TypeError: for an option that the builder does not have, naming the valid ones.
+        ValueError: an unknown name, or an invalid shape, number of classes or option.
+        TypeError: an option that the architecture does not have; the message lists the valid ones.
 
     Example:
         >>> build("mlp", (8, 8, 1), 10, hidden=(32,)).get_layer("logits").output.shape
@@ -97,15 +121,11 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
         ...     print(str(error)[-24:])
         Did you mean 'resnet18'?
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(
-            f"No architecture is called {name!r}; there are {did_you_mean(name, ARCHITECTURES)}"
-        )
-    builder = ARCHITECTURES[name]
+    builder = architecture(name)
     valid = list(inspect.signature(builder).parameters)[2:]
     for option in options:
         if option not in valid:
             raise TypeError(
-                f"{name} has no option {option!r}; there are {did_you_mean(option, valid)}"
+                f"{name} has no option {option!r}; expected one of {did_you_mean(option, valid)}"
             )
     return builder(input_shape, classes, **options)

@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet20 and ResNet18."""
+"""Residual networks for small images: ResNet20, ResNet18 and PreActResNet18."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import keras
 
 from keras_robust.models import blocks
 from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+
+_FILTERS = (64, 128, 256, 512)  # of the four stages of the networks with 18 layers
 
 
 def resnet20(
@@ -22,17 +24,7 @@ def resnet20(
     The features are the globally pooled output of the last stage, 64 values.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        width: factor on every number of filters; 1.0 is the published network.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, 64]}`.
-
-    Raises:
-        ValueError: for a shape, width or number of classes that cannot be built.
+        input_shape, classes, width, mean, std: see `build`.
 
     Example:
         >>> resnet20((8, 8, 1), 10, width=0.25)(keras.ops.ones((2, 8, 8, 1)))["features"].shape
@@ -51,7 +43,7 @@ def resnet20(
         filters = blocks.scaled(filters, width)
         for block in range(1, 4):
             name = f"stage{stage}_block{block}"
-            stride = 2 if stage > 1 and block == 1 else 1
+            stride = blocks.stride_of(stage, block)
             y = _conv_bias(x, filters, f"{name}_conv1", stride=stride)
             y = blocks.relu(blocks.batch_norm(y, f"{name}_bn1"), f"{name}_relu1")
             y = blocks.batch_norm(_conv_bias(y, filters, f"{name}_conv2"), f"{name}_bn2")
@@ -73,17 +65,7 @@ def resnet18(
     The features are the globally pooled output of the last stage, 512 values.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        width: factor on every number of filters; 1.0 is the published network.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, 512]}`.
-
-    Raises:
-        ValueError: for a shape, width or number of classes that cannot be built.
+        input_shape, classes, width, mean, std: see `build`.
 
     Example:
         >>> resnet18((8, 8, 1), 10, width=0.125)(keras.ops.ones((2, 8, 8, 1)))["features"].shape
@@ -96,11 +78,44 @@ def resnet18(
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = blocks.convolution(x, blocks.scaled(64, width), "stem_conv")
     x = blocks.relu(blocks.batch_norm(x, "stem_bn"), "stem_relu")
-    for stage, filters in enumerate((64, 128, 256, 512), start=1):
+    for stage, filters in enumerate(_FILTERS, start=1):
         for block in (1, 2):
-            stride = 2 if stage > 1 and block == 1 else 1
-            name = f"stage{stage}_block{block}"
+            name, stride = f"stage{stage}_block{block}", blocks.stride_of(stage, block)
             x = blocks.basic_block(x, blocks.scaled(filters, width), stride, name)
+    return classifier(inputs, blocks.pooled(x), classes)
+
+
+def pre_act_resnet18(
+    input_shape: Sequence[int],
+    classes: int,
+    width: float = 1.0,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+) -> keras.Model:
+    """PreActResNet18: a 3x3 stem, four stages of two pre-activation blocks, 64 to 512 filters.
+
+    The features are the globally pooled output of the last batch norm and relu, 512 values.
+
+    Args:
+        input_shape, classes, width, mean, std: see `build`.
+
+    Example:
+        >>> model = pre_act_resnet18((8, 8, 1), classes=10, width=0.125)
+        >>> model(keras.ops.ones((2, 8, 8, 1)))["features"].shape
+        TensorShape([2, 64])
+
+    Reference:
+        He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.
+    """
+    inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
+    x = blocks.convolution(x, blocks.scaled(64, width), "stem_conv")
+    for stage, filters in enumerate(_FILTERS, start=1):
+        for block in (1, 2):
+            name, stride = f"stage{stage}_block{block}", blocks.stride_of(stage, block)
+            x = blocks.pre_activation_block(x, blocks.scaled(filters, width), stride, name)
+    # Differs: some copies of this network pool the last sum as it is (11,171,146 parameters); the
+    # paper normalizes and rectifies it first (11,172,170), because nothing else would.
+    x = blocks.relu(blocks.batch_norm(x, "last_bn"), "last_relu")
     return classifier(inputs, blocks.pooled(x), classes)
 
 

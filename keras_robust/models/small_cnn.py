@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import keras
 
-from keras_robust.core.validation import did_you_mean
+from keras_robust.core.validation import check_choice, lookup
 from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
 
 
@@ -18,10 +18,7 @@ class Variant(NamedTuple):
     dense: tuple[int, ...]
 
     def smallest(self) -> int:
-        """The smallest height (and width) that valid convolutions and the pools leave anything of.
-
-        Returns:
-            A number of pixels.
+        """The smallest height and width, in pixels, for valid convolutions.
 
         Example:
             >>> VARIANTS["mnist"].smallest(), VARIANTS["cifar100"].smallest()
@@ -62,23 +59,13 @@ def small_cnn(
     convolution, is `models.adapt(small_cnn(...), features="flatten")`.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
+        input_shape, classes, mean, std: see `build`.
         variant: `"mnist"`, `"cifar10"`, `"cifar100"` (the thesis's networks), `"adr_mnist"`,
             `"adr_cifar10"` (the same as the ADR chapter prints them), `"tiny"`. None takes
             `"mnist"` for one channel, else `"cifar100"` from 100 classes on, else `"cifar10"`.
         padding: of the convolutions, `"valid"` or `"same"`. None takes `"valid"`, as the thesis,
             where the image is large enough for it (16 pixels; 22 for `"cifar100"`), else `"same"`.
-        dropout: share of values dropped in training; 0.0 for none.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`, d the
-        units of the last hidden layer (200 or 256).
-
-    Raises:
-        ValueError: for an unknown variant or padding, or an image too small for them.
+        dropout: fraction of values dropped in training.
 
     Example:
         >>> model = small_cnn((28, 28, 1), classes=10)
@@ -92,7 +79,8 @@ def small_cnn(
         Bui, thesis, Monash 2023, tables of architectures in chapters 3 (CNN-4C3F), 4 and 5.
     """
     shape = checked_image_shape(input_shape)
-    layers = _variant(_default_variant(shape, classes) if variant is None else variant)
+    name = _default_variant(shape, classes) if variant is None else variant
+    layers = VARIANTS[lookup("variant", name, VARIANTS)]
     padding = _padding(shape, layers, padding)
     inputs, x = image_input(shape, classes, mean, std)
     for stage, convolutions in enumerate(layers.stages, start=1):
@@ -122,18 +110,11 @@ def _default_variant(shape: tuple[int, int, int], classes: int) -> str:
     return "cifar100" if classes >= 100 else "cifar10"
 
 
-def _variant(name: str) -> Variant:
-    if name not in VARIANTS:
-        raise ValueError(f"variant={name!r} is not one of {did_you_mean(name, VARIANTS)}")
-    return VARIANTS[name]
-
-
 def _padding(shape: tuple[int, int, int], layers: Variant, padding: str | None) -> str:
     small, smallest = min(shape[:2]), layers.smallest()
     if padding is None:
         padding = "valid" if small >= smallest else "same"
-    if padding not in ("valid", "same"):
-        raise ValueError(f"padding={padding!r} must be 'valid', 'same' or None.")
+    check_choice("padding", padding, ("valid", "same"))
     if padding == "valid" and small < smallest:
         raise ValueError(
             f"input_shape={shape} is too small for padding='valid', which needs {smallest} pixels "

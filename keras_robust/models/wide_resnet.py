@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_robust.core.validation import check_integer, check_number
 from keras_robust.models import blocks
 from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
 
@@ -25,20 +26,10 @@ def wide_resnet(
     `64 * widen_factor` values.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        depth: number of layers with weights: 10, 16, 22, 28, 34, 40, ...
+        input_shape, classes, mean, std: see `build`.
+        depth: number of layers with weights, `6 n + 4`: 10, 16, 22, 28, 34, 40, ...
         widen_factor: factor on the 16, 32 and 64 filters of the three stages.
-        dropout: share of values dropped between the two convolutions of a block in training.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes],
-        "features": [batch, 64 * widen_factor]}`.
-
-    Raises:
-        ValueError: for a depth that is not `6 n + 4`, or other values that cannot be built.
+        dropout: fraction of values dropped between the two convolutions of a block in training.
 
     Example:
         >>> model = wide_resnet((8, 8, 1), classes=10, depth=10, widen_factor=1)
@@ -48,10 +39,12 @@ def wide_resnet(
     Reference:
         Zagoruyko & Komodakis, Wide residual networks, BMVC 2016, table 1.
     """
+    check_integer("depth", depth)
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(
-            f"depth={depth!r} must be 6 n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ..."
+            f"depth is {depth}; expected 6 n + 4 with n >= 1: 10, 16, 22, 28, 34, 40, ..."
         )
+    check_number("widen_factor", widen_factor, above=0)
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = blocks.convolution(x, 16, "stem_conv", initializer=_he_fan_out())
     for stage, filters in enumerate((16, 32, 64), start=1):
@@ -59,7 +52,7 @@ def wide_resnet(
             x = blocks.pre_activation_block(
                 x,
                 blocks.scaled(filters, widen_factor),
-                stride=2 if stage > 1 and block == 1 else 1,
+                blocks.stride_of(stage, block),
                 name=f"stage{stage}_block{block}",
                 initializer=_he_fan_out(),
                 dropout=dropout,
@@ -78,21 +71,8 @@ def wrn_34_10(
     """WRN-34-10: the wide residual network of depth 34 and factor 10; 46.2 M parameters.
 
     Args:
-        input_shape: `(height, width, channels)`.
-        classes: number of classes.
-        dropout: share of values dropped between the two convolutions of a block in training.
-        mean: subtracted from the images, a number or one per channel, in units of [0, 1].
-        std: the images are then divided by it, a number or one per channel.
-
-    Returns:
-        A functional model `images -> {"logits": [batch, classes], "features": [batch, 640]}`.
-
-    Raises:
-        ValueError: for values that cannot be built.
-
-    Example:
-        >>> wrn_34_10((8, 8, 3), classes=10).get_layer("features").output.shape
-        (None, 640)
+        input_shape, classes, mean, std: see `build`.
+        dropout: see `wide_resnet`.
 
     Reference:
         Zagoruyko & Komodakis, Wide residual networks, BMVC 2016; Madry et al., ICLR 2018, brought

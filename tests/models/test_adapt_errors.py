@@ -1,4 +1,4 @@
-"""`adapt` says what is wrong with a model, and how to mend it."""
+"""`adapt` says what is wrong with a model, and how to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dense(units=3, activation="softmax", **options):
 
 
 class Subclassed(keras.Model):
-    """A model that cannot be opened."""
+    """A model whose layers are not accessible."""
 
     def __init__(self, activation=None):
         super().__init__(name="mine")
@@ -71,7 +71,7 @@ def test_not_a_keras_model(model):
 
 
 def test_preprocess_not_a_layer():
-    with pytest.raises(TypeError, match=r"must be a Keras layer, such as keras.layers.Rescaling"):
+    with pytest.raises(TypeError, match=r"expected a Keras layer, such as keras.layers.Rescaling"):
         adapt(dense(), preprocess=lambda x: 255 * x)
 
 
@@ -120,7 +120,7 @@ def test_one_value_per_image():
 
 def test_output_of_a_wrong_rank():
     model = keras.Sequential([keras.Input((4, 4, 1)), L.Conv2D(3, 4)], name="mine")
-    with pytest.raises(ValueError, match=r"returns \(None, 1, 1, 3\), expected \[batch, classes\]"):
+    with pytest.raises(ValueError, match=r"returns \(None, 1, 1, 3\); expected \[batch, classes\]"):
         adapt(model)
 
 
@@ -136,7 +136,7 @@ def test_several_outputs_of_a_subclassed_model():
 
 
 def test_several_inputs():
-    with pytest.raises(ValueError, match=r"has 2 inputs \(left, right\), expected one"):
+    with pytest.raises(ValueError, match=r"has 2 inputs \(left, right\); expected one"):
         adapt(two_inputs())
 
 
@@ -169,7 +169,9 @@ def test_unknown_features_of_a_nested_model(features, text):
 def test_of_many_layers_the_last_are_listed():
     layers = [L.Dense(3, name=f"layer{number}") for number in range(30)]
     model = keras.Sequential([keras.Input((4,)), *layers])
-    with pytest.raises(ValueError, match=r"expected one of layer10, .*layer29 \(the last 20 of 30\)"):
+    with pytest.raises(
+        ValueError, match=r"expected one of layer10, .*layer29 \(the last 20 of 30\)"
+    ):
         adapt(model, features="conv")
 
 
@@ -182,7 +184,7 @@ def test_features_that_are_not_one_tensor():
 
 
 @pytest.mark.parametrize("make", [Subclassed, OverridesCall])
-def test_features_of_a_model_that_cannot_be_opened(make):
+def test_features_of_a_subclassed_model(make):
     image = keras.Input((4, 4, 1))
     inside = (image, L.Dense(3, name="out")(L.Flatten()(image))) if make is OverridesCall else ()
     with pytest.raises(ValueError, match=r"cannot be found: .*\{'logits': ..., 'features': ...\}"):
@@ -205,7 +207,7 @@ def test_probabilities_out_of_a_lambda():
         adapt(with_lambda(keras.ops.softmax))
 
 
-def test_overridden_call_is_believed_rather_than_the_graph():
+def test_an_overridden_call_counts_rather_than_the_graph():
     image = keras.Input((4,))
     with pytest.raises(ValueError, match="returns probabilities"):
         adapt(OverridesCall(image, L.Dense(3)(image)))

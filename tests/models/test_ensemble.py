@@ -164,28 +164,28 @@ def test_built_by_name():
     first, second = members_of(model)
     assert first.get_layer("fc1").units == second.get_layer("fc1").units == 7
     assert np.any(first.get_weights()[0] != second.get_weights()[0])
-    with pytest.raises(ValueError, match="given 0 of them"):
+    with pytest.raises(ValueError, match="received 0 models"):
         kr.models.build("ensemble", (8, 8, 1), 5)
-    with pytest.raises(ValueError, match=r"members='mlp,mlp'; expected names"):
+    with pytest.raises(ValueError, match=r"members is 'mlp,mlp'; expected names"):
         kr.models.build("ensemble", (8, 8, 1), 5, members="mlp,mlp")
-    with pytest.raises(ValueError, match="called 'mpl'"):
+    with pytest.raises(ValueError, match="no architecture 'mpl'; expected one of .*mean 'mlp'"):
         kr.models.build("ensemble", (8, 8, 1), 5, members=("mlp", "mpl"))
 
 
 def test_refused():
     one, wide, more = mlp((2, 2, 1), 3), mlp((3, 3, 1), 3), mlp((2, 2, 1), 4)
     for members, error, match in (
-        ([one], ValueError, "given 1 of them; expected a list of at least two"),
-        (one, ValueError, "given one model"),
+        ([one], ValueError, "received 1 models; expected a list of at least two"),
+        (one, ValueError, "received one model; expected"),
         ([one, one], ValueError, "Member 2 is the same model"),
-        ([one, wide], ValueError, r"Member 2 takes images of \(3, 3, 1\) to 3 classes"),
-        ([one, more], ValueError, r"to 4 classes, and the first"),
+        ([one, wide], ValueError, r"Member 2 maps images of \(3, 3, 1\) to 3 classes"),
+        ([one, more], ValueError, r"to 4 classes, the first one images of"),
         ([one, keras.Sequential([keras.layers.Dense(3)])], TypeError, r"Member 2 .*adapt"),
         ([one, "mlp"], TypeError, "Member 2 is 'mlp'"),
     ):
         with pytest.raises(error, match=match):
             ensemble(members)
-    with pytest.raises(ValueError, match="combine='mean' is not one of probabilities, logits"):
+    with pytest.raises(ValueError, match="combine is 'mean'; expected one of 'probabilities'"):
         ensemble([one, mlp((2, 2, 1), 3)], combine="mean")
 
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 
+import keras
 import pytest
 
 from keras_robust import models
+
+
+@pytest.fixture(autouse=True)
+def zeros(monkeypatch):
+    """Initializes kernels to zero: only their number counts here, and random ones take time."""
+
+    def call(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", call)
 
 
 def trainable(model):
@@ -70,7 +81,9 @@ def wide_resnet_count(depth, factor, classes):
 def test_wrn_34_10():
     """Stem of 16, 3 stages of 5 blocks, 160, 320 and 640 filters, BN, dense: 46,160,474."""
     assert wide_resnet_count(34, 10, 10) == 46_160_474
-    assert trainable(models.wrn_34_10((32, 32, 3), 10)) == 46_160_474
+    model = models.wrn_34_10((32, 32, 3), 10)
+    assert trainable(model) == 46_160_474
+    assert model.output["features"].shape == (None, 640)
 
 
 @pytest.mark.parametrize(("depth", "factor"), [(10, 1), (16, 2), (22, 1)])
@@ -109,7 +122,7 @@ def test_vgg16():
     assert trainable(models.vgg16((32, 32, 3), 10)) == count
 
 
-def test_google_net():
+def test_googlenet():
     """A 3x3 stem of 192 filters, 9 inception modules (table 1 of the paper), dense: 6,166,250.
 
     Every convolution has a bias and BN; a 5x5 is two 3x3. What a module gives is the sum of its
@@ -141,7 +154,7 @@ def test_google_net():
     assert trainable(models.googlenet((32, 32, 3), 10)) == count
 
 
-def test_mobile_net():
+def test_mobilenet_v1():
     """Stem of 32, 13 pairs of depthwise (9 a) and 1x1 (a b), each with BN, dense: 3,217,226."""
     count, a = conv(3, 3, 32) + batch_norm(32), 32
     for b in (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024):
@@ -152,7 +165,7 @@ def test_mobile_net():
     assert trainable(models.mobilenet_v1((32, 32, 3), 10)) == count
 
 
-def test_efficient_net():
+def test_efficientnet_b0():
     """Stem of 32, 16 inverted residual blocks, dense on 320 values: 3,598,598.
 
     A block from a to b channels with expansion e has h = e a hidden ones: a 1x1 to h and BN (where

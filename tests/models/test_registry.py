@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keras_robust import models
+from keras_robust.models.registry import architecture
 
 
 def test_options_reach_the_builder():
@@ -23,11 +24,29 @@ def test_names():
 
 
 @pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("google_net", "googlenet"),
+        ("mobile_net", "mobilenet_v1"),
+        ("efficient_net", "efficientnet_b0"),
+    ],
+)
+def test_names_of_release_0_1(former, name):
+    assert former not in models.ARCHITECTURES
+    assert architecture(former) is architecture(name) is models.ARCHITECTURES[name]
+
+
+def test_an_architecture_of_release_0_1_is_built_by_its_former_name():
+    model = models.build("mobile_net", (8, 8, 1), 10, width=0.05)
+    assert model.get_layer("pair13_point_relu")
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("resnet_18", "called 'resnet_18'; there are mlp, .*Did you mean 'resnet18'"),
-        ("WRN-34-10", "there are mlp, small_cnn"),
-        (None, "there are mlp, small_cnn"),
+        ("resnet_18", "no architecture 'resnet_18'; expected one of mlp, .*mean 'resnet18'"),
+        ("WRN-34-10", "expected one of mlp, small_cnn"),
+        (None, "expected one of mlp, small_cnn"),
     ],
 )
 def test_unknown_name(name, text):
@@ -41,9 +60,9 @@ def test_unknown_name(name, text):
         (
             "resnet18",
             "widht",
-            "no option 'widht'; there are width, mean, std. Did you mean 'width'",
+            "no option 'widht'; expected one of width, mean, std. Did you mean 'width'",
         ),
-        ("wrn_34_10", "depth", "no option 'depth'; there are dropout, mean, std"),
+        ("wrn_34_10", "depth", "no option 'depth'; expected one of dropout, mean, std"),
         ("mlp", "classes", "no option 'classes'|multiple values"),
     ],
 )

@@ -85,8 +85,11 @@ def test_latent_of_the_adr_chapter():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"variant": "cifar-10"}, "is not one of mnist, cifar10, .* Did you mean 'cifar10'"),
-        ({"padding": "full"}, "must be 'valid', 'same' or None"),
+        (
+            {"variant": "cifar-10"},
+            "no variant 'cifar-10'; expected one of mnist, cifar10, .*mean 'cifar10'",
+        ),
+        ({"padding": "full"}, "padding is 'full'; expected one of 'valid', 'same'"),
     ],
 )
 def test_bad_options(options, text):

@@ -16,6 +16,7 @@ from keras_robust.experiments.flags.lookup import check_options
 from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses.uncertainty import SCORES, score_called
+from keras_robust.models.registry import architecture
 
 BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
@@ -65,8 +66,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_model(name: str, options: Any) -> None:
-    lookup("model", name, kr.models.ARCHITECTURES)
-    check_options("model", name, kr.models.ARCHITECTURES[name], 2, options)
+    check_options("model", name, architecture(name), 2, options)
     if name == "ensemble":
         for member in options.get("members", ()):
             _check_model(member, options.get("options", {}))

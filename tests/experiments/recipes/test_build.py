@@ -88,8 +88,15 @@ def test_the_latent_is_of_the_layer_that_is_named(tiny):
     config.model.features = "fc1"
     assert build.classifier(config, info).output["features"].shape == (None, 16)
     config.model.features = "fc3"
-    with pytest.raises(ValueError, match="features='fc3' names no layer; there are"):
+    with pytest.raises(ValueError, match="features='fc3' names no layer; expected one of"):
         build.classifier(config, info)
+
+
+def test_an_architecture_by_its_name_in_release_0_1(tiny):
+    config = tiny()
+    config.model.name, config.model.options = "mobile_net", ConfigDict({"width": 0.05})
+    build.check(config)
+    assert build.classifier(config, build.data(config).info).get_layer("pair13_point_relu")
 
 
 def test_the_augmentation_of_a_defense(tiny):
@@ -135,7 +142,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("epochs", 0, "epochs is 0; expected a whole number >= 1"),
         ("steps_per_execution", 0, "steps_per_execution is 0"),
         ("mixed_precision", "mixed_float", "Did you mean 'mixed_float16'"),
-        ("model.name", "small_cn", "no model 'small_cn'; expected one of mlp, small_cnn"),
+        ("model.name", "small_cn", "no architecture 'small_cn'; expected one of mlp, small_cnn"),
         ("defense.name", "trads", "no defense 'trads'.*mart.*Did you mean 'trades'"),
         ("ball.norm", "l3", r"no norm \(ball.norm\) 'l3'; expected one of linf, l2, l1"),
         ("ball.radius", -1.0, "radius is -1.0"),
@@ -185,7 +192,7 @@ def test_a_defense_of_ensembles_wants_one(tiny):
 @pytest.mark.parametrize(
     ("members", "options", "message"),
     [
-        (("mlp", "mpl"), {}, "no model 'mpl'.*Did you mean 'mlp'"),
+        (("mlp", "mpl"), {}, "no architecture 'mpl'.*Did you mean 'mlp'"),
         (("mlp", "small_cnn"), {"hidden": (4,)}, "'small_cnn' has no option 'hidden'"),
     ],
 )
