@@ -1,10 +1,10 @@
-"""Data: float images in [0, 1] and integer labels, in an order that can be told and taken up.
+"""Data pipelines: float images in [0, 1] and integer labels, in a reproducible, resumable order.
 
-`load` goes from a name to `(train, validation, test)`. `digits` is embedded, and so is `toy`,
-points in the plane; any image classification set of TensorFlow Datasets goes by its name there.
-With images of your own, use `training_epochs` (for a plain `fit`), `training_stream` (from any step
-on) and `evaluation_batches`. `pad_crop_flip` and `shift_flip` make augmentations; so does any
-function `(image, seed) -> image`.
+`load` goes from a name to `(train, validation, test)`. `digits` and `toy` (points in the plane) are
+embedded; any other name is that of an image classification dataset in TensorFlow Datasets. For your
+own images use `training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
+`evaluation_batches`. `pad_crop_flip` and `shift_flip` make augmentations; any function
+`(image, seed) -> image` is one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Random transformations of training images: padded crops, small shifts, mirror images.
+"""Random augmentation of training images: padded crops, small shifts, horizontal flips.
 
-An augmentation is any function `(image, seed) -> image`: `image` float32 `[h, w, c]`, `seed` an
-int64 tensor of shape `[2]`, the result of the image's own shape. It draws from the seed alone
+An augmentation is any function `(image, seed) -> image` that keeps the shape: `image` float32
+`[h, w, c]`, `seed` an int64 tensor of shape `[2]`. It draws from the seed alone
 (`tf.random.stateless_*`, `tf.random.split`), so that the same seed always gives the same image.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_choice, check_integer, check_number
 
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -21,10 +21,7 @@ _PADDING_MODES = {"zero": "CONSTANT", "reflect": "REFLECT"}
 
 @serializable
 class PadCropFlip:
-    """Pads each border, crops the old size at a random place, mirrors half of the images.
-
-    See `pad_crop_flip`, which makes one.
-    """
+    """Random crop of the padded image, and a random horizontal flip; see `pad_crop_flip`."""
 
     padding: int = 4
     mode: str = "zero"
@@ -32,67 +29,59 @@ class PadCropFlip:
 
     def __post_init__(self) -> None:
         check_integer("padding", self.padding)
-        if self.mode not in _PADDING_MODES:
-            known = ", ".join(repr(mode) for mode in _PADDING_MODES)
-            raise ValueError(f"mode {self.mode!r} is not a way to pad; the ways are {known}")
+        check_choice("mode", self.mode, _PADDING_MODES)
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Transforms one image `[h, w, c]`, drawing from `seed` of shape `[2]`."""
+        """Augments one image `[h, w, c]` with a seed of shape `[2]`."""
         smaller = min(image.shape[0], image.shape[1])
         if self.mode == "reflect" and self.padding >= smaller:
             raise ValueError(
-                f"A border of {self.padding} pixels cannot be reflected out of an image of shape "
-                f"{tuple(image.shape)}; use padding <= {smaller - 1} or mode='zero'"
+                f"padding is {self.padding} with mode='reflect' for an image of shape "
+                f"{tuple(image.shape)}; expected padding <= {smaller - 1}, or mode='zero'."
             )
-        place, coin = tf.unstack(tf.random.split(seed))
+        position, coin = tf.unstack(tf.random.split(seed))
         border = [self.padding, self.padding]
         padded = tf.pad(image, [border, border, [0, 0]], _PADDING_MODES[self.mode])
-        corner = tf.random.stateless_uniform([2], place, 0, 2 * self.padding + 1, tf.int32)
+        corner = tf.random.stateless_uniform([2], position, 0, 2 * self.padding + 1, tf.int32)
         cropped = tf.slice(padded, tf.concat([corner, [0]], axis=0), image.shape)
-        return _mirror_half(cropped, coin) if self.flip else cropped
+        return _random_flip(cropped, coin) if self.flip else cropped
 
 
 @serializable
 class ShiftFlip:
-    """Moves each image by a random part of its size, mirrors half of the images.
-
-    See `shift_flip`, which makes one.
-    """
+    """Random shift by a fraction of the size, and a random horizontal flip; see `shift_flip`."""
 
     fraction: float = 0.1
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction < 1:
-            raise ValueError(
-                f"fraction is a part of the image's size, in [0, 1); received {self.fraction!r}"
-            )
+        check_number("fraction", self.fraction, 0, below=1, hint=" of the image's size")
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Transforms one image `[h, w, c]`, drawing from `seed` of shape `[2]`."""
-        place, coin = tf.unstack(tf.random.split(seed))
-        offsets = tf.random.stateless_uniform([2], place, -self.fraction, self.fraction)
+        """Augments one image `[h, w, c]` with a seed of shape `[2]`."""
+        position, coin = tf.unstack(tf.random.split(seed))
+        offsets = tf.random.stateless_uniform([2], position, -self.fraction, self.fraction)
         for axis in (0, 1):
             image = _shift(image, offsets[axis] * image.shape[axis], axis)
-        return _mirror_half(image, coin) if self.flip else image
+        return _random_flip(image, coin) if self.flip else image
 
 
 def pad_crop_flip(padding: int = 4, mode: str = "zero", flip: bool = True) -> PadCropFlip:
-    """Pads each border, crops the old size at a random place, mirrors half of the images.
+    """Random crop of the padded image, and a horizontal flip with probability 1/2.
 
     The usual augmentation of CIFAR images. All `(2 * padding + 1) ** 2` crops are equally likely.
 
     Args:
         padding: pixels added at each of the four borders.
-        mode: what they hold: `"zero"`, or `"reflect"` for the image mirrored at its border.
-        flip: whether half of the images are mirrored, left to right. Digits want `False`.
+        mode: `"zero"`, or `"reflect"` for the image mirrored at its border.
+        flip: whether to flip images horizontally. Use `False` for digits.
 
     Returns:
         A function `(image [h, w, c], seed [2]) -> image [h, w, c]`.
 
     Raises:
-        ValueError: if `padding` is negative or `mode` unknown; when called, if an image is too
-            small to be reflected that far.
+        ValueError: an invalid `padding` or `mode`; when called, an image too small to be reflected
+            that far.
 
     Example:
         >>> image = tf.ones([8, 8, 1])
@@ -106,22 +95,22 @@ def pad_crop_flip(padding: int = 4, mode: str = "zero", flip: bool = True) -> Pa
 
 
 def shift_flip(fraction: float = 0.1, flip: bool = True) -> ShiftFlip:
-    """Moves each image by up to `fraction` of its size, mirrors half of the images.
+    """Random shift by up to `fraction` of the size, and a horizontal flip with probability 1/2.
 
     Both offsets are uniform on `[-fraction, fraction]` times the height or the width, not rounded
-    to pixels: values between pixels are interpolated linearly. What moves in from outside repeats
-    the nearest pixel of the border. This is what Keras' `ImageDataGenerator` does with
-    `width_shift_range`, `height_shift_range` and `horizontal_flip`.
+    to pixels: values between pixels are interpolated linearly, and the border is extended by its
+    nearest pixel. This is what Keras's `ImageDataGenerator` does with `width_shift_range`,
+    `height_shift_range` and `horizontal_flip`.
 
     Args:
-        fraction: the largest offset as a part of the image's size, in [0, 1).
-        flip: whether half of the images are mirrored, left to right. Digits want `False`.
+        fraction: the largest offset as a fraction of the image's size, in [0, 1).
+        flip: whether to flip images horizontally. Use `False` for digits.
 
     Returns:
         A function `(image [h, w, c], seed [2]) -> image [h, w, c]`.
 
     Raises:
-        ValueError: if `fraction` is not in [0, 1).
+        ValueError: `fraction` is not in [0, 1).
 
     Example:
         >>> image = tf.ones([8, 8, 1])
@@ -135,13 +124,13 @@ def shift_flip(fraction: float = 0.1, flip: bool = True) -> ShiftFlip:
     return ShiftFlip(fraction=fraction, flip=flip)
 
 
-def _mirror_half(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     heads = tf.random.stateless_uniform([], seed) < 0.5
     return tf.where(heads, tf.reverse(image, axis=[1]), image)
 
 
 def _shift(image: tf.Tensor, offset: tf.Tensor, axis: int) -> tf.Tensor:
-    """Moves the content by `offset` pixels along `axis`: out[i] = image[clip(i - offset)]."""
+    """Shifts the content by `offset` pixels along `axis`: out[i] = image[clip(i - offset)]."""
     last = image.shape[axis] - 1
     source = tf.clip_by_value(tf.range(last + 1, dtype=tf.float32) - offset, 0.0, float(last))
     below = tf.floor(source)

@@ -1,4 +1,4 @@
-"""The embedded data: 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
+"""The embedded digits: 1,797 handwritten digits of 8 x 8 pixels from scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TEST_EXAMPLES = 360
 def read() -> Source:
     """Reads the digits: real scans, with values 0, 1/16, ..., 1. Nothing is downloaded.
 
-    Scikit-learn has no test set of them: 360 examples, from each class its share, are held out
-    by `splits.stratified_split`. They are the same in every run.
+    Scikit-learn has no test set of them: `splits.stratified_split` holds out 360 examples, the same
+    in every run.
 
     Returns:
         1,437 training and 360 test examples, `[8, 8, 1]`, of 10 classes.
@@ -27,7 +27,7 @@ def read() -> Source:
         Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
         Repository, 1998.
     """
-    from sklearn.datasets import load_digits  # slow to import, and needed for this set alone
+    from sklearn.datasets import load_digits  # slow to import
 
     bunch = load_digits()
     images = (bunch.images / 16.0).astype(np.float32)[..., None]

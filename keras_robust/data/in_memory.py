@@ -1,26 +1,25 @@
-"""Images and labels in memory: what is accepted, and how it becomes float images in [0, 1]."""
+"""Images and labels in memory: validation, and conversion to float images in [0, 1]."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.types import Images, Labels
 
-def as_tensors(images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Checks images and labels, and puts them into the host's memory as tensors.
+
+def as_tensors(images: Images, labels: Labels) -> tuple[tf.Tensor, tf.Tensor]:
+    """Validates images and labels, and puts them into the host's memory as tensors.
 
     Args:
         images: `[size, h, w, c]`, uint8 or floating in [0, 1].
-        labels: `[size]`, integers of 0 or more.
+        labels: `[size]`, non-negative integers.
 
     Returns:
-        Images as uint8 or float32 (uint8 stays so: it takes a quarter of the memory), labels as
-        int32.
+        Images as uint8 (a quarter of the memory) or float32, labels as int32.
 
     Raises:
-        ValueError: if shapes, dtypes or values do not fit; the message says which.
+        ValueError: an invalid shape, dtype or value.
 
     Example:
         >>> images, labels = as_tensors(np.zeros([2, 8, 8, 1]), [0, 1])
@@ -30,24 +29,24 @@ def as_tensors(images: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
     pixels, classes = np.asarray(images), np.asarray(labels)
     if pixels.ndim != 4 or 0 in pixels.shape:
         raise ValueError(
-            f"images have the shape [size, height, width, channels], nothing empty; received "
-            f"{list(pixels.shape)}. Grey images get their channel by images[..., None]"
+            f"images have shape {list(pixels.shape)}; expected [size, height, width, channels], "
+            "not empty. Grayscale images get a channel by images[..., None]."
         )
     if classes.shape != pixels.shape[:1] or not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(
-            f"labels are one integer for each of the {len(pixels)} images; received "
-            f"{classes.dtype} of shape {list(classes.shape)}"
+            f"labels are {classes.dtype} of shape {list(classes.shape)}; expected one integer for "
+            f"each of the {len(pixels)} images."
         )
     if classes.min() < 0:
-        raise ValueError(f"labels are 0 or more; the least received is {classes.min()}")
+        raise ValueError(f"labels include {classes.min()}; expected non-negative integers.")
     _check_pixels(pixels)
     kept = pixels.dtype if pixels.dtype == np.uint8 else np.dtype(np.float32)
-    with tf.device("CPU:0"):  # a data set has no place in an accelerator's memory
+    with tf.device("CPU:0"):  # a dataset does not belong in an accelerator's memory
         return _tensor(images, pixels, kept), _tensor(labels, classes, np.dtype(np.int32))
 
 
 def to_unit(images: tf.Tensor) -> tf.Tensor:
-    """Turns uint8 images into float32 in [0, 1]; leaves float images as they are.
+    """Converts uint8 images to float32 in [0, 1]; returns float images unchanged.
 
     Example:
         >>> to_unit(tf.constant([0, 51, 255], tf.uint8)).numpy().tolist()
@@ -60,16 +59,16 @@ def _check_pixels(pixels: np.ndarray) -> None:
     if pixels.dtype == np.uint8:
         return
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"images are uint8, or floating in [0, 1]; received {pixels.dtype}")
+        raise ValueError(f"images are {pixels.dtype}; expected uint8, or floating in [0, 1].")
     least, most = pixels.min(), pixels.max()
-    if not (least >= 0 and most <= 1):  # written so that NaN is refused as well
+    if not (least >= 0 and most <= 1):  # also true for NaN
         raise ValueError(
-            f"floating images are in [0, 1]; received values from {least:g} to {most:g}. "
-            "Divide by the largest possible value, or pass uint8 images"
+            f"floating images have values from {least:g} to {most:g}; expected [0, 1]. "
+            "Divide by the largest possible value, or pass uint8 images."
         )
 
 
-def _tensor(given: Any, array: np.ndarray, dtype: np.dtype) -> tf.Tensor:
+def _tensor(given: Images | Labels, array: np.ndarray, dtype: np.dtype) -> tf.Tensor:
     if isinstance(given, tf.Tensor) and array.dtype == dtype:
         return given  # several datasets then share one copy
     return tf.constant(array.astype(dtype, copy=False))

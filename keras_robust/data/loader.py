@@ -1,4 +1,4 @@
-"""One call from a data set's name to batches for training, validation and test."""
+"""From the name of a dataset to batches for training, validation and test."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from keras_robust.data.in_memory import as_tensors
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 from keras_robust.data.splits import Source, validation_count
 
-# What needs no files.
+# Datasets that need no files.
 EMBEDDED: dict[str, Callable[[], Source]] = {"digits": digits.read, "toy": toy.read}
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of loaded data.
+    """Facts about a loaded dataset.
 
     Args:
-        name: the name it was asked for.
-        source: where it came from, with its version.
+        name: as passed to `load`.
+        source: where the data comes from, with its version.
         image_shape: `(height, width, channels)`.
-        classes: how many classes there are.
-        class_names: a name for each label.
-        train_size: how many training examples there are, without the validation examples.
-        validation_size: how many validation examples there are, taken from the training set.
-        test_size: how many test examples there are.
-        test_split: what the test examples are called at the source.
+        classes: number of classes.
+        class_names: one name per label.
+        train_size: number of training examples, without the validation examples.
+        validation_size: number of validation examples, taken from the training set.
+        test_size: number of test examples.
+        test_split: name of the test examples at the source.
     """
 
     name: str
@@ -49,16 +49,16 @@ class DatasetInfo:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """What `load` returns: unpacks into `(train, validation, test)`, and has `info` and `stream`.
+    """The splits that `load` returns; unpack into `(train, validation, test)`.
 
     Args:
         train: one epoch of training each time it is read through, in another order each time.
-        validation: batches in a fixed order; None if no validation was asked for.
+        validation: batches in a fixed order; None without validation examples.
         test: batches in a fixed order.
         info: the shape, the classes and the sizes.
         stream: `training_stream` over the same training examples with the same settings:
-            `stream(start_step=s)` gives the batches that `train` gives, from the global step `s`
-            on and without end.
+            `stream(start_step=s)` gives the batches of `train` from the global step `s` on, without
+            end.
     """
 
     train: tf.data.Dataset
@@ -83,37 +83,37 @@ def load(
     augment: Augmentation | None = None,
     download: bool = False,
 ) -> Splits:
-    """Loads an image classification set.
+    """Loads an image classification dataset.
 
     `"digits"` and `"toy"` are embedded; other names are looked up in TensorFlow Datasets. Images
-    are held in memory, as uint8 where that is what they are: 180 MB for CIFAR-10. Sets that do not
-    fit (ImageNet at full size) are not for this function.
+    are held in memory, uint8 ones as such: 180 MB for CIFAR-10. Datasets that do not fit (ImageNet
+    at full size) are out of scope.
 
-    Validation examples are taken from the training set, never from the test set: from each class
-    its share, drawn once and for all, whatever `seed` is. So runs that differ in their seed can
-    be compared, and none trains on what another was chosen by.
+    Validation examples are taken from the training set, never from the test set: a stratified draw
+    that does not depend on `seed`. So runs with different seeds are comparable, and no run trains
+    on the validation examples of another.
 
     Args:
         name: `"digits"`, `"toy"` (points in the plane), or a name in TFDS: `"mnist"`, `"cifar10"`,
             `"imagenet_resized/32x32"`...
-        batch_size: images in each batch. Training batches are always full.
-        data_dir: TFDS's directory; None for its own default.
-        validation: the part (a float in [0, 1)) or the number (an integer) of training examples
-            to take for validation; 0 for none.
-        limit: use only so many training examples, from each class its share, drawn once and for
-            all; validation examples are taken from these. None for all.
-        seed: picks the order of training and the augmentation.
+        batch_size: images per batch. Training batches are always full.
+        data_dir: TFDS's directory; None for its default.
+        validation: the fraction (a float in [0, 1)) or the number (an integer) of training examples
+            held out for validation; 0 for none.
+        limit: number of training examples to use, a stratified draw that does not depend on `seed`;
+            validation examples are taken from these. None for all.
+        seed: determines the order of training and the augmentation.
         augment: a function `(image, seed) -> image` for training images, such as
             `pad_crop_flip()`.
-        download: whether TFDS may fetch what is missing.
+        download: whether TFDS may download missing data.
 
     Returns:
         `Splits`, which unpack into `(train, validation, test)`, tf.data Datasets of
         `(images float32 [batch, h, w, c] in [0, 1], labels int32 [batch])`.
 
     Raises:
-        ValueError: if the set is unknown or unfit, or a number does not fit.
-        FileNotFoundError: if its data is missing; the message gives the command to fetch it.
+        ValueError: the dataset is unknown or unsuitable, or a number is out of range.
+        FileNotFoundError: its data is missing; the message has the command that downloads it.
 
     Example:
         >>> train, validation, test = load("digits", batch_size=64)
@@ -123,7 +123,7 @@ def load(
         (8, 8, 1)
     """
     if not isinstance(name, str):
-        raise ValueError(f"name is 'digits' or a name in TFDS, such as 'mnist'; received {name!r}")
+        raise ValueError(f"name is {name!r}; expected 'digits' or a name in TFDS, such as 'mnist'.")
     check_integer("batch_size", batch_size, 1)
     embedded = EMBEDDED.get(name)
     source = embedded() if embedded else tfds_reader.read(name, data_dir, download)
@@ -133,7 +133,7 @@ def load(
         train = train.hold_out(min(limit, len(train)))[1]
     train, held_out = train.hold_out(validation_count(validation, len(train)))
     info = _info(name, source, len(train), len(held_out))
-    # As tensors once, so that `train` and every stream share one copy.
+    # Converted to tensors once, so that `train` and every stream share one copy.
     images, labels = as_tensors(train.images, train.labels)
     return Splits(
         train=training_epochs(images, labels, batch_size, seed=seed, augment=augment),

@@ -1,25 +1,25 @@
-"""tf.data pipelines over images in memory; the order of training is told in `order`."""
+"""tf.data pipelines over images in memory; `shuffling` defines the order of training."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.data.augmentation import Augmentation
 from keras_robust.data.in_memory import as_tensors, to_unit
 from keras_robust.data.shuffling import Batches
 
-# Automatic tuning is switched off (see `_with_options`), so the parallelism is stated.
+# Automatic tuning is off (see `_with_options`), so the parallelism is explicit.
 _PARALLEL_CALLS = min(8, os.cpu_count() or 1)
 _PREFETCHED_BATCHES = 2
 
 
 def training_stream(
-    images: Any,
-    labels: Any,
+    images: Images,
+    labels: Labels,
     batch_size: int,
     *,
     seed: int = 0,
@@ -29,26 +29,26 @@ def training_stream(
 ) -> tf.data.Dataset:
     """The batches of a training run, from any step on.
 
-    Every batch is a function of `seed` and of its global step, augmentation included (`order`
-    gives the formula). So a stream that starts at step `s` gives, bit for bit, what a stream from
-    step 0 gives after its first `s` batches, and a run that stopped after `s` steps is taken up
-    with `start_step=s`. Use it with `fit(..., steps_per_epoch=len(images) // batch_size)`, which
+    Every batch is a function of `seed` and of its global step, augmentation included (`shuffling`
+    has the formula). So a stream that starts at step `s` equals, bit for bit, a stream from step 0
+    without its first `s` batches, and a run that stopped after `s` steps resumes with
+    `start_step=s`. Use it with `fit(..., steps_per_epoch=len(images) // batch_size)`, which
     reads one endless stream through all epochs.
 
     Args:
         images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
-        labels: `[size]`, integers of 0 or more.
-        batch_size: images in each batch; what is left over of an epoch is dropped.
-        seed: picks the order and the augmentation.
-        start_step: the global step whose batch comes first.
-        epochs: how many epochs the whole run has, counted from step 0; None for no end.
+        labels: `[size]`, non-negative integers.
+        batch_size: images per batch; the rest of an epoch is dropped.
+        seed: determines the order and the augmentation.
+        start_step: the global step of the first batch.
+        epochs: length of the whole run, counted from step 0; None for an endless stream.
         augment: a function `(image, seed) -> image`, such as `pad_crop_flip()`.
 
     Returns:
         A dataset of `(images float32 [batch_size, h, w, c], labels int32 [batch_size])`.
 
     Raises:
-        ValueError: if shapes, values or numbers do not fit; the message says which.
+        ValueError: an invalid shape, value or number.
 
     Example:
         >>> images, labels = tf.zeros([10, 8, 8, 1]), tf.range(10)
@@ -62,15 +62,15 @@ def training_stream(
     batches = Batches(images, labels, batch_size, seed, augment)
     check_integer("start_step", start_step, 0)
     if epochs is None:
-        # Not a very long `range`: Keras takes a known length for the length of an epoch.
+        # Not a very long `range`: Keras takes a known length as the length of an epoch.
         steps = tf.data.Dataset.counter(start=start_step)
     else:
         check_integer("epochs", epochs, 1)
         total = epochs * batches.steps_per_epoch
         if start_step > total:
             raise ValueError(
-                f"start_step={start_step} is beyond the run's {total} steps (epochs={epochs}, "
-                f"each of {batches.steps_per_epoch} steps)"
+                f"start_step is {start_step}; expected at most {total}, the steps of the run "
+                f"(epochs={epochs} of {batches.steps_per_epoch} steps)."
             )
         steps = tf.data.Dataset.range(start_step, total)
     dataset = steps.map(batches, num_parallel_calls=_PARALLEL_CALLS)
@@ -78,35 +78,31 @@ def training_stream(
 
 
 def training_epochs(
-    images: Any,
-    labels: Any,
+    images: Images,
+    labels: Labels,
     batch_size: int,
     *,
     seed: int = 0,
     augment: Augmentation | None = None,
 ) -> tf.data.Dataset:
-    """The stream of training, one epoch each time the dataset is read through.
+    """The training stream, one epoch each time the dataset is read through.
 
     For a plain `model.fit(train, epochs=n)`: the length is known, and the k-th complete pass over
-    this dataset gives the k-th epoch of `training_stream`. A pass that is broken off does not
-    count: the next one begins the same epoch again.
+    this dataset gives the k-th epoch of `training_stream`. An incomplete pass does not count: the
+    next one starts the same epoch again.
 
-    A strategy with several replicas reads a few batches ahead of the training. If an epoch is as
-    short as that (seen with 4 steps, not with 8), an iterator that Keras does not use may count as
-    a pass, and an epoch of the stream be left out. `training_stream` has no such limit.
+    A strategy with several replicas reads a few batches ahead of the training. In epochs as short
+    as that (seen with 4 steps, not with 8), an iterator that Keras does not use may count as a
+    pass, so that an epoch of the stream is skipped. `training_stream` has no such limit.
 
     Args:
-        images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
-        labels: `[size]`, integers of 0 or more.
-        batch_size: images in each batch; what is left over of an epoch is dropped.
-        seed: picks the order and the augmentation.
-        augment: a function `(image, seed) -> image`, such as `pad_crop_flip()`.
+        images, labels, batch_size, seed, augment: see `training_stream`.
 
     Returns:
         A dataset of `(images float32 [batch_size, h, w, c], labels int32 [batch_size])`.
 
     Raises:
-        ValueError: if shapes, values or numbers do not fit; the message says which.
+        ValueError: an invalid shape, value or number.
 
     Example:
         >>> train = training_epochs(tf.zeros([10, 8, 8, 1]), tf.range(10), 4)
@@ -117,11 +113,11 @@ def training_epochs(
     """
     batches = Batches(images, labels, batch_size, seed, augment)
     length = batches.steps_per_epoch
-    # A pipeline starts afresh with each iterator, so the epoch has to live outside it. Passes are
-    # counted when their last batch is handed over, not when they begin: Keras makes iterators
-    # that it does not use up (one more after each epoch, one to build the model under a
-    # distribution strategy), and these must not skip an epoch. The count sits behind the
-    # prefetching, in a map without parallel calls, so that it follows what the reader has taken.
+    # Each iterator restarts the pipeline, so the epoch is counted in a variable outside it. A pass
+    # counts when its last batch is delivered, not when it starts: Keras creates iterators that it
+    # does not exhaust (one more after each epoch, one to build the model under a distribution
+    # strategy), and these must not skip an epoch. The counter comes after the prefetching, in a map
+    # without parallel calls, so that it follows what the reader has consumed.
     with tf.device("CPU:0"):
         passes = tf.Variable(0, dtype=tf.int64, trainable=False, name="completed_passes")
 
@@ -138,19 +134,17 @@ def training_epochs(
     return _with_options(dataset.apply(tf.data.experimental.assert_cardinality(length)))
 
 
-def evaluation_batches(images: Any, labels: Any, batch_size: int) -> tf.data.Dataset:
+def evaluation_batches(images: Images, labels: Labels, batch_size: int) -> tf.data.Dataset:
     """All images in their own order; the last batch may be smaller.
 
     Args:
-        images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
-        labels: `[size]`, integers of 0 or more.
-        batch_size: images in each batch but the last.
+        images, labels, batch_size: see `training_stream`.
 
     Returns:
         A dataset of `(images float32 [batch, h, w, c], labels int32 [batch])`.
 
     Raises:
-        ValueError: if shapes, values or numbers do not fit; the message says which.
+        ValueError: an invalid shape, value or number.
 
     Example:
         >>> data = evaluation_batches(tf.zeros([10, 8, 8, 1]), tf.range(10), 4)
@@ -166,8 +160,8 @@ def evaluation_batches(images: Any, labels: Any, batch_size: int) -> tf.data.Dat
 def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # With tuning on, dropping an iterator waits until the tuner wakes up: an epoch of t seconds
-    # may then last up to 2 t.
+    # With tuning on, closing an iterator waits for the tuner's next wake-up: an epoch of t seconds
+    # may then take up to 2 t.
     options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)

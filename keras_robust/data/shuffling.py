@@ -1,39 +1,39 @@
-"""The order of training, as a function of the seed and of the step.
+"""The order of training as a function of the seed and the step.
 
 Step `s` of a training run belongs to epoch `e = s // steps_per_epoch` and holds the positions
 `p = (s % steps_per_epoch) * batch_size + (0, ..., batch_size - 1)` of that epoch. The image at
 position `p` is the image number `shuffle(shuffle(p, key1), key2)` of the training set, where
 `shuffle` is `tf.random.experimental.index_shuffle` and the keys are drawn by Philox from
-`(seed, e)`: a permutation that needs no buffer and no history. An epoch has
-`size // batch_size` full batches; the few images that are left over differ from epoch to epoch.
+`(seed, e)`: a permutation without buffer or history. An epoch has `size // batch_size` full
+batches; the few images that are dropped differ from epoch to epoch.
 
 `(seed, e)` itself would be a poor key. Up to 60,000 images (measured with TensorFlow 2.21)
-`index_shuffle` reads the lowest 8 bits of each number, so that epoch 256 would repeat epoch 0 and
-seed 256 be seed 0, and neighbouring keys give similar orders. With two rounds under drawn keys,
-20,000 epochs of 23 to 60,000 images gave 20,000 orders, and the places of images and the
+`index_shuffle` reads the lowest 8 bits of each number, so that epoch 256 would repeat epoch 0,
+seed 256 would equal seed 0, and neighboring keys give similar orders. With two rounds under drawn
+keys, 20,000 epochs of 23 to 60,000 images gave 20,000 orders, and the positions of images and the
 distances between them passed chi-square tests.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.data.augmentation import Augmentation
 from keras_robust.data.in_memory import as_tensors, to_unit
 
 
-def shuffled_rows(step: Any, batch_size: int, size: int, seed: int) -> tf.Tensor:
-    """Which images of the training set make the batch of a global step.
+def shuffled_rows(step: int | tf.Tensor, batch_size: int, size: int, seed: int) -> tf.Tensor:
+    """The rows of the training set in the batch of a global step.
 
     Args:
         step: the global step, an integer or a scalar integer tensor.
-        batch_size: images in each batch, at most `size`.
+        batch_size: images per batch, at most `size`.
         size: images in the training set.
-        seed: picks the order, any int64.
+        seed: determines the order, any int64.
 
     Returns:
         Row numbers in [0, size), int64 `[batch_size]`.
@@ -59,14 +59,10 @@ class Batches:
     Image `i` of the batch of step `s` is augmented with the seed `(seed, s * batch_size + i)`.
 
     Args:
-        images: `[size, h, w, c]`, uint8 (divided by 255) or floating in [0, 1].
-        labels: `[size]`, integers of 0 or more.
-        batch_size: images in each batch, at most `size`.
-        seed: picks the order and the augmentation.
-        augment: a function `(image, seed) -> image`, or None.
+        images, labels, batch_size, seed, augment: see `training_stream`.
 
     Raises:
-        ValueError: if shapes, values or numbers do not fit; the message says which.
+        ValueError: an invalid shape, value or number.
 
     Example:
         >>> batches = Batches(tf.zeros([10, 8, 8, 1]), tf.range(10), batch_size=4)
@@ -75,8 +71,8 @@ class Batches:
         (TensorShape([4, 8, 8, 1]), [9, 8, 1, 4])
     """
 
-    images: Any
-    labels: Any
+    images: Images
+    labels: Labels
     batch_size: int
     seed: int = 0
     augment: Augmentation | None = None
@@ -87,23 +83,23 @@ class Batches:
         check_integer("seed", self.seed, None)
         if self.batch_size > len(images):
             raise ValueError(
-                f"batch_size={self.batch_size} is more than the {len(images)} training images: "
-                "there would be no full batch. Use a smaller batch_size"
+                f"batch_size is {self.batch_size}; expected at most {len(images)}, the number of "
+                "training images."
             )
         if self.augment is not None and not callable(self.augment):
             raise ValueError(
-                f"augment is a function (image, seed) -> image, or None; received {self.augment!r}"
+                f"augment is {self.augment!r}; expected a function (image, seed) -> image, or None."
             )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many full batches an epoch has."""
+        """Number of full batches in an epoch."""
         return len(self.images) // self.batch_size
 
-    def __call__(self, step: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """The float32 images in [0, 1] and the int32 labels of the global `step`."""
+    def __call__(self, step: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The float32 images in [0, 1] and the int32 labels of a global step."""
         step = tf.cast(step, tf.int64)
         rows = shuffled_rows(step, self.batch_size, len(self.images), self.seed)
         x, y = to_unit(tf.gather(self.images, rows)), tf.gather(self.labels, rows)
@@ -114,8 +110,8 @@ class Batches:
     def _augmented(self, images: tf.Tensor, step: tf.Tensor, augment: Augmentation) -> tf.Tensor:
         counters = step * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)
         seeds = tf.stack([tf.zeros_like(counters) + self.seed, counters], axis=1)
-        # The pipeline makes batches in parallel, and here the images of one come in turn: with so
-        # little work per image, twice as fast as a pipeline of single images.
+        # Batches run in parallel, the images within a batch one after the other: with so little
+        # work per image, twice as fast as a pipeline of single images.
         signature = tf.TensorSpec(images.shape[1:], tf.float32)
         return tf.map_fn(
             lambda pair: _augmented_one(augment, *pair),
@@ -128,7 +124,7 @@ def _augmented_one(augment: Augmentation, image: tf.Tensor, seed: tf.Tensor) -> 
     result = tf.convert_to_tensor(augment(image, seed))
     if not result.shape.is_compatible_with(image.shape) or result.dtype != image.dtype:
         raise ValueError(
-            f"augment turned a {image.dtype.name} image of shape {image.shape} into "
-            f"{result.dtype.name} of shape {result.shape}; it has to keep both"
+            f"augment returned {result.dtype.name} of shape {result.shape} for an image of "
+            f"{image.dtype.name} and shape {image.shape}; expected the same dtype and shape."
         )
     return tf.ensure_shape(result, image.shape)

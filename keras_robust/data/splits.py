@@ -1,11 +1,13 @@
-"""Parts of a data set, drawn once and for all, so that runs with other seeds share them."""
+"""Splits of a dataset, drawn with a fixed seed so that all runs share them."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import numbers
 
 import numpy as np
+
+from keras_robust.core.validation import check_integer, check_number
 
 SPLIT_SEED = 0
 
@@ -21,7 +23,7 @@ class Arrays:
         return len(self.labels)
 
     def hold_out(self, count: int) -> tuple[Arrays, Arrays]:
-        """Takes `count` examples out; returns what is left, and what was taken."""
+        """Splits off `count` examples by `stratified_split`; returns the rest, and these."""
         kept, held_out = stratified_split(self.labels, count)
         return (
             Arrays(self.images[kept], self.labels[kept]),
@@ -31,14 +33,14 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader of data hands over.
+    """A dataset in memory.
 
     Args:
-        name: where the data came from, with its version.
+        name: where the data comes from, with its version.
         train: the training examples.
         test: the test examples.
-        class_names: one name for each label.
-        test_split: what the test examples are called at their source.
+        class_names: one name per label.
+        test_split: name of the test examples at the source.
     """
 
     name: str
@@ -49,19 +51,19 @@ class Source:
 
 
 def stratified_split(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws `count` examples, from each class its share.
+    """Draws `count` examples in proportion to the class frequencies.
 
-    The share of a class is `count` times its part of all labels, rounded so that the shares add
-    up to `count` (largest remainder; of equal ones the smaller label wins). The examples of a
-    class are drawn by `numpy.random.RandomState(SPLIT_SEED)`, class after class; NumPy promises
-    that this generator never changes.
+    The counts per class are rounded so that they add up to `count` (largest remainder; ties go to
+    the smaller label). The examples of a class are drawn by
+    `numpy.random.RandomState(SPLIT_SEED)`, class after class; NumPy guarantees that this generator
+    never changes.
 
     Args:
         labels: `[size]`, integers.
-        count: how many examples to draw, from 0 to `size`.
+        count: number of examples to draw, from 0 to `size`.
 
     Returns:
-        The rows that were left and the rows that were drawn, both ascending.
+        The remaining rows and the drawn rows, both ascending.
 
     Example:
         >>> kept, drawn = stratified_split(np.array([0, 0, 0, 0, 1, 1]), count=3)
@@ -70,41 +72,37 @@ def stratified_split(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
     """
     classes, sizes = np.unique(labels, return_counts=True)
     exact = count * sizes / len(labels)
-    shares = np.floor(exact).astype(int)
-    largest_remainders = np.argsort(shares - exact, kind="stable")
-    shares[largest_remainders[: count - shares.sum()]] += 1
+    counts = np.floor(exact).astype(int)
+    largest_remainders = np.argsort(counts - exact, kind="stable")
+    counts[largest_remainders[: count - counts.sum()]] += 1
     generator = np.random.RandomState(SPLIT_SEED)
     drawn = [
-        generator.permutation(np.flatnonzero(labels == label))[:share]
-        for label, share in zip(classes, shares, strict=True)
+        generator.permutation(np.flatnonzero(labels == label))[:number]
+        for label, number in zip(classes, counts, strict=True)
     ]
     held_out = np.sort(np.concatenate(drawn))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
-def validation_count(validation: Any, size: int) -> int:
-    """How many of `size` training examples a request for validation means.
+def validation_count(validation: float, size: int) -> int:
+    """The number of validation examples, from a fraction or a number.
 
     Args:
-        validation: a part in [0, 1) if it is a float, a number of examples if it is an integer.
-        size: the training examples there are.
-
-    Returns:
-        The number of examples.
+        validation: a fraction in [0, 1) if it is a float, a number of examples if it is an integer.
+        size: number of training examples.
 
     Raises:
-        ValueError: if it is neither, or leaves no training example.
+        ValueError: neither of them, or no training example would remain.
 
     Example:
         >>> validation_count(0.1, 60_000), validation_count(5_000, 60_000)
         (6000, 5000)
     """
-    if isinstance(validation, (float, np.floating)) and 0 <= validation < 1:
+    if not isinstance(validation, numbers.Integral):
+        hint = f", or a whole number of the {size} training examples"
+        check_number("validation", validation, 0, below=1, hint=hint)
         return round(float(validation) * size)
-    integer = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
-    if integer and 0 <= validation < size:
-        return int(validation)
-    raise ValueError(
-        f"validation is a part of the training set (a float in [0, 1)) or a number of its {size} "
-        f"examples (an integer below {size}); received {validation!r}"
-    )
+    check_integer("validation", validation)
+    if validation >= size:
+        raise ValueError(f"validation is {validation}; expected fewer than the {size} examples.")
+    return int(validation)

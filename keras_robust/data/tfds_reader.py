@@ -1,4 +1,4 @@
-"""Image classification sets out of TensorFlow Datasets (TFDS), by name, into memory."""
+"""Reads image classification datasets of TensorFlow Datasets (TFDS) into memory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import numpy as np
 
 from keras_robust.data.splits import Arrays, Source
 
-# Held out where a set comes without test examples. A fifth, as for the embedded digits.
+# Held out of a dataset without test examples. A fifth, as for the embedded digits.
 TEST_FRACTION = 0.2
 
 
 def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = False) -> Source:
-    """Reads the training and the test examples of a TFDS set into memory.
+    """Reads the training and the test examples of a TFDS dataset into memory.
 
-    The test examples are the split `test`; where there is none, `validation`; where there is
-    neither, a fifth of `train`, held out by `splits.stratified_split`.
+    The test examples are the split `test`; else `validation`; else a fifth of `train`, held out by
+    `splits.stratified_split`.
 
     Args:
-        name: the set's name in TFDS, such as `"mnist"`, `"imagenet_resized/32x32"` (with a
+        name: the dataset's name in TFDS, such as `"mnist"`, `"imagenet_resized/32x32"` (with a
             configuration) or `"cifar10:3.0.2"` (with a version).
-        data_dir: TFDS's directory; None for its own default (`TFDS_DATA_DIR`, or
+        data_dir: TFDS's directory; None for its default (`TFDS_DATA_DIR`, or
             `~/tensorflow_datasets`).
-        download: whether TFDS may fetch and prepare what is missing.
+        download: whether TFDS may download and prepare missing data.
 
     Returns:
         The examples, images uint8.
 
     Raises:
-        ValueError: if TFDS has no such set, or it is none of images of one size with one label.
-        FileNotFoundError: if the data is not there; the message gives the command to fetch it.
+        ValueError: TFDS has no such dataset, or not one of equally sized images with one label.
+        FileNotFoundError: the data is missing; the message has the command that downloads it.
     """
-    import tensorflow_datasets as tfds  # imported late: `digits` does without it
+    import tensorflow_datasets as tfds  # imported late: `digits` does not need it
 
     builder = _builder(tfds, name, data_dir)
     image_key, label_key = _keys(name, builder.info)
@@ -45,9 +45,9 @@ def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
         builder.download_and_prepare()
     if not builder.info.splits:
         raise FileNotFoundError(
-            f"There is no data of {name!r} in {builder.data_path}. Fetch it with\n"
+            f"There is no data of {name!r} in {builder.data_path}. Download it with\n"
             f"    {fetch_command(name, data_dir)}\n"
-            "or pass download=True. If it lies elsewhere, pass that directory as data_dir"
+            "or pass download=True. If it is in another directory, pass that as data_dir."
         )
     test_split = _test_split(name, builder.info.splits)
     train = _arrays(builder, "train", image_key, label_key)
@@ -66,16 +66,13 @@ def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
 
 
 def fetch_command(name: str, data_dir: str | os.PathLike | None = None) -> str:
-    """The shell command that makes TFDS fetch and prepare a set.
+    """The shell command that makes TFDS download and prepare a dataset.
 
-    Not the `tfds build` program: that one asks for Apache Beam, which TFDS does not install.
+    Not the `tfds build` program, which needs Apache Beam, and TFDS does not install that.
 
     Args:
-        name: the set's name in TFDS.
-        data_dir: where it is to be put; None for TFDS's own default.
-
-    Returns:
-        One line for a shell.
+        name: the dataset's name in TFDS.
+        data_dir: the directory to put it in; None for TFDS's default.
 
     Example:
         >>> print(fetch_command("mnist", "my data"))
@@ -98,8 +95,8 @@ def _builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
     except (AssertionError, ValueError) as error:  # no such set, version or configuration; syntax
         known = ["digits", "toy", *tfds.list_builders(with_community_datasets=False)]
         if re.split("[/:]", name)[0] in known:
-            raise ValueError(f"TFDS refuses {name!r}: {str(error).strip()}") from error
-        raise ValueError(f"There is no data set {name!r}. {_advice(name, known)}") from error
+            raise ValueError(f"TFDS rejects {name!r}: {str(error).strip()}") from error
+        raise ValueError(f"There is no dataset {name!r}. {_advice(name, known)}") from error
 
 
 def _advice(name: str, known: list[str]) -> str:
@@ -108,13 +105,13 @@ def _advice(name: str, known: list[str]) -> str:
     if close:
         return f"Did you mean {', '.join(close)}?"
     return (
-        f"Known are digits and toy, which are embedded, and {len(known) - 2} sets of TFDS, such as "
-        "mnist, fashion_mnist, cifar10, cifar100, svhn_cropped"
+        f"Expected digits or toy, which are embedded, or one of {len(known) - 2} datasets of TFDS, "
+        "such as mnist, fashion_mnist, cifar10, cifar100, svhn_cropped."
     )
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
-    """The names of the image and of the label among the features, if this is what they are."""
+    """The names of the image and of the label among the features."""
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
     keys = info.supervised_keys if info.supervised_keys is not None else ("image", "label")
     kinds = {key: type(feature).__name__ for key, feature in features.items()}
@@ -124,8 +121,8 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             ", ".join(f"{key} ({kind})" for key, kind in sorted(kinds.items())) or info.features
         )
         raise ValueError(
-            f"{name!r} is not an image classification set, with an image to be learnt with a "
-            f"class label: its features are {listed}; TFDS pairs {info.supervised_keys}"
+            f"{name!r} is not an image classification dataset, which pairs an Image with a "
+            f"ClassLabel: its features are {listed}; TFDS pairs {info.supervised_keys}."
         )
     _check_image(name, features[keys[0]])
     return keys
@@ -134,21 +131,21 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
 def _check_image(name: str, image: Any) -> None:
     if None in image.shape:
         raise ValueError(
-            f"The images of {name!r} vary in size (their shape is {image.shape}), and a model "
-            "here has one input shape. Choose a set with images of one size, or resize them and "
-            "pass the arrays to keras_robust.data.training_stream and evaluation_batches"
+            f"The images of {name!r} vary in size (their shape is {image.shape}); expected images "
+            "of one size. Choose another dataset, or resize the images and pass the arrays to "
+            "keras_robust.data.training_stream and evaluation_batches."
         )
     if image.np_dtype != np.uint8:
         raise ValueError(
             f"The images of {name!r} are {np.dtype(image.np_dtype).name}, without a known largest "
-            "value; uint8 is expected. Scale them to [0, 1] and pass the arrays to "
-            "keras_robust.data.training_stream and evaluation_batches"
+            "value; expected uint8. Scale them to [0, 1] and pass the arrays to "
+            "keras_robust.data.training_stream and evaluation_batches."
         )
 
 
 def _test_split(name: str, splits: Any) -> str | None:
     if "train" not in splits:
-        raise ValueError(f"{name!r} has no split 'train'; its splits are {', '.join(splits)}")
+        raise ValueError(f"{name!r} has no split 'train'; its splits are {', '.join(splits)}.")
     return next((split for split in ("test", "validation") if split in splits), None)
 
 
@@ -158,5 +155,5 @@ def _arrays(builder: Any, split: str, image_key: str, label_key: str) -> Arrays:
     whole = pairs.batch(builder.info.splits[split].num_examples).get_single_element()
     images, labels = (part.numpy() for part in whole)
     if labels.min() < 0:
-        raise ValueError(f"The split {split!r} of {builder.info.name!r} hides its labels (-1)")
+        raise ValueError(f"The split {split!r} of {builder.info.name!r} hides its labels (-1).")
     return Arrays(images, labels.astype(np.int32))

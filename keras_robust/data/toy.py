@@ -1,4 +1,4 @@
-"""The thesis's problem in two dimensions: three clusters of points, two classes."""
+"""The thesis's two-dimensional toy problem: three clusters of points, two classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keras_robust.data.splits import SPLIT_SEED, Arrays, Source
 
 # A point's coordinates are `SIDE * image - OFFSET`: the square [-8, 12]^2 is the unit square.
 SIDE, OFFSET = 20.0, 8.0
-# Centre, class and share of each cluster.
+# Center, class and fraction of each cluster.
 CLUSTERS = (((-2.0, 0.0), 0, 0.1), ((2.0, 0.0), 1, 0.5), ((6.0, 0.0), 1, 0.4))
 VARIANCE = 0.5
 TRAIN_EXAMPLES, TEST_EXAMPLES = 11_000, 2_000
@@ -17,9 +17,9 @@ TRAIN_EXAMPLES, TEST_EXAMPLES = 11_000, 2_000
 def read() -> Source:
     """Draws the points: the rare class A left of the frequent class B, whose far half is safe.
 
-    A point is an image `[1, 2, 1]` of its two coordinates, scaled into [0, 1], so that all that is
-    made for images is made for points too: a distance of 1 in the plane is `1 / SIDE`. They are the
-    same in every run.
+    A point is an image `[1, 2, 1]` of its two coordinates, scaled into [0, 1], so that everything
+    for images works for points: a distance of 1 in the plane is `1 / SIDE`. The points are the same
+    in every run.
 
     Returns:
         11,000 training examples, of which a thousand are meant for validation, and 2,000 test
@@ -67,8 +67,8 @@ def to_plane(images: np.ndarray) -> np.ndarray:
 
 def _drawn(generator: np.random.RandomState, size: int) -> Arrays:
     points, labels = [], []
-    for centre, label, share in CLUSTERS:
-        count = round(share * size)
-        points.append(generator.normal(centre, np.sqrt(VARIANCE), (count, 2)))
+    for center, label, fraction in CLUSTERS:
+        count = round(fraction * size)
+        points.append(generator.normal(center, np.sqrt(VARIANCE), (count, 2)))
         labels.append(np.full(count, label, np.int32))
     return Arrays(to_image(np.concatenate(points)), np.concatenate(labels))

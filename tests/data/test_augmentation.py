@@ -19,23 +19,23 @@ def apply(augment, image=IMAGE):
 
 
 def draws(seed):
-    """The two streams of a seed: one for the place, one for the coin."""
-    place, coin = tf.unstack(tf.random.split(seed))
-    return place, bool(tf.random.stateless_uniform([], coin) < 0.5)
+    """The two streams of a seed: one for the position, one for the flip."""
+    position, coin = tf.unstack(tf.random.split(seed))
+    return position, bool(tf.random.stateless_uniform([], coin) < 0.5)
 
 
 @pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
 def test_pad_crop_flip_is_the_drawn_crop_of_the_padded_image(mode, numpy_mode):
     padded = np.pad(IMAGE, [(2, 2), (2, 2), (0, 0)], mode=numpy_mode)
     for seed, result in zip(SEEDS, apply(pad_crop_flip(2, mode)), strict=True):
-        place, mirrored = draws(seed)
-        top, left = tf.random.stateless_uniform([2], place, 0, 5, tf.int32).numpy()
+        position, mirrored = draws(seed)
+        top, left = tf.random.stateless_uniform([2], position, 0, 5, tf.int32).numpy()
         expected = padded[top : top + 6, left : left + 8]
         np.testing.assert_array_equal(result, expected[:, ::-1] if mirrored else expected)
 
 
-def test_every_crop_and_no_other_turns_up():
-    """One bright pixel in the middle: its place tells the crop. 3 x 3 crops with padding 1."""
+def test_every_crop_and_no_other_occurs():
+    """One bright pixel in the middle: its position identifies the crop, 3 x 3 with padding 1."""
     image = np.zeros([3, 3, 1], np.float32)
     image[1, 1] = 1
     places = {tuple(np.argwhere(x)[0][:2]) for x in apply(pad_crop_flip(1, flip=False), image)}
@@ -45,20 +45,20 @@ def test_every_crop_and_no_other_turns_up():
 def test_half_of_the_images_are_mirrored():
     results = apply(pad_crop_flip(0))
     mirrored = [np.array_equal(result, IMAGE[:, ::-1]) for result in results]
-    straight = [np.array_equal(result, IMAGE) for result in results]
-    assert 20 <= sum(mirrored) <= 40 and sum(mirrored) + sum(straight) == len(SEEDS)
+    same = [np.array_equal(result, IMAGE) for result in results]
+    assert 20 <= sum(mirrored) <= 40 and sum(mirrored) + sum(same) == len(SEEDS)
 
 
 @pytest.mark.parametrize("augment", [pad_crop_flip(0, flip=False), shift_flip(0.0, flip=False)])
-def test_nothing_asked_nothing_done(augment):
+def test_no_padding_shift_or_flip_changes_nothing(augment):
     for result in apply(augment):
         np.testing.assert_array_equal(result, IMAGE)
 
 
 def test_shift_flip_is_scipys_linear_shift_with_the_nearest_border():
     for seed, result in zip(SEEDS, apply(shift_flip(0.3)), strict=True):
-        place, mirrored = draws(seed)
-        offsets = tf.random.stateless_uniform([2], place, -0.3, 0.3).numpy() * [6, 8]
+        position, mirrored = draws(seed)
+        offsets = tf.random.stateless_uniform([2], position, -0.3, 0.3).numpy() * [6, 8]
         expected = scipy.ndimage.shift(IMAGE, [*offsets, 0], order=1, mode="nearest")
         expected = expected[:, ::-1] if mirrored else expected
         np.testing.assert_allclose(result, expected, atol=1e-6)
@@ -86,10 +86,16 @@ def test_same_seed_same_image_eager_or_compiled(augment):
         (lambda: pad_crop_flip(-1), "padding is -1; expected a whole number >= 0"),
         (lambda: pad_crop_flip(1.5), "padding is 1.5"),
         (lambda: pad_crop_flip(True), "padding is True"),
-        (lambda: pad_crop_flip(mode="edge"), "'edge' is not a way to pad; .* 'zero', 'reflect'"),
-        (lambda: shift_flip(1.0), r"part of the image's size, in \[0, 1\); received 1.0"),
-        (lambda: shift_flip(-0.1), "received -0.1"),
-        (lambda: pad_crop_flip(6, "reflect")(tf.constant(IMAGE), SEEDS[0]), "use padding <= 5"),
+        (lambda: pad_crop_flip(mode="edge"), "mode is 'edge'; expected one of 'zero', 'reflect'"),
+        (
+            lambda: shift_flip(1.0),
+            r"fraction is 1.0; expected a number in \[0, 1\) of the image's size",
+        ),
+        (lambda: shift_flip(-0.1), "fraction is -0.1"),
+        (
+            lambda: pad_crop_flip(6, "reflect")(tf.constant(IMAGE), SEEDS[0]),
+            "expected padding <= 5",
+        ),
     ],
 )
 def test_unfit_settings_are_refused(make, text):
@@ -97,7 +103,14 @@ def test_unfit_settings_are_refused(make, text):
         make()
 
 
-def test_factories_make_configured_objects():
+def test_numbers_of_numpy_are_numbers():
+    assert pad_crop_flip(np.int64(0), flip=False)(tf.constant(IMAGE), SEEDS[0]).shape == IMAGE.shape
+    assert shift_flip(np.float32(0.5)).fraction == 0.5
+    with pytest.raises(ValueError, match="padding is np.int64"):
+        pad_crop_flip(np.int64(-1))
+
+
+def test_factories_make_serializable_objects():
     assert pad_crop_flip(2, "reflect", False) == PadCropFlip(2, "reflect", False)
     augment = shift_flip(0.2, flip=False)
     assert ShiftFlip.from_config(augment.get_config()) == augment == ShiftFlip(0.2, False)

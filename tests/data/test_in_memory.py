@@ -1,4 +1,4 @@
-"""What images and labels are accepted."""
+"""Validation of images and labels."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_tensors_of_the_right_kind_are_not_copied():
 @pytest.mark.parametrize(
     ("images", "labels", "text"),
     [
-        (IMAGES[0], [0], r"received \[4, 5, 2\]. Grey images"),
-        (IMAGES[:0], [], r"nothing empty; received \[0, 4, 5, 2\]"),
-        (IMAGES, [0, 1], r"each of the 3 images; received int64 of shape \[2\]"),
-        (IMAGES, np.eye(3), r"received float64 of shape \[3, 3\]"),
-        (IMAGES, [0, 1, -1], "the least received is -1"),
-        (IMAGES.astype(np.int64), [0, 1, 2], "uint8, or floating in .* received int64"),
-        (IMAGES + 255.0, [0, 1, 2], "values from 255 to 255. Divide by"),
+        (IMAGES[0], [0], r"shape \[4, 5, 2\]; expected .* Grayscale images"),
+        (IMAGES[:0], [], r"shape \[0, 4, 5, 2\]; expected .*not empty"),
+        (IMAGES, [0, 1], r"labels are int64 of shape \[2\]; expected .*the 3 images"),
+        (IMAGES, np.eye(3), r"labels are float64 of shape \[3, 3\]"),
+        (IMAGES, [0, 1, -1], "labels include -1; expected non-negative"),
+        (IMAGES.astype(np.int64), [0, 1, 2], "images are int64; expected uint8, or floating"),
+        (IMAGES + 255.0, [0, 1, 2], "values from 255 to 255; expected .*Divide by"),
         (IMAGES - 0.5, [0, 1, 2], "values from -0.5 to -0.5"),
         (IMAGES * np.nan, [0, 1, 2], "values from nan to nan"),
     ],

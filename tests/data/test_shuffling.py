@@ -59,7 +59,7 @@ def test_other_epoch_or_other_seed_other_order():
     assert len(orders) == len(pairs)
 
 
-def test_over_many_epochs_every_image_comes_everywhere():
+def test_over_many_epochs_every_image_takes_every_position():
     """1,000 epochs of one batch: 1000 / 10 = 100 expected in each of 10 x 10 cells.
 
     The chi-square statistic has 81 degrees of freedom (mean 81, standard deviation 12.7); with
@@ -109,9 +109,12 @@ def test_a_function_augments_too():
     ("settings", "text"),
     [
         ({"batch_size": 0}, "batch_size is 0; expected a whole number >= 1"),
-        ({"batch_size": 24}, "batch_size=24 is more than the 23 training images"),
+        ({"batch_size": 24}, "batch_size is 24; expected at most 23"),
         ({"seed": 0.5}, "seed is 0.5; expected a whole number"),
-        ({"augment": "flip"}, r"augment is a function \(image, seed\) -> image, or None; .*'flip'"),
+        (
+            {"augment": "flip"},
+            r"augment is 'flip'; expected a function \(image, seed\) -> image, or None",
+        ),
     ],
 )
 def test_unfit_settings_are_refused(settings, text):
@@ -122,8 +125,11 @@ def test_unfit_settings_are_refused(settings, text):
 @pytest.mark.parametrize(
     ("augment", "text"),
     [
-        (lambda image, seed: image[1:], r"of shape \(4, 4, 1\) into float32 of shape \(3, 4, 1\)"),
-        (lambda image, seed: tf.cast(image, tf.float16), "into float16 of shape"),
+        (
+            lambda image, seed: image[1:],
+            r"float32 of shape \(3, 4, 1\) for an image of float32 and shape \(4, 4, 1\)",
+        ),
+        (lambda image, seed: tf.cast(image, tf.float16), "returned float16 of shape"),
     ],
 )
 def test_augmentation_keeps_shape_and_dtype(augment, text):

@@ -18,7 +18,7 @@ def test_shares_are_rounded_to_the_largest_remainder():
     assert np.bincount(labels[kept]).tolist() == [6, 4, 3]
 
 
-def test_of_equal_remainders_the_smaller_label_wins():
+def test_ties_of_remainders_go_to_the_smaller_label():
     """3 of 8 with classes of 4 and 4: 1.5 each."""
     labels = np.array([1, 0] * 4)
     _, drawn = stratified_split(labels, 3)
@@ -35,7 +35,7 @@ def test_the_rows_are_those_of_random_state_zero():
 
 @hypothesis.given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), part=st.floats(0, 1))
 @hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
-def test_nothing_is_lost_nothing_twice_and_each_class_gives_its_share(labels, part):
+def test_every_row_is_kept_or_drawn_in_proportion_to_its_class(labels, part):
     labels, count = np.array(labels), round(part * len(labels))
     kept, drawn = stratified_split(labels, count)
     assert len(drawn) == count
@@ -56,11 +56,25 @@ def test_arrays_hold_out_images_with_their_labels():
 @pytest.mark.parametrize(
     ("validation", "count"), [(0, 0), (0.0, 0), (1, 1), (0.25, 5), (0.999, 20), (19, 19)]
 )
-def test_validation_is_a_part_or_a_number(validation, count):
+def test_validation_is_a_fraction_or_a_number(validation, count):
     assert validation_count(validation, 20) == count
 
 
-@pytest.mark.parametrize("validation", [1.0, -0.1, 20, -1, True, None, "0.1", float("nan")])
-def test_other_validation_is_refused(validation):
-    with pytest.raises(ValueError, match=r"validation is a part .* \(an integer below 20\); rec"):
+@pytest.mark.parametrize("value", [np.int32(5), np.float32(0.25), np.float64(0.25)])
+def test_numbers_of_numpy_are_numbers(value):
+    assert validation_count(value, 20) == 5
+
+
+@pytest.mark.parametrize(
+    ("validation", "text"),
+    [
+        *((value, r"expected a number in \[0, 1\), or a whole number of the 20 training")
+          for value in (1.0, -0.1, None, "0.1", float("nan"))),
+        (20, "validation is 20; expected fewer than the 20 examples"),
+        (-1, "validation is -1; expected a whole number >= 0"),
+        (True, "validation is True; expected a whole number"),
+    ],
+)  # fmt: skip
+def test_other_validation_is_refused(validation, text):
+    with pytest.raises(ValueError, match=text):
         validation_count(validation, 20)

@@ -1,4 +1,4 @@
-"""TFDS sets: real ones where they are present, small ones made here, and everything refused."""
+"""TFDS sets: real ones where they are present, small ones made here, and the unsuitable ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Small(tfds.core.GeneratorBasedBuilder):
 
 
 class SmallValidated(Small):
-    """Has `validation` in place of `test`, and says nothing of supervised keys."""
+    """Has `validation` in place of `test`, and has no supervised keys."""
 
     KEYS = None
     SIZES = {"train": 20, "validation": 6}
@@ -96,12 +96,12 @@ def pairs(arrays):
     return sorted(numbers.tolist())
 
 
-def test_missing_data_names_the_command_that_fetches_it(tmp_path):
+def test_missing_data_names_the_command_that_downloads_it(tmp_path):
     directory = tmp_path / "with 'quotes\" and $blanks"
     with pytest.raises(FileNotFoundError) as caught:
         tfds_reader.read("small", directory)
     message = str(caught.value)
-    assert "There is no data of 'small'" in message and "small/1.0.0. Fetch it with" in message
+    assert "There is no data of 'small'" in message and "small/1.0.0. Download it with" in message
     assert "pass download=True" in message
 
     python, option, code = shlex.split(message.splitlines()[1])
@@ -158,22 +158,22 @@ def test_load_gives_batches_and_the_info(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("fashon_mnist", r"There is no data set 'fashon_mnist'. Did you mean fashion_mnist"),
-        ("CIFAR-10", r"There is no data set 'CIFAR-10'. Did you mean cifar10"),
+        ("fashon_mnist", r"There is no dataset 'fashon_mnist'. Did you mean fashion_mnist"),
+        ("CIFAR-10", r"There is no dataset 'CIFAR-10'. Did you mean cifar10"),
         ("digit", r"Did you mean digits"),
         (
             "xyzzy",
-            r"Known are digits and toy, which are embedded, and \d+ sets of TFDS, such as mnist",
+            r"Expected digits or toy, which are embedded, or one of \d+ datasets of TFDS, such as",
         ),
-        ("mnist/foo", r"TFDS refuses 'mnist/foo': .*BuilderConfig foo not found"),
-        ("mnist:9.9.9", r"TFDS refuses 'mnist:9.9.9': .*cannot be loaded at version 9.9.9"),
+        ("mnist/foo", r"TFDS rejects 'mnist/foo': .*BuilderConfig foo not found"),
+        ("mnist:9.9.9", r"TFDS rejects 'mnist:9.9.9': .*cannot be loaded at version 9.9.9"),
         ("ag_news_subset", r"its features are description \(Text\), label \(ClassLabel\), title"),
         ("small_named", r"image \(Image\), label .* TFDS pairs \('image', 'name'\)"),
         ("small_varying", r"vary in size \(their shape is \(None, None, 3\)\)"),
-        ("small_deep", r"'small_deep' are uint16, .* uint8 is expected"),
+        ("small_deep", r"'small_deep' are uint16, .* expected uint8"),
     ],
 )
-def test_unfit_names_are_refused_before_any_data_is_asked_for(name, text, tmp_path):
+def test_unsuitable_names_are_refused_before_any_data_is_read(name, text, tmp_path):
     with pytest.raises(ValueError, match=text):
         tfds_reader.read(name, tmp_path / "nowhere")
 

@@ -23,7 +23,7 @@ def test_clusters_are_where_the_thesis_puts_them():
 
 
 def test_no_point_is_near_the_range_of_an_image():
-    """So that an attack of radius 2, and steps beyond it, is held by its own ball alone."""
+    """So that an attack of radius 2, and steps beyond it, is limited by its own ball alone."""
     source = toy.read()
     for part in (source.train, source.test):
         assert part.images.min() > 2.5 / toy.SIDE and part.images.max() < 1 - 2.5 / toy.SIDE

@@ -221,7 +221,7 @@ def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
         ({"monitor": "val_acuracy"}, r"no metric \(monitor\) 'val_acuracy'.*'val_accuracy'"),
         ({"steps_per_execution": 2}, "expected a divisor of the 9 steps of an epoch: 1, 3, 9"),
         ({"dataset.name": "digit"}, "Did you mean .*digits"),
-        ({"dataset.batch_size": 5000}, "more than the 1221 training images"),
+        ({"dataset.batch_size": 5000}, "expected at most 1221, the number of training"),
         ({"model.options": {"hidden": ()}}, "hidden"),
         ({"detector.score": "disagreement"}, "detector.score is 'disagreement': .*of an ensemble"),
     ],
