@@ -97,7 +97,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     times = timing.in_turn({**floor, **crafters}, values.repeats)
 
     logits = keras.Model(classifier.input, classifier.output["logits"])
-    task = rivals.Task(logits, x, y, net.radius, attack.rule.size, steps)
+    task = rivals.Task(logits, x, y, net.radius, attack.step_rule.size, steps)
     others = dict(rivals.installed(task))
     gains = check_strength(task, {**crafters, **others})
     rival_times = timing.in_turn({OURS: crafters[OURS], **others}, values.rival_repeats, warm_ups=1)

@@ -194,7 +194,7 @@ def _draw(directory: Path, first: dict[str, LoadedRun]) -> None:
 def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
     """Steps from the points themselves, against a network that was trained for one epoch."""
     import keras_robust as kr
-    from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
+    from keras_robust.attacks.crafting.step_rules import SoftBallStep
     from keras_robust.data.toy import to_image, to_plane
     from keras_robust.experiments.recipes import build
 
@@ -205,10 +205,10 @@ def _trajectories(splits: Any, points: np.ndarray, labels: np.ndarray) -> Any:
     hard = kr.attacks.pgd(kr.LinfBall(1 / SIDE), SHOWN_STEPS, STEP / SIDE)
     panels = []
     for title, multiplier, tau in DRAWN:
-        rule = hard.rule
+        rule = hard.step_rule
         if multiplier is not None:
             rule = SoftBallStep(STEP / SIDE, multiplier, tau * STEP / SIDE)
-        attack = kr.replace(hard, rule=rule, start=kr.initialization.AtInput())
+        attack = kr.replace(hard, step_rule=rule, initialization=kr.initialization.AtInput())
         paths = kr.evaluation.trajectory(
             attack, model.classifier, to_image(points[chosen]), labels[chosen]
         )

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.composite import restarts as repeated
+from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.adaptive_step_rules import SparseStep, adaptive_rule
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import (
@@ -17,7 +18,6 @@ from keras_robust.attacks.crafting.gradient_ascent import (
     value_and_gradient,
 )
 from keras_robust.attacks.crafting.initialization import OnSphere
-from keras_robust.attacks.crafting.objectives import objective_called
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
@@ -97,9 +97,9 @@ class Apgd(GradientAttack):
     Args:
         ball: the threat model.
         objective: what to climb.
-        rule: an `AdaptiveStep` or a `SparseStep`; the attack tells it the number of steps.
+        step_rule: an `AdaptiveStep` or a `SparseStep`; the attack tells it the number of steps.
         steps: the number of steps, >= 0, each with a gradient; one more is taken at the start.
-        start: where to begin.
+        initialization: where to begin.
         name: what reports call it.
         samples: over how many calls of the model each gradient is averaged.
         stages: pairs of a multiple of the radius and a share of the steps: the climb begins in the
@@ -117,7 +117,7 @@ class Apgd(GradientAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("samples", self.samples, 1)
-        if len(self.stages) > 1 and not isinstance(self.rule, SparseStep):
+        if len(self.stages) > 1 and not isinstance(self.step_rule, SparseStep):
             raise ValueError("A climb in a shrinking ball is for sparse steps: of an `L1Ball`.")
 
     def craft(
@@ -127,17 +127,18 @@ class Apgd(GradientAttack):
         climb = _Hunt(self.objective, forward, x, y, targets, self.samples)
         start = x
         for number, (factor, steps) in enumerate(self._plan()):
-            ball, rule = self.ball, replace(self.rule, steps=steps)
+            ball = self.ball
+            rule: Any = replace(self.step_rule, steps=steps)
             if factor != 1:
                 ball = ball.replace(radius=factor * ball.radius)
                 rule = replace(rule, size=factor * rule.size)
             if len(self.stages) > 1:  # a sparse rule goes on with the pixels moved so far
                 rule = replace(rule, share=None)
-            start = ball.project(start, x) if number else self.start(ball, x, seed)
+            start = ball.project(start, x) if number else self.initialization(ball, x, seed)
             # One more: the point after the last step is judged too.
             ended = gradient_ascent(ball, rule, climb, x, start, steps + 1)
-            start = ended.rule.best.x
-        fooled, fooling = ended.climb
+            start = ended.rule_state.best.x
+        fooled, fooling = ended.oracle_state
         return tf.where(broadcast_to_images(fooled, x), fooling, start)
 
     def _plan(self) -> list[tuple[float, int]]:
@@ -188,7 +189,7 @@ def apgd(
     Diverse Parameter-free Attacks" (2020), Algorithm 1; in L1 "Mind the Box" (2021), Algorithm 1.
     """
     check_ball(ball)
-    objective = objective_called(loss, targeted)
+    objective = objectives.get(loss, targeted)
     short = _SHORT.get(loss) if isinstance(loss, str) else None
     attack = Apgd(
         ball,

@@ -1,8 +1,8 @@
 """Attacks made of attacks: restarts, the worst of several, every class as target.
 
-Each keeps, for every image, a candidate that the model gets wrong, if there is one, and among
-equals the one with the largest margin (the best other logit minus the label's), beginning with the
-clean image itself: so a combination is never weaker than its parts.
+For every image they keep a result that is misclassified, if there is one, and among equals the one
+with the largest margin (the best other logit minus the label's), beginning with the clean image
+itself. So a combination is never weaker than its parts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Combination(Attack):
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """The worst of the rounds; the rounds choose their own targets."""
+        """The worst of the rounds, which choose their own targets."""
         objectives.refuse_targets(self.name, targets)
         clean = logits = forward(x)["logits"]
         worst, worst_margin, fooled = x, losses.margin(logits, y), losses.misclassified(logits, y)
@@ -60,17 +60,17 @@ class Combination(Attack):
             logits = forward(candidate)["logits"]
             candidate_margin, wrong = losses.margin(logits, y), losses.misclassified(logits, y)
             larger = candidate_margin > worst_margin
-            # Tied logits have margin 0 and may be right or wrong, which `larger` cannot tell.
+            # Tied logits have margin 0 and may be classified either way, which `larger` ignores.
             better = tf.where(tf.equal(wrong, fooled), larger, wrong)
             worst = tf.where(broadcast_to_images(better, x), candidate, worst)
-            # Not `maximum`, which would let one NaN shut out all later candidates.
+            # Not `maximum`, with which one NaN would exclude all later candidates.
             worst_margin = tf.where(better, candidate_margin, worst_margin)
             fooled = fooled | better & wrong
         return worst
 
 
 def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Callable]:
-    """By `id`, the attacks of the rounds; in a graph, what several rounds run is in it once."""
+    """The `craft` of each attack by its `id`; one of several rounds is traced once in a graph."""
     crafts = {}
     attacks = [part.attack for part in rounds]
     for attack in attacks:
@@ -82,15 +82,16 @@ def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Calla
 
 @serializable
 class Restarts(AttackWrapper, Combination):
-    """An attack run several times from different random starts, the worst result of each image.
+    """Several runs of an attack with different seeds; keeps the worst result of each image.
 
     Args:
         attack: the attack to repeat.
-        count: how many times, >= 1.
+        count: the number of runs, >= 1.
 
     Raises:
-        TypeError: no attack.
-        ValueError: a count below 1, or a targeted attack.
+        TypeError: `attack` is not an attack.
+        ValueError: a count below 1; an attack that is targeted, returns one batch per member, or
+            does not depend on the seed.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -99,7 +100,7 @@ class Restarts(AttackWrapper, Combination):
         5
     """
 
-    attack: Any
+    attack: Attack
     count: int
 
     def __post_init__(self) -> None:
@@ -107,14 +108,14 @@ class Restarts(AttackWrapper, Combination):
         _check_untargeted("Restarts", self.attack)
         if self.count > 1 and not self.attack.is_random:
             raise ValueError(
-                f"Restarts: the attack {self.attack.name} does not depend on the seed, so "
-                f"{self.count} runs would give one result {self.count} times; expected an attack "
-                "with a random start or search."
+                f"Restarts: the attack {self.attack.name} does not depend on the seed, so all "
+                f"{self.count} runs would give the same result; expected an attack with a random "
+                "start or search."
             )
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The attack's name and the number of restarts."""
+        """The attack's name and the number of runs."""
         return f"{self.attack.name} x {self.count}"
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
@@ -129,14 +130,15 @@ class Restarts(AttackWrapper, Combination):
 
 @serializable
 class WorstOf(Combination):
-    """Several attacks in one ball, the worst result of each image.
+    """Several attacks in one ball; keeps the worst result of each image.
 
     Args:
         attacks: a tuple of attacks that share a ball.
 
     Raises:
-        TypeError: a part that is no attack.
-        ValueError: no attacks, different balls, or a targeted attack.
+        TypeError: a part is not an attack.
+        ValueError: no attacks, different balls; an attack that is targeted or returns one batch per
+            member.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -146,14 +148,14 @@ class WorstOf(Combination):
         2
     """
 
-    attacks: tuple[Any, ...]
+    attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise ValueError("WorstOf: no attacks were given; expected at least one.")
+            raise ValueError("WorstOf: no attacks were received; expected at least one.")
         for attack in self.attacks:
             _check_untargeted("WorstOf", attack)
-        # Inside a compiled attack the radius is a symbol, which has been compared before.
+        # Inside a compiled attack the radius is a tensor, and the balls have been compared before.
         known = [a.ball for a in self.attacks if isinstance(a.ball.radius, (int, float))]
         if any(ball != known[0] for ball in known):
             raise ValueError(
@@ -194,15 +196,16 @@ class WorstOf(Combination):
 
 @serializable
 class MultiTargeted(AttackWrapper, Combination):
-    """A targeted attack run towards every class but the label, the worst result of each image.
+    """A targeted attack run towards every class but the label; keeps each image's worst result.
 
     Args:
         attack: a targeted attack.
-        most: at how many classes to aim at most, the likeliest ones of the clean image first; None
+        n_target_classes: aim at this many classes only, the likeliest ones of the clean image; None
             for all of them.
 
     Raises:
-        ValueError: an attack that is not targeted, or no class.
+        TypeError: `attack` is not an attack.
+        ValueError: an attack that is untargeted or returns one batch per member; no class.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -215,8 +218,8 @@ class MultiTargeted(AttackWrapper, Combination):
     Robustness" (2020), section 5.
     """
 
-    attack: Any
-    most: int | None = None
+    attack: Attack
+    n_target_classes: int | None = None
 
     def __post_init__(self) -> None:
         _check_part("MultiTargeted", self.attack)
@@ -225,8 +228,8 @@ class MultiTargeted(AttackWrapper, Combination):
                 f"MultiTargeted: the attack {self.attack.name} is untargeted; expected a targeted "
                 "one, such as `keras_robust.attacks.pgd(ball, targeted=True)`."
             )
-        if self.most is not None:
-            check_integer("MultiTargeted: most", self.most, 1)
+        if self.n_target_classes is not None:
+            check_integer("MultiTargeted: n_target_classes", self.n_target_classes, 1)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -240,14 +243,14 @@ class MultiTargeted(AttackWrapper, Combination):
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """One round for every class but the label, or for the likeliest of them."""
-        if self.most is not None:
-            ranks = range(1, min(self.most, classes - 1) + 1)
+        if self.n_target_classes is not None:
+            ranks = range(1, min(self.n_target_classes, classes - 1) + 1)
             return tuple(Round(self.attack, rank, rank=rank) for rank in ranks)
         return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
 
 
 def restarts(attack: Attack, count: int) -> Restarts:
-    """`attack` run `count` times from different random starts; see `Restarts`."""
+    """`attack` run `count` times with different seeds; see `Restarts`."""
     return Restarts(attack, count)
 
 
@@ -256,6 +259,6 @@ def worst_of(*attacks: Attack) -> WorstOf:
     return WorstOf(attacks)
 
 
-def multi_targeted(attack: Attack, most: int | None = None) -> MultiTargeted:
+def multi_targeted(attack: Attack, n_target_classes: int | None = None) -> MultiTargeted:
     """A targeted attack towards every class but the label; see `MultiTargeted`."""
-    return MultiTargeted(attack, most)
+    return MultiTargeted(attack, n_target_classes)

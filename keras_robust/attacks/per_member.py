@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, AttackWrapper, check_attack
@@ -14,18 +12,18 @@ from keras_robust.core.types import Forward, Images, Labels
 
 @serializable
 class PerMember(AttackWrapper):
-    """An attack run on each member of an ensemble alone: a tuple of batches, one for each member.
+    """An attack run on each member of an ensemble alone; returns a tuple of batches, one for each.
 
-    Each is crafted from its own random start, and runs its member without the others, so that all
-    together cost what one attack on the ensemble costs. (A function that gives `"member_logits"`,
-    and has no attribute `members`, is run whole for each of them.)
+    The members have different seeds. Each is run without the others, so that all together cost what
+    one attack on the ensemble costs. (A function that returns `"member_logits"` and has no
+    attribute `members` is run as a whole for each.)
 
     Args:
         attack: the attack to run on each.
 
     Raises:
-        TypeError: no attack.
-        ValueError: an attack that is per member already; or, when called, a model that is no
+        TypeError: `attack` is not an attack.
+        ValueError: an attack that is already per member; when called, a model that is not an
             ensemble.
 
     Example:
@@ -40,13 +38,16 @@ class PerMember(AttackWrapper):
     Adversarial Robustness" (2021), section 3.2.
     """
 
-    attack: Any
+    attack: Attack
     per_member = True
 
     def __post_init__(self) -> None:
         check_attack("PerMember: the attack", self.attack)
         if self.attack.per_member:
-            raise ValueError(f"PerMember: the attack {self.attack.name} is per member already.")
+            raise ValueError(
+                f"PerMember: the attack {self.attack.name} is already per member; expected an "
+                "attack that returns a single batch."
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -72,11 +73,11 @@ def per_member(attack: Attack) -> PerMember:
         attack: the attack to run on each.
 
     Returns:
-        An attack that gives a tuple of batches, one for each member; what an ensemble is trained
-        on, not what it is judged by.
+        An attack that returns a tuple of batches, one for each member; for training an ensemble,
+        not for evaluating it.
 
     Raises:
-        TypeError, ValueError: no attack, or one that is per member already.
+        TypeError, ValueError: not an attack, or one that is already per member.
 
     Example:
         >>> import keras_robust as kr

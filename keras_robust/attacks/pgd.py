@@ -1,40 +1,33 @@
 """Projected gradient descent and its relatives: FGSM, R+FGSM, BIM, MIM and PGD.
 
-All are the same ascent; they differ in where it starts and in how a gradient moves the point.
+All are `GradientAttack`; they differ in the initialization and in the step rule.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from keras_robust.attacks.crafting import initialization, objectives
+from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
-from keras_robust.attacks.crafting.objectives import objective_called
+from keras_robust.attacks.crafting.initialization import AtInput, Gaussian, RandomStep, Uniform
 from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep, default_step_size
-from keras_robust.core.types import Ball, Objective
-from keras_robust.core.validation import check_ball
+from keras_robust.core.types import Ball, Initialization, Objective
+from keras_robust.core.validation import check_ball, check_choice, check_number
 
-_STARTS = {
-    "uniform": initialization.Uniform,
-    "gaussian": initialization.Gaussian,
-    "none": initialization.AtInput,
-}
+_INITIALIZATIONS = {"uniform": Uniform, "gaussian": Gaussian, "none": AtInput}
 
 
-def _start(start: str | Any) -> Any:
-    if not isinstance(start, str):
-        return start
-    if start not in _STARTS:
-        raise ValueError(f"start is {start!r}; expected one of {', '.join(sorted(_STARTS))}.")
-    return _STARTS[start]()
+def _initialization(value: str | Initialization) -> Initialization:
+    if not isinstance(value, str):
+        return value
+    check_choice("initialization", value, _INITIALIZATIONS)
+    return _INITIALIZATIONS[value]()
 
 
 def needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
-    """Refuses a loss that is flat at the clean image, for an ascent that begins there."""
+    """Raises if the loss has no gradient at the clean image, where the attack starts."""
     if loss == "kl" or isinstance(loss, objectives.Divergence):
         raise ValueError(
             f"{name} starts at the clean image, where the KL divergence has no gradient. "
-            "Start elsewhere (`pgd` does unless told otherwise), or climb another loss."
+            "Use a random start, as `pgd` does by default, or another loss."
         )
 
 
@@ -45,42 +38,41 @@ def pgd(
     *,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
-    start: str | Any = "uniform",
+    initialization: str | Initialization = "uniform",
 ) -> GradientAttack:
     """PGD: steps of a fixed size along the steepest direction, projected onto the ball.
 
     Args:
         ball: the threat model.
-        steps: how many steps.
+        steps: the number of steps.
         step_size: the length of a step in the units of the images; default `2.5 radius / steps`.
-        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"` (from the clean prediction), or an
-            objective.
-        targeted: climb towards `targets`, passed when the attack is called.
-        start: `"uniform"` (in the ball), `"gaussian"` (a small one), `"none"`, or a start rule.
+        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"` (from the clean prediction), or one of
+            `keras_robust.objectives`.
+        targeted: approach `targets`, which are passed when the attack is called.
+        initialization: `"uniform"` in the ball, `"gaussian"` with a standard deviation of 0.001,
+            `"none"` for the image itself, or one of `keras_robust.initialization`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: a ball that is none.
-        ValueError: an unknown loss or start, a step size that is not positive, negative steps,
-            or the loss `"kl"`, whose gradient is zero at the clean image, with the start `"none"`.
+        TypeError: `ball` is not a threat model.
+        ValueError: an unknown loss or initialization, a step size <= 0, negative steps, or the loss
+            `"kl"`, whose gradient is zero at the clean image, with the initialization `"none"`.
 
     Example:
         >>> from keras_robust import LinfBall
-        >>> pgd(LinfBall(8 / 255), steps=10).rule.size == 2 / 255
+        >>> pgd(LinfBall(8 / 255), steps=10).step_rule.size == 2 / 255
         True
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
     section 2.1.
     """
-    first = _start(start)
-    if isinstance(first, initialization.AtInput):
+    first = _initialization(initialization)
+    if isinstance(first, AtInput):
         needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(default_step_size(ball, steps, step_size))
-    return GradientAttack(
-        ball, objective_called(loss, targeted), rule, steps, first, f"PGD-{steps}"
-    )
+    return GradientAttack(ball, objectives.get(loss, targeted), rule, steps, first, f"PGD-{steps}")
 
 
 def fgsm(
@@ -90,14 +82,14 @@ def fgsm(
 
     Args:
         ball: the threat model.
-        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
-        targeted: climb towards `targets`.
+        loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
+        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: a ball that is none.
+        TypeError: `ball` is not a threat model.
         ValueError: an unknown loss, or `"kl"`.
 
     Example:
@@ -109,46 +101,42 @@ def fgsm(
     """
     needs_gradient_at_clean("FGSM", loss)
     rule = FixedStep(check_ball(ball))
-    return GradientAttack(
-        ball, objective_called(loss, targeted), rule, 1, initialization.AtInput(), "FGSM"
-    )
+    return GradientAttack(ball, objectives.get(loss, targeted), rule, 1, AtInput(), "FGSM")
 
 
 def r_fgsm(
     ball: Ball,
-    share: float = 0.5,
+    fraction: float = 0.5,
     *,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
 ) -> GradientAttack:
-    """R+FGSM: a random step of `share * radius`, then one gradient step of the rest.
+    """R+FGSM: a random step of `fraction * radius`, then one gradient step of the rest.
 
     Args:
         ball: the threat model.
-        share: the part of the radius spent on the random step, in (0, 1).
+        fraction: the part of the radius for the random step, in (0, 1).
         loss: as for `pgd`.
-        targeted: climb towards `targets`.
+        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: a ball that is none.
-        ValueError: an unknown loss, or a share outside (0, 1).
+        TypeError: `ball` is not a threat model.
+        ValueError: an unknown loss, or a fraction outside (0, 1).
 
     Example:
         >>> from keras_robust import LinfBall
-        >>> r_fgsm(LinfBall(0.5), share=0.25).rule.size
+        >>> r_fgsm(LinfBall(0.5), fraction=0.25).step_rule.size
         0.375
 
     Reference: Tramer et al., "Ensemble Adversarial Training" (2018), Eq. 7.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share!r}; expected a share of the radius in (0, 1).")
-    rule = FixedStep((1 - share) * check_ball(ball))
-    return GradientAttack(
-        ball, objective_called(loss, targeted), rule, 1, initialization.RandomStep(share), "R+FGSM"
-    )
+    check_number("R+FGSM: fraction", fraction, above=0, below=1)
+    rule = FixedStep((1 - fraction) * check_ball(ball))
+    objective = objectives.get(loss, targeted)
+    return GradientAttack(ball, objective, rule, 1, RandomStep(fraction), "R+FGSM")
 
 
 def bim(
@@ -163,29 +151,29 @@ def bim(
 
     Args:
         ball: the threat model.
-        steps: how many steps.
+        steps: the number of steps.
         step_size: the length of a step; default `2.5 radius / steps`.
-        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
-        targeted: climb towards `targets`.
+        loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
+        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: a ball that is none.
+        TypeError: `ball` is not a threat model.
         ValueError: as for `pgd`, or the loss `"kl"`.
 
     Example:
         >>> from keras_robust import LinfBall
-        >>> bim(LinfBall(0.1), steps=5, step_size=0.02).start
+        >>> bim(LinfBall(0.1), steps=5, step_size=0.02).initialization
         AtInput()
 
     Reference: Kurakin et al., "Adversarial Examples in the Physical World" (2017), section 2.2.
     """
     needs_gradient_at_clean("BIM", loss)
     rule = FixedStep(default_step_size(ball, steps, step_size))
-    objective = objective_called(loss, targeted)
-    return GradientAttack(ball, objective, rule, steps, initialization.AtInput(), f"BIM-{steps}")
+    objective = objectives.get(loss, targeted)
+    return GradientAttack(ball, objective, rule, steps, AtInput(), f"BIM-{steps}")
 
 
 def mim(
@@ -201,27 +189,27 @@ def mim(
 
     Args:
         ball: the threat model.
-        steps: how many steps.
+        steps: the number of steps.
         step_size: the length of a step; default `2.5 radius / steps`.
-        decay: the weight of the accumulated gradient.
-        loss: as for `pgd`; not `"kl"`, whose gradient is zero at the clean image.
-        targeted: climb towards `targets`.
+        decay: the weight of the accumulated gradient, >= 0.
+        loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
+        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: a ball that is none.
+        TypeError: `ball` is not a threat model.
         ValueError: as for `bim`, or a negative decay.
 
     Example:
         >>> from keras_robust import LinfBall
-        >>> mim(LinfBall(0.1), steps=5, decay=0.9).rule.decay
+        >>> mim(LinfBall(0.1), steps=5, decay=0.9).step_rule.decay
         0.9
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
     needs_gradient_at_clean("MIM", loss)
     rule = MomentumStep(default_step_size(ball, steps, step_size), decay)
-    objective = objective_called(loss, targeted)
-    return GradientAttack(ball, objective, rule, steps, initialization.AtInput(), f"MIM-{steps}")
+    objective = objectives.get(loss, targeted)
+    return GradientAttack(ball, objective, rule, steps, AtInput(), f"MIM-{steps}")

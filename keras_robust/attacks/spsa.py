@@ -7,9 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.crafting import initialization
+from keras_robust.attacks.crafting import initialization, objectives
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack, gradient_ascent, noinline
-from keras_robust.attacks.crafting.objectives import objective_called
 from keras_robust.attacks.crafting.step_rules import MomentumStep, default_step_size
 from keras_robust.attacks.pgd import needs_gradient_at_clean
 from keras_robust.core.config import serializable
@@ -136,8 +135,8 @@ class Spsa(GradientAttack):
             self.reach * (high - low),
             seeds[1],
         )
-        x_start = self.start(self.ball, x, seeds[0])
-        return gradient_ascent(self.ball, self.rule, climb, x, x_start, self.steps).x
+        x_start = self.initialization(self.ball, x, seeds[0])
+        return gradient_ascent(self.ball, self.step_rule, climb, x, x_start, self.steps).x
 
 
 def spsa(
@@ -185,7 +184,7 @@ def spsa(
     """
     needs_gradient_at_clean("SPSA", loss)
     rule = MomentumStep(default_step_size(ball, steps, step_size), 0.9)
-    objective = objective_called(loss, targeted)
+    objective = objectives.get(loss, targeted)
     return Spsa(
         ball, objective, rule, steps, initialization.AtInput(), f"SPSA-{steps}", samples, reach
     )

@@ -1,39 +1,40 @@
-"""Transfer: an attack that is crafted on one model, to fool another."""
+"""Transfer attacks: adversarial examples crafted on a source model, evaluated on another one."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+
+import keras
+import tensorflow as tf
 
 from keras_robust.attacks.composite import Combination
 from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, check_attack
-from keras_robust.core.classifier import as_forward
+from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Forward, Images, Labels
 
 
 @serializable
 class TransferAttack(AttackWrapper, Combination):
-    """An attack by someone who has another model, the source, and not the one that is attacked.
+    """An attack crafted on a source model and evaluated on the model that it is called with.
 
-    Gradients, and all else that crafting asks for, are the source's. The model attacked only
-    judges: of several rounds (restarts, targets) each image keeps the one that is worst for the
-    model attacked, as an attacker may try them all. Where a round aims at the likeliest classes,
-    these are of the model attacked as well: what an evaluation looks for is the worst of them.
+    Gradients and queries are the source's. Of several rounds (restarts, targets) each image keeps
+    the one that is worst for the model attacked; if a round aims at the likeliest classes, these
+    are the attacked model's as well.
 
     Args:
-        attack: what is run on the source.
+        attack: the attack to run on the source.
         source: a Keras model, or a function `images -> {"logits", ...}`, of the same images and
-            classes. A model is no part of a configuration, as its weights would be lost; a
-            function that is registered with Keras is.
-        source_name: what reports call the source.
+            classes. A function that is registered with Keras is saved in the configuration; a model
+            is not.
+        source_name: the name of the source in reports.
 
     Raises:
-        TypeError: no attack, or a source that is no model.
-        ValueError: an attack per member, or one that is crafted on another model already.
+        TypeError: `attack` is not an attack, or `source` is not a model.
+        ValueError: an attack that returns one batch per member, or is crafted on another model
+            already.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_robust import LinfBall, attacks
         >>> source = lambda x: {"logits": x}
         >>> attack = TransferAttack(attacks.fgsm(LinfBall(0.25)), source, "a twin")
@@ -47,8 +48,8 @@ class TransferAttack(AttackWrapper, Combination):
     Evaluating Adversarial Robustness" (2019), section 4.3.
     """
 
-    attack: Any
-    source: Any = dataclasses.field(repr=False)
+    attack: Attack
+    source: keras.Model | Forward = dataclasses.field(repr=False)
     source_name: str = "another model"
 
     def __post_init__(self) -> None:
@@ -75,9 +76,9 @@ class TransferAttack(AttackWrapper, Combination):
         return f"{self.attack.name} from {self.source_name}"
 
     def craft(
-        self, forward: Forward, x: Images, y: Labels, seed: Any, targets: Labels | None
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Crafts on the source; of several rounds the worst for the model attacked is kept."""
+        """Crafts on the source; of several rounds keeps the worst for the model attacked."""
         if isinstance(self.attack, Combination):
             return super().craft(forward, x, y, seed, targets)
         return self.attack.craft(as_forward(self.source), x, y, seed, targets)
@@ -90,21 +91,24 @@ class TransferAttack(AttackWrapper, Combination):
         return tuple(part._replace(attack=moved[id(part.attack)]) for part in parts)
 
 
-def transfer(attack: Attack, source: Any, source_name: str | None = None) -> TransferAttack:
-    """`attack` crafted on another model than the one attacked: a black-box transfer attack.
+def transfer(
+    attack: Attack, source: keras.Model | Forward, source_name: str | None = None
+) -> TransferAttack:
+    """`attack` crafted on a source model: a black-box transfer attack.
 
     Args:
-        attack: what is run on the source.
-        source: a Keras model, a robust model, or a function `images -> {"logits", ...}`, of the
+        attack: the attack to run on the source.
+        source: a Keras model, a `RobustModel`, or a function `images -> {"logits", ...}`, of the
             same images and classes as the model attacked.
-        source_name: what reports call the source; by default the model's name.
+        source_name: the name of the source in reports; by default the model's name.
 
     Returns:
-        An attack; what it fools, a report counts beside that of attacks on the model itself.
+        An attack, which reports list as crafted on another model.
 
     Raises:
-        TypeError: no attack, or a source that is no model.
-        ValueError: an attack per member, or one that is crafted on another model already.
+        TypeError: `attack` is not an attack, or `source` is not a model.
+        ValueError: an attack that returns one batch per member, or is crafted on another model
+            already.
 
     Example:
         >>> import keras_robust as kr
@@ -112,6 +116,6 @@ def transfer(attack: Attack, source: Any, source_name: str | None = None) -> Tra
         >>> transfer(kr.attacks.pgd(kr.LinfBall(0.1)), source, "runs/b").name
         'PGD-10 from runs/b'
     """
-    source = getattr(source, "classifier", source)
+    source = classifier_of(source)
     name = source_name or getattr(source, "name", None) or "another model"
     return TransferAttack(attack, source, str(name))

@@ -77,7 +77,18 @@ _FORMER_NAMES = {
     "keras_robust>Unactivated": "DenseLogits",
 }
 # Fields that were renamed since: class -> {former name: name}.
-_FORMER_FIELDS: dict[str, dict[str, str]] = {}
+_GRADIENT_ATTACK = {"rule": "step_rule", "start": "initialization"}
+_FORMER_FIELDS: dict[str, dict[str, str]] = {
+    "Apgd": _GRADIENT_ATTACK,
+    "GradientAttack": _GRADIENT_ATTACK,
+    "MinMax": {"rate": "learning_rate"},
+    "MinNorm": {"rate": "learning_rate", "even": "evenness", "first": "first_weights"},
+    "MultiTargeted": {"most": "n_target_classes"},
+    "MultiTask": {**_GRADIENT_ATTACK, "achieved": "success_criterion"},
+    "RandomStep": {"share": "fraction"},
+    "Spsa": _GRADIENT_ATTACK,
+    "TaskOriented": {"rate": "learning_rate", "first": "first_weights"},
+}
 
 
 def _encode(value: Any) -> Any:
@@ -103,7 +114,7 @@ def _decode(value: Any) -> Any:
     return value
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def serializable(cls: type[T]) -> type[T]:
     """Makes `cls` a frozen dataclass, registers it with Keras, gives it `get_config`/`from_config`.
 

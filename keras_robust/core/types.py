@@ -86,16 +86,19 @@ class Ball(Protocol):
 
 
 class Objective(Protocol):
-    """What an attack climbs."""
+    """What an attack maximizes."""
 
     def __call__(
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
     ) -> Callable[[Images], PerExample]:
-        """Does the work on clean images once; returns `x_adv -> one value per example`."""
+        """Does the work on clean images once; returns `x_adv -> [batch]`, larger is worse."""
 
 
 class StepRule(Protocol):
-    """How a gradient moves a point: a pure pair of functions, the state passed in and out."""
+    """How a gradient moves a point: two pure functions, the state passed in and out.
+
+    A rule with a field `size` is rescaled with the radius by `Attack.at_radius`.
+    """
 
     def init(self, ball: Ball, x_start: Images) -> Any:
         """The state before the first step."""
@@ -104,8 +107,9 @@ class StepRule(Protocol):
         """The next point inside the ball around `x`, and the next state."""
 
 
+@runtime_checkable
 class Solver(Protocol):
-    """Weighs the gradients of many tasks, for each example on its own: pure, state in and out."""
+    """Weighs the gradients of several tasks, per example; pure, the state is passed in and out."""
 
     def init(self, start: tf.Tensor) -> Any:
         """The state before the first step, from equal weights `[batch, tasks]`."""
@@ -113,15 +117,15 @@ class Solver(Protocol):
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
-        """The weights by which gradients are summed, `[batch, tasks]`, and the next state.
+        """The weights of the gradients in their sum, `[batch, tasks]`, and the next state.
 
-        `gram` has the products of the gradients, `[batch, tasks, tasks]`; `values` what is climbed,
-        and `achieved` which goals are, both `[batch, tasks]`.
+        `gram` is the Gram matrix of the gradients, `[batch, tasks, tasks]`; `values` are the tasks'
+        losses, and `achieved` which of them are achieved, both `[batch, tasks]`.
         """
 
 
 class Initialization(Protocol):
-    """Where an ascent begins."""
+    """Where a gradient-based attack starts."""
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """A first point inside the ball around `x`."""

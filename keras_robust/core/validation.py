@@ -108,10 +108,10 @@ def check_choice(what: str, value: Any, valid: Iterable[Any]) -> None:
         ValueError: with the valid values.
 
     Example:
-        >>> check_choice("MinNorm: first", "best", ("solved", "uniform"))
+        >>> check_choice("MinNorm: first_weights", "best", ("solved", "uniform"))
         Traceback (most recent call last):
         ...
-        ValueError: MinNorm: first is 'best'; expected one of 'solved', 'uniform'.
+        ValueError: MinNorm: first_weights is 'best'; expected one of 'solved', 'uniform'.
     """
     valid = tuple(valid)
     if value not in valid:

@@ -95,7 +95,7 @@ def mart(
     """
     return RobustModel(
         classifier,
-        pgd(ball, steps, step_size, start="gaussian"),
+        pgd(ball, steps, step_size, initialization="gaussian"),
         Mart(beta, boosted_on),
         validation_attack=pgd(ball, steps, step_size),
         seed=seed,

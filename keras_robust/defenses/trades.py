@@ -84,7 +84,7 @@ def trades(
     """
     return RobustModel(
         classifier,
-        pgd(ball, steps, step_size, loss="kl", start="gaussian"),
+        pgd(ball, steps, step_size, loss="kl", initialization="gaussian"),
         Trades(beta),
         validation_attack=pgd(ball, steps, step_size),
         seed=seed,

@@ -10,8 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.initialization import Uniform
-from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
-from keras_robust.attacks.crafting.step_rules import FixedStep
+from keras_robust.attacks.crafting.step_rules import FixedStep, SoftBallStep
 from keras_robust.core import collectives
 from keras_robust.core.config import register, replace
 from keras_robust.core.types import Ball, Images
@@ -54,13 +53,13 @@ class SoftBallModel(RobustModel):
     def training_attack(self, dtype: tf.DType) -> Any:
         """The attack with the multiplier as it stands."""
         attack = super().training_attack(dtype)
-        return replace(attack, rule=replace(attack.rule, multiplier=self.dual.value))
+        return replace(attack, step_rule=replace(attack.step_rule, multiplier=self.dual.value))
 
     def after_update(self, x: Images, x_adv: Images) -> None:
         """A step of the dual variable, by the perturbations of the whole batch."""
         attack = super().training_attack(x.dtype)
         radius = tf.cast(attack.ball.radius, tf.float32)
-        tau = 2 * attack.rule.size if attack.rule.tau is None else attack.rule.tau
+        tau = 2 * attack.step_rule.size if attack.step_rule.tau is None else attack.step_rule.tau
         costs = self.dual_rule.measure(tf.cast(x_adv - x, tf.float32), radius, tau)
         count = collectives.global_sum(tf.cast(tf.shape(costs)[0], tf.float32))
         mean = collectives.global_sum(tf.reduce_sum(costs)) / count
@@ -145,5 +144,5 @@ def udr(
             "or adp."
         )
     soft = SoftBallStep(rule.size, tau=tau, pull=pull)
-    attack = replace(model.attack, rule=soft, start=Uniform(), name="soft_ball")
+    attack = replace(model.attack, step_rule=soft, initialization=Uniform(), name="soft_ball")
     return SoftBallModel(**{**model.parts(), "attack": attack, "dual_rule": dual})

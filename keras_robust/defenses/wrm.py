@@ -8,7 +8,7 @@ import keras
 
 from keras_robust.attacks.crafting import initialization, objectives
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
-from keras_robust.attacks.crafting.soft_step_rules import PenalizedStep
+from keras_robust.attacks.crafting.step_rules import PenalizedStep
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
 from keras_robust.losses.robust_loss import Adversarial
@@ -51,7 +51,7 @@ def wrm(
     Example:
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
-        >>> wrm(classifier, kr.L2Ball(1.0), multiplier=1.3).attack.rule.multiplier
+        >>> wrm(classifier, kr.L2Ball(1.0), multiplier=1.3).attack.step_rule.multiplier
         1.3
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
@@ -64,7 +64,7 @@ def wrm(
         objectives.LabelLoss("cross_entropy"),
         PenalizedStep(step_size, multiplier),
         steps,
-        start=initialization.AtInput(),
+        initialization=initialization.AtInput(),
         name="wrm",
     )
     return RobustModel(

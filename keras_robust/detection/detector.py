@@ -18,7 +18,7 @@ from keras_robust.detection.calibration import (
     is_number,
     threshold_at,
 )
-from keras_robust.losses.uncertainty import score_called
+from keras_robust.losses import uncertainty as scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,16 +76,16 @@ class Detector:
                 f"threshold={self.threshold!r} was received; expected a finite number, or None "
                 "for a detector that has yet to be calibrated."
             )
-        score_called(self.scored_by)
+        scores.get(self.scored_by)
 
     def score_outputs(self, outputs: Outputs) -> PerExample:
         """The score of outputs already computed, `[batch]` float32."""
-        return score_called(self.scored_by).of(outputs)
+        return scores.get(self.scored_by).of(outputs)
 
     @property
     def score_title(self) -> str:
         """What the score is, with its unit, for reports."""
-        return score_called(self.scored_by).title
+        return scores.get(self.scored_by).title
 
     def score(self, x: Images) -> PerExample:
         """The score of the model's prediction for each image.

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
-from keras_robust.attacks.crafting.initialization import AtInput, Uniform
+from keras_robust.attacks.crafting.initialization import Uniform
 from keras_robust.attacks.crafting.objectives import AdaptiveObjective
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import replace
@@ -99,7 +99,7 @@ def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAt
     return replace(
         base,
         objective=AdaptiveObjective(scored_by),
-        start=Uniform() if isinstance(base.start, AtInput) else base.start,
+        initialization=base.initialization if base.is_random else Uniform(),
         name=f"{base.name} that knows the detector",
     )
 

@@ -159,14 +159,14 @@ SCORES = {
 }
 
 
-def score_called(name: str) -> Score:
+def get(name: str) -> Score:
     """The score of that name.
 
     Raises:
         ValueError: there is none; the message names those that there are.
 
     Example:
-        >>> score_called("entropy").title
+        >>> get("entropy").title
         'entropy (nats)'
     """
     if name not in SCORES:

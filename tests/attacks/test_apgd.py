@@ -44,7 +44,9 @@ def test_a_point_that_fooled_the_model_is_given_back_though_the_climb_went_on():
         return {"logits": tf.concat([-tilt + 1e-3 * (1 - x), tilt + 1e-3 * x], axis=1)}
 
     attack = apgd(kr.LinfBall(0.4), 25, loss="margin")
-    attack = replace(attack, rule=replace(attack.rule, size=0.02), start=AtInput())
+    attack = replace(
+        attack, step_rule=replace(attack.step_rule, size=0.02), initialization=AtInput()
+    )
     x = tf.constant([[0.5], [0.1]])
     x_adv = attack(model, x, tf.constant([0, 0])).numpy()
     assert 0.63 < x_adv[0, 0] < 0.65
@@ -60,7 +62,7 @@ def test_gradients_are_averaged_over_calls():
         calls.append(slope)
         return {"logits": tf.concat([tf.zeros_like(x), slope * x], axis=1)}
 
-    attack = replace(apgd(kr.LinfBall(0.1), 0, loss="margin", samples=3), start=AtInput())
+    attack = replace(apgd(kr.LinfBall(0.1), 0, loss="margin", samples=3), initialization=AtInput())
     attack(model, tf.constant([[0.5]]), tf.constant([0]))
     assert len(calls) == 3
     attack = replace(attack, steps=1)
@@ -89,7 +91,7 @@ def test_shrinking_begins_in_the_largest_ball():
         radii.append(ball.radius)
         return kr.initialization.OnSphere()(ball, x, seed)
 
-    shrinking = replace(apgd(kr.L1Ball(0.5), 3, shrinking=True), start=start)
+    shrinking = replace(apgd(kr.L1Ball(0.5), 3, shrinking=True), initialization=start)
     shrinking(linear, np.full((2, 12), 0.5), np.zeros(2, int))
     assert radii == [1.5]
 

@@ -103,7 +103,7 @@ def test_the_trust_region_shrinks():
 def test_the_start():
     """PGD-20 in the ball of twice the radius, with steps of half the radius."""
     begin = brendel_bethge(kr.LinfBall(0.6))._begin()
-    assert begin.steps == 20 and float(begin.rule.size) == 0.3
+    assert begin.steps == 20 and float(begin.step_rule.size) == 0.3
     assert float(begin.ball.radius) == 1.2
     start = pgd(kr.LinfBall(0.2), 5)
     assert brendel_bethge(kr.LinfBall(0.1), start=start)._begin() is start

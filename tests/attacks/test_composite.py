@@ -168,7 +168,7 @@ def test_at_radius_reaches_the_parts(attack):
     for old, new in zip(attack.rounds(3), smaller.rounds(3), strict=True):
         assert new.attack == old.attack.at_radius(0.1) and new[1:] == old[1:]
     sized = attack.at_radius(0.1, step_size=0.03)
-    assert all(part.attack.rule.size == 0.03 for part in sized.rounds(3))
+    assert all(part.attack.step_rule.size == 0.03 for part in sized.rounds(3))
 
 
 # What is refused.
@@ -242,7 +242,7 @@ def test_members_of_wrappers():
     """What is declared of a wrapped attack is that of the attack inside."""
     attack = kr.attacks.transfer(restarts(PGD, 3), identity)
     assert attack.inner == PGD and attack.gradient_steps == 2 and attack.is_random
-    assert PGD.inner is PGD and PGD.step_rule == PGD.rule and attack.step_rule is None
+    assert PGD.inner is PGD and PGD.step_rule.size == 0.25 and attack.step_rule is None
     assert AIMED.takes_targets and not multi_targeted(AIMED).takes_targets
     assert multi_targeted(AIMED).inner == AIMED
     square = kr.attacks.square(BALL)

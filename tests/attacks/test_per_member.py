@@ -109,7 +109,7 @@ def test_at_radius_and_name():
 def test_refused(members, ensemble, tiny_batch):
     with pytest.raises(TypeError, match="PerMember: the attack is LinfBall"):
         per_member(BALL)
-    with pytest.raises(ValueError, match="BIM-3 per member is per member already"):
+    with pytest.raises(ValueError, match="BIM-3 per member is already per member"):
         per_member(per_member(BIM))
     with pytest.raises(ValueError, match=r"outputs \['features', 'logits'\]; expected an ensemble"):
         per_member(BIM)(members[0], *tiny_batch)

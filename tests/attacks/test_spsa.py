@@ -81,7 +81,7 @@ def test_a_model_without_a_gradient_falls(ball, ends):
         return {"logits": tf.stack([0 * x[:, 0], rising(x) - 0.8], axis=1)}
 
     x, y = tf.constant([[0.5, 0.5, 0.5]], tf.float64), tf.constant([0])
-    with pytest.raises(ValueError, match="no gradient to climb"):
+    with pytest.raises(ValueError, match="no gradient to follow"):
         kr.attacks.pgd(ball)(coarse, x, y)
     x_adv = spsa(ball, 20, samples=64, reach=0.05).compiled(coarse)(x, y, seed=1)
     best = x + ball.radius * ball.steepest(tf.constant(SLOPE))

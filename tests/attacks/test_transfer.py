@@ -85,7 +85,7 @@ def test_what_is_kept_of_several_is_the_worst_for_the_model_attacked():
 def test_the_likeliest_targets_are_those_of_the_model_attacked():
     """Which for the first image of `pixels` is class 2, of `turned` class 1."""
     x = tf.constant([[0.5, 0.2, 0.4], [0.5, 0.4, 0.2]])
-    aimed = multi_targeted(fgsm(BALL, loss="margin", targeted=True), most=1)
+    aimed = multi_targeted(fgsm(BALL, loss="margin", targeted=True), n_target_classes=1)
     found = transfer(aimed, turned)(pixels, x, Y) - x
     # Towards class 2 the source climbs its own output 2, pixel 1; and the other way round.
     np.testing.assert_allclose(found, [[-0.1, 0.1, 0.0], [-0.1, 0.0, 0.1]], atol=1e-6)
@@ -120,7 +120,9 @@ def test_a_robust_model_is_its_classifier(tiny_classifier):
 def test_refused():
     with pytest.raises(TypeError, match=r"TransferAttack: the attack is LinfBall"):
         transfer(BALL, turned)
-    with pytest.raises(TypeError, match=r"TransferAttack: the source is 'runs/b'; expected a Keras"):
+    with pytest.raises(
+        TypeError, match=r"TransferAttack: the source is 'runs/b'; expected a Keras"
+    ):
         transfer(pgd(BALL), "runs/b")
     with pytest.raises(ValueError, match="returns one batch per member"):
         transfer(per_member(pgd(BALL)), turned)
@@ -192,7 +194,7 @@ def test_what_was_kept_belongs_to_its_source(tmp_path):
     """Under the same name: another source has other results, the same goes on."""
     goes_on = []
     for source in (sharp, pixels, sharp):
-        attack = transfer(pgd(BALL, 1, 0.02, loss="margin", start="none"), source, "b")
+        attack = transfer(pgd(BALL, 1, 0.02, loss="margin", initialization="none"), source, "b")
         evaluate(sharp, (X + np.float32([0, 0, 0.3]), LABELS), attack, keep=tmp_path)
         goes_on.append(len(list(tmp_path.iterdir())))
     assert goes_on == [1, 2, 2]

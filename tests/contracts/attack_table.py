@@ -84,7 +84,7 @@ def pgd_row(**options):
     """The row of `pgd` with these options."""
     return Row(
         lambda ball: pgd(ball, 3, **options),
-        random=options.get("start") != "none",
+        random=options.get("initialization") != "none",
         targeted=options.get("targeted", False),
         with_steps=lambda ball, steps, size: pgd(ball, steps, size, **options),
     )
@@ -103,9 +103,9 @@ ROWS = {
     "pgd margin": pgd_row(loss="margin"),
     "pgd dlr": pgd_row(loss="dlr"),
     "pgd kl": pgd_row(loss="kl"),
-    "pgd gaussian": pgd_row(loss="kl", start="gaussian"),
+    "pgd gaussian": pgd_row(loss="kl", initialization="gaussian"),
     "pgd adaptive": pgd_row(loss=kr.objectives.AdaptiveObjective("least_confidence")),
-    "pgd without a random start": pgd_row(start="none"),
+    "pgd without a random start": pgd_row(initialization="none"),
     "pgd predicted": pgd_row(loss=kr.objectives.LabelLoss(labels="predicted")),
     "pgd targeted": pgd_row(targeted=True),
     "pgd targeted margin": pgd_row(targeted=True, loss="margin"),

@@ -55,7 +55,9 @@ def test_parts_of_one_name_in_two_modules_keep_apart():
     assert through_json(kr.initialization.AtInput()) == kr.initialization.AtInput()
     assert through_json(kr.losses.Clean()) == kr.losses.Clean()
     assert type(through_json(kr.attacks.bim(kr.LinfBall(0.1)))) is kr.GradientAttack
-    assert through_json(kr.attacks.bim(kr.LinfBall(0.1))).start == kr.initialization.AtInput()
+    assert (
+        through_json(kr.attacks.bim(kr.LinfBall(0.1))).initialization == kr.initialization.AtInput()
+    )
 
 
 def test_parts_are_frozen():

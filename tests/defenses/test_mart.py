@@ -58,7 +58,7 @@ def test_the_divergence_weighs_little_where_the_prediction_is_sure():
 
 def test_settings(tiny_classifier):
     model = kr.defenses.mart(tiny_classifier, BALL, beta=1.0, steps=40, step_size=0.01, seed=5)
-    assert model.attack == kr.attacks.pgd(BALL, 40, 0.01, start="gaussian")
+    assert model.attack == kr.attacks.pgd(BALL, 40, 0.01, initialization="gaussian")
     assert model.validation_attack == kr.attacks.pgd(BALL, 40, 0.01)
     assert model.robust_loss == Mart(1.0, "adversarial") and model.seed == 5
 

@@ -57,7 +57,7 @@ def test_two_replicas_train_as_one_device(two_replicas, make_linear, make_batch)
             members = [make_linear(draw.normal(size=(36, 3)), shape=(6, 6, 1)) for _ in range(2)]
             model = kr.defenses.ta_moo(kr.models.ensemble(members), BALL, steps=2)
             # Replicas draw other noise than one device.
-            model.attack = replace(model.attack, start=initialization.AtInput())
+            model.attack = replace(model.attack, initialization=initialization.AtInput())
             model.validation_attack = None
             model.compile(keras.optimizers.SGD(0.1))
         logs = model.fit(*make_batch(9), batch_size=9, shuffle=False, verbose=0).history

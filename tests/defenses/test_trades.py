@@ -42,7 +42,7 @@ def test_the_attack_climbs_what_the_loss_punishes(tiny_classifier, tiny_batch):
 def test_settings(tiny_classifier):
     """Crafted on the KL from a small Gaussian start; validated like the other defenses."""
     model = kr.defenses.trades(tiny_classifier, BALL, beta=1.0, steps=40, step_size=0.01, seed=5)
-    assert model.attack == kr.attacks.pgd(BALL, 40, 0.01, loss="kl", start="gaussian")
+    assert model.attack == kr.attacks.pgd(BALL, 40, 0.01, loss="kl", initialization="gaussian")
     assert model.validation_attack == kr.attacks.pgd(BALL, 40, 0.01)
     assert model.robust_loss == Trades(1.0) and model.seed == 5
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust import DualVariable
 from keras_robust.attacks.crafting.initialization import AtInput, Uniform
-from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
+from keras_robust.attacks.crafting.step_rules import SoftBallStep
 from keras_robust.core.config import replace
 
 BALL = kr.LinfBall(0.1)
@@ -31,8 +31,8 @@ def test_loss_objective_and_validation_are_those_of_the_base(make_classifier, ba
     assert soft.robust_loss == hard.robust_loss
     assert soft.validation_attack == hard.validation_attack
     assert (soft.attack.objective, soft.attack.steps) == (hard.attack.objective, 3)
-    assert soft.attack.rule == SoftBallStep(0.05)
-    assert soft.attack.start == Uniform()
+    assert soft.attack.step_rule == SoftBallStep(0.05)
+    assert soft.attack.initialization == Uniform()
 
 
 def test_options_reach_the_base(make_classifier):
@@ -48,7 +48,7 @@ def test_options_reach_the_base(make_classifier):
         weight_perturbation=kr.AWP(0.02),
     )
     assert model.robust_loss.beta == 2.0 and model.robust_loss.boosted_on == "clean"
-    assert (model.attack.rule.tau, model.attack.rule.pull) == (0.2, "linf")
+    assert (model.attack.step_rule.tau, model.attack.step_rule.pull) == (0.2, "linf")
     assert (model.seed, model.microbatches, model.weight_perturbation.gamma) == (5, 2, 0.02)
 
 
@@ -122,7 +122,7 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
                 dual=DualVariable(rate=0.5, distance="linf"),
                 weight_perturbation=kr.AWP(0.01),
             )
-            model.attack = replace(model.attack, start=AtInput())
+            model.attack = replace(model.attack, initialization=AtInput())
             model.compile(keras.optimizers.SGD(0.1))
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
         model.fit(data, epochs=2, verbose=0)

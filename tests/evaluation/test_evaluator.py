@@ -156,15 +156,15 @@ def test_the_attacker_who_knows_is_made_of_the_longest_climb():
     ball = kr.LinfBall(0.1)
     attacks = {
         "targets": kr.attacks.multi_targeted(kr.attacks.pgd(ball, 90, targeted=True)),
-        "restarts": kr.attacks.restarts(kr.attacks.pgd(ball, 30, start="gaussian"), 2),
+        "restarts": kr.attacks.restarts(kr.attacks.pgd(ball, 30, initialization="gaussian"), 2),
         "BIM": kr.attacks.bim(ball, 25),
         "PGD": kr.attacks.pgd(ball, 20),
     }
     attack = adaptive_attack(attacks, "entropy")
     assert attack.steps == 30 and attack.objective == kr.objectives.AdaptiveObjective("entropy")
-    assert attack.start == kr.initialization.Gaussian()
+    assert attack.initialization == kr.initialization.Gaussian()
     attack = adaptive_attack({"BIM": attacks["BIM"]}, "entropy")
-    assert attack.start == kr.initialization.Uniform()  # not from the image itself
+    assert attack.initialization == kr.initialization.Uniform()  # not from the image itself
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,11 @@ def test_restarts_and_limit(members, make_batch):
     models = {"one": members[0], "two": members[1]}
     lines = []
     found = black_box(
-        models, make_batch(9), kr.attacks.restarts(kr.attacks.pgd(BALL), 2), limit=4, progress=lines.append
+        models,
+        make_batch(9),
+        kr.attacks.restarts(kr.attacks.pgd(BALL), 2),
+        limit=4,
+        progress=lines.append,
     )
     assert found.samples == 4 and lines == ["transfer: 4 of 4 images"]
 

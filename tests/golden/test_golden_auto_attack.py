@@ -60,13 +60,13 @@ def test_apgd(load, norm, loss):
         loss="cross_entropy" if loss == "ce" else "dlr",
         targeted=loss == "dlrt",
     )
-    rule = replace(attack.rule, share=None) if norm == "L1" else attack.rule
+    rule = replace(attack.step_rule, share=None) if norm == "L1" else attack.step_rule
     key = f"{norm}_{loss}"
     climb = _Hunt(attack.objective, network(d), d["x"], d["y"], targets, 1)
     ended = gradient_ascent(ball, rule, climb, d["x"], d[f"x_init_{norm}"], attack.steps + 1)
     # Directions are divided by lengths of gradients that nearly vanish, and so are roundings.
     close = {} if norm == "Linf" else {"atol": 1e-6}
-    best, (fooled, fooling) = ended.rule.best, ended.climb
+    best, (fooled, fooling) = ended.rule_state.best, ended.oracle_state
     equal(best.value, d[f"{key}_loss_best"], **close)
     equal(best.x, d[f"{key}_x_best"], **close)
     equal(tf.cast(~fooled, tf.float64), d[f"{key}_still_correct"])

@@ -12,12 +12,12 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks.multi_task import solvers, tasks
 from keras_robust.attacks.multi_task.combined_gradient import gram
-from keras_robust.attacks.multi_task.simplex import projected
+from keras_robust.attacks.multi_task.simplex import project_onto_simplex
 from keras_robust.attacks.multi_task.solvers.task_oriented import omega
 from keras_robust.core.config import replace
 
-CODE = {"balance": 20.0, "first": "uniform"}
-MOO_CODE = solvers.MinNorm(steps=1, even=20.0, first="uniform")
+CODE = {"balance": 20.0, "first_weights": "uniform"}
+MOO_CODE = solvers.MinNorm(steps=1, evenness=20.0, first_weights="uniform")
 
 
 def equal(found, expected, **kwargs):
@@ -38,11 +38,11 @@ def test_weights(load, start):
     d = load("tamoo_solver")
     rate = float(d["lr"])
     for solver, key in (
-        (solvers.TaskOriented(rate=rate), "text"),
+        (solvers.TaskOriented(learning_rate=rate), "text"),
         (solvers.TaskOriented(balance=20.0), "code_ens"),
         (solvers.TaskOriented(balance=20.0, norm="unachieved"), "code_eot"),
         (solvers.MinNorm(), "moo_text"),
-        (solvers.MinNorm(steps=1, even=20.0), "moo_code"),
+        (solvers.MinNorm(steps=1, evenness=20.0), "moo_code"),
         (solvers.TaskOriented(lam=0.0), "moo_text"),
     ):
         equal(solved(solver, d, start)[0], d[f"w_{key}_{start}"])
@@ -90,7 +90,7 @@ def test_omega(load):
 
 def test_weights_of_min_max(load):
     d = load("tamoo_minmax")
-    solver = solvers.MinMax(rate=1 / float(d["beta"]), gamma=float(d["gamma"]))
+    solver = solvers.MinMax(learning_rate=1 / float(d["beta"]), gamma=float(d["gamma"]))
     found, _ = solver(None, d["losses"], None, (d["w"], tf.constant(True)))
     equal(found, d["w_next_bisect"])
     equal(found, d["w_next_exact"], atol=2e-6)
@@ -104,8 +104,8 @@ def test_weights_of_min_max(load):
 
 def test_projection_on_the_simplex(load):
     d = load("tamoo_minmax")
-    equal(projected(d["raw"]), d["raw_proj_bisect"])
-    equal(projected(d["raw"], bisections=60), d["raw_proj_exact"], atol=1e-12)
+    equal(project_onto_simplex(d["raw"]), d["raw_proj_bisect"])
+    equal(project_onto_simplex(d["raw"], bisections=60), d["raw_proj_exact"], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ class Given:
 
 def attack(d, start, **settings):
     ball = kr.LinfBall(float(d["eps"]))
-    settings = {"achieved": "label", **settings}
+    settings = {"success_criterion": "label", **settings}
     made = kr.attacks.multi_task(ball, int(d["steps"]), float(d["eta"]), **settings)
-    return replace(made, start=Given(start))
+    return replace(made, initialization=Given(start))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def ensemble(load):
     ("solver", "key"),
     [
         (solvers.TaskOriented(), "tamoo_text"),
-        (solvers.TaskOriented(first="uniform"), "tamoo_text_lag"),
+        (solvers.TaskOriented(first_weights="uniform"), "tamoo_text_lag"),
         (solvers.TaskOriented(**CODE), "tamoo_code"),
         (MOO_CODE, "moo_code"),
         (solvers.MinMax(), "minmax_code"),

@@ -12,8 +12,7 @@ from keras_robust import DualVariable
 from keras_robust.attacks.crafting import initialization
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.attacks.crafting.objectives import LabelLoss
-from keras_robust.attacks.crafting.soft_step_rules import SoftBallStep
-from keras_robust.attacks.crafting.step_rules import Point
+from keras_robust.attacks.crafting.step_rules import Point, SoftBallStep
 from keras_robust.core.config import replace
 from keras_robust.losses.robust_loss import Adversarial
 from keras_robust.threat_models.transport_cost import cost, smoothed, smoothed_gradient
@@ -89,7 +88,7 @@ def test_whole_attacks(load, key):
             LabelLoss("cross_entropy"),
             SoftBallStep(float(d["alpha"]), multiplier=float(key.split("lam")[1]), tau=tau),
             steps,
-            start=Given(),
+            initialization=Given(),
         )
         equal(attack(network(d), d["x"], d["y"]) - d["x"], d[f"delta_traj_{key}"][steps - 1])
 
@@ -141,7 +140,7 @@ def test_weight_perturbation(load, keras_float64):
     classifier = keras.Model(inputs, {"logits": logits, "features": hidden})
     classifier.set_weights([d[name].numpy() for name in ("W1", "b1", "W2", "b2")])
     still = replace(
-        kr.attacks.pgd(kr.LinfBall(0.1), steps=1), steps=0, start=initialization.AtInput()
+        kr.attacks.pgd(kr.LinfBall(0.1), steps=1), steps=0, initialization=initialization.AtInput()
     )
     still = replace(still, ball=kr.LinfBall(0.1, bounds=(-10.0, 10.0)))
     model = kr.RobustModel(

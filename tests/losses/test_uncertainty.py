@@ -13,10 +13,10 @@ from keras_robust.losses.uncertainty import (
     SCORES,
     disagreement,
     entropy,
+    get,
     least_confidence,
     mean_log_probability,
     member_entropy,
-    score_called,
 )
 
 
@@ -120,8 +120,8 @@ def test_a_single_classifier_has_no_members():
 def test_scores_by_name():
     outputs = of_members([0.9, 0.1], [0.2, 0.8])
     for name, score in SCORES.items():
-        assert score_called(name) is score
+        assert get(name) is score
         found = score.of(outputs)
         assert found.shape == [1] and found.dtype == tf.float32 and 0 < found[0] <= math.log(2)
     with pytest.raises(ValueError, match="no score 'max'; expected one of entropy, least_conf"):
-        score_called("max")
+        get("max")

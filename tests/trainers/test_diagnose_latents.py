@@ -28,7 +28,7 @@ def test_it_measures_and_draws(trained, opened, tmp_path, capsys):
     assert found.robust_accuracy == pytest.approx(report.worst_case_accuracy, abs=0.05)
     assert found.row() in (tmp_path / "latents.md").read_text()
     sizes = kr.evaluation.perturbations(
-        opened.model, opened.splits.test, kr.attacks.pgd(opened.ball(), 1, start="gaussian"),
+        opened.model, opened.splits.test, kr.attacks.pgd(opened.ball(), 1, initialization="gaussian"),
         limit=100,
     )  # fmt: skip
     assert found.trained_on.linf == pytest.approx(sizes.linf, rel=0.05)

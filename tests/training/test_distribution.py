@@ -17,7 +17,7 @@ from keras_robust.training import distribution
 
 BALL = kr.LinfBall(0.1)
 # Replicas draw other noise than one device, so an attack that is to be the same draws none.
-PGD = replace(kr.attacks.pgd(BALL, steps=2), start=initialization.AtInput())
+PGD = replace(kr.attacks.pgd(BALL, steps=2), initialization=initialization.AtInput())
 
 
 def sgd(**settings):

@@ -20,7 +20,7 @@ FGSM = kr.attacks.fgsm(BALL)
 def test_config_round_trip(make_classifier):
     model = kr.RobustModel(
         make_classifier(),
-        kr.attacks.pgd(BALL, loss="kl", start="gaussian"),
+        kr.attacks.pgd(BALL, loss="kl", initialization="gaussian"),
         Trades(3.0),
         validation_attack=kr.attacks.mim(kr.L1Ball(2.0)),
         crafting_mode="train",

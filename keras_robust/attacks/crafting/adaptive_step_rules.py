@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust.attacks.crafting.step_rules import Point, check_size
+from keras_robust.attacks.crafting.step_rules import Point, check_step_size
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample
@@ -113,7 +113,7 @@ class AdaptiveStep:
     rises: float = 0.75
 
     def __post_init__(self) -> None:
-        check_size("AdaptiveStep", self.size)
+        check_step_size("AdaptiveStep", self.size)
         check_integer("AdaptiveStep: steps", self.steps)
         if not 0 <= self.rises <= 1:
             raise ValueError(f"AdaptiveStep: rises is {self.rises!r}; expected a share in [0, 1].")
@@ -246,7 +246,7 @@ class SparseStep:
     share: float | None = 0.2
 
     def __post_init__(self) -> None:
-        check_size("SparseStep", self.size)
+        check_step_size("SparseStep", self.size)
         check_integer("SparseStep: steps", self.steps)
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"SparseStep: share is {self.share!r}; expected a share in (0, 1].")

@@ -1,7 +1,7 @@
-"""What every attack is: images in, perturbed images out.
+"""The base class of attacks: images in, perturbed images out.
 
-A new attack implements `craft` and `at_radius`; checking what it was given, seeds, compiling and
-the rounds of an attack that repeats itself are here.
+A new attack implements `craft` and `at_radius`; the checks of a batch, seeds, compilation and rounds
+are here. docs/adding_an_attack.md shows one.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
-from keras_robust.core.classifier import as_forward, contract_of
+from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Logits, Seed, StepRule
 
 
 class Round(NamedTuple):
-    """One of the runs that an attack is made of, so that an evaluation can skip fooled images.
+    """One of the runs of an attack; between them an evaluation drops images that are fooled.
 
     Attributes:
         attack: the attack to run.
         fold: folded into the seed; rounds that repeat one attack differ in it.
-        offset: for targeted attacks, the target is the label plus this, modulo the classes.
-        rank: for targeted attacks, the target is the likeliest class but the label (1), the second
-            likeliest (2), and so on, by the clean image.
+        offset: of a targeted attack: the target is the label plus this, modulo the classes.
+        rank: of a targeted attack: the target is the class with the `rank`-th largest logit of the
+            clean image, the label excluded; from 1.
     """
 
     attack: Attack
@@ -36,15 +36,15 @@ class Round(NamedTuple):
     rank: int | None = None
 
     def seed(self, seed: Seed) -> tf.Tensor:
-        """The round's own seed, an int tensor of shape `[2]`."""
+        """The seed of the round, an int tensor of shape `[2]`."""
         return tf.random.experimental.stateless_fold_in(as_seed(seed), self.fold)
 
     def targets(self, y: Labels, logits: Logits) -> Labels | None:
-        """The round's own targets, `[batch]`, or None for an untargeted attack.
+        """The targets of the round, `[batch]`, or None for an untargeted attack.
 
         Args:
             y: true labels `[batch]`.
-            logits: of the clean images, `[batch, classes]`.
+            logits: logits of the clean images, `[batch, classes]`.
         """
         if self.rank is not None:
             label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
@@ -66,12 +66,17 @@ class Attack(abc.ABC):
         name: what reports call the attack.
         per_member: whether a call returns a tuple of batches, one for each member of an ensemble.
         source: the model that the attack is crafted on, if it is not the model attacked.
+        step_rule: how a gradient moves the point; None if no step rule does.
+        success_criterion: of a multi-task attack, when a task counts as achieved: `"label"`,
+            `"prediction"`, or None for the tasks' own criterion.
     """
 
     ball: Ball
     name: str
     per_member: bool = False
     source: Any = None
+    step_rule: StepRule | None = None
+    success_criterion: str | None = None
 
     @property
     def inner(self) -> Attack:
@@ -94,18 +99,8 @@ class Attack(abc.ABC):
         return False
 
     @property
-    def step_rule(self) -> StepRule | None:
-        """How a gradient moves the point; None if no step rule does."""
-        return None
-
-    @property
     def task_kind(self) -> Any:
         """The tasks of a multi-task attack, of `keras_robust.tasks`; None of other attacks."""
-        return None
-
-    @property
-    def success_criterion(self) -> str | None:
-        """When a task counts as achieved: `"label"`, `"prediction"`, or None for the tasks' own."""
         return None
 
     @property
@@ -117,14 +112,14 @@ class Attack(abc.ABC):
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Perturbs a batch that has been checked, with a seed of shape `[2]`."""
+        """Perturbs a checked batch, with a seed of shape `[2]`."""
 
     @abc.abstractmethod
     def at_radius(self, radius: Any, step_size: Any = None) -> Attack:
         """The same attack in a ball of another radius."""
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
-        """The runs that the attack is made of: itself, unless it repeats others."""
+        """The runs of the attack: itself, unless it repeats or combines others."""
         del classes
         return (Round(self),)
 
@@ -143,28 +138,27 @@ class Attack(abc.ABC):
             model: a Keras model, or a function, `images -> {"logits": [batch, classes], ...}`.
             x: clean images `[batch, ...]`, float, inside the ball's bounds.
             y: true labels `[batch]`, integer.
-            seed: an int, or an int tensor of shape `[2]`; the same seed gives the same batch.
-            targets: for targeted attacks, the class to reach, `[batch]`, integer.
+            seed: an int, or an int tensor of shape `[2]`; the same seed gives the same result.
+            targets: of a targeted attack, the class to reach, `[batch]`, integer.
 
         Returns:
             Perturbed images of the shape and dtype of `x`, inside the ball and its bounds.
 
         Raises:
-            TypeError, ValueError: what was received, and what was expected.
+            TypeError, ValueError: an invalid batch, seed or target.
         """
         x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
         crafted = self.craft(as_forward(model), x, y, as_seed(seed), targets)
         return tf.nest.map_structure(tf.stop_gradient, crafted)
 
     def compiled(self, model: Any) -> Callable[..., Images]:
-        """The attack on one model as a `tf.function`.
+        """The attack on one model as a `tf.function`, traced once for all seeds and radii.
 
         Args:
             model: as for a call.
 
         Returns:
-            A function `(x, y, seed=0, radius=None, targets=None) -> x_adv`. It is traced once for
-            all seeds and radii, and at most twice for batch sizes.
+            A function `(x, y, seed=0, radius=None, targets=None) -> x_adv`.
 
         Example:
             >>> import tensorflow as tf
@@ -191,10 +185,10 @@ class Attack(abc.ABC):
             radius: Any = None,
             targets: Labels | None = None,
         ) -> Images:
-            # Values can be looked at here, before they are symbols in a graph.
+            # Values are known here, before they become symbols of a graph.
             x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
             if radius is not None:
-                self.at_radius(radius)  # refuses what is not a radius
+                self.at_radius(radius)  # raises unless it is one
                 radius = scalar(radius, upcast_half(x).dtype)
             return run(x, y, as_seed(seed), radius, targets)
 
@@ -203,10 +197,10 @@ class Attack(abc.ABC):
 
 
 class AttackWrapper(Attack):
-    """An attack that runs another one, of which it takes the ball and the radius.
+    """An attack that runs another one, in its ball.
 
     Attributes:
-        attack: the attack that it runs.
+        attack: the attack to run.
     """
 
     attack: Attack
@@ -242,7 +236,7 @@ class AttackWrapper(Attack):
 
 
 def check_attack(name: str, attack: Any) -> None:
-    """Refuses what is no attack: a ball, a factory that was not called, a tuple of attacks."""
+    """Raises TypeError unless `attack` is an `Attack`."""
     if not isinstance(attack, Attack):
         raise TypeError(
             f"{name} is {attack!r}; expected an attack, such as `keras_robust.attacks.pgd(ball)`."
@@ -250,6 +244,6 @@ def check_attack(name: str, attack: Any) -> None:
 
 
 def _classes(model: Any) -> int | None:
-    """The number of classes of a Keras model that keeps the contract, else None."""
-    outputs = contract_of(getattr(model, "classifier", model))
+    """The number of classes of a Keras model that returns a dictionary with logits, else None."""
+    outputs = contract_of(classifier_of(model))
     return outputs["logits"].shape[-1] if outputs and "logits" in outputs else None

@@ -1,15 +1,19 @@
-"""Where an ascent begins: at the image, or at a random point near it."""
+"""Where a gradient-based attack starts: at the image, or at a random point near it."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images
+from keras_robust.core.validation import check_number
+
+__all__ = ["AtInput", "Gaussian", "OnSphere", "RandomStep", "Uniform"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @serializable
@@ -36,60 +40,58 @@ class Gaussian:
     """Starts at `x + scale * N(0, I)`, projected onto the ball: TRADES and MART.
 
     Args:
-        scale: the standard deviation, in the units of the images.
+        scale: the standard deviation, in the units of the images, > 0.
 
     Raises:
-        ValueError: a scale that is not positive and finite.
+        ValueError: a scale that is not a finite number > 0.
     """
 
     scale: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < math.inf:
-            raise ValueError(f"Gaussian: scale is {self.scale!r}; expected a finite number > 0.")
+        check_number("Gaussian: scale", self.scale, above=0)
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns a point near `x`."""
-        centre = upcast_half(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
-        return ball.project(centre + scalar(self.scale, centre.dtype) * noise, x)
+        center = upcast_half(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        return ball.project(center + scalar(self.scale, center.dtype) * noise, x)
 
 
 @serializable
 class RandomStep:
-    """Starts one step of `share * radius` away in a random steepest direction: R+FGSM.
+    """Starts one step of `fraction * radius` away in a random steepest direction: R+FGSM.
 
     Args:
-        share: the part of the radius spent on the random step, in (0, 1].
+        fraction: the part of the radius for the random step, in (0, 1].
 
     Raises:
-        ValueError: a share outside (0, 1].
+        ValueError: a fraction outside (0, 1].
 
     Reference: Tramer et al., "Ensemble Adversarial Training" (2018), Eq. 7.
     """
 
-    share: float = 0.5
+    fraction: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"RandomStep: share is {self.share!r}; expected a share in (0, 1].")
+        check_number("RandomStep: fraction", self.fraction, most=1, above=0)
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns `x` moved along the steepest direction of Gaussian noise."""
-        centre = upcast_half(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=centre.dtype)
-        length = self.share * scalar(ball.radius, centre.dtype)
-        return ball.project(centre + length * ball.steepest(noise), x)
+        center = upcast_half(x)
+        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        length = self.fraction * scalar(ball.radius, center.dtype)
+        return ball.project(center + length * ball.steepest(noise), x)
 
 
 @serializable
 class OnSphere:
-    """Starts at a random point on the rim of the ball, as the ball draws one: APGD.
+    """Starts at a random point of the sphere of the ball's radius: APGD.
 
     Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of
     Diverse Parameter-free Attacks" (2020), the authors' code.
     """
 
-    def __call__(self, ball: Any, x: Images, seed: tf.Tensor) -> Images:
+    def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns a point of the ball, inside the bounds."""
         return ball.sample_sphere(x, seed)

@@ -1,7 +1,7 @@
-"""What an attack climbs.
+"""Attack objectives: functions of the perturbed images that an attack maximizes.
 
-An objective is called once per batch with the model, the clean images and the true labels; it does
-the work on clean images there and returns a function of the perturbed images alone, which the
+An objective is called once per batch with the model, the clean images and the true labels. It does
+the work on clean images there, and returns a function of the perturbed images alone, which the
 crafting loop differentiates:
 
     value = objective(forward, x, y)
@@ -17,8 +17,16 @@ import tensorflow as tf
 
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
-from keras_robust.losses.uncertainty import score_called
+from keras_robust.losses import uncertainty as scores
+
+__all__ = ["AdaptiveObjective", "Divergence", "LabelLoss", "Targeted", "get"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 Value = Callable[[Images], PerExample]
 
@@ -34,13 +42,8 @@ _TARGETED = {
 }
 
 
-def _check_loss(owner: str, loss: str, table: dict[str, Callable]) -> None:
-    if loss not in table:
-        raise ValueError(f"{owner}: loss is {loss!r}; expected one of {', '.join(sorted(table))}.")
-
-
 def refuse_targets(owner: str, targets: Labels | None) -> None:
-    """Raises where targets are passed to what would ignore them."""
+    """Raises if targets are passed to an attack or objective that ignores them."""
     if targets is not None:
         raise ValueError(
             f"{owner} was called with targets, which it does not use. Leave them out, or build a "
@@ -48,48 +51,45 @@ def refuse_targets(owner: str, targets: Labels | None) -> None:
         )
 
 
-def objective_called(loss: str | Objective, targeted: bool = False) -> Objective:
-    """The objective that climbs a loss.
+def get(loss: str | Objective, targeted: bool = False) -> Objective:
+    """The objective that maximizes a loss.
 
     Args:
-        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"`, or an objective, which is handed back.
-        targeted: towards targets, not away from the label.
-
-    Returns:
-        The objective.
+        loss: `"cross_entropy"`, `"margin"`, `"dlr"`, `"kl"`, or an objective, which is returned.
+        targeted: whether to approach targets instead of leaving the label.
 
     Raises:
-        ValueError: an unknown loss, or `targeted` with one that has no targets.
+        ValueError: an unknown loss, or `targeted` with a loss that uses no targets.
 
     Example:
-        >>> objective_called("margin", targeted=True)
+        >>> get("margin", targeted=True)
         Targeted(loss='margin')
     """
     if not isinstance(loss, str):
         if targeted and not isinstance(loss, Targeted):
             raise ValueError(
-                f"targeted=True goes with the name of a loss; {loss!r} decides for itself. "
-                "Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
+                f"targeted=True was received with the objective {loss!r}; expected the name of a "
+                "loss. Leave `targeted` out, or pass `keras_robust.objectives.Targeted(...)`."
             )
         return loss
     if loss == "kl":
         if targeted:
-            raise ValueError("loss is 'kl', which uses no labels and so cannot be targeted.")
+            raise ValueError("loss is 'kl', which uses no labels and therefore has no targets.")
         return Divergence()
     return Targeted(loss) if targeted else LabelLoss(loss)
 
 
 @serializable
 class LabelLoss:
-    """Climbs a loss of the true label: away from it, towards any other class.
+    """Maximizes a loss of the true label.
 
     Args:
         loss: `"cross_entropy"`, `"margin"` (Carlini-Wagner) or `"dlr"` (AutoAttack).
-        labels: `"true"`, or `"predicted"` for the model's prediction on the clean image. Climbing
-            from the prediction repairs images that were misclassified, which flatters a model.
+        labels: `"true"`, or `"predicted"` for the model's prediction on the clean image. The latter
+            corrects images that were misclassified, which overestimates robustness.
 
     Raises:
-        ValueError: an unknown loss or kind of labels; or, when called, targets.
+        ValueError: an unknown loss or kind of labels; when called, targets.
 
     Example:
         >>> import tensorflow as tf
@@ -102,11 +102,8 @@ class LabelLoss:
     labels: str = "true"
 
     def __post_init__(self) -> None:
-        _check_loss("LabelLoss", self.loss, _UNTARGETED)
-        if self.labels not in ("true", "predicted"):
-            raise ValueError(
-                f"LabelLoss: labels is {self.labels!r}; expected 'true' or 'predicted'."
-            )
+        check_choice("LabelLoss: loss", self.loss, _UNTARGETED)
+        check_choice("LabelLoss: labels", self.labels, ("true", "predicted"))
 
     def __call__(
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
@@ -121,13 +118,13 @@ class LabelLoss:
 
 @serializable
 class Targeted:
-    """Climbs towards a target class, one per example, passed to the attack as `targets`.
+    """Approaches a target class, one per example, passed to the attack as `targets`.
 
     Args:
         loss: `"cross_entropy"` (minus that of the target), `"margin"` or `"dlr"`.
 
     Raises:
-        ValueError: an unknown loss; or, when called, no targets.
+        ValueError: an unknown loss; when called, missing targets.
 
     Example:
         >>> import tensorflow as tf
@@ -140,7 +137,7 @@ class Targeted:
     loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
-        _check_loss("Targeted", self.loss, _TARGETED)
+        check_choice("Targeted: loss", self.loss, _TARGETED)
 
     def __call__(
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
@@ -157,10 +154,10 @@ class Targeted:
 
 @serializable
 class Divergence:
-    """Climbs `KL(p(x) || p(x_adv))`: away from the model's own clean prediction; no label is used.
+    """Maximizes `KL(p(x) || p(x_adv))`, the divergence from the clean prediction; uses no label.
 
-    The clean prediction is computed once and held fixed. At `x_adv = x` the divergence is at its
-    minimum and its gradient is zero, so the ascent must start elsewhere.
+    The clean prediction is computed once and held fixed. At `x_adv = x` the divergence is minimal
+    and its gradient zero, so the attack must start elsewhere.
 
     Example:
         >>> import tensorflow as tf
@@ -184,28 +181,27 @@ class Divergence:
 
 @serializable
 class AdaptiveObjective:
-    """Fools the prediction, and lowers a detector's score: the attacker who knows of the detector.
+    """Adaptive objective: misclassify, and keep a detector's score low.
 
-    While the best wrong class is not ahead of the label by `confidence`, an image climbs that
-    margin and nothing else; as soon as it is, the score is lowered. So no weight between the two
-    has to be found for each model, and the prediction is fooled first:
+    Until the best wrong class is ahead of the label by `confidence`, only that margin is
+    maximized; from then on the score is lowered. So no weight between the two has to be tuned:
 
     `margin` where `margin < confidence`, else `confidence + log(classes) - score +
     keep * (margin - confidence)`.
 
     Args:
         score: the name of the score, as for `keras_robust.detection.Detector`.
-        confidence: how far a wrong class has to be ahead of the label, in logits.
-        keep: what the margin still counts where it is ahead. With 0 an image may swing between
-            fooling and hiding, and end on the wrong side.
+        confidence: the required lead of a wrong class over the label, in logits.
+        keep: the weight of the margin beyond `confidence`. With 0 an image may oscillate between
+            misclassified and undetected.
 
     Raises:
-        ValueError: an unknown score, a negative number; or, when called, targets.
+        ValueError: an unknown score, or a number that is not in [0, 1e30); when called, targets.
 
     Example:
         >>> import tensorflow as tf
-        >>> aware = AdaptiveObjective("entropy", confidence=1.0)
-        >>> value = aware(lambda x: {"logits": x}, tf.zeros([2, 2]), tf.constant([0, 0]))
+        >>> objective = AdaptiveObjective("entropy", confidence=1.0)
+        >>> value = objective(lambda x: {"logits": x}, tf.zeros([2, 2]), tf.constant([0, 0]))
         >>> value(tf.constant([[3.0, 1.0], [0.0, 50.0]])).numpy().round(2).tolist()
         [-2.0, 11.489999771118164]
 
@@ -213,8 +209,8 @@ class AdaptiveObjective:
     Projected Gradient Descent" (2022), selective gradient descent, section 4.1; Carlini and Wagner,
     "Adversarial Examples Are Not Easily Detected" (2017).
 
-    Differs: the margin in the place of the cross-entropy, as its gradient vanishes nowhere; and
-    `keep`, without which (their `keep=0`) fewer images ended both fooled and unseen.
+    Differs: uses the margin instead of the cross-entropy, because its gradient does not vanish; and
+    `keep`, as with their `keep=0` fewer images ended both misclassified and undetected.
     """
 
     score: str = "entropy"
@@ -222,28 +218,24 @@ class AdaptiveObjective:
     keep: float = 0.2
 
     def __post_init__(self) -> None:
-        score_called(self.score)
-        for name in ("confidence", "keep"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < 1e30:
-                raise ValueError(f"AdaptiveObjective: {name} is {value!r}; expected a number >= 0.")
+        scores.get(self.score)
+        check_number("AdaptiveObjective: confidence", self.confidence, below=1e30)
+        check_number("AdaptiveObjective: keep", self.keep, below=1e30)
 
     def __call__(
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
     ) -> Value:
-        """Returns `x_adv -> how far the attack has come`."""
+        """Returns `x_adv -> the margin, or the lead and the score combined`."""
         refuse_targets("AdaptiveObjective", targets)
-        score = score_called(self.score).of
+        score = scores.get(self.score).of
 
         def value(x_adv: Images) -> PerExample:
             outputs = forward(x_adv)
             margin = losses.margin(outputs["logits"], y)
-            # No score exceeds the logarithm: an image that fools is worth more than one that does
-            # not, and the more the lower its score.
+            # Scores are at most log(classes): a misclassified image has the larger value.
             least = self.confidence + math.log(outputs["logits"].shape[-1])
             ahead = margin - self.confidence
-            hidden = least + self.keep * ahead - tf.cast(score(outputs), margin.dtype)
-            return tf.where(ahead < 0, margin, hidden)
+            undetected = least + self.keep * ahead - tf.cast(score(outputs), margin.dtype)
+            return tf.where(ahead < 0, margin, undetected)
 
         return value

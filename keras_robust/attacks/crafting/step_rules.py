@@ -1,9 +1,12 @@
-"""Step rules: how a gradient moves a point; pure, the state is passed in and handed back."""
+"""Step rules: how a gradient moves a point. Pure: the state is passed in and returned.
+
+`FixedStep` and `MomentumStep` project onto the ball. `SoftBallStep` and `PenalizedStep` penalize
+the distance instead: their results are inside the bounds and may be outside the ball. The rules of
+APGD are in `adaptive_step_rules`.
+"""
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,17 +14,25 @@ import tensorflow as tf
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample
-from keras_robust.core.validation import check_ball
+from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
+from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
+
+__all__ = ["FixedStep", "MomentumStep", "PenalizedStep", "Point", "SoftBallStep"]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Point(NamedTuple):
-    """Where an ascent stands.
+    """The present point of a gradient ascent.
 
     Attributes:
-        index: how many steps have been taken, int32 scalar.
+        index: the number of steps taken, int32 scalar.
         x: the perturbed images.
         value: the objective at `x`, `[batch]`.
-        gradient: its gradient in `x`, the shape of `x`.
+        gradient: its gradient in `x`, of the shape of `x`.
     """
 
     index: tf.Tensor
@@ -30,29 +41,33 @@ class Point(NamedTuple):
     gradient: tf.Tensor
 
 
-def check_size(owner: str, size: Any) -> None:
-    """Refuses a number that is no length of a step; a tensor is taken as it is."""
-    # 0 is allowed: it is the step that belongs to a ball of radius 0. NumPy's scalars are numbers.
-    if isinstance(size, numbers.Real) and not 0 <= float(size) < math.inf:
-        raise ValueError(
-            f"{owner}: step size is {size!r}; expected a finite number >= 0 in the units of the "
-            "images, such as 2 / 255."
-        )
+def check_step_size(owner: str, size: Any) -> None:
+    """Raises unless `size` is a finite number >= 0, or a tensor.
+
+    0 is the step of a ball of radius 0.
+    """
+    if is_number(size):
+        check_number(f"{owner}: step size", size, hint=" in the units of the images, e.g. 2 / 255")
 
 
-def _moved(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) -> Images:
-    """A step of a size along the steepest direction, projected; rounded once, by the projection."""
+def _projected_step(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) -> Images:
+    """A step along the steepest direction, projected; rounded once, by the projection."""
     return ball.project(upcast_half(x_adv) + scalar(size, along.dtype) * ball.steepest(along), x)
 
 
-def default_step_size(ball: Ball, count: int, step_size: Any) -> Any:
-    """The length of each of so many steps, by default `2.5 radius / count`; refuses no length."""
+def default_step_size(ball: Ball, steps: int, step_size: Any) -> Any:
+    """`step_size`, or `2.5 radius / steps` if it is None.
+
+    Raises:
+        TypeError: `ball` is not a threat model.
+        ValueError: a step size that is not a finite number > 0.
+    """
     radius = check_ball(ball)
     if step_size is None:
-        # Madry et al.: 2.5 radii in all, so that the far side of the ball can be reached.
-        return 2.5 * radius / max(count, 1)
-    if isinstance(step_size, numbers.Real) and not float(step_size) > 0:
-        raise ValueError(f"step_size is {step_size!r}; expected a number > 0, such as 2 / 255.")
+        # Madry et al.: 2.5 radii in all, enough to cross the ball.
+        return 2.5 * radius / max(steps, 1)
+    if is_number(step_size):
+        check_number("step_size", step_size, above=0, hint=", e.g. 2 / 255")
     return step_size
 
 
@@ -64,7 +79,7 @@ class FixedStep:
         size: the length of a step, in the units of the images and the norm of the ball.
 
     Raises:
-        ValueError: a negative or infinite size.
+        ValueError: a size that is not a finite number >= 0.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
     section 2.1.
@@ -73,16 +88,17 @@ class FixedStep:
     size: Any
 
     def __post_init__(self) -> None:
-        check_size("FixedStep", self.size)
+        check_step_size("FixedStep", self.size)
 
-    def init(self, ball: Ball, x_start: Images) -> tuple[()]:
-        """No state."""
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """An empty state."""
         del ball, x_start
         return ()
 
     def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
         """One projected step."""
-        return _moved(ball, x, point.x, self.size, upcast_half(point.gradient)), state
+        gradient = upcast_half(point.gradient)
+        return _projected_step(ball, x, point.x, self.size, gradient), state
 
 
 @serializable
@@ -91,10 +107,10 @@ class MomentumStep:
 
     Args:
         size: the length of a step, in the units of the images and the norm of the ball.
-        decay: the weight of the accumulated gradient, >= 0; 0 is `FixedStep`.
+        decay: the weight of the accumulated gradient, >= 0; 0 gives `FixedStep`.
 
     Raises:
-        ValueError: a negative or infinite size, or a negative decay.
+        ValueError: a size or a decay that is not a finite number >= 0.
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6.
     """
@@ -103,11 +119,10 @@ class MomentumStep:
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        check_size("MomentumStep", self.size)
-        if not 0 <= self.decay < math.inf:
-            raise ValueError(f"MomentumStep: decay is {self.decay!r}; expected a number >= 0.")
+        check_step_size("MomentumStep", self.size)
+        check_number("MomentumStep: decay", self.decay)
 
-    def init(self, ball: Ball, x_start: Images) -> Images:
+    def init(self, ball: Ball, x_start: Images) -> Any:
         """The accumulated gradient: zero."""
         del ball
         return tf.zeros_like(upcast_half(x_start))
@@ -116,11 +131,112 @@ class MomentumStep:
         """One projected step along the accumulated gradient."""
         axes = list(range(1, x.shape.rank))
         gradient = upcast_half(point.gradient)
-        # Divided by its largest entry first: a sum of the huge is infinite, which is no direction.
+        # Divided by its largest entry first, as the sum of huge entries would be infinite.
         largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
         gradient = tf.math.divide_no_nan(gradient, largest)
         length = tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True)
         velocity = self.decay * state + tf.math.divide_no_nan(gradient, length)
-        # A decay above 1 lets it grow without end; its direction is all that is read.
+        # With a decay above 1 it grows exponentially; only its direction is used.
         velocity = tf.clip_by_value(velocity, velocity.dtype.min, velocity.dtype.max)
-        return _moved(ball, x, point.x, self.size, velocity), velocity
+        return _projected_step(ball, x, point.x, self.size, velocity), velocity
+
+
+@serializable
+class SoftBallStep:
+    """Moves by `size` along the steepest direction, then back towards the ball, not onto it.
+
+    A point inside the ball is moved back little or not at all; outside, the multiplier and the
+    temperature determine how far. With `tau = size` and a multiplier of 1, the elementwise form is
+    the projection onto a Linf ball; a larger multiplier would overshoot, and acts like 1 there.
+
+    Args:
+        size: the length of a step, in the units of the images.
+        multiplier: the dual variable lambda, a number >= 0 or a scalar tensor.
+        tau: the temperature, > 0; default `2 * size`.
+        pull: `"elementwise"` moves each pixel outside the radius back by `multiplier * size / tau`
+            of its excess. `"l1"`, `"l2"` and `"linf"` follow the gradient of the smoothed cost of
+            that norm (`keras_robust.threat_models.transport_cost`).
+
+    Raises:
+        ValueError: a size or multiplier < 0, a temperature <= 0, or an unknown `pull`.
+
+    Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
+    Adversarial Training" (2022), Algorithm 1.
+
+    Differs: clips into the bounds after every step, not after the last one only, so that gradients
+    are taken at valid images.
+    """
+
+    size: Any
+    multiplier: Any = 1.0
+    tau: Any = None
+    pull: str = "elementwise"
+
+    def __post_init__(self) -> None:
+        check_step_size("SoftBallStep", self.size)
+        if is_number(self.multiplier):
+            check_number("SoftBallStep: multiplier", self.multiplier)
+        if is_number(self.tau):
+            check_number("SoftBallStep: tau", self.tau, above=0)
+        check_choice("SoftBallStep: pull", self.pull, ("elementwise", *COSTS))
+
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """An empty state."""
+        del ball, x_start
+        return ()
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One step along the gradient and one step back, clipped into the bounds."""
+        clean = upcast_half(x)
+        size, multiplier, radius = (
+            scalar(value, clean.dtype) for value in (self.size, self.multiplier, ball.radius)
+        )
+        tau = 2 * size if self.tau is None else scalar(self.tau, clean.dtype)
+        delta = upcast_half(point.x) + size * ball.steepest(upcast_half(point.gradient)) - clean
+        if self.pull == "elementwise":
+            outside = delta - tf.clip_by_value(delta, -radius, radius)
+            rate = tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0)
+            delta -= rate * outside
+        else:
+            delta -= size * multiplier * smoothed_gradient(self.pull, delta, radius, tau)
+        return clipped(ball.bounds, clean + delta, x.dtype), state
+
+
+@serializable
+class PenalizedStep:
+    """Gradient ascent on the objective minus `multiplier * ||x_adv - x||^2 / 2`, without a sign.
+
+    Args:
+        size: the length of the first step, times the gradient.
+        multiplier: the penalty gamma, >= 0.
+        decay: the steps shrink as `size / (t + 1) ** decay`.
+
+    Raises:
+        ValueError: a value that is not a finite number >= 0.
+
+    Reference: Sinha et al., "Certifying Some Distributional Robustness with Principled Adversarial
+    Training" (2018), Eq. 2b and Algorithm 1.
+    """
+
+    size: Any
+    multiplier: Any
+    decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_step_size("PenalizedStep", self.size)
+        if is_number(self.multiplier):
+            check_number("PenalizedStep: multiplier", self.multiplier)
+        check_number("PenalizedStep: decay", self.decay)
+
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """An empty state."""
+        del ball, x_start
+        return ()
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One step, clipped into the bounds; the ball's radius is not used."""
+        clean, x_adv = upcast_half(x), upcast_half(point.x)
+        size, multiplier = (scalar(value, clean.dtype) for value in (self.size, self.multiplier))
+        shrunk = size / tf.cast(point.index + 1, clean.dtype) ** self.decay
+        moved = x_adv + shrunk * (upcast_half(point.gradient) - multiplier * (x_adv - clean))
+        return clipped(ball.bounds, moved, x.dtype), state

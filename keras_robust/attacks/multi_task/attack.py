@@ -1,64 +1,75 @@
-"""One perturbation for many goals at once: TA-MOO, and what it is compared with."""
+"""Multi-task attacks: one perturbation for several tasks at once (TA-MOO and its baselines)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
-from keras_robust.attacks.crafting.gradient_ascent import AscentResult, gradient_ascent, rescaled
+from keras_robust.attacks.crafting.gradient_ascent import (
+    AscentResult,
+    GradientOracle,
+    gradient_ascent,
+    rescale,
+)
 from keras_robust.attacks.crafting.initialization import AtInput, Uniform
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.attacks.crafting.objectives import refuse_targets
 from keras_robust.attacks.crafting.step_rules import FixedStep, default_step_size
-from keras_robust.attacks.multi_task import tasks as kinds
+from keras_robust.attacks.multi_task import solvers
+from keras_robust.attacks.multi_task import tasks as task_kinds
 from keras_robust.attacks.multi_task.combined_gradient import (
     CombinedGradient,
+    Evaluate,
     RecordingOracle,
-    Weighed,
+    StepRecord,
 )
-from keras_robust.attacks.multi_task.solvers import solver as solver_called
-from keras_robust.attacks.multi_task.tasks.problem import Problem
+from keras_robust.attacks.multi_task.tasks.problem import Problem, TaskKind
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import serializable
 from keras_robust.core.types import (
     Ball,
     Forward,
     Images,
+    Initialization,
     Labels,
     Logits,
     PerExample,
+    Radius,
     Seed,
+    Solver,
     StepRule,
 )
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_choice, check_integer
 from keras_robust.losses import classification as losses
 
-_KAPPA = 50.0  # by how far a wrong class is to be ahead; what CW's loss is lifted by here
+_KAPPA = 50.0  # the lead of a wrong class at which CW's loss saturates
 
-# `(logits, labels, clean) -> [rows]`; `clean` gives the logits of clean images.
+# `(logits, labels, clean) -> [rows]`; `clean` returns the logits of clean images.
 _LOSSES: dict[str, Callable[[Logits, Labels, Callable[[], Logits]], PerExample]] = {
     "cross_entropy": lambda logits, y, _: losses.cross_entropy(logits, y),
     "kl": lambda logits, _, clean: losses.kl_divergence(clean(), logits),
     "margin": lambda logits, y, _: tf.nn.relu(losses.margin(logits, y) + _KAPPA),
 }
-_GOALS = ("label", "prediction")
+_CRITERIA = ("label", "prediction")
 
 
 class Trace(NamedTuple):
-    """What happened in an attack on many tasks, step by step.
+    """A multi-task attack step by step.
 
-    A row `t` of `losses` and `achieved` is of the point after `t` steps, so that the last one is of
-    the result; a row of `weights` is of the step taken from there.
+    Row `t` of `losses` and `achieved` belongs to the point after `t` steps, the last one to the
+    result; row `t` of `weights` belongs to the step from there.
 
     Attributes:
         images: the perturbed images, `[batch, ...]`.
-        weights: `[steps, tasks, batch]`; of groups in the place of images where they share a
-            perturbation.
-        losses: `[steps + 1, tasks, batch]`.
-        achieved: which goals are, `[steps + 1, tasks, batch]`.
+        weights: weights of the tasks, `[steps, tasks, batch]`; groups instead of images if they
+            share a perturbation.
+        losses: the tasks' losses, `[steps + 1, tasks, batch]`.
+        achieved: which tasks are achieved, `[steps + 1, tasks, batch]`.
     """
 
     images: Images
@@ -69,45 +80,38 @@ class Trace(NamedTuple):
 
 @serializable
 class MultiTask(Attack):
-    """An ascent of many tasks, whose gradients a solver weighs before each step.
+    """Gradient ascent on several tasks, whose gradients a solver weighs before each step.
 
     Args:
         ball: the threat model.
-        tasks: of `keras_robust.tasks`.
-        solver: of `keras_robust.solvers`.
-        rule: how the combined gradient moves the point.
+        tasks: one of `keras_robust.tasks`.
+        solver: one of `keras_robust.solvers`.
+        step_rule: how the combined gradient moves the point.
         steps: the number of steps, >= 0.
-        loss: `"cross_entropy"`, `"kl"` or `"margin"`; `multi_task` tells them.
-        achieved: `"label"`, `"prediction"`, or None for what is usual with the tasks.
-        start: where to begin.
-        name: what reports call it.
+        loss: `"cross_entropy"`, `"kl"` or `"margin"`; see `multi_task`.
+        success_criterion: `"label"`, `"prediction"`, or None for that of the tasks.
+        initialization: where to start.
+        name: what reports call the attack.
 
     Raises:
-        ValueError: a negative number of steps, another loss, another goal; or, when called,
-            targets.
+        ValueError: negative steps, an unknown loss or criterion; when called, targets.
     """
 
-    ball: Any
-    tasks: Any
-    solver: Any
-    rule: Any
+    ball: Ball
+    tasks: TaskKind
+    solver: Solver
+    step_rule: StepRule = dataclasses.field()  # without a default, which `Attack` has
     steps: int
     loss: str = "cross_entropy"
-    achieved: str | None = None
-    start: Any = Uniform()
+    success_criterion: str | None = None
+    initialization: Initialization = Uniform()
     name: str = "multi-task"
 
     def __post_init__(self) -> None:
         check_integer("steps", self.steps)
-        if self.loss not in _LOSSES:
-            raise ValueError(
-                f"loss is {self.loss!r}; expected one of {', '.join(sorted(_LOSSES))}."
-            )
-        if self.achieved is not None and self.achieved not in _GOALS:
-            raise ValueError(
-                f"achieved is {self.achieved!r}; expected 'label' (the prediction is not the "
-                "label), 'prediction' (it is not that of the clean image), or None."
-            )
+        check_choice("loss", self.loss, _LOSSES)
+        if self.success_criterion is not None:
+            check_choice("success_criterion", self.success_criterion, _CRITERIA)
 
     @property
     def gradient_steps(self) -> int:
@@ -117,22 +121,12 @@ class MultiTask(Attack):
     @property
     def is_random(self) -> bool:
         """Whether it starts at random, or the tasks draw from the seed."""
-        return not isinstance(self.start, AtInput) or self.tasks.stochastic
+        return not isinstance(self.initialization, AtInput) or self.tasks.stochastic
 
     @property
-    def step_rule(self) -> StepRule:
-        """How the combined gradient moves the point."""
-        return self.rule
-
-    @property
-    def task_kind(self) -> Any:
+    def task_kind(self) -> TaskKind:
         """The tasks."""
         return self.tasks
-
-    @property
-    def success_criterion(self) -> str | None:
-        """When a task counts as achieved; None for the tasks' own criterion."""
-        return self.achieved
 
     @property
     def can_trace(self) -> bool:
@@ -142,15 +136,14 @@ class MultiTask(Attack):
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Starts near the images and climbs."""
+        """Starts near the images and ascends."""
         refuse_targets(self.name, targets)
         problem = self.tasks.on(forward, self.ball, x, y)
-        evaluate = self._evaluated(problem, seed)
-        climb = CombinedGradient(evaluate, self.solver, problem.count)
-        return problem.images(self._ascended(problem, climb, seed).x)
+        oracle = CombinedGradient(self._evaluation(problem, seed), self.solver, problem.num_tasks)
+        return problem.images(self._ascend(problem, oracle, seed).x)
 
-    def trace(self, model: Any, x: Images, y: Labels, *, seed: Seed = 0) -> Trace:
-        """The attack with what happened in each of its steps.
+    def trace(self, model: keras.Model | Forward, x: Images, y: Labels, *, seed: Seed = 0) -> Trace:
+        """Runs the attack and records each of its steps.
 
         Args:
             model: as for a call.
@@ -159,8 +152,8 @@ class MultiTask(Attack):
             seed: as for a call.
 
         Returns:
-            The images that a call gives, and weights, losses and goals of each step. Of stochastic
-            transformations the last row has a strength of its own.
+            The images that a call returns, and weights, losses and successes of each step. With
+            stochastic transformations the last row has a strength of its own.
 
         Raises:
             TypeError, ValueError: as for a call.
@@ -176,46 +169,48 @@ class MultiTask(Attack):
         x, y, _ = check_batch(x, y, None, self.ball.bounds)
         numbers = as_seed(seed)
         problem = self.tasks.on(as_forward(model), self.ball, x, y)
-        evaluate = self._evaluated(problem, numbers)
-        climb = CombinedGradient(evaluate, self.solver, problem.count)
-        end = self._ascended(problem, RecordingOracle(climb, self.steps), numbers)
-        pages: Weighed = end.climb[1]
-        copies = tf.broadcast_to(end.x, tf.concat([[problem.count], tf.shape(end.x)], axis=0))
+        evaluate = self._evaluation(problem, numbers)
+        oracle = CombinedGradient(evaluate, self.solver, problem.num_tasks)
+        end = self._ascend(problem, RecordingOracle(oracle, self.steps), numbers)
+        records: StepRecord = end.oracle_state[1]
+        copies = tf.broadcast_to(end.x, tf.concat([[problem.num_tasks], tf.shape(end.x)], axis=0))
         values, achieved = evaluate(copies, tf.constant(self.steps))
-        last = (tf.cast(values, pages.values.dtype), achieved)
+        last = (tf.cast(values, records.values.dtype), achieved)
         rows = [
-            tf.concat([page, tf.stop_gradient(row)[None]], axis=0)
-            for page, row in zip(pages[1:], last, strict=True)
+            tf.concat([record, tf.stop_gradient(row)[None]], axis=0)
+            for record, row in zip(records[1:], last, strict=True)
         ]
-        return Trace(problem.images(end.x), pages.weights, *rows)
+        return Trace(problem.images(end.x), records.weights, *rows)
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> MultiTask:
+    def at_radius(self, radius: Radius, step_size: Any = None) -> MultiTask:
         """The same attack in a ball of another radius; by default the step grows with it."""
-        return rescaled(self, radius, step_size)
+        return rescale(self, radius, step_size)
 
-    def _ascended(self, problem: Problem, climb: Any, seed: tf.Tensor) -> AscentResult:
-        x_start = self.start(problem.ball, problem.centre, seed)
-        return gradient_ascent(problem.ball, self.rule, climb, problem.centre, x_start, self.steps)
+    def _ascend(self, problem: Problem, oracle: GradientOracle, seed: tf.Tensor) -> AscentResult:
+        x_start = self.initialization(problem.ball, problem.center, seed)
+        return gradient_ascent(
+            problem.ball, self.step_rule, oracle, problem.center, x_start, self.steps
+        )
 
-    def _evaluated(self, problem: Problem, seed: tf.Tensor) -> Callable:
+    def _evaluation(self, problem: Problem, seed: tf.Tensor) -> Evaluate:
         """`(copies, step) -> values, achieved` of each task."""
-        goal = self.achieved or self.tasks.goal
+        criterion = self.success_criterion or self.tasks.success_criterion
         clean: Any = None
-        if goal == "prediction" or self.loss == "kl":
+        if criterion == "prediction" or self.loss == "kl":
             clean = tf.stop_gradient(_rows(problem.clean()))
         y = tf.reshape(problem.labels, [-1])
-        unwanted = y if goal == "label" else tf.argmax(clean, axis=1, output_type=y.dtype)
+        original = y if criterion == "label" else tf.argmax(clean, axis=1, output_type=y.dtype)
 
         def evaluate(copies: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # The start has drawn from the seed itself.
+            # Step 0 is left to the initialization, which draws from the seed itself.
             logits = problem.logits(
                 copies, tf.random.experimental.stateless_fold_in(seed, step + 1)
             )
             shape = tf.shape(logits)[:2]
             rows = _rows(logits)
             values = _LOSSES[self.loss](rows, y, lambda: clean)
-            fooled = tf.not_equal(tf.argmax(rows, axis=1, output_type=y.dtype), unwanted)
-            return tf.reshape(values, shape), tf.reshape(fooled, shape)
+            changed = tf.not_equal(tf.argmax(rows, axis=1, output_type=y.dtype), original)
+            return tf.reshape(values, shape), tf.reshape(changed, shape)
 
         return evaluate
 
@@ -229,39 +224,38 @@ def multi_task(
     steps: int = 100,
     step_size: float | None = None,
     *,
-    tasks: str | Any = "members",
-    solver: str | Any = "task_oriented",
+    tasks: str | TaskKind = "members",
+    solver: str | Solver = "task_oriented",
     loss: str = "cross_entropy",
-    achieved: str | None = None,
+    success_criterion: str | None = None,
 ) -> MultiTask:
-    """One perturbation that is to achieve many goals: fool all members, images or transformations.
+    """One perturbation for several tasks: all members, images or transformations (TA-MOO).
 
-    Each step takes the gradients of all tasks, from one backward pass; a solver weighs them, for
-    each image on its own, and the point moves along their sum. A single task has the weight 1, and
-    the attack is PGD.
+    Each step takes the gradients of all tasks from one backward pass; a solver weighs them for each
+    image separately, and the point moves along their sum. With a single task it is PGD.
 
     Args:
         ball: the threat model.
-        steps: how many steps.
+        steps: the number of steps.
         step_size: the length of a step in the units of the images; default `2.5 radius / steps`.
         tasks: `"members"` of an ensemble; `"universal"`, one perturbation for the images of a
             batch, or `keras_robust.tasks.Universal(group=8)` for those of a group; or
             `keras_robust.tasks.Transformations((f, g, ...))` of an image.
         solver: `"uniform"`, `"min_max"`, `"min_norm"` (MOO), `"task_oriented"` (TA-MOO),
             `"pcgrad"`, `"cagrad"` or `"hvm"`; or one of `keras_robust.solvers` with settings.
-        loss: of each task: `"cross_entropy"`; `"kl"`, from the clean prediction; or `"margin"`
-            (Carlini-Wagner), `relu(max_(k != y) z_k - z_y + 50)`.
-        achieved: a task's goal is a prediction that differs from the `"label"`, or from the clean
-            `"prediction"`; default the label for members, the prediction for the others.
+        loss: the loss of each task: `"cross_entropy"`; `"kl"`, from the clean prediction; or
+            `"margin"` (Carlini-Wagner), `relu(max_(k != y) z_k - z_y + 50)`.
+        success_criterion: a task is achieved if the prediction differs from the `"label"`, or from
+            the clean `"prediction"`; default the label for members, the prediction for the others.
 
     Returns:
-        The attack; its `trace(model, x, y)` tells what happened in each step.
+        The attack; its `trace(model, x, y)` records each step.
 
     Raises:
-        TypeError: a ball, tasks or a solver that are none.
-        ValueError: an unknown name, a step size that is not positive, negative steps; or, when
-            called, no ensemble, a group that does not divide the batch, tasks with outputs of
-            different shapes.
+        TypeError: invalid `ball`, `tasks` or `solver`.
+        ValueError: an unknown name, a step size <= 0, negative steps; when called, a model that is
+            not an ensemble, a group that does not divide the batch, tasks with outputs of different
+            shapes.
 
     Example:
         >>> import keras_robust as kr
@@ -272,11 +266,17 @@ def multi_task(
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), Algorithm 1.
 
-    Differs: the start is uniform in the ball, as the paper's; its released code starts on the
+    Differs: the start is uniform in the ball, as in the paper; the released code starts on the
     positive side for some solvers. The released margin raises no wrong class; this one does.
     """
-    posed, weighing = kinds.tasks_called(tasks), solver_called(solver)
     names = [part if isinstance(part, str) else type(part).__name__ for part in (solver, tasks)]
-    rule = FixedStep(default_step_size(ball, steps, step_size))
-    name = f"multi-task-{steps}, {', '.join(names)}"
-    return MultiTask(ball, posed, weighing, rule, steps, loss, achieved, name=name)
+    return MultiTask(
+        ball,
+        task_kinds.get(tasks),
+        solvers.get(solver),
+        FixedStep(default_step_size(ball, steps, step_size)),
+        steps,
+        loss,
+        success_criterion,
+        name=f"multi-task-{steps}, {', '.join(names)}",
+    )

@@ -1,17 +1,21 @@
-"""Weights of tasks, >= 0 with sum 1: descent on them, projection onto them, quadratics over them.
+"""Weights of tasks, >= 0 with sum 1: descent on the simplex, projection, quadratic programs.
 
-All work on many examples at once, `[batch, tasks]`, each on its own.
+All functions work on a batch of weights, `[batch, tasks]`, each row on its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-_RIDGE = 1e-12  # relative; gradients that depend on each other have many solutions of one value
+_RIDGE = 1e-12  # relative; linearly dependent gradients have many solutions of one value
 _TOLERANCE = 1e-12  # of the duality gap, relative to the largest entry
+
+# `(w, log w)` -> the derivative in `w` of what is minimized, all `[batch, tasks]`.
+Slope = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# The logits of the weights, and whether they are to be updated.
+State = tuple[tf.Tensor, tf.Tensor]
 
 
 def equal_weights(like: tf.Tensor) -> tf.Tensor:
@@ -24,26 +28,21 @@ def equal_weights(like: tf.Tensor) -> tf.Tensor:
     return tf.ones_like(like) / tf.cast(tf.shape(like)[1], like.dtype)
 
 
-def descended(
-    alpha: tf.Tensor,
-    slope: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-    rate: float,
-    steps: int,
-) -> tf.Tensor:
+def descend_logits(alpha: tf.Tensor, slope: Slope, learning_rate: float, steps: int) -> tf.Tensor:
     """Gradient descent on the logits of the weights, `w = softmax(alpha)`.
 
     Args:
-        alpha: the logits at the start, `[batch, tasks]`.
-        slope: `(w, log w)` -> the derivative in `w` of what is minimised, `[batch, tasks]`.
-        rate: the length of a step.
-        steps: how many steps.
+        alpha: the initial logits, `[batch, tasks]`.
+        slope: the derivative of the objective in the weights.
+        learning_rate: the length of a step.
+        steps: the number of steps.
 
     Returns:
-        The logits at the end.
+        The final logits.
 
     Example:
-        >>> alpha = descended(tf.zeros([1, 2]), lambda w, _: tf.constant([[1.0, 3.0]]), 1.0, 1)
-        >>> alpha.numpy().tolist()  # minus w * (slope - w . slope)
+        >>> slope = lambda w, _: tf.constant([[1.0, 3.0]])
+        >>> descend_logits(tf.zeros([1, 2]), slope, 1.0, 1).numpy().tolist()
         [[0.5, -0.5]]
     """
     for _ in range(steps):
@@ -51,50 +50,51 @@ def descended(
         weights = tf.exp(log_weights)
         along = slope(weights, log_weights)
         mean = tf.reduce_sum(weights * along, axis=1, keepdims=True)
-        alpha -= rate * weights * (along - mean)
+        alpha -= learning_rate * weights * (along - mean)
     return alpha
 
 
-def warm_start(start: tf.Tensor, first: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """The state of `stepped` and `solved`: logits, and whether weights are to be looked for."""
-    return start, tf.constant(first == "solved")
+def initial_state(start: tf.Tensor, first_weights: str) -> State:
+    """The state of `descend_weights` and `solve_weights` before the first step."""
+    return start, tf.constant(first_weights == "solved")
 
 
-def stepped(
-    state: Any, slope: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], rate: float, steps: int
-) -> tuple[tf.Tensor, Any]:
-    """Weights after a few steps of descent from where the last ones ended, and the next state."""
+def descend_weights(
+    state: State, slope: Slope, learning_rate: float, steps: int
+) -> tuple[tf.Tensor, State]:
+    """Weights after some steps of descent from the last ones, and the next state."""
     alpha, due = state
-    alpha = tf.where(due, descended(alpha, slope, rate, steps), alpha)
+    alpha = tf.where(due, descend_logits(alpha, slope, learning_rate, steps), alpha)
     return tf.nn.softmax(alpha), (alpha, tf.constant(True))
 
 
-def solved(state: Any, quadratic: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Weights that minimise `w' A w`, and the next state."""
+def solve_weights(state: State, quadratic: tf.Tensor) -> tuple[tf.Tensor, State]:
+    """Weights that minimize `w' A w`, and the next state."""
     alpha, due = state
-    return tf.where(due, minimum(quadratic), equal_weights(alpha)), (alpha, tf.constant(True))
+    weights = tf.where(due, minimize_quadratic(quadratic), equal_weights(alpha))
+    return weights, (alpha, tf.constant(True))
 
 
-def projected(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
-    """The weights nearest to some values: `max(values - mu, 0)`, with `mu` found by bisection.
+def project_onto_simplex(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
+    """The closest weights to some values: `max(values - mu, 0)`, with `mu` found by bisection.
 
     Args:
         values: `[batch, tasks]`.
-        bisections: how often the interval that holds `mu` is halved.
+        bisections: how often the interval that contains `mu` is halved.
 
     Returns:
-        `[batch, tasks]`, whose sum is 1 but for `tasks * range(values) / 2^bisections`.
+        `[batch, tasks]`, whose sum is 1 up to `tasks * range(values) / 2^bisections`.
 
     Example:
-        >>> projected(tf.constant([[1.0, 0.5, -3.0]])).numpy().round(4).tolist()
+        >>> project_onto_simplex(tf.constant([[1.0, 0.5, -3.0]])).numpy().round(4).tolist()
         [[0.75, 0.25, 0.0]]
 
     Reference: Wang et al., "Adversarial Attack Generation Empowered by Min-Max Optimization"
     (2021), Proposition 1.
     """
-    share = 1 / tf.cast(tf.shape(values)[1], values.dtype)
-    low = tf.reduce_min(values, axis=1, keepdims=True) - share
-    high = tf.reduce_max(values, axis=1, keepdims=True) - share
+    each = 1 / tf.cast(tf.shape(values)[1], values.dtype)
+    low = tf.reduce_min(values, axis=1, keepdims=True) - each
+    high = tf.reduce_max(values, axis=1, keepdims=True) - each
     for _ in range(bisections):
         middle = (low + high) / 2
         total = tf.reduce_sum(tf.maximum(values - middle, 0), axis=1, keepdims=True)
@@ -102,40 +102,38 @@ def projected(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
     return tf.maximum(values - (low + high) / 2, 0)
 
 
-def minimum(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
-    """The weights that minimise `w' A w / 2 + b' w`, exactly.
+def minimize_quadratic(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
+    """The weights that minimize `w' A w / 2 + b' w`, exactly.
 
-    An active-set method: the weights of a set of tasks are those of the least value in the set's
-    affine hull, where they are all positive; a task enters the set that the value falls towards
-    most, and leaves it when its weight falls to 0. It ends when the duality gap, which bounds what
-    is left to gain, is below 1e-12 of the largest entry, after about as many rounds as there are
-    tasks; each solves one system of their size in float64. All examples are solved together, so
-    that nothing depends on the number of supports, which is `2^tasks`.
+    An active-set method: the weights of a support are those of the least value in its affine hull,
+    if all are positive. The task along which the value decreases most enters the support; a task
+    whose weight reaches 0 leaves it. Ends when the duality gap is below 1e-12 of the largest entry,
+    after about as many rounds as there are tasks, each of which solves one system of their size in
+    float64. All examples are solved together, so that memory does not depend on the number of
+    supports, `2^tasks`.
 
     Args:
         quadratic: `A`, symmetric with eigenvalues >= 0, `[batch, tasks, tasks]`.
         linear: `b`, `[batch, tasks]`; default 0.
 
     Returns:
-        `[batch, tasks]`, in the dtype of `A`. Where several weights have the least value, one of
-        them.
+        `[batch, tasks]`, in the dtype of `A`; one of them, if several weights have the least value.
 
     Example:
         >>> gram = tf.constant([[[1.0, 0.0], [0.0, 3.0]], [[1.0, 2.0], [2.0, 5.0]]])
-        >>> minimum(gram).numpy().round(6).tolist()
+        >>> minimize_quadratic(gram).numpy().round(6).tolist()
         [[0.75, 0.25], [1.0, 0.0]]
 
-    Reference: Wolfe, "Finding the Nearest Point in a Polytope" (1976), section 4, which has the
-    quadratic term alone.
+    Reference: Wolfe, "Finding the Nearest Point in a Polytope" (1976), section 4, for the quadratic
+    term alone.
     """
     zeros = tf.zeros_like(quadratic[:, 0])
-    a, b = _scaled(quadratic, zeros if linear is None else linear)
+    a, b = _rescale(quadratic, zeros if linear is None else linear)
     tasks = tf.shape(zeros)[1]
 
-    def opened(weights: tf.Tensor, settled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The slope, and which examples are not at their minimum."""
+    def slope_and_unsolved(weights: tf.Tensor, settled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         slope = tf.linalg.matvec(a, weights) + b
-        # Less its mean, which matters to no way on the simplex, and is 0 at a minimum.
+        # Minus its mean, which does not change any direction on the simplex; 0 at a minimum.
         slope -= tf.reduce_sum(weights * slope, axis=1, keepdims=True)
         gap = -tf.reduce_min(slope, axis=1)
         return slope, ~settled | (gap > _TOLERANCE)
@@ -149,26 +147,26 @@ def minimum(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
     ) -> tuple[tf.Tensor, ...]:
         enters = tf.one_hot(tf.argmin(slope, axis=1), tasks, True, False, dtype=tf.bool)
         support = (weights > 0) | (settled[:, None] & enters)
-        moved, whole = _along(weights, _to_hull(a, slope, support), support)
+        moved, complete = _move(weights, _step_to_hull(a, slope, support), support)
         weights = tf.where(active[:, None], moved, weights)
-        settled = tf.where(active, whole, settled)
-        slope, unsolved = opened(weights, settled)
+        settled = tf.where(active, complete, settled)
+        slope, unsolved = slope_and_unsolved(weights, settled)
         return index + 1, weights, settled, slope, active & unsolved
 
     vertex = tf.argmin(tf.linalg.diag_part(a) / 2 + b, axis=1)
     weights = tf.one_hot(vertex, tasks, dtype=tf.float64)
     weights.set_shape(zeros.shape)
     settled = tf.ones_like(vertex, tf.bool)
-    start = (tf.constant(0), weights, settled, *opened(weights, settled))
-    # In exact arithmetic no set comes twice; the bound is for rounding, which may alternate.
+    start = (tf.constant(0), weights, settled, *slope_and_unsolved(weights, settled))
+    # In exact arithmetic no support recurs; the bound is for rounding, which may alternate.
     _, weights, *_ = tf.while_loop(
         lambda index, *state: (index < 8 * tasks + 8) & tf.reduce_any(state[-1]), body, start
     )
     return tf.cast(weights, quadratic.dtype)
 
 
-def _scaled(quadratic: tf.Tensor, linear: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both in float64, finite, with a largest entry of 1: a linear solver raises at NaN."""
+def _rescale(quadratic: tf.Tensor, linear: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both in float64, finite, with a largest entry of 1: `tf.linalg.solve` raises at NaN."""
     a, b = (tf.cast(part, tf.float64) for part in (quadratic, linear))
     a, b = (tf.where(tf.math.is_finite(part), part, tf.zeros_like(part)) for part in (a, b))
     largest = tf.maximum(tf.reduce_max(tf.abs(a), axis=[1, 2]), tf.reduce_max(tf.abs(b), axis=1))
@@ -177,11 +175,11 @@ def _scaled(quadratic: tf.Tensor, linear: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     )
 
 
-def _to_hull(a: tf.Tensor, slope: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
-    """The way, with sum 0, to the least value in the affine hull of a set of tasks.
+def _step_to_hull(a: tf.Tensor, slope: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
+    """The step, of sum 0, to the least value in the affine hull of a support.
 
-    A way and no point: its rounding is relative to its length, so that a second one mends the
-    first where gradients depend on each other.
+    A step rather than a point: its rounding is relative to its length, so that a second step
+    corrects the first if gradients are linearly dependent.
     """
     inside = tf.cast(support, a.dtype)
     both = inside[:, :, None] * inside[:, None, :]
@@ -189,17 +187,17 @@ def _to_hull(a: tf.Tensor, slope: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
     system = a * both + tf.linalg.diag(tf.where(support, _RIDGE * ones, ones))
     sides = tf.stack([inside, -slope * inside], axis=2)
     free, down = tf.unstack(tf.linalg.solve(system, sides), axis=2)
-    share = tf.reduce_sum(down, axis=1) / tf.reduce_sum(free, axis=1)
-    return down - share[:, None] * free
+    ratio = tf.reduce_sum(down, axis=1) / tf.reduce_sum(free, axis=1)
+    return down - ratio[:, None] * free
 
 
-def _along(weights: tf.Tensor, way: tf.Tensor, support: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As far along a way as weights stay >= 0, and whether that is all of it."""
-    blocked = support & (weights + way <= 0)
-    ratios = -tf.math.divide_no_nan(weights, way)
-    step = tf.reduce_min(tf.where(blocked, ratios, tf.ones_like(ratios)), axis=1, keepdims=True)
-    # The weight that stopped the step is 0 but for rounding.
-    stopped = blocked & (ratios <= step)
-    moved = tf.maximum(weights + step * way, 0)
+def _move(weights: tf.Tensor, step: tf.Tensor, support: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The weights after as much of a step as keeps them >= 0, and whether that is all of it."""
+    blocked = support & (weights + step <= 0)
+    ratios = -tf.math.divide_no_nan(weights, step)
+    length = tf.reduce_min(tf.where(blocked, ratios, tf.ones_like(ratios)), axis=1, keepdims=True)
+    # The weight that limits the step is 0 up to rounding.
+    stopped = blocked & (ratios <= length)
+    moved = tf.maximum(weights + length * step, 0)
     moved = tf.where(support & ~stopped, moved, tf.zeros_like(moved))
     return moved / tf.reduce_sum(moved, axis=1, keepdims=True), ~tf.reduce_any(blocked, axis=1)

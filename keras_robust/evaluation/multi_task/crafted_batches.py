@@ -145,13 +145,13 @@ def in_groups(
 
 def goal_of(attack: Attack, kind: Any) -> str:
     """What a task's goal is: of the attack, if it has one, else of the tasks."""
-    return attack.success_criterion or kind.goal
+    return attack.success_criterion or kind.success_criterion
 
 
 def kind_of(attack: Attack, tasks: str | Any | None) -> Any:
     """The tasks that were asked for; else those of the attack, or members if it has none."""
     check_attack("attack", attack)
-    return kinds.tasks_called(attack.task_kind or "members" if tasks is None else tasks)
+    return kinds.get(attack.task_kind or "members" if tasks is None else tasks)
 
 
 def copied(kind: Any, forward: Forward, ball: Any, x: Images, y: Labels) -> tuple[Any, tf.Tensor]:
@@ -168,10 +168,10 @@ def copied(kind: Any, forward: Forward, ball: Any, x: Images, y: Labels) -> tupl
         The problem, and `[tasks, points, ...]`, all alike and without a perturbation.
     """
     problem = kind.on(forward, ball, x, y)
-    shape = tf.concat([[problem.count], tf.shape(problem.centre)], axis=0)
-    copies = tf.broadcast_to(problem.centre, shape)
-    known = problem.count if isinstance(problem.count, int) else None
-    copies.set_shape([known, *problem.centre.shape])  # a loop over tasks needs their number
+    shape = tf.concat([[problem.num_tasks], tf.shape(problem.center)], axis=0)
+    copies = tf.broadcast_to(problem.center, shape)
+    known = problem.num_tasks if isinstance(problem.num_tasks, int) else None
+    copies.set_shape([known, *problem.center.shape])  # a loop over tasks needs their number
     return problem, copies
 
 

@@ -15,7 +15,7 @@ from keras_robust.core.validation import lookup
 from keras_robust.experiments.flags.lookup import check_options
 from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.schema import ENSEMBLES
-from keras_robust.losses.uncertainty import SCORES, score_called
+from keras_robust.losses import uncertainty as scores
 from keras_robust.models.registry import architecture
 
 BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
@@ -62,7 +62,7 @@ def check(config: ConfigDict) -> None:
     rate = config.detector.false_alarm_rate
     if not 0 < rate < 1:
         raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
-    lookup("score (detector.score)", config.detector.score, SCORES)
+    lookup("score (detector.score)", config.detector.score, scores.scores.SCORES)
 
 
 def _check_model(name: str, options: Any) -> None:
@@ -84,7 +84,7 @@ def check_score(config: ConfigDict, classifier: keras.Model) -> None:
     """
     outputs = {key: tf.zeros([1, *value.shape[1:]]) for key, value in classifier.output.items()}
     try:
-        score_called(config.detector.score).of(outputs)
+        scores.get(config.detector.score).of(outputs)
     except ValueError as error:
         raise ValueError(f"detector.score is {config.detector.score!r}: {error}") from error
 

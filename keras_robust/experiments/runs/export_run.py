@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
-from keras_robust.losses.uncertainty import score_called
+from keras_robust.losses import uncertainty as scores
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.verify import stored_reference
 from keras_robust.serving.exporting.version_directory import find_version
@@ -75,7 +75,7 @@ def read_detector(exported: Path) -> dict[str, Any]:
         )
     try:
         detector = json.loads(path.read_text("utf-8"))["detector"]
-        score_called(detector["score"])
+        scores.get(detector["score"])
         return detector
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -115,7 +115,7 @@ def recalibrate(
     check_rate(false_alarm_rate)
     exported = find_version(model_base_path, version)
     score = score or read_detector(exported)["score"]
-    score_called(score)
+    scores.get(score)
     loaded = _same_model(run, exported, data_dir)
     detector = Detector(loaded.model, scored_by=score)
     return export_model(

@@ -130,7 +130,7 @@ def test_the_loop_hands_out_index_point_and_state():
     end = gradient_ascent(None, rule, climb, tf.zeros([1, 2]), tf.zeros([1, 2]), steps=3)
     assert rule.points == [(0, 0.0, 10), (1, 1.0, 11), (2, 2.0, 12)]
     np.testing.assert_array_equal(end.x, [[3, 3]])
-    assert (int(end.climb), int(end.rule)) == (103, 13)
+    assert (int(end.oracle_state), int(end.rule_state)) == (103, 13)
 
 
 def test_the_number_of_steps_may_be_a_tensor():
@@ -173,21 +173,25 @@ def test_no_gradient_flows_out():
 
 def test_at_radius_keeps_the_ratio_of_the_step():
     ascent = kr.attacks.pgd(kr.LinfBall(0.4), steps=10, step_size=0.1).at_radius(0.2)
-    assert (ascent.ball, ascent.rule.size) == (kr.LinfBall(0.2), 0.05)
-    assert (ascent.steps, ascent.start, ascent.name) == (10, initialization.Uniform(), "PGD-10")
+    assert (ascent.ball, ascent.step_rule.size) == (kr.LinfBall(0.2), 0.05)
+    assert (ascent.steps, ascent.initialization, ascent.name) == (
+        10,
+        initialization.Uniform(),
+        "PGD-10",
+    )
 
 
 def test_at_radius_takes_a_step_size():
     ascent = kr.attacks.mim(kr.L2Ball(0.4), decay=0.5).at_radius(0.2, step_size=0.01)
-    assert ascent.rule == MomentumStep(0.01, 0.5) and ascent.ball == kr.L2Ball(0.2)
+    assert ascent.step_rule == MomentumStep(0.01, 0.5) and ascent.ball == kr.L2Ball(0.2)
 
 
 def test_at_radius_of_zero_has_no_ratio():
     nowhere = kr.attacks.pgd(kr.LinfBall(0.4)).at_radius(0)
-    assert nowhere.rule.size == 0
+    assert nowhere.step_rule.size == 0
     with pytest.raises(ValueError, match=r"radius is 0.*no ratio.*Pass `step_size`"):
         nowhere.at_radius(0.1)
-    assert nowhere.at_radius(0.1, step_size=0.02).rule.size == 0.02
+    assert nowhere.at_radius(0.1, step_size=0.02).step_rule.size == 0.02
 
 
 @pytest.mark.parametrize("steps", [-1, 2.0, None, True, "3"])

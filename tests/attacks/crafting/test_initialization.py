@@ -78,7 +78,7 @@ def test_gaussian_refuses(scale):
 
 @pytest.mark.parametrize("share", [0, 1.1, -0.5, math.nan])
 def test_random_step_refuses(share):
-    with pytest.raises(ValueError, match=r"RandomStep: share is .*\(0, 1\]"):
+    with pytest.raises(ValueError, match=r"RandomStep: fraction is .*\(0, 1\]"):
         initialization.RandomStep(share)
 
 

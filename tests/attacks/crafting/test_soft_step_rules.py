@@ -9,8 +9,12 @@ import tensorflow as tf
 from hypothesis import given
 
 import keras_robust as kr
-from keras_robust.attacks.crafting.soft_step_rules import PenalizedStep, SoftBallStep
-from keras_robust.attacks.crafting.step_rules import FixedStep, Point
+from keras_robust.attacks.crafting.step_rules import (
+    FixedStep,
+    PenalizedStep,
+    Point,
+    SoftBallStep,
+)
 
 BALL = kr.LinfBall(0.25)
 
@@ -90,7 +94,7 @@ def test_a_penalised_step():
         ({"size": 0.1, "multiplier": -1.0}, "multiplier is -1.0"),
         ({"size": 0.1, "tau": 0.0}, "tau is 0.0; expected a finite number > 0"),
         ({"size": 0.1, "tau": float("nan")}, "tau is nan"),
-        ({"size": 0.1, "pull": "l3"}, "pull is 'l3'; expected 'elementwise', 'l1'"),
+        ({"size": 0.1, "pull": "l3"}, "pull is 'l3'; expected one of 'elementwise', 'l1'"),
     ],
 )
 def test_what_a_soft_ball_refuses(settings, says):

@@ -44,7 +44,9 @@ def ensemble(*weights):
 
 def test_a_step_follows_the_weighted_gradients():
     """Of linear members the gradient of cross-entropy is `W (p - onehot(y))`."""
-    made = replace(multi_task(BALL, 1, 0.02, solver="uniform"), start=initialization.AtInput())
+    made = replace(
+        multi_task(BALL, 1, 0.02, solver="uniform"), initialization=initialization.AtInput()
+    )
     found = made(ensemble(*WEIGHTS), X, Y)
     total = 0
     for weights in WEIGHTS:
@@ -69,7 +71,7 @@ def test_transformations_go_through_the_model_together():
         return {"logits": x @ WEIGHTS[0]}
 
     ways = tasks.Transformations((tf.identity, lambda x: 1 - x, lambda x: x / 2))
-    multi_task(BALL, 2, tasks=ways, achieved="label")(model, X, Y)
+    multi_task(BALL, 2, tasks=ways, success_criterion="label")(model, X, Y)
     assert seen == [18, 18]
     multi_task(BALL, 1, tasks=ways)(model, X, Y)
     assert seen[2:] == [6, 18]  # the clean prediction, once
@@ -101,7 +103,9 @@ def conflicting(x):
 def test_ta_moo_turns_to_the_goal_that_is_not_achieved(solver, all_fooled):
     """Equal weights fool the first member more and more, and never the second."""
     x, y = tf.fill([1, 2], 0.5), tf.constant([0])
-    made = replace(multi_task(BALL, 40, 0.01, solver=solver), start=initialization.AtInput())
+    made = replace(
+        multi_task(BALL, 40, 0.01, solver=solver), initialization=initialization.AtInput()
+    )
     found = made.trace(conflicting, x, y).achieved[:, :, 0].numpy()
     assert found.all(axis=1).any() == all_fooled
     assert found[10, 0]
@@ -113,12 +117,13 @@ def test_goals():
     y = tf.constant([0, 1])
     model = linear(np.eye(2, dtype="float32"))
     still = {"tasks": tasks.Universal(group=1), "steps": 0, "step_size": 0.01}
-    first = replace(multi_task(BALL, **still), start=initialization.AtInput())
+    first = replace(multi_task(BALL, **still), initialization=initialization.AtInput())
     for achieved, expected in (("label", [False, True]), ("prediction", [False, False]),
                                (None, [False, False])):  # fmt: skip
-        found = replace(first, achieved=achieved).trace(model, x, y)
+        found = replace(first, success_criterion=achieved).trace(model, x, y)
         assert found.achieved[0, 0].numpy().tolist() == expected
-    assert tasks.Members().goal == "label" and tasks.Transformations([abs]).goal == "prediction"
+    assert tasks.Members().success_criterion == "label"
+    assert tasks.Transformations([abs]).success_criterion == "prediction"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,11 @@ def test_names_and_radii():
     made = multi_task(kr.LinfBall(0.4), 10, 0.1, solver="min_max")
     assert made.name == "multi-task-10, min_max, members"
     half = made.at_radius(0.2)
-    assert (half.ball, half.rule.size, half.solver) == (kr.LinfBall(0.2), 0.05, solvers.MinMax())
+    assert (half.ball, half.step_rule.size, half.solver) == (
+        kr.LinfBall(0.2),
+        0.05,
+        solvers.MinMax(),
+    )
     assert multi_task(BALL, 10, tasks=tasks.Universal(2)).name.endswith("task_oriented, Universal")
 
 
@@ -248,11 +257,11 @@ def resized(x):
         (lambda: multi_task(BALL, solver="best"), ValueError, "solver is 'best'"),
         (lambda: multi_task(BALL, tasks="models"), ValueError, "tasks is 'models'; expected one"),
         (lambda: multi_task(BALL, tasks=[resized]), TypeError, "tasks is .*Transformations"),
-        (lambda: multi_task(BALL, loss="dlr"), ValueError, "loss is 'dlr'; expected one of cross"),
-        (lambda: multi_task(BALL, achieved="y"), ValueError, "achieved is 'y'"),
+        (lambda: multi_task(BALL, loss="dlr"), ValueError, "loss is 'dlr'; expected one of 'cross"),
+        (lambda: multi_task(BALL, success_criterion="y"), ValueError, "success_criterion is 'y'"),
         (lambda: tasks.Universal(group=0), ValueError, "group is 0; expected a whole number >= 1"),
         (lambda: tasks.Transformations(resized), TypeError, "expected a tuple of functions"),
-        (lambda: tasks.Transformations([]), ValueError, "no functions were given"),
+        (lambda: tasks.Transformations([]), ValueError, "no functions were received"),
         (
             lambda: multi_task(BALL, 1)(linear(WEIGHTS[0]), X, Y),
             ValueError,

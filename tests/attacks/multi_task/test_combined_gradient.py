@@ -65,8 +65,8 @@ def test_the_value_is_the_weighted_sum():
     climb = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
     value, _, state = climb(X + 1, climb.init(X))
     np.testing.assert_allclose(value, [1.5] * 3)
-    np.testing.assert_allclose(state.weighed.weights, 0.5)
-    assert state.weighed.achieved.numpy().all() and int(state.step) == 1
+    np.testing.assert_allclose(state.record.weights, 0.5)
+    assert state.record.achieved.numpy().all() and int(state.step) == 1
 
 
 def test_no_path_to_the_input_is_an_error():

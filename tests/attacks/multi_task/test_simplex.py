@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import descended, minimum, projected
+from keras_robust.attacks.multi_task.simplex import (
+    descend_logits,
+    minimize_quadratic,
+    project_onto_simplex,
+)
 
 
 def gap(quadratic, linear, weights):
@@ -36,7 +40,7 @@ def test_quadratic_programs_are_solved(tasks, pixels):
         np.random.default_rng(1).normal(size=(60, tasks)) * np.abs(quadratic).max((1, 2))[:, None]
     )
     for b in (np.zeros_like(linear), linear):
-        weights = minimum(tf.constant(quadratic), tf.constant(b)).numpy()
+        weights = minimize_quadratic(tf.constant(quadratic), tf.constant(b)).numpy()
         assert weights.min() >= 0
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
         assert gap(quadratic, b, weights).max() < 1e-11
@@ -45,7 +49,7 @@ def test_quadratic_programs_are_solved(tasks, pixels):
 def test_a_program_beside_a_grid():
     """Of three tasks, no point of a fine grid has less."""
     quadratic = programs(3, 4, batch=20)
-    weights = minimum(tf.constant(quadratic)).numpy()
+    weights = minimize_quadratic(tf.constant(quadratic)).numpy()
     steps = np.arange(0, 1.0001, 0.02)
     grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1])
     least = np.einsum("gi,bij,gj->bg", grid, quadratic, grid).min(axis=1)
@@ -55,23 +59,23 @@ def test_a_program_beside_a_grid():
 
 def test_programs_in_single_precision_and_with_what_is_no_number():
     quadratic = tf.cast(programs(5, 8), tf.float32)
-    assert minimum(quadratic).dtype == tf.float32
-    assert np.isfinite(minimum(quadratic * np.nan)).all()
+    assert minimize_quadratic(quadratic).dtype == tf.float32
+    assert np.isfinite(minimize_quadratic(quadratic * np.nan)).all()
 
 
 def test_an_empty_batch():
-    assert minimum(tf.zeros([0, 3, 3])).shape == [0, 3]
+    assert minimize_quadratic(tf.zeros([0, 3, 3])).shape == [0, 3]
 
 
 def test_projection():
     """The nearest point of the simplex: it sees the values at an obtuse angle to each corner."""
     values = tf.constant(np.random.default_rng(0).normal(size=(30, 6)) * 3)
-    weights = projected(values, bisections=60).numpy()
+    weights = project_onto_simplex(values, bisections=60).numpy()
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
     beyond = values.numpy() - weights
     along = beyond[:, None] * (np.eye(6) - weights[:, None])
     assert along.sum(axis=2).max() < 1e-10
-    np.testing.assert_allclose(projected(tf.constant(weights), 60), weights, atol=1e-12)
+    np.testing.assert_allclose(project_onto_simplex(tf.constant(weights), 60), weights, atol=1e-12)
 
 
 def test_descent_is_that_of_the_softmax():
@@ -80,7 +84,7 @@ def test_descent_is_that_of_the_softmax():
     with tf.GradientTape() as tape:
         tape.watch(alpha)
         value = tf.reduce_sum((tf.nn.softmax(alpha) - target) ** 2)
-    found = descended(alpha, lambda w, _: 2 * (w - target), 0.7, 1)
+    found = descend_logits(alpha, lambda w, _: 2 * (w - target), 0.7, 1)
     np.testing.assert_allclose(found, alpha - 0.7 * tape.gradient(value, alpha))
-    end = tf.nn.softmax(descended(alpha, lambda w, _: 2 * (w - target), 1.0, 300))
+    end = tf.nn.softmax(descend_logits(alpha, lambda w, _: 2 * (w - target), 1.0, 300))
     np.testing.assert_allclose(end, target, atol=1e-6)

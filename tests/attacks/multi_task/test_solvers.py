@@ -49,7 +49,7 @@ def weigh(solver, gradients, values, achieved, calls=2):
 
 def test_every_name_has_a_row():
     assert {name.split()[0] for name in SOLVERS} == set(solvers.NAMES)
-    assert {type(s).__name__ for s in SOLVERS.values()} == set(solvers.__all__) - {"solver"}
+    assert {type(s).__name__ for s in SOLVERS.values()} == set(solvers.__all__) - {"NAMES", "get"}
 
 
 @every_solver
@@ -57,9 +57,9 @@ def test_names_and_configs(name):
     solver = SOLVERS[name]
     text = json.dumps(keras.saving.serialize_keras_object(solver))
     assert keras.saving.deserialize_keras_object(json.loads(text)) == solver
-    assert solvers.solver(solver) is solver
+    assert solvers.get(solver) is solver
     if " " not in name:
-        assert solvers.solver(name) == solver
+        assert solvers.get(name) == solver
 
 
 @every_solver
@@ -147,7 +147,7 @@ def test_one_step_of_moo():
     `w (slope - w . slope) = (3/4, -3/4)`.
     """
     weights = weigh(
-        solvers.MinNorm(steps=1, rate=0.1), flat((2, 0), (0.5, 0.75**0.5)), HALVES, NONE, 1
+        solvers.MinNorm(steps=1, learning_rate=0.1), flat((2, 0), (0.5, 0.75**0.5)), HALVES, NONE, 1
     )
     expected = 1 / (1 + np.exp(2 * 0.1 * 0.75))
     np.testing.assert_allclose(weights, [[expected, 1 - expected]])
@@ -155,7 +155,7 @@ def test_one_step_of_moo():
 
 def test_one_step_of_ta_moo():
     """Omega is `w_1^2 + (1 - w_2)^2`, whose slope at (1/2, 1/2) is (1, -1)."""
-    solver = solvers.TaskOriented(lam=3.0, steps=1, rate=0.1)
+    solver = solvers.TaskOriented(lam=3.0, steps=1, learning_rate=0.1)
     weights = weigh(solver, flat((1, 0), (0, 1)), HALVES, tf.constant([[True, False]]), 1)
     # w (slope - w . slope) = (3/2, -3/2); the norm of both tasks is the same.
     expected = 1 / (1 + np.exp(2 * 0.1 * 1.5))
@@ -164,16 +164,22 @@ def test_one_step_of_ta_moo():
 
 def test_the_bonus_spreads_the_weights_of_the_unachieved():
     """Without a norm to shorten, its optimum is equality among them."""
-    solver = solvers.TaskOriented(lam=0.0, balance=1.0, steps=200, rate=0.5)
+    solver = solvers.TaskOriented(lam=0.0, balance=1.0, steps=200, learning_rate=0.5)
     zeros = tf.zeros([2, 2], tf.float64)
     state = (tf.constant([[2.0, -1.0]], tf.float64), tf.constant(True))
     weights, _ = solver(zeros[None], HALVES, NONE, state)
     np.testing.assert_allclose(weights, HALVES, atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", [solvers.MinNorm(first="uniform"), solvers.MinMax(),
-                                    solvers.TaskOriented(first="uniform"),
-                                    solvers.MinNorm(exact=True, first="uniform")])  # fmt: skip
+@pytest.mark.parametrize(
+    "solver",
+    [
+        solvers.MinNorm(first_weights="uniform"),
+        solvers.MinMax(),
+        solvers.TaskOriented(first_weights="uniform"),
+        solvers.MinNorm(exact=True, first_weights="uniform"),
+    ],
+)
 def test_a_first_step_at_equal_weights(solver):
     gradients, values, achieved = random_tasks()
     np.testing.assert_allclose(weigh(solver, gradients, values, achieved, 1), 0.2)
@@ -225,7 +231,7 @@ def test_hvm_is_a_gradient(through):
 
 
 def test_min_max_goes_to_the_task_that_is_worst_off():
-    solver = solvers.MinMax(rate=0.5, gamma=0.0)
+    solver = solvers.MinMax(learning_rate=0.5, gamma=0.0)
     values = tf.constant([[1.0, 3.0]], tf.float64)
     np.testing.assert_allclose(
         weigh(solver, tf.zeros([2, 1, 1], tf.float64), values, None, 4), [[1, 0]], atol=1e-6
@@ -235,13 +241,13 @@ def test_min_max_goes_to_the_task_that_is_worst_off():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: solvers.solver("mgda"), r"solver is 'mgda'; expected one of cagrad, hvm"),
+        (lambda: solvers.get("mgda"), r"solver is 'mgda'; expected one of cagrad, hvm"),
         (lambda: solvers.TaskOriented(lam=-1), "TaskOriented: lam is -1"),
         (lambda: solvers.TaskOriented(steps=0), "steps is 0; expected a whole number >= 1"),
         (lambda: solvers.TaskOriented(norm="both"), "norm is 'both'; expected one of 'all'"),
-        (lambda: solvers.TaskOriented(exact=True, balance=1.0), "no quadratic program"),
-        (lambda: solvers.MinNorm(first="last"), "first is 'last'"),
-        (lambda: solvers.MinMax(rate=float("nan")), "MinMax: rate is nan"),
+        (lambda: solvers.TaskOriented(exact=True, balance=1.0), "not quadratic"),
+        (lambda: solvers.MinNorm(first_weights="last"), "first_weights is 'last'"),
+        (lambda: solvers.MinMax(learning_rate=float("nan")), "MinMax: learning_rate is nan"),
         (lambda: solvers.CAGrad(rounds=0), "rounds is 0"),
         (lambda: solvers.HVM(scale=1.0), r"scale is 1.0; expected a number in \[0, 1\)"),
     ],
@@ -254,4 +260,4 @@ def test_refused(make, match):
 @pytest.mark.parametrize("bad", [solvers.MinNorm, None, kr.LinfBall(0.1), len])
 def test_what_is_no_solver(bad):
     with pytest.raises(TypeError, match=r"solver is .*'task_oriented'"):
-        solvers.solver(bad)
+        solvers.get(bad)

@@ -43,7 +43,7 @@ def apart(*gaps):
 def resting(kind, **settings):
     """An attack on tasks that leaves images as they are."""
     attack = kr.attacks.multi_task(kr.LinfBall(0.25), steps=1, tasks=kind, **settings)
-    return replace(attack, steps=0, start=initialization.AtInput())
+    return replace(attack, steps=0, initialization=initialization.AtInput())
 
 
 def test_shares():
@@ -107,19 +107,24 @@ def test_a_goal_is_another_class_than_the_clean_prediction_or_than_the_label():
     out, as an attack that climbs away from the label would keep the clean prediction."""
     x, y = apart(0.2, 0.2)
     data = x, 1 - y
-    assert task_success(simple, data, resting("universal", achieved="label")).together == 1.0
+    assert (
+        task_success(simple, data, resting("universal", success_criterion="label")).together == 1.0
+    )
     with pytest.raises(ValueError, match="gets none of the 2 images right"):
         task_success(simple, data, resting("universal"))
     found = task_success(simple, (x, np.array([y[0], 1 - y[1]])), resting("universal"))
     assert (found.together, found.names) == (0.0, ("image 1",))
-    assert task_success(pair, (x, y), resting("members", achieved="prediction")).together == 0.0
+    assert (
+        task_success(pair, (x, y), resting("members", success_criterion="prediction")).together
+        == 0.0
+    )
 
 
 def test_groups():
     """Five images in groups of two drawn at random: two groups, and an image left out."""
     x, _ = apart(*[0.2] * 5)
     y = np.array([1, 0, 1, 1, 0])  # 1 is a mistake, and so a goal achieved at rest
-    attack = resting(tasks.Universal(group=2), achieved="label")
+    attack = resting(tasks.Universal(group=2), success_criterion="label")
     for seed in (0, 3):
         groups = np.random.default_rng(seed).permutation(5)[:4].reshape(2, 2)
         found = task_success(simple, (x, y), attack, seed=seed)

@@ -76,7 +76,7 @@ def test_an_attack_on_many_tasks():
     assert made(solver="task_oriented:lam=10:steps=3:norm=unachieved").solver == tuned
     assert made(solver="min_norm:exact=true").solver == kr.solvers.MinNorm(exact=True)
     for solver in kr.solvers.NAMES:
-        assert made(solver=solver).solver == kr.solvers.solver(solver)
+        assert made(solver=solver).solver == kr.solvers.get(solver)
 
 
 @pytest.mark.parametrize(

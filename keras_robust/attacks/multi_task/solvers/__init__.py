@@ -1,12 +1,11 @@
-"""Solvers: the gradients of many tasks in, a weight for each task out.
+"""Solvers: weights of tasks from their gradients.
 
-All solve a problem of the size of the number of tasks for each example, on the products of the
-tasks' gradients (the Gram matrix): none sees an image.
+Each solves a small problem per example, on the Gram matrix of the tasks' gradients.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from keras_robust.attacks.multi_task.solvers.cagrad import CAGrad
 from keras_robust.attacks.multi_task.solvers.hvm import HVM
@@ -15,19 +14,21 @@ from keras_robust.attacks.multi_task.solvers.min_norm import MinNorm
 from keras_robust.attacks.multi_task.solvers.pcgrad import PCGrad
 from keras_robust.attacks.multi_task.solvers.task_oriented import TaskOriented
 from keras_robust.attacks.multi_task.solvers.uniform import EqualWeights
+from keras_robust.core.types import Solver
 
 __all__ = [
     "HVM",
+    "NAMES",
     "CAGrad",
     "EqualWeights",
     "MinMax",
     "MinNorm",
     "PCGrad",
     "TaskOriented",
-    "solver",
+    "get",
 ]
 
-NAMES: dict[str, Any] = {
+NAMES: dict[str, Callable[[], Solver]] = {
     "uniform": EqualWeights,
     "min_max": MinMax,
     "min_norm": MinNorm,
@@ -38,34 +39,31 @@ NAMES: dict[str, Any] = {
 }
 
 
-def solver(name: str | Any) -> Any:
-    """A solver by its name, with its default settings; or the solver that was passed.
-
-    Args:
-        name: one of `NAMES`, or a solver such as `TaskOriented(lam=10.0)`.
-
-    Returns:
-        The solver.
-
-    Raises:
-        ValueError: no solver of that name.
-        TypeError: something that is no solver.
-
-    Example:
-        >>> solver("min_max")
-        MinMax(rate=0.025, gamma=3.0)
-    """
-    if isinstance(name, str):
-        if name not in NAMES:
-            raise ValueError(f"solver is {name!r}; expected one of {', '.join(sorted(NAMES))}.")
-        return NAMES[name]()
-    if isinstance(name, type) or not callable(name) or not hasattr(name, "init"):
-        raise TypeError(
-            f"solver is {name!r}; expected a name such as 'task_oriented', or a solver such as "
-            "`keras_robust.solvers.TaskOriented(lam=10.0)`."
-        )
-    return name
-
-
 def __dir__() -> list[str]:
     return __all__
+
+
+def get(solver: str | Solver) -> Solver:
+    """The solver of a name, with its default settings; or the solver that was passed.
+
+    Args:
+        solver: one of `NAMES`, or a solver such as `TaskOriented(lam=10.0)`.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: not a solver.
+
+    Example:
+        >>> get("min_max")
+        MinMax(learning_rate=0.025, gamma=3.0)
+    """
+    if isinstance(solver, str):
+        if solver not in NAMES:
+            raise ValueError(f"solver is {solver!r}; expected one of {', '.join(sorted(NAMES))}.")
+        return NAMES[solver]()
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        raise TypeError(
+            f"solver is {solver!r}; expected a name such as 'task_oriented', or a solver such as "
+            "`keras_robust.solvers.TaskOriented(lam=10.0)`."
+        )
+    return solver

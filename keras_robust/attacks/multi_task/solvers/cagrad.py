@@ -1,4 +1,4 @@
-"""CAGrad: the direction near the mean that does most for the task it does least for."""
+"""CAGrad: the direction near the mean gradient with the best worst-case improvement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import equal_weights, minimum
+from keras_robust.attacks.multi_task.simplex import equal_weights, minimize_quadratic
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_integer, check_number
 
@@ -15,24 +15,24 @@ _SMALL = 1e-8  # of the published implementation
 
 @serializable
 class CAGrad:
-    """The best worst case within a ball around the mean gradient.
+    """Maximizes the worst-case improvement in a ball around the mean gradient.
 
-    With the mean `g_0`, `c = alpha |g_0|` and `w` that minimises `g_w . g_0 + c |g_w|`, it is
+    With the mean `g_0`, `c = alpha |g_0|` and `w` that minimizes `g_w . g_0 + c |g_w|`, it is
     `(g_0 + c g_w / |g_w|) / (1 + alpha^2)`. Its weights need not sum to 1.
 
-    The problem of the weights is convex, but no quadratic one. It is solved as a sequence of those,
-    with `|g_w|` replaced by `(|g_w|^2 / s + s) / 2` at `s = |g_w|` of the one before, which never
-    goes up.
+    The problem of the weights is convex but not quadratic. It is solved as a sequence of quadratic
+    ones, with `|g_w|` replaced by `(|g_w|^2 / s + s) / 2` at the previous `s = |g_w|`; the value
+    never increases.
 
     Args:
-        alpha: the ball's radius in units of the mean's length.
-        rounds: how many quadratic problems; 20 reach 1e-9.
+        alpha: the ball's radius relative to the mean's length, >= 0.
+        rounds: the number of quadratic problems, >= 1; 20 reach a precision of 1e-9.
 
     Raises:
-        ValueError: a negative alpha, no rounds.
+        ValueError: a value out of range.
 
     Example:
-        >>> gram = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # two tasks alike, at a right angle
+        >>> gram = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # two orthogonal gradients
         >>> weights, _ = CAGrad(alpha=0.5)(gram, tf.zeros([1, 2]), None, ())
         >>> print(weights.numpy().round(3))  # 1.5 / 1.25 times the mean
         [[0.6 0.6]]
@@ -48,8 +48,8 @@ class CAGrad:
         check_number("CAGrad: alpha", self.alpha)
         check_integer("CAGrad: rounds", self.rounds, 1)
 
-    def init(self, start: tf.Tensor) -> tuple[()]:
-        """No state."""
+    def init(self, start: tf.Tensor) -> Any:
+        """An empty state."""
         del start
         return ()
 
@@ -68,10 +68,10 @@ class CAGrad:
 
         def body(index: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             curvature = radius / length(weights)
-            return index + 1, minimum(curvature[:, None, None] * gram, to_mean)
+            return index + 1, minimize_quadratic(curvature[:, None, None] * gram, to_mean)
 
         _, weights = tf.while_loop(
             lambda index, _: index < self.rounds, body, (tf.constant(0), mean)
         )
-        share = (radius / length(weights))[:, None]
-        return (mean + share * weights) / (1 + self.alpha**2), state
+        factor = (radius / length(weights))[:, None]
+        return (mean + factor * weights) / (1 + self.alpha**2), state

@@ -1,4 +1,4 @@
-"""HVM: the gradient of the hypervolume that the tasks' values span."""
+"""HVM: the gradient of the hypervolume spanned by the tasks' values."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
+from keras_robust.core.validation import check_number
 
 
 @serializable
 class HVM:
-    """Climbs `sum_i log(f_i - scale * min_j f_j)`: the lower a task, the more it counts.
+    """Maximizes `sum_i log(f_i - scale * min_j f_j)`: lower values have larger weights.
 
     Its weights do not sum to 1.
 
     Args:
-        scale: where the nadir is, as a part of the least value, in [0, 1).
+        scale: the nadir as a fraction of the least value, in [0, 1); at 1 the least task's
+            logarithm would be that of 0.
         through_nadir: whether the gradient flows through the nadir as well.
 
     Raises:
-        ValueError: a scale outside [0, 1); with 1 the least task's logarithm is that of 0.
+        ValueError: a scale outside [0, 1).
 
     Example:
         >>> weights, _ = HVM(scale=0.5)(None, tf.constant([[1.0, 2.5]]), None, ())
@@ -30,7 +32,7 @@ class HVM:
     Reference: Albuquerque et al., "Multi-objective Training of Generative Adversarial Networks with
     Multiple Discriminators" (2019), Eq. 8.
 
-    Differs: the released code of Bui et al. (2023) has `through_nadir=True`, where the paper holds
+    Differs: the released code of Bui et al. (2023) has `through_nadir=True`, where the paper fixes
     the nadir, and a scale of 1.
     """
 
@@ -38,22 +40,20 @@ class HVM:
     through_nadir: bool = False
 
     def __post_init__(self) -> None:
-        number = isinstance(self.scale, (int, float)) and not isinstance(self.scale, bool)
-        if not number or not 0 <= self.scale < 1:
-            raise ValueError(f"HVM: scale is {self.scale!r}; expected a number in [0, 1).")
+        check_number("HVM: scale", self.scale, below=1)
 
-    def init(self, start: tf.Tensor) -> tuple[()]:
-        """No state."""
+    def init(self, start: tf.Tensor) -> Any:
+        """An empty state."""
         del start
         return ()
 
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
-        """One over what each task is above the nadir."""
+        """The reciprocal of each task's value above the nadir."""
         del gram, achieved
         least = tf.reduce_min(values, axis=1, keepdims=True)
-        # A task whose loss is 0 has an infinite slope; the largest finite one leads as well.
+        # At a loss of 0 the slope would be infinite; it is bounded.
         above = tf.maximum(values - self.scale * least, 1e-12)
         weights = 1 / above
         if self.through_nadir:

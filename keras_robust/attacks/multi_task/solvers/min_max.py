@@ -1,4 +1,4 @@
-"""Weights that rise where an attack does worst."""
+"""Min-max weights, which grow for the tasks of the least value."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import equal_weights, projected
+from keras_robust.attacks.multi_task.simplex import equal_weights, project_onto_simplex
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_number
 
 
 @serializable
 class MinMax:
-    """Weights that descend the weighted sum, and are drawn to equality: the worst task is climbed.
+    """Weights by descent on the weighted sum, with a penalty on unequal weights.
 
-    `w <- P(w + rate * (-f(x) - gamma * (w - 1 / T)))`, with the projection `P` onto the simplex;
-    the first step is taken at equal weights.
+    `w <- P(w + learning_rate * (-f(x) - gamma * (w - 1 / T)))`, with the projection `P` onto the
+    simplex; the first step has equal weights.
 
     Args:
-        rate: the length of a step of the weights.
-        gamma: how strongly they are drawn to `1 / T`.
+        learning_rate: the length of a step of the weights, >= 0.
+        gamma: the weight of the penalty `|w - 1 / T|^2 / 2`, >= 0.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: a value out of range.
 
     Example:
-        >>> solver, values = MinMax(rate=0.1, gamma=0.0), tf.constant([[1.0, 2.0]])
+        >>> solver, values = MinMax(learning_rate=0.1, gamma=0.0), tf.constant([[1.0, 2.0]])
         >>> state = solver.init(tf.constant([[0.5, 0.5]]))
         >>> for _ in range(2):
         ...     weights, state = solver(None, values, None, state)
@@ -37,24 +37,24 @@ class MinMax:
     (2021), Algorithm 1 and Eq. 9; gamma 3 as Bui et al. (2023), Appendix C.
     """
 
-    rate: float = 0.025
+    learning_rate: float = 0.025
     gamma: float = 3.0
 
     def __post_init__(self) -> None:
-        check_number("MinMax: rate", self.rate)
+        check_number("MinMax: learning_rate", self.learning_rate)
         check_number("MinMax: gamma", self.gamma)
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The weights, and whether a step was taken with them."""
+        """The weights, and whether they have been used for a step."""
         return start, tf.constant(False)
 
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
-        """A step of the weights, but before the first step of the image."""
+        """The weights after one step, except before the first step of the image."""
         del gram, achieved
         weights, started = state
-        drawn = self.gamma * (weights - equal_weights(weights))
-        moved = projected(weights - self.rate * (values + drawn))
+        penalty = self.gamma * (weights - equal_weights(weights))
+        moved = project_onto_simplex(weights - self.learning_rate * (values + penalty))
         weights = tf.where(started, moved, weights)
         return weights, (weights, tf.constant(True))

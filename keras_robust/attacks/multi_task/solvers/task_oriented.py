@@ -1,4 +1,4 @@
-"""TA-MOO: the shortest combination of gradients that keeps to the goals not yet achieved."""
+"""TA-MOO: the minimum-norm combination of gradients, focused on unachieved tasks."""
 
 from __future__ import annotations
 
@@ -6,102 +6,102 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import solved, stepped, warm_start
+from keras_robust.attacks.multi_task.simplex import descend_weights, initial_state, solve_weights
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_choice, check_integer, check_number
 
 
 @serializable
 class TaskOriented:
-    """Weights of `min_w w' G w + lam * Omega(w)`: few for the tasks that achieved their goal.
+    """Weights that minimize `w' G w + lam * Omega(w)`, small for the achieved tasks.
 
     `Omega(w) = sum_(achieved) w^2 + (1 - sum_(unachieved) w)^2 / unachieved` is the squared
-    distance to the weights that are 0 on all achieved tasks. Where all tasks are achieved there are
-    no such weights, and the first sum alone is left: weights are drawn to equality.
+    distance to the weights that are 0 on all achieved tasks. If all tasks are achieved only the
+    first sum is left, which favors equal weights.
 
     Args:
-        lam: the weight of `Omega`; with 0 it is `MinNorm`.
+        lam: the weight of `Omega`; 0 gives `MinNorm`.
         balance: the weight of a bonus on the entropy of the unachieved tasks' weights,
             `sum -w log w`, which spreads them.
-        steps: gradient steps on the logits of the weights before each step of the image; the
+        steps: gradient steps on the logits of the weights before each step of the image, >= 1; the
             logits are kept from step to step.
-        rate: their length.
-        norm: `"all"`, or `"unachieved"` to have in `w' G w` the unachieved tasks alone.
+        learning_rate: their length.
+        norm: `"all"`, or `"unachieved"` to restrict `w' G w` to the unachieved tasks.
         exact: solve the quadratic program instead, to a duality gap of 1e-12; another attack, as
             for `MinNorm`.
-        first: `"solved"`, or `"uniform"` to take the first step of the image at equal weights.
+        first_weights: `"solved"`, or `"uniform"` for equal weights at the first step of the image.
 
     Raises:
-        ValueError: a negative number, no steps, another `norm` or `first`, or `exact` with a
-            bonus, which is no quadratic program.
+        ValueError: a value out of range, an unknown `norm` or `first_weights`, or `exact` with a
+            bonus, which is not quadratic.
 
     Example:
         >>> solver, start = TaskOriented(exact=True), tf.constant([[0.5, 0.5]])
         >>> achieved = tf.constant([[True, False]])
         >>> weights, _ = solver(tf.eye(2)[None], start, achieved, solver.init(start))
-        >>> print(weights.numpy().round(3))  # of w1^2 + w2^2 + 100 * 2 * w1^2
+        >>> print(weights.numpy().round(3))  # minimizes w1^2 + w2^2 + 100 * 2 * w1^2
         [[0.005 0.995]]
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), Eq. 3 to 6 and Algorithm 1.
 
-    Differs: the defaults are the paper's. The released code has `balance=20.0`, with
-    `first="uniform"`, and `norm="unachieved"` for transformations; the paper tells the bonus for
-    transformations alone.
+    Differs: the defaults are the paper's. The released code has `balance=20.0` with
+    `first_weights="uniform"`, and `norm="unachieved"` for transformations; the paper has the bonus
+    for transformations only.
     """
 
     lam: float = 100.0
     balance: float = 0.0
     steps: int = 10
-    rate: float = 0.005
+    learning_rate: float = 0.005
     norm: str = "all"
     exact: bool = False
-    first: str = "solved"
+    first_weights: str = "solved"
 
     def __post_init__(self) -> None:
         check_integer("TaskOriented: steps", self.steps, 1)
-        for name in ("lam", "balance", "rate"):
+        for name in ("lam", "balance", "learning_rate"):
             check_number(f"TaskOriented: {name}", getattr(self, name))
         check_choice("TaskOriented: norm", self.norm, ("all", "unachieved"))
-        check_choice("TaskOriented: first", self.first, ("solved", "uniform"))
+        check_choice("TaskOriented: first_weights", self.first_weights, ("solved", "uniform"))
         if self.exact and self.balance:
             raise ValueError(
-                f"TaskOriented: exact=True with balance={self.balance:g}, whose logarithm is no "
-                "quadratic program. Set balance=0, or leave `exact` out."
+                f"TaskOriented: exact=True with balance={self.balance:g}, whose logarithm is not "
+                "quadratic. Set balance=0, or leave `exact` out."
             )
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The logits of the weights, and whether they are to be moved."""
-        return warm_start(start, self.first)
+        """The logits of the weights, and whether they are to be updated."""
+        return initial_state(start, self.first_weights)
 
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
-        """The weights after a few steps, or those of the solution."""
+        """The weights after some steps, or the exact ones."""
         del values
         done = tf.cast(achieved, gram.dtype)
         if self.norm == "unachieved":
             gram *= (1 - done)[:, :, None] * (1 - done)[:, None, :]
-        quadratic = gram + self.lam * matrix_of_omega(done)
+        quadratic = gram + self.lam * omega_matrix(done)
         if self.exact:
-            return solved(state, quadratic)
+            return solve_weights(state, quadratic)
 
         def slope(weights: tf.Tensor, log_weights: tf.Tensor) -> tf.Tensor:
             spread = self.balance * (1 - done) * (log_weights + 1)
             return 2 * tf.linalg.matvec(quadratic, weights) + spread
 
-        return stepped(state, slope, self.rate, self.steps)
+        return descend_weights(state, slope, self.learning_rate, self.steps)
 
 
 def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
     """The squared distance from the weights to those that are 0 on all achieved tasks.
 
     Args:
-        weights: on the simplex, `[batch, tasks]`.
-        achieved: which tasks are, `[batch, tasks]`, bool.
+        weights: weights on the simplex, `[batch, tasks]`.
+        achieved: which tasks are achieved, `[batch, tasks]`, bool.
 
     Returns:
-        `[batch]`; where all are achieved, the sum of squares.
+        `[batch]`; if all are achieved, the sum of squares.
 
     Example:
         >>> omega(tf.constant([[0.5, 0.25, 0.25]]), tf.constant([[True, False, False]])).numpy()
@@ -110,13 +110,13 @@ def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
     Reference: Bui et al. (2023), Theorem 1.
     """
     done = tf.cast(achieved, weights.dtype)
-    lacking = 1 - tf.reduce_sum((1 - done) * weights, axis=1)
+    missing = 1 - tf.reduce_sum((1 - done) * weights, axis=1)
     others = tf.reduce_sum(1 - done, axis=1)
-    return tf.reduce_sum(done * weights**2, axis=1) + tf.math.divide_no_nan(lacking**2, others)
+    return tf.reduce_sum(done * weights**2, axis=1) + tf.math.divide_no_nan(missing**2, others)
 
 
-def matrix_of_omega(done: tf.Tensor) -> tf.Tensor:
-    """`M` with `w' M w = Omega(w)` on the simplex, where what lacks is the achieved tasks' sum.
+def omega_matrix(done: tf.Tensor) -> tf.Tensor:
+    """The matrix `M` with `w' M w = Omega(w)` for all weights on the simplex.
 
     Args:
         done: 1 on the achieved tasks, 0 on the others, `[batch, tasks]`.

@@ -12,7 +12,7 @@ from keras_robust.core.config import serializable
 
 @serializable
 class EqualWeights:
-    """Weighs all tasks alike: ascent of the mean.
+    """Weighs all tasks equally: ascent of the mean.
 
     Example:
         >>> weights, _ = EqualWeights()(None, tf.zeros([1, 4]), None, ())
@@ -20,8 +20,8 @@ class EqualWeights:
         [[0.25, 0.25, 0.25, 0.25]]
     """
 
-    def init(self, start: tf.Tensor) -> tuple[()]:
-        """No state."""
+    def init(self, start: tf.Tensor) -> Any:
+        """An empty state."""
         del start
         return ()
 

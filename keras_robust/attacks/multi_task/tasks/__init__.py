@@ -1,61 +1,53 @@
-"""What one perturbation is to achieve at once: fool many models, on many images, many ways.
-
-A kind of tasks poses them on a batch: `kind.on(forward, ball, x, y)` is a `Problem`, which the
-crafting loop solves without knowing of which kind it is.
-"""
+"""Tasks that one perturbation is to achieve at once: several models, images or transformations."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from keras_robust.attacks.multi_task.tasks.members import Members
-from keras_robust.attacks.multi_task.tasks.problem import Problem
+from keras_robust.attacks.multi_task.tasks.problem import Problem, TaskKind
 from keras_robust.attacks.multi_task.tasks.transformations import Transformations
 from keras_robust.attacks.multi_task.tasks.universal import Universal
 
 __all__ = [
+    "NAMES",
     "Members",
     "Problem",
+    "TaskKind",
     "Transformations",
     "Universal",
-    "tasks_called",
+    "get",
 ]
 
-NAMES: dict[str, Any] = {"members": Members, "universal": Universal}
-
-
-def tasks_called(name: str | Any) -> Any:
-    """A kind of tasks by its name, or the one that was passed.
-
-    Args:
-        name: `"members"`, `"universal"`, or a kind of tasks.
-
-    Returns:
-        The kind of tasks.
-
-    Raises:
-        ValueError: no kind of that name.
-        TypeError: something that poses no tasks.
-
-    Example:
-        >>> tasks_called("universal")
-        Universal(group=None)
-    """
-    if isinstance(name, str):
-        if name not in NAMES:
-            raise ValueError(
-                f"tasks is {name!r}; expected one of {', '.join(sorted(NAMES))}, or "
-                "`keras_robust.tasks.Transformations((...))`."
-            )
-        return NAMES[name]()
-    if isinstance(name, type) or not hasattr(name, "on"):
-        raise TypeError(
-            f"tasks is {name!r}; expected 'members', 'universal', or a kind of tasks, such as "
-            "`keras_robust.tasks.Universal(group=8)` or "
-            "`keras_robust.tasks.Transformations((...))`."
-        )
-    return name
+NAMES: dict[str, type[Members] | type[Universal]] = {"members": Members, "universal": Universal}
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def get(tasks: str | TaskKind) -> TaskKind:
+    """The tasks of a name, or the tasks that were passed.
+
+    Args:
+        tasks: `"members"`, `"universal"`, or an object of this module.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: not tasks.
+
+    Example:
+        >>> get("universal")
+        Universal(group=None)
+    """
+    if isinstance(tasks, str):
+        if tasks not in NAMES:
+            raise ValueError(
+                f"tasks is {tasks!r}; expected one of {', '.join(sorted(NAMES))}, or "
+                "`keras_robust.tasks.Transformations((...))`."
+            )
+        return NAMES[tasks]()
+    if isinstance(tasks, type) or not isinstance(tasks, TaskKind):
+        raise TypeError(
+            f"tasks is {tasks!r}; expected 'members', 'universal', or an object of "
+            "`keras_robust.tasks`, such as `Universal(group=8)` or `Transformations((...))`."
+        )
+    return tasks

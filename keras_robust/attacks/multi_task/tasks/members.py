@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.tasks.problem import Problem, of_one_shape, repeated
+from keras_robust.attacks.multi_task.tasks.problem import Problem, check_same_shape, repeat
 from keras_robust.core.classifier import each_member
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
@@ -14,33 +14,33 @@ from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
 
 @serializable
 class Members:
-    """Fools each member of an ensemble, with one image; a task's goal is achieved on its label.
+    """One task for each member of an ensemble: that its prediction is not the label.
 
     Example:
-        >>> Members().goal
+        >>> Members().success_criterion
         'label'
 
     Reference: ENS of Bui et al., "Generating Adversarial Examples with Task Oriented
     Multi-Objective Optimization" (2023), section 3.2.
     """
 
-    goal = "label"
+    success_criterion = "label"
     stochastic = False
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
-        """One task for each member; an ensemble of one is attacked as a single model."""
+        """One task for each member; an ensemble of one is attacked like a single model."""
         members = each_member("An attack on members", forward, x)
 
         def logits(copies: Sequence[Images]) -> Logits:
-            found = [member(x)["logits"] for member, x in zip(members, copies, strict=True)]
-            return tf.stack(of_one_shape(found, "Members", "logits"))
+            each = [member(x)["logits"] for member, x in zip(members, copies, strict=True)]
+            return tf.stack(check_same_shape(each, "Members", "logits"))
 
         return Problem(
-            ball,
-            x,
-            lambda copies, _: logits(tf.unstack(copies, num=len(members))),
-            lambda: logits([x] * len(members)),
-            repeated(y, len(members)),
-            lambda points: points,
-            len(members),
+            ball=ball,
+            center=x,
+            logits=lambda copies, _: logits(tf.unstack(copies, num=len(members))),
+            clean=lambda: logits([x] * len(members)),
+            labels=repeat(y, len(members)),
+            images=lambda points: points,
+            num_tasks=len(members),
         )

@@ -1,17 +1,16 @@
-"""One image that fools a model however it is transformed."""
+"""One image that fools a model under each of several transformations."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.tasks.problem import (
     Problem,
-    of_one_shape,
-    repeated,
+    check_same_shape,
+    repeat,
     stacked_logits,
 )
 from keras_robust.core.config import serializable
@@ -20,23 +19,23 @@ from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
 
 @serializable
 class Transformations:
-    """Fools a model on each of several transformations of an image.
+    """One task for each of several transformations of an image.
 
     Args:
         functions: functions `images -> images` of one shape and dtype, or `(images, p) -> images`
-            with a strength `p`, a scalar in [0, 1]. To be saved with a model, each has to be
+            with a strength `p`, a scalar in [0, 1]. To be saved with a model, each must be
             registered with `keras.saving.register_keras_serializable`.
-        stochastic: whether `p` is drawn uniformly, once for each step, the same for all; else it is
-            1.
+        stochastic: whether `p` is drawn uniformly at each step, the same for all functions; else it
+            is 1.
 
     Raises:
-        TypeError: no functions.
-        ValueError: an empty sequence; or, when called, a function that changes the shape.
+        TypeError: `functions` is not a tuple of functions.
+        ValueError: an empty tuple; when called, a function that changes the shape.
 
     Example:
         >>> import keras_robust as kr
-        >>> ways = Transformations((tf.identity, lambda x, p: 1 - p * x))
-        >>> attack = kr.attacks.multi_task(kr.LinfBall(0.25), 1, tasks=ways)
+        >>> tasks = Transformations((tf.identity, lambda x, p: 1 - p * x))
+        >>> attack = kr.attacks.multi_task(kr.LinfBall(0.25), 1, tasks=tasks)
         >>> x, y = tf.constant([[0.5, 0.5]]), tf.constant([0])
         >>> attack(lambda x: {"logits": x * [1.0, 0.5]}, x, y).shape.as_list()
         [1, 2]
@@ -44,9 +43,9 @@ class Transformations:
     Reference: EoT of Bui et al. (2023), section 3.2 and Table 9.
     """
 
-    functions: tuple[Any, ...]
+    functions: tuple[Callable[..., Images], ...]
     stochastic: bool = False
-    goal = "prediction"
+    success_criterion = "prediction"
 
     def __post_init__(self) -> None:
         functions = self.functions
@@ -57,7 +56,7 @@ class Transformations:
                 "images, such as `(tf.identity, tf.image.flip_left_right)`."
             )
         if not functions:
-            raise ValueError("Transformations: no functions were given; expected at least one.")
+            raise ValueError("Transformations: no functions were received; expected at least one.")
         object.__setattr__(self, "functions", tuple(functions))
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
@@ -67,29 +66,29 @@ class Transformations:
         def logits(copies: tf.Tensor, seed: tf.Tensor) -> Logits:
             one = tf.ones([], x.dtype)
             p = tf.random.stateless_uniform([], seed, dtype=x.dtype) if self.stochastic else one
-            seen = [
+            transformed = [
                 function(images, p) if _takes_strength(function) else function(images)
                 for function, images in zip(self.functions, tf.unstack(copies), strict=True)
             ]
-            of_one_shape([x, *seen], "The images and their transformations", "images")
-            return stacked_logits(forward, tf.stack(seen))
+            check_same_shape([x, *transformed], "The images and their transformations", "images")
+            return stacked_logits(forward, tf.stack(transformed))
 
         return Problem(
-            ball,
-            x,
-            logits,
-            lambda: repeated(forward(x)["logits"], count),
-            repeated(y, count),
-            lambda points: points,
-            count,
+            ball=ball,
+            center=x,
+            logits=logits,
+            clean=lambda: repeat(forward(x)["logits"], count),
+            labels=repeat(y, count),
+            images=lambda points: points,
+            num_tasks=count,
         )
 
 
 def _takes_strength(function: Callable) -> bool:
-    """Whether a function has a second parameter that is called `p`, or that has no default."""
+    """Whether the second parameter of a function is called `p`, or has no default."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # of some built-in functions nothing is known
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return len(positional) > 1 and (

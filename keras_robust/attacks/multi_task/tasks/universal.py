@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import cast
 
 import tensorflow as tf
 
@@ -17,20 +17,20 @@ from keras_robust.threat_models.balls import clipped
 
 @serializable
 class Universal:
-    """Fools a model on each image of a group, with one perturbation for the group.
+    """One task for each image of a group, with one perturbation for the group.
 
     The perturbation stays inside the ball, and each image of the group inside the bounds. A group
-    are images that follow each other in the batch: shuffle first where it is to be random. Leave
-    out what the model gets wrong, as `keras_robust.evaluation.multi_task.success_rates` does: the goal is another
-    prediction, an attack climbs away from the label, and weights would go to images that never get
-    there.
+    consists of consecutive images of the batch; shuffle first for random groups. Leave out
+    misclassified images, as `keras_robust.evaluation.success_rates` does: a task is achieved if the
+    prediction changes, the attack increases the loss of the label, and weights would go to images
+    that cannot succeed.
 
     Args:
-        group: how many images share a perturbation; it has to divide the batch. None: all images of
-            the batch.
+        group: the number of images that share a perturbation, a divisor of the batch size; None for
+            all images of the batch.
 
     Raises:
-        ValueError: a group below 1; or, when called, one that does not divide the batch.
+        ValueError: a group below 1; when called, one that does not divide the batch.
 
     Example:
         >>> import keras_robust as kr
@@ -42,17 +42,17 @@ class Universal:
 
     Reference: UNI of Bui et al. (2023), section 3.2.
 
-    Differs: the paper draws its groups at random, its code takes the images in their order.
+    Differs: the paper draws groups at random; its code takes the images in order.
     """
 
     group: int | None = None
-    goal = "prediction"
+    success_criterion = "prediction"
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.group is not None:  # None: all images of a batch
+        if self.group is not None:
             check_integer("Universal: group", self.group, 1)
-            # One of NumPy would not be known in a graph.
+            # A NumPy integer would not be static in a graph.
             object.__setattr__(self, "group", int(self.group))
 
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
@@ -74,30 +74,32 @@ class Universal:
 
         originals = grouped(x)
         return Problem(
-            _Shared(ball, originals),
-            tf.zeros_like(originals[0]),
-            lambda copies, _: stacked_logits(forward, originals + copies),
-            lambda: grouped(forward(x)["logits"]),
-            grouped(y),
-            images,
-            size,
+            ball=cast(Ball, _SharedBall(ball, originals)),
+            center=tf.zeros_like(originals[0]),
+            logits=lambda copies, _: stacked_logits(forward, originals + copies),
+            clean=lambda: grouped(forward(x)["logits"]),
+            labels=grouped(y),
+            images=images,
+            num_tasks=size,
         )
 
 
-class _Shared:
-    """The ball of a perturbation that several images share: around 0, and inside all their bounds.
+class _SharedBall:
+    """The ball around 0 of a perturbation that several images share, inside all their bounds.
+
+    What initializations and step rules use of a `Ball`.
 
     Args:
-        ball: of each image.
-        images: `[tasks, points, ...]`; each point is the perturbation of the images beside it.
+        ball: the ball of each image.
+        images: `[tasks, points, ...]`; one point perturbs the images of all tasks.
     """
 
-    def __init__(self, ball: Any, images: Images):
+    def __init__(self, ball: Ball, images: Images):
         images = upcast_half(images)
         self.radius = ball.radius
         self.bounds = (-math.inf, math.inf)
         self._free = ball.replace(bounds=self.bounds)
-        # 0 lies between the two, so that clipping takes no perturbation out of the ball.
+        # 0 lies between the two, so that clipping keeps the perturbation inside the ball.
         self._low = ball.bounds[0] - tf.reduce_min(images, axis=0)
         self._high = ball.bounds[1] - tf.reduce_max(images, axis=0)
 
@@ -107,6 +109,9 @@ class _Shared:
 
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         return self._clipped(self._free.sample(x, seed))
+
+    def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
+        return self._clipped(self._free.sample_sphere(x, seed))
 
     def project(self, x_adv: Images, x: Images) -> Images:
         return self._clipped(self._free.project(x_adv, x))
@@ -118,8 +123,8 @@ class _Shared:
         return self._free.distance(x_adv, x)
 
 
-def _divisible(x: Images, y: Labels, size: Any) -> tuple[Images, Labels]:
-    """Images and labels, of which there have to be whole groups."""
+def _divisible(x: Images, y: Labels, size: int | tf.Tensor) -> tuple[Images, Labels]:
+    """Images and labels; raises unless groups of this size divide them."""
     known = x.shape[0]
     if known is not None and isinstance(size, int):
         if known % size:
@@ -129,7 +134,9 @@ def _divisible(x: Images, y: Labels, size: Any) -> tuple[Images, Labels]:
             )
         return x, y
     whole = tf.debugging.assert_equal(
-        tf.shape(x)[0] % size, 0, f"Universal: the batch is of no whole groups of {size} images."
+        tf.shape(x)[0] % size,
+        0,
+        f"Universal: groups of {size} images do not divide the batch; expected whole groups.",
     )
     with tf.control_dependencies([] if whole is None else [whole]):
         return tf.identity(x), tf.identity(y)
