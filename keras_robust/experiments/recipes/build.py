@@ -62,7 +62,7 @@ def check(config: ConfigDict) -> None:
     rate = config.detector.false_alarm_rate
     if not 0 < rate < 1:
         raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
-    lookup("score (detector.score)", config.detector.score, scores.scores.SCORES)
+    lookup("score (detector.score)", config.detector.score, scores.SCORES)
 
 
 def _check_model(name: str, options: Any) -> None:
