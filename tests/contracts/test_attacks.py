@@ -13,38 +13,94 @@ import keras_robust as kr
 from keras_robust.core.classifier import as_forward
 from tests.contracts.attack_table import BALLS, CLASSES, ROWS
 
-SLOW = {("auto_attack", "l2"), ("auto_attack", "l1")}  # slow to trace
+PAIRS = [(row, ball) for row in ROWS for ball in BALLS]
+
+
+def pairs(is_slow):
+    """Every row in every ball; the pairs for which `is_slow(row, ball)` only in the slow run."""
+    return [
+        pytest.param(pair, marks=[pytest.mark.slow] * is_slow(*pair), id=f"{pair[0]} in {pair[1]}")
+        for pair in PAIRS
+    ]
+
+
+def in_another_ball(row, ball):
+    return ball != "linf"
+
+
+def is_repetition(row, ball):
+    """A variation of a member ("pgd margin") in another ball, or one that is slow to trace."""
+    return in_another_ball(row, ball) and (" " in row or row == "auto_attack")
+
+
+in_one_ball = pytest.mark.parametrize("case", pairs(in_another_ball), indirect=True)
 
 
 class Case:
     """A row in a ball, compiled for one model; the tests of the row share the trace.
 
-    Results are one batch; where there are several, one after the other, and `origin` likewise.
+    An attack that returns a batch per member has them concatenated, and `origin` likewise.
     """
 
     def __init__(self, row, ball, model, batch):
         self.row, self.ball, self.model = row, ball, model
         self.attack = row.build(ball)
         self.x, self.y = batch[0], row.labels(model, batch)
-        self.extra = {"targets": (self.y + 1) % CLASSES} if row.targeted else {}
+        self.targets = (self.y + 1) % CLASSES if row.targeted else None
         self.compiled = self.attack.compiled(model)
-        several = row.members if self.attack.per_member else 1
-        self.origin = np.concatenate([self.x] * several)
+        self.origin = self.per_member(self.x)
 
-    def run(self, seed=0, radius=None):
+    def per_member(self, x):
+        """The batch once for each batch of the result."""
+        return np.concatenate([x] * (self.row.members if self.attack.per_member else 1))
+
+    def run(self, seed=0, radius=None, x=None, y=None, targets=None):
+        x, y = self.x if x is None else x, self.y if y is None else y
+        targets = self.targets if targets is None else targets
         radius = self.ball.radius if radius is None else radius
-        return whole(self.compiled(self.x, self.y, seed, radius, **self.extra)).numpy()
+        extra = {} if targets is None else {"targets": targets}
+        return concatenated(self.compiled(x, y, seed, radius, **extra)).numpy()
+
+    def assert_inside(self, x_adv):
+        """Finite, in the ball but for rounding, and in the range."""
+        assert np.isfinite(x_adv).all()
+        assert self.ball.distance(x_adv, self.origin).numpy().max() <= self.ball.radius * (1 + 1e-5)
+        assert x_adv.min() >= 0 and x_adv.max() <= 1
 
 
-def whole(result):
-    """What an attack gave as one tensor."""
+def concatenated(result):
+    """The result of an attack as one tensor."""
     return tf.concat(tf.nest.flatten(result), axis=0)
+
+
+class Probe(keras.layers.Layer):
+    """The identity; it counts its calls, and its gradient can be poisoned without a new trace."""
+
+    calls = 0
+
+    def build(self, shape):
+        self.poison = self.add_weight(shape=(), initializer="zeros", trainable=False, name="poison")
+
+    def call(self, x):
+        Probe.calls += 1
+
+        @tf.custom_gradient
+        def poisoned(x, poison):
+            return tf.identity(x), lambda g: (g + poison, tf.zeros_like(poison))
+
+        return poisoned(x, tf.convert_to_tensor(self.poison))
 
 
 @pytest.fixture(scope="module")
 def models(make_classifier):
     """A classifier, and an ensemble, by their number of members."""
-    members = [make_classifier(classes=CLASSES, seed=seed) for seed in range(3)]
+
+    def member(seed):
+        classifier = make_classifier(classes=CLASSES, seed=seed)
+        inputs = keras.Input(classifier.input_shape[1:])
+        return keras.Model(inputs, classifier(Probe()(inputs)), name=f"member_{seed}")
+
+    members = [member(seed) for seed in range(3)]
     return {0: members[0], 2: kr.models.ensemble(members[1:])}
 
 
@@ -55,15 +111,7 @@ def batch(make_batch):
     return np.clip(1.4 * x - 0.2, 0, 1), y
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((row, ball), marks=[pytest.mark.slow] * ((row, ball) in SLOW))
-        for row in ROWS
-        for ball in BALLS
-    ],
-    ids=lambda pair: f"{pair[0]} in {pair[1]}",
-)
+@pytest.fixture(scope="module", params=pairs(is_repetition))
 def case(request, models, batch):
     row, ball = request.param
     return Case(ROWS[row], BALLS[ball], models[ROWS[row].members], batch)
@@ -73,10 +121,37 @@ def test_results_are_inside_the_ball_and_the_range(case):
     for seed in range(2):
         x_adv = case.run(seed)
         assert x_adv.shape == case.origin.shape and x_adv.dtype == case.x.dtype
-        assert np.isfinite(x_adv).all()
-        assert case.ball.distance(x_adv, case.origin).numpy().max() <= case.ball.radius * (1 + 1e-5)
-        assert x_adv.min() >= 0 and x_adv.max() <= 1
+        case.assert_inside(x_adv)
     assert np.any(x_adv != case.origin)
+
+
+def test_results_are_inside_on_any_model(case):
+    """With logits that are huge, tiny or constant, and with gradients that are not finite."""
+    weights = [w for w in case.model.weights if "poison" in w.path or "logits/kernel" in w.path]
+    before = [weight.numpy() for weight in weights]
+    scales, poisons = (1e30, 1e-30, 0.0), (np.nan, np.inf, 1e35)
+    try:
+        for scale, poison in [(scale, 0.0) for scale in scales] + [(1.0, p) for p in poisons]:
+            for weight, value in zip(weights, before, strict=True):
+                weight.assign(poison if "poison" in weight.path else value * scale)
+            case.assert_inside(case.run())
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
+
+
+def test_an_image_does_not_depend_on_its_batch(case):
+    """Images, labels and targets of every other row replaced; the others keep their bits."""
+    other = np.arange(len(case.x)) % 2 == 0
+    x, y = np.where(other[:, None, None, None], 1 - case.x, case.x), case.y
+    if case.row.minimum_norm:  # in their own words: predictions, so that there is work to do
+        y = case.row.labels(case.model, (x, y))
+    else:
+        y = np.where(other, (y + 2) % CLASSES, y)
+    targets = (y + 1) % CLASSES if case.row.targeted else None
+    mine, theirs = case.run(3), case.run(3, x=x, y=y, targets=targets)
+    kept = case.per_member(~other)
+    assert np.array_equal(mine[kept], theirs[kept]) == case.row.per_image
 
 
 def test_radius_zero_is_identity(case):
@@ -104,11 +179,12 @@ def test_a_smaller_radius_is_kept(case):
     )
 
 
+@in_one_ball
 def test_eager_is_the_graph_and_no_gradient_flows_out(case):
     x = tf.constant(case.x)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        eager = whole(case.attack(case.model, x, case.y, seed=5, **case.extra))
+        eager = concatenated(case.attack(case.model, x, case.y, seed=5, targets=case.targets))
     assert tape.gradient(eager, x) is None
     np.testing.assert_allclose(eager, case.run(seed=5), atol=2e-5)
 
@@ -139,15 +215,16 @@ def test_rounds_are_the_attack(case):
     for part in parts:
         x_adv = part.attack(forward, x, y, seed=part.seed(7), targets=part.targets(y, clean))
         worst = tf.maximum(worst, kr.losses.margin(forward(x_adv)["logits"], y))
-    whole = kr.losses.margin(forward(case.run(seed=7))["logits"], y)
-    np.testing.assert_allclose(whole, worst, atol=1e-4)
+    found = kr.losses.margin(forward(case.run(seed=7))["logits"], y)
+    np.testing.assert_allclose(found, worst, atol=1e-4)
 
 
-@pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS.keys())
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.with_steps])
-def test_more_steps_are_no_weaker(name, ball, models, batch):
+@pytest.mark.parametrize(
+    "pair", [param for param in pairs(in_another_ball) if ROWS[param.values[0][0]].with_steps]
+)
+def test_more_steps_are_not_weaker(pair, models, batch):
     """Along one ascent the objective grows, but for the zigzag of steps of a fixed length."""
-    row, model, (x, y) = ROWS[name], models[0], batch
+    row, ball, model, (x, y) = ROWS[pair[0]], BALLS[pair[1]], models[0], batch
     targets = (y + 1) % CLASSES if row.targeted else None
     reached = []
     for steps in (1, 4, 10):
@@ -158,25 +235,21 @@ def test_more_steps_are_no_weaker(name, ball, models, batch):
     assert reached[0] <= reached[1] + 1e-4 and reached[1] <= reached[2] + 1e-4, reached
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_it_climbs(name, models, batch):
-    """In a large ball the attack raises what it climbs, where it climbs it; combinations climb the
-    margin."""
-    row = ROWS[name]
-    model = models[row.members]
-    x, y = map(tf.constant, (batch[0], row.labels(model, batch)))
-    targets = (y + 1) % CLASSES if row.targeted else None
-    attack = row.build(kr.LinfBall(0.3))
-    climbed = getattr(attack, "objective", kr.objectives.LabelLoss("margin"))
-    value = climbed(as_forward(attack.source or model), x, y, targets)
-    for x_adv in tf.nest.flatten(attack(model, x, y, targets=targets)):
-        assert tf.reduce_mean(value(x_adv)) > tf.reduce_mean(value(x)) + 0.01
+@in_one_ball
+def test_it_raises_its_objective(case):
+    """In a large ball, on the model that it crafts on; combinations raise the margin."""
+    objective = getattr(case.attack, "objective", kr.objectives.LabelLoss("margin"))
+    forward = as_forward(case.attack.source or case.model)
+    value = objective(forward, tf.constant(case.x), tf.constant(case.y), case.targets)
+    for x_adv in np.split(case.run(radius=4 * case.ball.radius), len(case.origin) // len(case.x)):
+        assert tf.reduce_mean(value(tf.constant(x_adv))) > tf.reduce_mean(value(case.x)) + 0.01
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_bad_batches_are_refused(name, models, batch):
+def test_bad_batches_are_refused_before_the_model_is_called(name, models, batch):
     model, (x, y) = models[ROWS[name].members], batch
     attack = ROWS[name].build(BALLS["linf"])
+    calls = Probe.calls
     for bad_x, bad_y, error, match in (
         ((x * 255).astype("uint8"), y, TypeError, "Divide uint8 images by 255"),
         (x * 255, y, ValueError, r"expected \[0, 1\] and no NaN"),
@@ -189,3 +262,4 @@ def test_bad_batches_are_refused(name, models, batch):
             attack(model, bad_x, bad_y)
     with pytest.raises(ValueError, match="seed is None"):
         attack(model, x, y, seed=None, targets=y)
+    assert Probe.calls == calls
