@@ -1,4 +1,4 @@
-"""The classifier as the attack of a training step sees it: its mode, and its precision."""
+"""The classifier that the attack of a training step runs on: its mode and its precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_robust.core.classifier import members_of
 from keras_robust.core.types import Forward, Images, Outputs
+from keras_robust.core.validation import check_choice
 from keras_robust.training.distribution import batch_norms
 
 MODES = ("eval", "train")
@@ -20,19 +21,19 @@ DTYPES = ("float32", "bfloat16")
 def crafting_forward(
     classifier: keras.Model, mode: str = "eval", dtype: str = "float32"
 ) -> keras.Model | Forward:
-    """What a training's attack is run against.
+    """The function of images that the attack of a training step runs on.
 
     Args:
-        classifier: a built functional model that keeps the contract.
+        classifier: a built functional model that maps images to `{"logits", "features"}`.
         mode: `"eval"`, or `"train"` for the batch statistics and the dropout of training.
-        dtype: `"bfloat16"` computes convolutions and products in half precision; weights are read
-            from the classifier at each call, and outputs come back in the dtype of the images.
+        dtype: `"float32"`, or `"bfloat16"` for convolutions and products in half precision. Weights
+            are read from the classifier at each call; outputs have the dtype of the images.
 
     Returns:
-        The classifier itself, or a function `images -> outputs` that changes no state of it.
+        The classifier itself, or a function `images -> outputs` that does not change its state.
 
     Raises:
-        ValueError: there is no such mode or dtype.
+        ValueError: another mode or dtype.
 
     Example:
         >>> import keras_robust as kr
@@ -41,13 +42,9 @@ def crafting_forward(
         >>> forward(tf.zeros([5, 2, 2, 1]))["logits"].dtype.name
         'float32'
     """
-    if mode not in MODES:
-        raise ValueError(f"crafting_mode is {mode!r}; expected 'eval' or 'train'.")
-    if dtype not in DTYPES:
-        raise ValueError(
-            f"crafting_dtype is {dtype!r}; expected 'float32' or 'bfloat16'. (float16 is left out: "
-            "small gradients of images vanish in it.)"
-        )
+    check_choice("crafting_mode", mode, MODES)
+    # Not float16, in which small gradients of images underflow.
+    check_choice("crafting_dtype", dtype, DTYPES)
     if mode == "eval" and dtype == "float32":
         return classifier
     template = classifier if dtype == "float32" else _in_half_precision(classifier)
@@ -60,7 +57,7 @@ def crafting_forward(
 
 
 def _without_state(template: keras.Model, classifier: keras.Model, mode: str) -> Forward:
-    """The layers of one model with the weights of another."""
+    """The layers of `template` with the weights of `classifier`, as a pure function."""
 
     def forward(x: Images) -> Outputs:
         with _own_statistics(template):
@@ -76,11 +73,11 @@ def _without_state(template: keras.Model, classifier: keras.Model, mode: str) ->
 
 
 def _in_half_precision(classifier: keras.Model) -> keras.Model:
-    """The same layers with other weights, which are never used, and float32 made bfloat16."""
+    """A copy of the layers that computes in bfloat16 instead of float32; its weights are unused."""
 
     def in_half(layer: Any) -> Any:
         config = layer.get_config()
-        # A layer that has another one was given it; an operation of `keras.ops` has none.
+        # Another compute dtype was chosen by the user; operations of `keras.ops` have none.
         if getattr(layer, "compute_dtype", None) == "float32":
             config["dtype"] = "mixed_bfloat16"
         return type(layer).from_config(config)
@@ -90,7 +87,7 @@ def _in_half_precision(classifier: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _own_statistics(model: keras.Model) -> Iterator[None]:
-    """Batch norm of each replica's own part: replicas cannot meet inside the crafting loop."""
+    """Makes batch norm use each replica's own part: the crafting loop has no collectives."""
     synchronized = [layer for layer in batch_norms(model) if layer.synchronized]
     for layer in synchronized:
         layer.synchronized = False

@@ -1,12 +1,12 @@
 """A batch in parts: on several replicas at once, or as microbatches one after the other.
 
-What the parts have to agree on is here: sizes, gradients, batch norm, and Keras's loop itself. What
-concerns replicas does nothing where there is one only.
+Sizes, gradients and batch norm that the parts share. With a single replica, the functions for
+replicas do nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,35 +16,35 @@ from keras_robust.core.collectives import global_sum, replicas
 
 
 def checked_part(x: Any) -> Any:
-    """A replica's images, of which there have to be some: convolutions do not say what is wrong.
+    """The images of a replica, checked not to be empty: convolutions fail without a clear error.
 
     Raises:
         tf.errors.InvalidArgumentError: when a step is run on an empty part of a batch.
     """
     if replicas() == 1:
         return x
-    some = tf.debugging.assert_positive(
+    not_empty = tf.debugging.assert_positive(
         tf.shape(x)[0],
         f"A batch holds fewer images than the {replicas()} replicas that share it. Use "
         "`batch(..., drop_remainder=True)`, or a batch size that leaves more over.",
     )
-    with tf.control_dependencies([] if some is None else [some]):
+    with tf.control_dependencies([] if not_empty is None else [not_empty]):
         return tf.identity(x)
 
 
 def microbatch(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]:
-    """One of the parts of a batch, which are as equal as can be.
+    """One of the parts of a batch, whose sizes differ by at most one.
 
     Args:
-        batch: tensors `[batch, ...]`, or None; the second is one.
-        part: its number, from 0.
-        count: how many parts there are.
+        batch: tensors `[batch, ...]`, or None; the second is a tensor.
+        part: index of the part, from 0.
+        count: number of parts.
 
     Returns:
         The part of each tensor.
 
     Raises:
-        tf.errors.InvalidArgumentError: a batch of fewer examples than parts, when a step is run.
+        tf.errors.InvalidArgumentError: when a step is run on fewer examples than parts.
 
     Example:
         >>> batch = (tf.range(5), tf.range(5), None)
@@ -65,13 +65,13 @@ def microbatch(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]
 def share_of_batch(
     loss: tf.Tensor, means: dict[str, tf.Tensor], share: tf.Tensor, microbatches: int
 ) -> tf.Tensor:
-    """What a part adds to the mean loss of a batch; parts need not be equal.
+    """The contribution of a part to the mean loss of a batch; parts may differ in size.
 
     Args:
-        loss: the mean over the part, regularization included.
-        means: of its terms; `"regularization"` is the same for each part.
-        share: the part of the batch's examples that it has.
-        microbatches: into how many parts each replica cuts what it has.
+        loss: mean over the part, regularization included.
+        means: means of its terms; `"regularization"` is the same for each part.
+        share: fraction of the batch's examples that are in the part.
+        microbatches: number of parts on each replica.
     """
     parts = replicas() * microbatches
     if parts == 1:
@@ -92,14 +92,14 @@ def apply_gradients(
 ) -> None:
     """Updates the weights by the sum of the replicas' gradients, clipped as a sum.
 
-    A Keras optimizer clips what each replica has to give and adds up afterwards, which is another
-    update than one device's. Here the sum is clipped; what the optimizer then gets of each replica
-    is an equal share of it, which its own clipping leaves as it is.
+    A Keras optimizer clips the gradient of each replica and sums afterwards, unlike the update on
+    one device. Here the sum is clipped; each replica then passes an equal share of it to the
+    optimizer, whose own clipping leaves it unchanged.
 
     Args:
-        optimizer: with `clipnorm`, `global_clipnorm`, `clipvalue`, or none of them.
-        gradients: one for each variable, scaled by the optimizer's `scale_loss`; None where the
-            loss does not depend on the variable.
+        optimizer: may set `clipnorm`, `global_clipnorm` or `clipvalue`.
+        gradients: one per variable, scaled by the optimizer's `scale_loss`; None where the loss
+            does not depend on the variable.
         variables: the weights.
     """
     count = replicas()
@@ -107,7 +107,7 @@ def apply_gradients(
     if count > 1 and (rule.clipnorm or rule.global_clipnorm or rule.clipvalue):
         reached = [i for i, gradient in enumerate(gradients) if gradient is not None]
         summed = [global_sum(tf.convert_to_tensor(gradients[i])) for i in reached]
-        # A limit is meant for gradients without the factor of mixed precision.
+        # Clipping thresholds apply to gradients without the factor of mixed precision.
         factor = optimizer.scale_loss(tf.ones([]))
         gradients = list(gradients)
         for i, gradient in zip(reached, _clipped(rule, summed, factor), strict=True):
@@ -125,13 +125,13 @@ def _clipped(rule: Any, gradients: list[tf.Tensor], factor: tf.Tensor) -> list[t
 
 
 def synchronize_batch_norm(model: keras.Model) -> None:
-    """Makes batch norm take its statistics over all replicas, where there are several.
+    """Makes batch norm compute its statistics over all replicas, if there are several.
 
-    Otherwise each replica normalises by the statistics of its own part, and keeps running
-    statistics of its own, of which a saved model holds those of one replica.
+    Otherwise each replica normalizes by the statistics of its own part and keeps running statistics
+    of its own; a saved model holds those of one replica.
 
     Args:
-        model: whose layers are changed, those of models inside it too.
+        model: its layers are changed, including those of nested models.
     """
     if replicas() > 1:
         for layer in batch_norms(model):
@@ -139,7 +139,7 @@ def synchronize_batch_norm(model: keras.Model) -> None:
 
 
 def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    """The layers of batch norm of a model, and of models inside it."""
+    """The batch-norm layers of a model, including those of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from batch_norms(layer)
@@ -148,11 +148,7 @@ def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuses what an optimizer cannot do on several replicas.
-
-    Raises:
-        ValueError: it accumulates gradients.
-    """
+    """Raises ValueError if the optimizer accumulates gradients on several replicas."""
     rule: Any = getattr(optimizer, "inner_optimizer", optimizer)
     steps = getattr(rule, "gradient_accumulation_steps", None)
     if steps and replicas() > 1:
@@ -161,64 +157,3 @@ def check_optimizer(optimizer: Any) -> None:
             f"{replicas()} replicas. Build the robust model with microbatches={steps} and a batch "
             f"{steps} times as large instead: the update is the same, and so is the memory."
         )
-
-
-class DistributedModel(keras.Model):
-    """A Keras model whose `fit` and `evaluate` run under every `tf.distribute` strategy.
-
-    It has to be built when it is compiled, and to be made inside the strategy's scope.
-    """
-
-    train_function: Any
-    test_function: Any
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Under a strategy Keras runs a step on symbols before the first one, to build what has
-        # been built here. That fails with several workers, and where a first batch does not
-        # divide by the replicas. The name is private, and there is no other way in.
-        del iterator, data_batch
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes what `fit` calls once a step."""
-        if not self._has_workers:
-            return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = self._on_all_workers(self.train_step)
-        return self.train_function
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Makes what `evaluate` calls once a step."""
-        if not self._has_workers:
-            return super().make_test_function(force)
-        if self.test_function is None or force:
-            self.test_function = self._on_all_workers(self.test_step)
-        return self.test_function
-
-    @property
-    def _has_workers(self) -> bool:
-        return isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-    def _on_all_workers(self, step: Callable[[Any], dict[str, tf.Tensor]]) -> Callable:
-        """Keras averages the logs of several workers along an axis that a number has not."""
-        strategy = self.distribute_strategy
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def one_step(iterator: Any) -> dict[str, tf.Tensor]:
-            logs = strategy.run(step, args=(next(iterator),))
-            return {name: strategy.reduce("MEAN", log, axis=None) for name, log in logs.items()}
-
-        def steps(iterator: Any) -> dict[str, tf.Tensor]:
-            logs: dict[str, tf.Tensor] = {}
-            for done in range(self.steps_per_execution):
-                try:
-                    logs = one_step(iterator)
-                except (tf.errors.OutOfRangeError, StopIteration):
-                    if not done:
-                        raise StopIteration from None
-                    break
-            return logs
-
-        return steps

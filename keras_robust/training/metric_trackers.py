@@ -1,4 +1,4 @@
-"""What a robust model logs: its loss, the terms of it, and two accuracies."""
+"""The metrics that a robust model logs: its loss, its terms, and two accuracies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ class MetricTrackers:
     """Running means over the images of an epoch.
 
     Args:
-        terms: the names of the loss's terms.
-        others: the names of what is logged beside them: statistics of the loss, and what a
-            defense learns beside the weights.
+        terms: names of the loss's terms.
+        others: names of further logged values: statistics of the loss, and state of a defense.
 
     Example:
         >>> [metric.name for metric in MetricTrackers(["clean"]).metrics]
@@ -34,37 +33,36 @@ class MetricTrackers:
 
     @property
     def metrics(self) -> list[Any]:
-        """The metrics, in the order in which they are shown."""
+        """The metrics, in the order of the logs."""
         return [*self._means.values(), *self._accuracies.values()]
 
     def update(
         self, y: Labels, means: dict[str, tf.Tensor], outputs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Takes in a batch.
+        """Updates the metrics with a batch.
 
         Args:
             y: labels `[batch]`.
-            means: the mean loss of the batch, and those of its terms there are.
-            outputs: of the classifier, for `"clean"` and `"adversarial"` images; None where there
-                are none.
+            means: means over the batch, by name.
+            outputs: the classifier's outputs for `"clean"` and `"adversarial"` images, or None.
 
         Returns:
-            The values so far of what was taken in.
+            The running values of the metrics that were updated.
         """
         size = tf.shape(y)[0]
-        fed: list[Any] = []
+        updated: list[Any] = []
         for name, value in means.items():
             self._means[name].update_state(value, sample_weight=size)
-            fed.append(self._means[name])
+            updated.append(self._means[name])
         for kind, accuracy in self._accuracies.items():
             if outputs[kind] is not None:
                 logits = outputs[kind]["logits"]
-                # Of images crafted on each member of an ensemble there are several batches.
+                # One more axis in front if the images were crafted per member.
                 accuracy.update_state(tf.broadcast_to(y, tf.shape(logits)[:-1]), logits)
-                fed.append(accuracy)
-        return {metric.name: metric.result() for metric in fed}
+                updated.append(accuracy)
+        return {metric.name: metric.result() for metric in updated}
 
-    def unfed(self) -> list[str]:
-        """The names of those that nothing was taken in by, eagerly."""
-        # A variable of several replicas is no number before it is a tensor.
+    def not_updated(self) -> list[str]:
+        """The names of the metrics without an update since they were reset; runs eagerly."""
+        # A variable of several replicas must become a tensor before it becomes a number.
         return [m.name for m in self.metrics if not float(tf.convert_to_tensor(m.count))]

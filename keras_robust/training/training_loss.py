@@ -1,4 +1,10 @@
-"""What a training step minimises: the robust loss of a batch, and its gradient."""
+"""The robust loss of a batch, and its gradient.
+
+An attack may return one batch per member of an ensemble (`keras_robust.attacks.per_member`): a
+tuple of batches. The classifier runs on them as one stack, in a single forward pass; its outputs
+then have one more axis in front, `[sources, batch, ...]`, where source `i` was crafted on member
+`i`.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,11 @@ from keras_robust.core import collectives
 from keras_robust.core.types import Images, Labels, PerExample, RobustLoss
 from keras_robust.losses.robust_loss import total
 from keras_robust.training import distribution
-from keras_robust.training.per_member_batches import by_source, stacked
 from keras_robust.training.weight_perturbation import AWP, outputs_at
 
 Batch = tuple[Any, ...]  # images, labels, and weights or None
-Outputs = dict[str, Any]  # of "clean" and "adversarial" images; None where they are not needed
-Means = dict[str, tf.Tensor]  # the mean loss, under "loss", and those of its terms
+Outputs = dict[str, Any]  # of "clean" and "adversarial" images; None if not required
+Means = dict[str, tf.Tensor]  # the mean loss, "loss", and the means of its terms
 
 
 class TrainingLoss:
@@ -26,8 +31,8 @@ class TrainingLoss:
     Args:
         classifier: a built functional model.
         loss: the robust loss.
-        microbatches: into how many parts a replica's batch is cut.
-        weight_perturbation: where to take the gradient; None for where the weights are.
+        microbatches: number of parts of a replica's batch.
+        weight_perturbation: computes the gradient at perturbed weights; None for the weights.
     """
 
     def __init__(
@@ -43,14 +48,14 @@ class TrainingLoss:
         self.weight_perturbation = weight_perturbation
 
     def measure(self, batch: Batch, x_adv: Images | None) -> tuple[Outputs, Means]:
-        """The outputs in inference mode, clean ones always, and the loss.
+        """The loss in inference mode, and the outputs; clean outputs are always computed.
 
         Args:
             batch: images, labels and sample weights.
             x_adv: the adversarial images, or None.
 
         Returns:
-            The outputs; the mean loss and those of its terms.
+            The outputs; the means of the loss and its terms.
         """
         x, y, weight = batch
         outputs = {"clean": self.classifier(x, training=False), "adversarial": None}
@@ -61,49 +66,48 @@ class TrainingLoss:
     def gradients(
         self, batch: Batch, x_adv: Images | None, size: tf.Tensor, optimizer: Any
     ) -> tuple[list[Any], Outputs, Means]:
-        """The gradients of a part of a batch, with what was found on the way.
+        """The gradients of a part of a batch, its outputs and its mean loss.
 
         Args:
             batch: images, labels and sample weights of the part.
-            x_adv: its adversarial images, or None; a tuple of batches where they were crafted on
-                each member of an ensemble.
-            size: how many images the whole batch has.
+            x_adv: its adversarial images, or None; a tuple of batches if crafted per member.
+            size: number of images in the whole batch.
             optimizer: scales the loss, for mixed precision.
 
         Returns:
-            One gradient for each trainable weight; the outputs that the loss needs; the means.
+            One gradient per trainable weight; the required outputs; the means.
         """
-        needed = self._needed(batch, x_adv)
+        required = self._required(batch, x_adv)
         if self.weight_perturbation is not None:
-            return self._gradients_elsewhere(
-                self.weight_perturbation, batch, needed, size, optimizer
+            return self._perturbed_gradients(
+                self.weight_perturbation, batch, required, size, optimizer
             )
         with tf.GradientTape() as tape:
             # Clean images first: each batch has its own statistics.
-            found = [
+            results = [
                 None if images is None else self.classifier(stacked(images), training=True)
-                for images in needed.values()
+                for images in required.values()
             ]
-            outputs = _named(needed, found)
+            outputs = _by_kind(required, results)
             means = self._means(batch[1], outputs, batch[2], self.classifier.losses)
             scaled = self._scaled(means, batch[1], size, optimizer)
         return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
 
-    def _gradients_elsewhere(
-        self, rule: AWP, batch: Batch, needed: dict[str, Any], size: tf.Tensor, optimizer: Any
+    def _perturbed_gradients(
+        self, rule: AWP, batch: Batch, required: dict[str, Any], size: tf.Tensor, optimizer: Any
     ) -> tuple[list[Any], Outputs, Means]:
         """The gradients at the perturbed weights.
 
-        No weight is touched: the update starts from the weights as they are, to the bit. Of the
-        two passes the second one alone moves statistics and the seeds of dropout.
+        The weights themselves do not change. Of the two passes, only the second one updates
+        batch-norm statistics and the seeds of dropout.
         """
         weights = [tf.convert_to_tensor(v) for v in self.classifier.trainable_variables]
         for last in (False, True):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
-                images = [stacked(images) for images in needed.values()]
-                found, state, losses = outputs_at(self.classifier, weights, images)
-                outputs = _named(needed, found)
+                images = [stacked(images) for images in required.values()]
+                results, state, losses = outputs_at(self.classifier, weights, images)
+                outputs = _by_kind(required, results)
                 means = self._means(batch[1], outputs, batch[2], losses)
                 scaled = self._scaled(means, batch[1], size, optimizer)
             gradients = tape.gradient(scaled, weights)
@@ -114,7 +118,7 @@ class TrainingLoss:
             variable.assign(value)
         return gradients, outputs, means
 
-    def _needed(self, batch: Batch, x_adv: Images | None) -> dict[str, Any]:
+    def _required(self, batch: Batch, x_adv: Images | None) -> dict[str, Any]:
         return {
             "clean": batch[0] if "clean" in self.loss.required_outputs else None,
             "adversarial": x_adv,
@@ -127,7 +131,7 @@ class TrainingLoss:
         weight: tf.Tensor | None,
         losses: Sequence[tf.Tensor],
     ) -> Means:
-        """The mean loss of the batch, its mean terms, what layers added, and its statistics."""
+        """The means of the loss, its terms, the layers' own losses and the statistics."""
         values = self.loss(y, outputs["adversarial"], outputs["clean"])
         means = {name: _mean(values[name], weight) for name in self.loss.term_names}
         if losses:
@@ -135,26 +139,48 @@ class TrainingLoss:
             dtype = next(iter(means.values())).dtype
             added = [tf.reduce_sum(tf.cast(loss, dtype)) for loss in losses]
             means["regularization"] = tf.add_n(added)
-        seen = {name: _mean(values[name], None) for name in self.loss.logged_statistics}
-        return {"loss": total(means), **means, **seen}
+        statistics = {name: _mean(values[name], None) for name in self.loss.logged_statistics}
+        return {"loss": total(means), **means, **statistics}
 
     def _scaled(self, means: Means, y: Labels, size: tf.Tensor, optimizer: Any) -> tf.Tensor:
-        """What to differentiate: the share of the batch's loss, scaled for mixed precision."""
+        """The part's contribution to the batch's loss, scaled for mixed precision."""
         share = tf.shape(y)[0] / size
         loss = distribution.share_of_batch(means["loss"], means, share, self.microbatches)
         return optimizer.scale_loss(loss)
 
 
-def _named(needed: dict[str, Any], found: Sequence[Any]) -> Outputs:
-    """The outputs by the kind of their images; of each source, where there are several."""
+def _by_kind(required: dict[str, Any], results: Sequence[Any]) -> Outputs:
+    """The outputs of each kind of images, separated by source if crafted per member."""
     return {
         kind: by_source(outputs, images)
-        for (kind, images), outputs in zip(needed.items(), found, strict=True)
+        for (kind, images), outputs in zip(required.items(), results, strict=True)
+    }
+
+
+def stacked(images: Images | tuple[Images, ...] | None) -> Images | None:
+    """Concatenates a tuple of batches, `[sources * batch, ...]`; a single batch is unchanged."""
+    return tf.concat(images, axis=0) if isinstance(images, tuple) else images
+
+
+def by_source(outputs: Outputs | None, images: Images | tuple[Images, ...] | None) -> Any:
+    """Splits the outputs of `stacked(images)` by source if the images are several batches.
+
+    Example:
+        >>> images = (tf.zeros([5, 4]), tf.ones([5, 4]))
+        >>> outputs = by_source({"logits": tf.zeros([10, 3])}, images)
+        >>> outputs["logits"].shape.as_list()
+        [2, 5, 3]
+    """
+    if outputs is None or not isinstance(images, tuple):
+        return outputs
+    return {
+        name: tf.reshape(value, [len(images), tf.shape(images[0])[0], *value.shape[1:]])
+        for name, value in outputs.items()
     }
 
 
 def _mean(term: PerExample, weight: tf.Tensor | None) -> tf.Tensor:
-    """Mean over the batch. Weights multiply; the divisor stays the batch size, as in Keras."""
+    """Mean over the batch. Weights multiply terms; the divisor is the batch size, as in Keras."""
     if weight is not None:
         term = term * tf.cast(tf.reshape(weight, tf.shape(term)), term.dtype)
     return tf.reduce_sum(term) / tf.cast(tf.shape(term)[0], term.dtype)

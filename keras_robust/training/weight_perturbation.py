@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: the gradient is taken where the weights are worse."""
+"""Adversarial weight perturbation (AWP): the gradient is computed at perturbed weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import tensorflow as tf
 
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Images, Outputs
+from keras_robust.core.validation import check_number
 
 
 @serializable
 class AWP:
-    """Moves each weight tensor by `gamma * ||w|| * g / ||g||`, up the loss of the training step.
+    """Moves each weight tensor by `gamma * ||w|| * g / ||g||`, which raises the training loss.
 
-    Kernels only: biases and batch norm (tensors of rank 1) stay. The step costs one more gradient.
+    Kernels only: biases and batch norm (tensors of rank 1) are not perturbed. Each step costs one
+    more gradient.
 
     Args:
-        gamma: the relative size of the perturbation, > 0; 0.005 to 0.01 in the paper.
+        gamma: relative size of the perturbation, > 0; 0.005 to 0.01 in the paper.
 
     Raises:
-        ValueError: a gamma that is not a finite number > 0.
+        ValueError: gamma is not a finite number > 0.
 
     Example:
         >>> weights, gradients = [tf.constant([[3.0, 4.0]])], [tf.constant([[0.0, 2.0]])]
@@ -36,19 +38,17 @@ class AWP:
     gamma: float = 0.01
 
     def __post_init__(self) -> None:
-        number = isinstance(self.gamma, (int, float)) and not isinstance(self.gamma, bool)
-        if not number or not 0 < self.gamma < 1e30:
-            raise ValueError(f"AWP: gamma is {self.gamma!r}; expected a finite number > 0.")
+        check_number("AWP: gamma", self.gamma, above=0)
 
     def perturbed(self, weights: Sequence[tf.Tensor], gradients: Sequence[Any]) -> list[tf.Tensor]:
-        """The weights where the gradient is to be taken.
+        """The weights at which the gradient is computed.
 
         Args:
             weights: the trainable weights.
-            gradients: of the loss in each; None where it does not depend on it.
+            gradients: the gradient of the loss in each weight, or None.
 
         Returns:
-            As many tensors.
+            One tensor per weight.
         """
         return [
             weight if gradient is None or weight.shape.rank < 2 else self._moved(weight, gradient)
@@ -56,14 +56,14 @@ class AWP:
         ]
 
     def _moved(self, weight: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-        # Divided by the largest entry first, so that squares of the tiny do not vanish.
+        # Divided by the largest entry first, so that squares of tiny entries do not underflow.
         gradient = tf.math.divide_no_nan(gradient, tf.reduce_max(tf.abs(gradient)))
         length = tf.math.divide_no_nan(self.gamma * tf.norm(weight), tf.norm(gradient))
         return weight + length * gradient
 
 
 def check_weight_perturbation(value: Any) -> None:
-    """Refuses what perturbs no weights, such as the number gamma itself."""
+    """Raises TypeError unless `value` is None or an `AWP`; the number gamma is not."""
     if value is not None and not isinstance(value, AWP):
         raise TypeError(
             f"weight_perturbation is {value!r}; expected None or `keras_robust.AWP(gamma)`."
@@ -73,16 +73,16 @@ def check_weight_perturbation(value: Any) -> None:
 def outputs_at(
     classifier: keras.Model, weights: Sequence[tf.Tensor], batches: Sequence[Images | None]
 ) -> tuple[list[Outputs | None], list[Any], list[tf.Tensor]]:
-    """The classifier's outputs in training mode with other weights than its own.
+    """The classifier's outputs in training mode with the given weights.
 
     Args:
-        classifier: a built functional model; nothing of it changes.
-        weights: in the place of its trainable weights.
-        batches: images, of which each batch has its own statistics; None is passed on.
+        classifier: a built functional model, which does not change.
+        weights: replace its trainable weights.
+        batches: batches of images, or None; batch norm treats each batch separately.
 
     Returns:
-        The outputs of each batch; what its other variables would be after them, in order; and the
-        losses that its layers added.
+        The outputs of each batch, or None; the updated non-trainable variables; and the losses that
+        the layers added.
     """
     state: Any = [variable.value for variable in classifier.non_trainable_variables]
     outputs: list[Outputs | None] = []

@@ -117,9 +117,9 @@ def test_refused(members, ensemble, tiny_batch):
 
 def test_robust_models_that_have_no_use_for_it(ensemble, members):
     attack = per_member(BIM)
-    with pytest.raises(ValueError, match=r"validation attack BIM-3 per member.*as a whole"):
+    with pytest.raises(ValueError, match=r"Validation attack BIM-3 per member.*as a whole"):
         kr.RobustModel(ensemble, attack, kr.defenses.cce(ensemble, BALL).robust_loss)
-    with pytest.raises(ValueError, match=r"the loss Adversarial has no use"):
+    with pytest.raises(ValueError, match=r"per member, but loss Adversarial expects a single batch"):
         loss = kr.losses.Adversarial()
         kr.RobustModel(ensemble, attack, loss, validation_attack=BIM)
 

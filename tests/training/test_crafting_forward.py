@@ -134,7 +134,7 @@ def test_it_trains_every_architecture(mode):
 
 @pytest.mark.parametrize("settings", [{"crafting_dtype": "float16"}, {"crafting_mode": "both"}])
 def test_what_there_is_not_is_refused(settings, make_robust, make_classifier):
-    with pytest.raises(ValueError, match="expected 'float32' or|expected 'eval' or"):
+    with pytest.raises(ValueError, match="expected one of 'float32', |expected one of 'eval', "):
         make_robust(make_classifier(), **settings)
 
 

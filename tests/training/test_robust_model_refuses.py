@@ -82,7 +82,7 @@ def test_a_loss_without_its_attack(tiny_classifier):
 
 
 def test_other_settings(tiny_classifier):
-    with pytest.raises(ValueError, match=r"crafting_mode is 'test'; expected 'eval' or 'train'"):
+    with pytest.raises(ValueError, match=r"crafting_mode is 'test'; expected one of 'eval'"):
         kr.RobustModel(tiny_classifier, FGSM, Adversarial(), crafting_mode="test")
     for seed in (None, 1.5, "1", (1, 2), True):
         with pytest.raises(ValueError, match=r"seed is .*whole number"):
