@@ -41,12 +41,12 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     SOFT: ("toy/udr_pgd_at", {}),
     "UDR-PGD, tau = step": ("toy/udr_pgd_at", {"defense.options.tau": STEP / SIDE}),
     "UDR-PGD, tau = 4 steps": ("toy/udr_pgd_at", {"defense.options.tau": 4 * STEP / SIDE}),
-    "UDR-PGD, lambda from 0.1": ("toy/udr_pgd_at", {"defense.options.dual_start": 0.1}),
-    "UDR-PGD, lambda from 2": ("toy/udr_pgd_at", {"defense.options.dual_start": 2.0}),
+    "UDR-PGD, lambda from 0.1": ("toy/udr_pgd_at", {"defense.options.dual_initial_value": 0.1}),
+    "UDR-PGD, lambda from 2": ("toy/udr_pgd_at", {"defense.options.dual_initial_value": 2.0}),
     "UDR-PGD, linf distance": ("toy/udr_pgd_at", {"defense.options.dual_distance": "linf"}),
     "UDR-PGD, lambda held at 0": (
         "toy/udr_pgd_at",
-        {"defense.options.dual_start": 0.0, "defense.options.dual_rate": 0.0},
+        {"defense.options.dual_initial_value": 0.0, "defense.options.dual_learning_rate": 0.0},
     ),
 }
 # The attacks that are drawn: title, multiplier and temperature in steps; None for a hard ball.

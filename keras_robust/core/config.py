@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
-
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-else:  # Python 3.10 has none, and only a type checker reads it
-
-    def dataclass_transform(**_: Any) -> Any:
-        """Does nothing."""
-        return lambda decorator: decorator
-
+from typing_extensions import dataclass_transform
 
 T = TypeVar("T")
 PACKAGE = "keras_robust"
@@ -80,6 +72,8 @@ _FORMER_NAMES = {
 _GRADIENT_ATTACK = {"rule": "step_rule", "start": "initialization"}
 _FORMER_FIELDS: dict[str, dict[str, str]] = {
     "Apgd": _GRADIENT_ATTACK,
+    "Compactness": {"local": "local_weight", "global_": "global_weight"},
+    "DualVariable": {"start": "initial_value", "rate": "learning_rate"},
     "GradientAttack": _GRADIENT_ATTACK,
     "MinMax": {"rate": "learning_rate"},
     "MinNorm": {"rate": "learning_rate", "even": "evenness", "first": "first_weights"},

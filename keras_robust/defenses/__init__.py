@@ -1,4 +1,4 @@
-"""Defenses: each is a loss, an attack to train on, and a factory that puts them together."""
+"""Defenses: functions `(classifier, ball, ...) -> RobustModel`, one file for each."""
 
 from keras_robust.defenses.adp import adp
 from keras_robust.defenses.adr import adr

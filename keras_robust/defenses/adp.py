@@ -1,11 +1,10 @@
-"""ADP: members whose predictions of the wrong classes point in different directions."""
+"""ADP: adversarial training of an ensemble with a regularizer that promotes diversity."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
@@ -14,9 +13,13 @@ from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, R
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+)
 from keras_robust.training.robust_model import RobustModel
 
-# Keeps the determinant from 0 where two members agree; of the published implementation.
+# Keeps the determinant positive if two members agree; value of the published implementation.
 _OFFSET = 1e-6
 
 
@@ -24,12 +27,12 @@ _OFFSET = 1e-6
 class AdaptiveDiversity(RobustLoss):
     """`sum_n CE_n - alpha * H(mean p) - beta * log det(M M^T)`, on clean and adversarial images.
 
-    The rows of `M` are the members' probabilities of the wrong classes, of length 1: what the
-    determinant measures is the volume that they span.
+    The rows of `M` are the members' probabilities of the wrong classes, normalized to length 1: the
+    determinant is the squared volume that they span.
 
     Args:
-        alpha: the weight of the entropy of the mean probability.
-        beta: the weight of the diversity.
+        alpha: weight of the entropy of the mean probability.
+        beta: weight of the diversity.
 
     Raises:
         ValueError: a negative weight.
@@ -52,7 +55,7 @@ class AdaptiveDiversity(RobustLoss):
         return ("clean", "adversarial", *(name for name, weight in weighted if weight))
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms of each image."""
+        """The weighted terms, each `[batch]`."""
         members = [outputs["member_logits"] for outputs in (clean, adversarial)]
         easy, hard = (tf.reduce_sum(member_cross_entropies(z, y), axis=1) for z in members)
         terms = {"clean": easy, "adversarial": hard}
@@ -65,14 +68,14 @@ class AdaptiveDiversity(RobustLoss):
 
 
 def log_det_diversity(member_logits: Logits, y: Labels) -> PerExample:
-    """`log det(M M^T + 1e-6 I)`, the rows of `M` being what members say of the wrong classes.
+    """`log det(M M^T + 1e-6 I)`; rows of `M`: normalized probabilities of the wrong classes.
 
     Args:
         member_logits: `[batch, members, classes]`.
         y: labels `[batch]`.
 
     Returns:
-        `[batch]`: at most about 0, where the members say things that have nothing in common.
+        `[batch]`: at most about 0, the value for orthogonal rows.
 
     Example:
         >>> z = tf.constant([[[0.0, 50.0, -50.0], [0.0, -50.0, 50.0]]])
@@ -80,17 +83,18 @@ def log_det_diversity(member_logits: Logits, y: Labels) -> PerExample:
         [0.0]
     """
     is_label = tf.one_hot(y, member_logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    # Only directions matter, so the softmax may be that of the wrong classes alone, which does not
-    # vanish where the member is sure of the label.
+    # Only directions matter, so the softmax is over the wrong classes alone, which does not
+    # underflow if the member is certain of the label.
     others = tf.where(is_label[:, None], member_logits.dtype.min, member_logits)
     directions = tf.math.l2_normalize(tf.nn.softmax(others), axis=-1)
-    # In float64: rounding would make the determinant of members that agree less than nothing.
+    # In float64: rounding would make the determinant negative if members agree.
     directions = tf.cast(directions, tf.float64)
     gram = tf.matmul(directions, directions, transpose_b=True)
     gram += _OFFSET * tf.eye(member_logits.shape[-2], dtype=tf.float64)
     return tf.cast(tf.linalg.logdet(gram), member_logits.dtype)
 
 
+@defense
 def adp(
     classifier: keras.Model,
     ball: Ball,
@@ -99,28 +103,26 @@ def adp(
     beta: float = 0.5,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """ADP: adversarial training of an ensemble whose members' mistakes are pushed apart.
+    """ADP: adversarial training of an ensemble with diverse predictions of the wrong classes.
 
     Args:
-        classifier: an ensemble, such as `keras_robust.models.ensemble` makes; PGD attacks it as a
-            whole.
+        classifier: an ensemble, such as the result of `keras_robust.models.ensemble`; PGD attacks
+            it as a whole.
         ball: the threat model.
-        alpha: the weight of the entropy of the mean probability.
-        beta: the weight of the members' diversity.
-        steps: the steps of PGD.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        alpha: weight of the entropy of the mean probability.
+        beta: weight of the members' diversity.
+        steps: number of PGD steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        TypeError: a classifier that is no ensemble.
-        ValueError: a negative weight, as many members as classes, or settings that
+        TypeError: a classifier that is not an ensemble.
+        ValueError: a negative weight, not fewer members than classes, or arguments that
             `keras_robust.attacks.pgd` refuses.
 
     Example:
@@ -129,8 +131,10 @@ def adp(
         >>> adp(ensemble, kr.LinfBall(8 / 255)).robust_loss.term_names
         ('clean', 'adversarial', 'entropy', 'diversity')
 
-    Reference: Pang et al. (2019), Algorithm 1, with PGD of each batch in the place of half of it,
-    as Bui et al. (2021) compare with.
+    Reference: Pang et al. (2019), Algorithm 1.
+
+    Differs: attacks all images of a batch, not half of them, as in the comparison of Bui et al.
+    (2021).
     """
     members = check_ensemble("adp", classifier)
     loss = AdaptiveDiversity(alpha, beta)
@@ -138,7 +142,7 @@ def adp(
     if beta and members > classes - 1:
         raise ValueError(
             f"adp: there are {members} members and {classes} classes; expected fewer members than "
-            "classes, or the wrong classes have not enough directions for them. Set beta=0, or "
-            "take fewer members."
+            "classes, or their predictions of the wrong classes cannot be orthogonal. Use fewer "
+            "members, or set beta=0."
         )
-    return RobustModel(classifier, pgd(ball, steps, step_size), loss, seed=seed, **options)
+    return RobustModel(classifier, pgd(ball, steps, step_size), loss, **options)

@@ -1,41 +1,44 @@
-"""CCE: each member's adversarial examples are promoted or demoted on the other members."""
+"""CCE: collaborative cross-entropy; members promote or demote each other's adversarial examples."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss
-from keras_robust.core.validation import check_number
+from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
-# Weights of promoting and of demoting.
+# Weights of promoting and demoting.
 MODES = {"robustness": (1.0, 1.0), "detection": (0.0, 5.0), "base": (0.0, 0.0)}
 
 
 @serializable
 class CollaborativeCrossEntropy(RobustLoss):
-    """The sum over members `n` of their losses on clean images, their own and others' attacks.
+    """The sum over members `n` of losses on clean images and on attacks of all members.
 
     `CE(f_n(x)) + CE(f_n(x_n)) + 1/(N-1) sum_{i != n} promote * w * CE(f_n(x_i))
     - demote * (1 - w) * H(f_n(x_i))`, where `x_i` was crafted on member `i`, and `w` is the
-    probability of the label that member `n` gives to `x_i`: a value, through which no gradient
-    flows.
+    probability of the label that member `n` predicts for `x_i`; its gradient is stopped.
 
-    On images of one source, such as those of a validation attack on the ensemble as a whole, the
-    attack is every member's own and the others' too.
+    A single batch of adversarial images, such as that of a validation attack on the ensemble,
+    counts as every member's own attack and as another member's.
 
     Args:
-        promote: the weight of learning others' attacks that a member withstands.
-        demote: the weight of being uncertain of those that it does not.
+        promote: weight of the cross-entropy on other members' attacks.
+        demote: weight of the entropy on other members' attacks.
 
     Raises:
         ValueError: a negative weight.
@@ -63,10 +66,10 @@ class CollaborativeCrossEntropy(RobustLoss):
         return ("clean", "adversarial", *(name for name, weight in weighted if weight))
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms of each image, summed over the members."""
+        """The weighted terms, each `[batch]`, summed over the members."""
         member_logits = _with_sources(adversarial["member_logits"])
         hard = member_cross_entropies(member_logits, y)
-        own, crossing = _shares(member_logits.shape[0], member_logits.shape[2], hard.dtype)
+        own, crossing = _source_weights(member_logits.shape[0], member_logits.shape[2], hard.dtype)
         terms = {
             "clean": tf.reduce_sum(member_cross_entropies(clean["member_logits"], y), axis=1),
             "adversarial": _over_members(own, hard),
@@ -81,23 +84,24 @@ class CollaborativeCrossEntropy(RobustLoss):
 
 
 def _with_sources(member_logits: Logits) -> Logits:
-    """`[sources, batch, members, classes]`, of one source where there is no axis for them."""
+    """Adds an axis of one source if there is none: `[sources, batch, members, classes]`."""
     return member_logits if member_logits.shape.rank == 4 else member_logits[None]
 
 
-def _shares(sources: int, members: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-    """What each source is to each member, `[sources, members]`: its own, and another's."""
+def _source_weights(sources: int, members: int, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weights of a member's own and of other sources, each `[sources, members]`."""
     if sources == 1:
         return tf.ones([1, members], dtype), tf.ones([1, members], dtype)
     own = tf.eye(members, dtype=dtype)
     return own, (1 - own) / (members - 1)
 
 
-def _over_members(shares: tf.Tensor, values: tf.Tensor) -> PerExample:
-    """The sum of `[sources, batch, members]` with a share for each source and member."""
-    return tf.einsum("sm,sbm->b", shares, values)
+def _over_members(weights: tf.Tensor, values: tf.Tensor) -> PerExample:
+    """The weighted sum of `[sources, batch, members]` over sources and members."""
+    return tf.einsum("sm,sbm->b", weights, values)
 
 
+@defense
 def cce(
     classifier: keras.Model,
     ball: Ball,
@@ -107,34 +111,33 @@ def cce(
     demote: float | None = None,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """CCE: PGD on each member alone; its examples are promoted or demoted on the other members.
+    """CCE: PGD on each member; its examples are promoted or demoted on the other members.
 
-    A member learns its own attacks; of another's attack it learns what it withstands already
-    (promoting), and is made uncertain of what fools it (demoting), so that the member that knows
-    decides. The `robust_accuracy` of training is that of the ensemble on the images crafted on its
-    members, all of them; validation attacks the ensemble as a whole.
+    Each member is trained on its own attacks. Attacks of another member are learned as far as the
+    member predicts them correctly (promoting), and its entropy on them is raised as far as it does
+    not (demoting), so that correct members decide the mean prediction. The `robust_accuracy` of
+    training is that of the ensemble on the images crafted on all members; validation attacks the
+    ensemble as a whole.
 
     Args:
-        classifier: an ensemble, such as `keras_robust.models.ensemble` makes.
+        classifier: an ensemble, such as the result of `keras_robust.models.ensemble`.
         ball: the threat model.
-        mode: `"robustness"`; `"detection"`, whose ensemble is uncertain of attacked images, so that
-            the entropy of its prediction tells them; or `"base"`, without the crossing terms.
-        promote: the weight of promoting; default 1 for robustness, else 0.
-        demote: the weight of demoting; default 1 for robustness, 5 for detection, 0 for base.
-        steps: the steps of PGD.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        mode: `"robustness"`; `"detection"`, for an ensemble whose prediction has a high entropy on
+            adversarial images; or `"base"`, without promoting and demoting.
+        promote: weight of promoting; default 1 for robustness, else 0.
+        demote: weight of demoting; default 1 for robustness, 5 for detection, 0 for base.
+        steps: number of PGD steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        TypeError: a classifier that is no ensemble.
-        ValueError: another mode, a negative weight, or settings that `keras_robust.attacks.pgd`
+        TypeError: a classifier that is not an ensemble.
+        ValueError: another mode, a negative weight, or arguments that `keras_robust.attacks.pgd`
             refuses.
 
     Example:
@@ -145,21 +148,18 @@ def cce(
 
     Reference: Bui et al. (2021), section 3.3.
 
-    Differs: the released code attacks the members' own predictions; here it is the true label.
+    Differs: the attack uses the true labels; the released code uses the members' predictions.
     """
     check_ensemble("cce", classifier)
-    if mode not in MODES:
-        raise ValueError(f"cce: mode is {mode!r}; expected one of {', '.join(MODES)}.")
+    check_choice("cce: mode", mode, MODES)
     weights = [
-        usual if given is None else given
-        for usual, given in zip(MODES[mode], (promote, demote), strict=True)
+        default if given is None else given
+        for default, given in zip(MODES[mode], (promote, demote), strict=True)
     ]
     attack = pgd(ball, steps, step_size)
     return RobustModel(
         classifier,
         per_member(attack),
         CollaborativeCrossEntropy(*weights),
-        validation_attack=attack,
-        seed=seed,
-        **options,
+        **validated_by(options, attack),
     )

@@ -1,4 +1,4 @@
-"""The dual variable of distributional robustness, and how it is learned."""
+"""The dual variable of distributionally robust training."""
 
 from __future__ import annotations
 
@@ -7,51 +7,44 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_choice, check_integer, check_number
 from keras_robust.threat_models.transport_cost import cost, smoothed
 
 
 @serializable
 class DualVariable:
-    """How the dual variable lambda is learned: `lambda <- lambda - rate * (radius - mean cost)`.
+    """Updates a dual variable lambda: `lambda <- lambda - learning_rate * (radius - mean cost)`.
 
     Args:
-        start: its first value, >= 0.
-        rate: of its descent, >= 0; 0 keeps it.
-        period: a step every so many batches, by the mean over the batches since the last step.
-        distance: the cost of a perturbation: `"l1"`, the mean change of a pixel, as the authors'
-            code has it, or `"linf"`, the largest, smoothed, as the thesis writes.
-        clamp: whether it stays >= 0, as the theory asks; a negative one would push outwards.
+        initial_value: value of lambda before the first update, >= 0.
+        learning_rate: step size of the update, >= 0; 0 keeps lambda constant.
+        period: number of batches between updates, which use the mean cost over these batches.
+        distance: cost of a perturbation: `"l1"`, the mean change of a pixel, as in the authors'
+            code, or `"linf"`, the smoothed largest change, as in the thesis.
+        clamp: whether lambda stays >= 0, as the theory requires.
 
     Raises:
-        ValueError: a number below 0, a period below 1, another distance.
+        ValueError: a negative number, a period below 1, another distance.
 
     Example:
-        >>> DualVariable(distance="linf").start
+        >>> DualVariable(distance="linf").initial_value
         1.0
 
     Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
     Adversarial Training" (2022), Algorithm 1; thesis, Eq. 19 of chapter 5.
     """
 
-    start: float = 1.0
-    rate: float = 0.02
+    initial_value: float = 1.0
+    learning_rate: float = 0.02
     period: int = 1
     distance: str = "l1"
     clamp: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("start", "rate"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value < 1e30
-            ):
-                raise ValueError(f"Dual: {name} is {value!r}; expected a finite number >= 0.")
-        check_integer("Dual: period", self.period, 1)
-        if self.distance not in ("l1", "linf"):
-            raise ValueError(f"Dual: distance is {self.distance!r}; expected 'l1' or 'linf'.")
+        check_number("DualVariable: initial_value", self.initial_value)
+        check_number("DualVariable: learning_rate", self.learning_rate)
+        check_integer("DualVariable: period", self.period, 1)
+        check_choice("DualVariable: distance", self.distance, ("l1", "linf"))
 
     def measure(self, delta: tf.Tensor, radius: Any, tau: Any) -> tf.Tensor:
         """The cost of each perturbation, `[batch]`."""
@@ -59,11 +52,11 @@ class DualVariable:
         return value if self.distance == "l1" else smoothed(value, radius, tau)
 
     def updated(self, dual: tf.Tensor, radius: Any, mean_cost: tf.Tensor) -> tf.Tensor:
-        """The dual variable after a step.
+        """The dual variable after an update.
 
         Example:
-            >>> float(DualVariable(rate=0.5).updated(tf.constant(1.0), 0.25, tf.constant(0.5)))
+            >>> float(DualVariable(learning_rate=0.5).updated(tf.constant(1.0), 0.25, 0.5))
             1.125
         """
-        moved = dual - self.rate * (radius - mean_cost)
+        moved = dual - self.learning_rate * (radius - mean_cost)
         return tf.maximum(moved, 0.0) if self.clamp else moved

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
@@ -13,15 +12,19 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses.classification import member_cross_entropies
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
 class EnsembleAdversarial(RobustLoss):
-    """`sum_n CE(f_n(x)) + CE(f_n(x_adv))`: each member learns both, on its own.
+    """`sum_n clean_weight * CE(f_n(x)) + CE(f_n(x_adv))`, over the members `f_n`.
 
     Args:
-        clean_weight: the weight of the clean terms.
+        clean_weight: weight of the clean terms.
 
     Raises:
         ValueError: a negative weight.
@@ -39,11 +42,11 @@ class EnsembleAdversarial(RobustLoss):
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """Clean outputs only where they have a weight."""
+        """Clean outputs only if they have a weight."""
         return frozenset(self.term_names)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The terms of each image, summed over the members."""
+        """The terms, each `[batch]`, summed over the members."""
         hard = member_cross_entropies(adversarial["member_logits"], y)
         terms = {"adversarial": tf.reduce_sum(hard, axis=-1)}
         if self.clean_weight:
@@ -52,6 +55,7 @@ class EnsembleAdversarial(RobustLoss):
         return terms
 
 
+@defense
 def ensemble_at(
     classifier: keras.Model,
     ball: Ball,
@@ -59,27 +63,26 @@ def ensemble_at(
     clean_weight: float = 1.0,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """Adversarial training of an ensemble: PGD on the whole, cross-entropy of every member.
+    """Adversarial training of an ensemble: PGD on the ensemble, cross-entropy of every member.
 
     Args:
-        classifier: an ensemble, such as `keras_robust.models.ensemble` makes; the attack climbs
-            the cross-entropy of its `"logits"`, by default of the members' mean probability.
+        classifier: an ensemble, such as the result of `keras_robust.models.ensemble`. The attack
+            maximizes the cross-entropy of its `"logits"`, by default of the mean probability.
         ball: the threat model.
-        clean_weight: the weight of the clean cross-entropies; 1 in the thesis.
-        steps: the steps of PGD.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        clean_weight: weight of the clean cross-entropies; 1 in the thesis.
+        steps: number of PGD steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        TypeError: a classifier that is no ensemble.
-        ValueError: a negative weight, or settings that `keras_robust.attacks.pgd` refuses.
+        TypeError: a classifier that is not an ensemble.
+        ValueError: a negative weight, or arguments that
+            `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -95,6 +98,5 @@ def ensemble_at(
         classifier,
         pgd(ball, steps, step_size),
         EnsembleAdversarial(clean_weight),
-        seed=seed,
         **options,
     )

@@ -1,28 +1,32 @@
-"""MART: adversarial training that leans on the examples the model gets wrong."""
+"""MART: adversarial training that gives misclassified examples more weight."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
-from keras_robust.core.validation import check_number
+from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
 class Mart(RobustLoss):
-    """`BCE(x_adv) + beta * KL(p(x) || p(x_adv)) * (1 - p_y(x))`, nothing detached.
+    """`BCE(x_adv) + beta * KL(p(x) || p(x_adv)) * (1 - p_y(x))`; gradients flow through all parts.
 
     Args:
-        beta: the weight of the divergence.
-        boosted_on: which images the boosted cross-entropy sees. `"adversarial"` is the published
-            MART. Differs: the thesis (Eq. 7 of its chapter 2) writes `"clean"`.
+        beta: weight of the divergence.
+        boosted_on: images of the boosted cross-entropy. `"adversarial"` is the published MART.
+            Differs: the thesis (Eq. 7 of its chapter 2) writes `"clean"`.
 
     Raises:
         ValueError: a negative beta, or another `boosted_on`.
@@ -38,23 +42,21 @@ class Mart(RobustLoss):
 
     def __post_init__(self) -> None:
         check_number("Mart: beta", self.beta)
-        if self.boosted_on not in ("adversarial", "clean"):
-            raise ValueError(
-                f"Mart: boosted_on is {self.boosted_on!r}; expected 'adversarial' or 'clean'."
-            )
+        check_choice("Mart: boosted_on", self.boosted_on, ("adversarial", "clean"))
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms of each image."""
+        """The weighted terms, each `[batch]`."""
         boosted = adversarial if self.boosted_on == "adversarial" else clean
-        # 1 - p_y, by way of the cross-entropy, which is in float32 at least.
-        mistaken = -tf.math.expm1(-losses.cross_entropy(clean["logits"], y))
+        # 1 - p_y, from the cross-entropy, which is at least float32.
+        error_probability = -tf.math.expm1(-losses.cross_entropy(clean["logits"], y))
         divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
         return {
             "boosted": losses.boosted_cross_entropy(boosted["logits"], y),
-            "divergence": self.beta * mistaken * divergence,
+            "divergence": self.beta * error_probability * divergence,
         }
 
 
+@defense
 def mart(
     classifier: keras.Model,
     ball: Ball,
@@ -63,27 +65,25 @@ def mart(
     boosted_on: str = "adversarial",
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """MART: boosted cross-entropy, and a divergence weighted by how wrong the clean prediction is.
+    """MART: boosted cross-entropy, and a KL divergence weighted by the clean error probability.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model.
-        beta: the weight of the divergence; 5 in the paper, 1 for MNIST in the thesis.
+        beta: weight of the divergence; 5 in the paper, 1 for MNIST in the thesis.
         boosted_on: `"adversarial"` (the paper) or `"clean"` (the thesis).
-        steps: the steps of PGD.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        steps: number of PGD steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative beta, another `boosted_on`, or what `keras_robust.attacks.pgd`
-            refuses.
+        ValueError: a negative beta, another `boosted_on`, or arguments that
+            `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -97,7 +97,5 @@ def mart(
         classifier,
         pgd(ball, steps, step_size, initialization="gaussian"),
         Mart(beta, boosted_on),
-        validation_attack=pgd(ball, steps, step_size),
-        seed=seed,
-        **options,
+        **validated_by(options, pgd(ball, steps, step_size)),
     )

@@ -1,4 +1,4 @@
-"""Supervised contrastive learning without an adversary: two augmented views of each image."""
+"""SCL: supervised contrastive learning on two augmented views of each image, without attacks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
@@ -14,72 +15,78 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, SumOfLosses
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
+
+Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 @serializable
 class AugmentedView(Attack):
-    """Stands where an attack does, and augments the images instead; no ball holds them.
+    """Augments images in the place of an attack; the radius of the ball does not limit it.
 
     Args:
-        ball: whose bounds the images are in.
+        ball: its bounds are those of the images.
         augment: a function `(image, seed) -> image`, such as `keras_robust.data.shift_flip()`.
-        name: what logs call it.
+        name: the name in logs.
     """
 
-    ball: Any
-    augment: Any
+    ball: Ball
+    augment: Augment
     name: str = "second_view"
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Another view of each image."""
+        """An augmented view of each image."""
         del forward, y, targets
         seeds = tf.cast(tf.random.split(seed, tf.shape(x)[0]), tf.int64)
         return tf.vectorized_map(lambda both: self.augment(*both), (x, seeds))
 
     def at_radius(self, radius: Any, step_size: Any = None) -> AugmentedView:
-        """Itself: a view has no radius."""
+        """Returns itself: augmentation does not depend on the radius."""
         del radius, step_size
         return self
 
 
+@defense
 def scl(
     classifier: keras.Model,
     ball: Ball,
     *,
-    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    augment: Augment,
     temperature: float = 0.07,
     weight: float = 1.0,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
     """Cross-entropy on two views of each image, and the supervised contrast between all views.
 
-    The first view is the image as the data gives it, the second one is augmented here. Nothing is
-    attacked in training, so its `robust_accuracy` is that of the second views; validation attacks
-    with PGD. The baseline that ASCL is compared with.
+    The first view is the image of the data, the second one is augmented here. Training does not
+    attack, so its `robust_accuracy` is that of the second views; the default validation attack is
+    PGD. A baseline of ASCL.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model of validation.
         augment: a function `(image, seed) -> image`, such as `keras_robust.data.shift_flip()`.
-        temperature: what similarities are divided by, > 0.
-        weight: of the contrast.
-        steps: the steps of the validation's attack.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the views.
-        **options: of `RobustModel`.
+        temperature: divisor of the similarities, > 0.
+        weight: weight of the contrastive term.
+        steps: number of steps of the validation attack.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
-        A model to `compile` and `fit`; sample weights are refused, as the contrast is of a batch.
+        A model to `compile` and `fit`; it takes no sample weights.
 
     Raises:
-        TypeError: an augmentation that is no function.
-        ValueError: a number that cannot be.
+        TypeError: augment is not a function.
+        ValueError: a number out of range.
 
     Example:
         >>> import keras_robust as kr
@@ -90,8 +97,8 @@ def scl(
 
     Reference: Khosla et al., "Supervised Contrastive Learning" (2020), Eq. 2.
 
-    Differs: the contrast is a regulariser beside the cross-entropy, as ASCL's is, not a training
-    before it.
+    Differs: the contrastive term is added to the cross-entropy, as in ASCL; in the paper it
+    pretrains the features.
     """
     if not callable(augment):
         raise TypeError(
@@ -105,7 +112,5 @@ def scl(
         classifier,
         AugmentedView(ball, augment),
         loss,
-        validation_attack=pgd(ball, steps, step_size),
-        seed=seed,
-        **options,
+        **validated_by(options, pgd(ball, steps, step_size)),
     )

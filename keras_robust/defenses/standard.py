@@ -1,33 +1,36 @@
-"""Plain training, for comparison."""
+"""Standard training on clean images, for comparison."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
 from keras_robust.losses.robust_loss import Clean
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
+@defense
 def standard(
     classifier: keras.Model,
     ball: Ball | None = None,
     *,
     steps: int = 10,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """Cross-entropy on clean images: no defense.
+    """Minimizes the cross-entropy on clean images, without a defense.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: where `evaluate` and validation attack the model with PGD; None for no attack.
-        steps: the steps of that attack.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        ball: threat model of validation and `evaluate`, which attack with PGD; None for no attack.
+        steps: number of steps of that attack.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
@@ -38,4 +41,4 @@ def standard(
         ('clean',)
     """
     attack = None if ball is None else pgd(ball, steps)
-    return RobustModel(classifier, None, Clean(), validation_attack=attack, seed=seed, **options)
+    return RobustModel(classifier, None, Clean(), **validated_by(options, attack))

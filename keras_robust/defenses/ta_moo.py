@@ -1,53 +1,56 @@
-"""TA-MOO-AT: adversarial training of an ensemble on images that are to fool all its members."""
+"""TA-MOO-AT: adversarial training of an ensemble on attacks against all its members."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+from typing_extensions import Unpack
 
 from keras_robust.attacks.multi_task.attack import multi_task
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
-from keras_robust.core.types import Ball
+from keras_robust.core.types import Ball, Solver
 from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
+@defense
 def ta_moo(
     classifier: keras.Model,
     ball: Ball,
     *,
-    solver: str | Any = "task_oriented",
+    solver: str | Solver = "task_oriented",
     clean_weight: float = 1.0,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
     """Adversarial training of an ensemble: `CE(x_adv) + CE(x)`, `x_adv` crafted on all members.
 
-    Both cross-entropies are of the ensemble's `"logits"`. The solver weighs the members' gradients
+    Both cross-entropies are of the ensemble's `"logits"`. The solver weights the members' gradients
     for each image: `"uniform"` is PGD-AT on the sum of the members' losses, `"min_max"` MinMax-AT,
-    `"min_norm"` MOO-AT and `"task_oriented"` TA-MOO-AT. Validation is by PGD on the ensemble, for
-    all of them, so that their `val_robust_accuracy` compares.
+    `"min_norm"` MOO-AT and `"task_oriented"` TA-MOO-AT. The default validation attack is PGD on the
+    ensemble, so that their `val_robust_accuracy` is comparable.
 
     Args:
-        classifier: an ensemble, such as `keras_robust.models.ensemble` makes.
+        classifier: an ensemble, such as the result of `keras_robust.models.ensemble`.
         ball: the threat model.
         solver: a name, or one of `keras_robust.solvers`.
-        clean_weight: the weight of the clean cross-entropy; 1 in the paper.
-        steps: the steps of the attack.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `validation_attack`, `microbatches`, `radius_warmup`.
+        clean_weight: weight of the clean cross-entropy; 1 in the paper.
+        steps: number of attack steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        TypeError: a classifier that is no ensemble, a solver that is none.
-        ValueError: a negative weight, or settings that `keras_robust.attacks.multi_task` refuses.
+        TypeError: a classifier that is not an ensemble, not a solver.
+        ValueError: a negative weight, or arguments that `keras_robust.attacks.multi_task` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -60,11 +63,9 @@ def ta_moo(
     Optimization" (2023), section 4.2 and Appendix D.2.
     """
     check_ensemble("ta_moo", classifier)
-    options.setdefault("validation_attack", pgd(ball, steps, step_size))
     return RobustModel(
         classifier,
         multi_task(ball, steps, step_size, solver=solver),
         Adversarial(clean_weight),
-        seed=seed,
-        **options,
+        **validated_by(options, pgd(ball, steps, step_size)),
     )

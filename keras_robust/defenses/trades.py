@@ -1,25 +1,29 @@
-"""TRADES: accuracy on clean images, and agreement between clean and adversarial predictions."""
+"""TRADES: clean cross-entropy, and a KL divergence of clean and adversarial predictions."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
 @serializable
 class Trades(RobustLoss):
-    """`CE(x) + beta * KL(p(x) || p(x_adv))`, the gradient flowing through both predictions.
+    """`CE(x) + beta * KL(p(x) || p(x_adv))`; gradients flow through both predictions.
 
     Args:
-        beta: how much agreement is worth; 1 / lambda in the paper's notation.
+        beta: weight of the divergence; 1 / lambda in the paper's notation.
 
     Raises:
         ValueError: a negative beta.
@@ -36,7 +40,7 @@ class Trades(RobustLoss):
         check_number("Trades: beta", self.beta)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted terms of each image."""
+        """The weighted terms, each `[batch]`."""
         divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
         return {
             "clean": losses.cross_entropy(clean["logits"], y),
@@ -44,6 +48,7 @@ class Trades(RobustLoss):
         }
 
 
+@defense
 def trades(
     classifier: keras.Model,
     ball: Ball,
@@ -51,28 +56,26 @@ def trades(
     beta: float = 6.0,
     steps: int = 10,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """TRADES: minimises `CE(x) + beta * KL(p(x) || p(x_adv))`, the attack maximising that KL.
+    """TRADES: minimizes `CE(x) + beta * KL(p(x) || p(x_adv))`; the attack maximizes that KL.
 
-    Validation attacks with PGD on the cross-entropy, so that defenses are compared under one
-    attack.
+    The default validation attack is PGD on the cross-entropy, to compare defenses under one attack.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model.
-        beta: how much robustness is worth; 6 for CIFAR-10 in the paper, 1 for MNIST in the thesis.
-        steps: the steps of the attack.
-        step_size: their length, in the units of the images; default `2.5 radius / steps`.
-        seed: of the random starts.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        beta: weight of the divergence; 6 for CIFAR-10 in the paper, 1 for MNIST in the thesis.
+        steps: number of attack steps.
+        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative beta, or settings that `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative beta, or arguments that
+            `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -86,7 +89,5 @@ def trades(
         classifier,
         pgd(ball, steps, step_size, loss="kl", initialization="gaussian"),
         Trades(beta),
-        validation_attack=pgd(ball, steps, step_size),
-        seed=seed,
-        **options,
+        **validated_by(options, pgd(ball, steps, step_size)),
     )

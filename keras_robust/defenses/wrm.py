@@ -1,20 +1,26 @@
-"""WRM: training on the images that a fixed price of moving allows (Sinha et al., 2018)."""
+"""WRM: distributionally robust training with a fixed Lagrangian penalty (Sinha et al., 2018)."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
+from typing_extensions import Unpack
 
 from keras_robust.attacks.crafting import initialization, objectives
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.attacks.crafting.step_rules import PenalizedStep
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
+from keras_robust.core.validation import check_number
 from keras_robust.losses.robust_loss import Adversarial
+from keras_robust.training.defense_factory import (
+    RobustModelOptions,
+    defense,
+    validated_by,
+)
 from keras_robust.training.robust_model import RobustModel
 
 
+@defense
 def wrm(
     classifier: keras.Model,
     ball: Ball,
@@ -23,30 +29,28 @@ def wrm(
     clean_weight: float = 0.0,
     steps: int = 15,
     step_size: float | None = None,
-    seed: int = 0,
-    **options: Any,
+    **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """Minimises `CE(x_adv)` where `x_adv` maximises `CE - multiplier * ||x_adv - x||^2 / 2`.
+    """Minimizes `CE(x_adv)` where `x_adv` maximizes `CE - multiplier * ||x_adv - x||^2 / 2`.
 
-    No ball holds the training images: the price of moving does. `ball` is what validation attacks
-    in, by PGD.
+    The penalty bounds the perturbations of training, not the ball, which is the threat model of
+    validation, by PGD.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model of validation.
-        multiplier: gamma of the paper, the price of moving, >= 0.
-        clean_weight: the weight of the clean cross-entropy.
-        steps: the steps of ascent; 15 in the paper.
-        step_size: the length of the first step, times the gradient; default `1 / multiplier`. Later
-            ones shrink with the square root of their number.
-        seed: of the random starts of validation; training starts at the images.
-        **options: of `RobustModel`, such as `crafting_dtype`, `microbatches`, `radius_warmup`.
+        multiplier: gamma of the paper, weight of the penalty, >= 0.
+        clean_weight: weight of the clean cross-entropy.
+        steps: number of ascent steps; 15 in the paper.
+        step_size: factor of the gradient in the first step; default `1 / multiplier`. It decays
+            with the square root of the step's number.
+        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a number below 0, or what `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative number, or arguments that `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -57,6 +61,7 @@ def wrm(
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training" (2018), Algorithm 1.
     """
+    check_number("wrm: multiplier", multiplier)
     if step_size is None:
         step_size = 1 / multiplier if multiplier > 0 else 1.0
     attack = GradientAttack(
@@ -71,7 +76,5 @@ def wrm(
         classifier,
         attack,
         Adversarial(clean_weight),
-        validation_attack=pgd(ball, steps),
-        seed=seed,
-        **options,
+        **validated_by(options, pgd(ball, steps)),
     )

@@ -1,9 +1,10 @@
 """Robust training: `RobustModel`, a `keras.Model` with a custom `train_step`, and its parts."""
 
+from keras_robust.training.defense_factory import RobustModelOptions, defense
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.weight_perturbation import AWP
 
-__all__ = ["AWP", "RobustModel"]
+__all__ = ["AWP", "RobustModel", "RobustModelOptions", "defense"]
 
 
 def __dir__() -> list[str]:

@@ -45,11 +45,11 @@ DEFENSES = {
         ["boosted", "divergence"],
     ),
     "adr": (
-        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, confidence=0.5, **SETTINGS),
+        lambda c: kr.defenses.adr(c, BALL, base="pgd_at", confidence_weight=0.5, **SETTINGS),
         ["adversarial", "local", "global", "smoothness", "confidence"],
     ),
     "adr of single images over trades": (
-        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.trades, global_=0.0, **SETTINGS),
+        lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.trades, global_weight=0.0, **SETTINGS),
         ["clean", "divergence", "local", "smoothness"],
     ),
     "ascl": (

@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.defenses.adr import Compactness
 
+NOTHING = {"local_weight": 0.0, "global_weight": 0.0, "smoothness_weight": 0.0}
 BALL = kr.LinfBall(0.1)
 BASE = kr.defenses.pgd_at
 
@@ -25,7 +26,7 @@ def test_terms_on_paper():
     """
     clean = {"features": tf.constant([[0.0, 0.0], [1.0, 1.0]])}
     moved = {"features": tf.constant([[1.0, 2.0], [3.0, 1.0]])}
-    terms = Compactness(local=2.0, alpha=0.8)(tf.constant([0, 1]), moved, clean)
+    terms = Compactness(local_weight=2.0, alpha=0.8)(tf.constant([0, 1]), moved, clean)
     np.testing.assert_allclose(terms["local"], [3.0, 2.0])
     np.testing.assert_allclose(terms["global"], [(1.5 - 0.125) / 2, (1.0 - 0.5) / 2], rtol=1e-6)
 
@@ -51,12 +52,12 @@ def test_identical_latents_have_a_finite_gradient(p):
 
 
 @pytest.mark.parametrize("through", [False, True])
-def test_the_clean_side_is_held_unless_it_is_not_to_be(through):
+def test_the_clean_side_is_constant_unless_asked(through):
     """The local gradient is a sign over the size: +1/2 and -1/2 for the two sides of a pair."""
     z, z_adv = tf.constant([[0.0, 0.0]]), tf.constant([[1.0, 2.0]])
     with tf.GradientTape() as tape:
         tape.watch((z, z_adv))
-        terms = Compactness(global_=0.0, through_clean=through)(
+        terms = Compactness(global_weight=0.0, through_clean=through)(
             tf.constant([0]), {"features": z_adv}, {"features": z}
         )
     clean, moved = tape.gradient(terms["local"], (z, z_adv), unconnected_gradients="zero")
@@ -73,10 +74,10 @@ def test_a_batch_of_one_class_is_no_nan():
 @pytest.mark.parametrize(
     ("weights", "names"),
     [
-        ({"global_": 0.0, "smoothness": 0.0}, ("local",)),
-        ({"local": 0.0, "smoothness": 0.0}, ("global",)),
-        ({"local": 0.0, "global_": 0.0}, ("smoothness",)),
-        ({"local": 0.0, "global_": 0.0, "smoothness": 0.0, "confidence": 1.0}, ("confidence",)),
+        ({"global_weight": 0.0, "smoothness_weight": 0.0}, ("local",)),
+        ({"local_weight": 0.0, "smoothness_weight": 0.0}, ("global",)),
+        ({"local_weight": 0.0, "global_weight": 0.0}, ("smoothness",)),
+        ({**NOTHING, "confidence_weight": 1.0}, ("confidence",)),
     ],
 )
 def test_each_term_by_itself(tiny_classifier, weights, names):
@@ -96,7 +97,7 @@ def test_the_base_keeps_its_attack_and_its_settings(tiny_classifier):
 
 def test_over_udr_the_dual_variable_is_learned_too(tiny_classifier, tiny_batch):
     base = functools.partial(
-        kr.defenses.udr, base=kr.defenses.trades, dual=kr.DualVariable(start=0.5)
+        kr.defenses.udr, base=kr.defenses.trades, dual=kr.DualVariable(initial_value=0.5)
     )
     model = kr.defenses.adr(tiny_classifier, BALL, base=base, steps=1)
     model.compile("sgd", run_eagerly=True)
@@ -123,14 +124,14 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"local": -1.0}, "ADR: local is -1.0"),
-        ({"global_": math.nan}, "ADR: global_ is nan"),
-        ({"smoothness": -1}, "ADR: smoothness is -1"),
-        ({"confidence": "1"}, "ADR: confidence is '1'"),
-        ({"p": 3}, "ADR: p is 3; expected 1, 2 or inf"),
-        ({"p": [1]}, "ADR: p is"),
-        ({"alpha": 0.0}, r"ADR: alpha is 0.0; expected a number in \(0, 1\]"),
-        ({"local": 0.0, "global_": 0.0, "smoothness": 0.0}, "every weight is 0"),
+        ({"local_weight": -1.0}, "Compactness: local_weight is -1.0"),
+        ({"global_weight": math.nan}, "Compactness: global_weight is nan"),
+        ({"smoothness_weight": -1}, "adr: smoothness_weight is -1"),
+        ({"confidence_weight": "1"}, "adr: confidence_weight is '1'"),
+        ({"p": 3}, "Compactness: p is 3; expected one of 1, 2, inf"),
+        ({"p": [1]}, "Compactness: p is"),
+        ({"alpha": 0.0}, r"Compactness: alpha is 0.0; expected a number in \(0, 1\]"),
+        (NOTHING, "all weights are 0"),
     ],
 )
 def test_bad_settings_are_refused(tiny_classifier, settings, text):
@@ -139,7 +140,9 @@ def test_bad_settings_are_refused(tiny_classifier, settings, text):
 
 
 def test_bases_that_cannot_be(tiny_classifier):
-    with pytest.raises(TypeError, match="ADR: base is 'trades'; expected a defense"):
-        kr.defenses.adr(tiny_classifier, BALL, base="trades")
+    with pytest.raises(ValueError, match="no defense 'tradse'.* Did you mean 'trades'"):
+        kr.defenses.adr(tiny_classifier, BALL, base="tradse")
+    with pytest.raises(TypeError, match="base is 5; expected a defense, .*or its name"):
+        kr.defenses.adr(tiny_classifier, BALL, base=5)
     with pytest.raises(ValueError, match="needs adversarial images"):
         kr.defenses.adr(tiny_classifier, BALL, base=kr.defenses.standard)

@@ -54,11 +54,11 @@ def test_heads_are_trained_by_the_contrast_alone(tiny_classifier, tiny_batch, he
 
 
 def test_a_head_that_is_none(tiny_classifier):
-    with pytest.raises(ValueError, match="head is 'deep'; expected None, 'linear', 'mlp'"):
+    with pytest.raises(ValueError, match="head is 'deep'; expected one of None, 'linear', 'mlp'"):
         kr.defenses.ascl(tiny_classifier, BALL, head="deep")
 
 
 @pytest.mark.parametrize("name", ["scl", "vat"])
 def test_weights_are_refused(tiny_classifier, name):
-    with pytest.raises(ValueError, match=f"ASCL: {name} is -1"):
+    with pytest.raises(ValueError, match=f"ascl: {name} is -1"):
         kr.defenses.ascl(tiny_classifier, BALL, **{name: -1})

@@ -121,7 +121,7 @@ def test_replicas_make_the_step_of_one_device(two_replicas, make_classifier, mak
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"mode": "detect"}, "mode is 'detect'; expected one of robustness, detection, base"),
+        ({"mode": "detect"}, "mode is 'detect'; expected one of 'robustness', 'detection', 'base'"),
         ({"promote": -1}, "promote is -1"),
         ({"demote": "5"}, "demote is '5'"),
         ({"steps": -1}, "steps is -1"),
@@ -140,7 +140,7 @@ def test_what_is_no_ensemble_is_refused(tiny_classifier):
 def test_explicit_weights_and_udr(ensemble):
     model = kr.defenses.cce(ensemble, BALL, mode="detection", promote=0.5)
     assert model.robust_loss == CollaborativeCrossEntropy(0.5, 5.0)
-    with pytest.raises(ValueError, match=r"UDR: the base 'cce' .*ensemble_at"):
+    with pytest.raises(ValueError, match=r"udr: the attack of the base 'cce' .*ensemble_at"):
         kr.defenses.udr(ensemble, BALL, base=kr.defenses.cce)
 
 

@@ -67,7 +67,7 @@ def test_settings(tiny_classifier):
     ("settings", "match"),
     [
         ({"beta": -1}, r"Mart: beta is -1; expected a finite number >= 0"),
-        ({"boosted_on": "both"}, r"boosted_on is 'both'; expected 'adversarial' or 'clean'"),
+        ({"boosted_on": "both"}, r"boosted_on is 'both'; expected one of 'adversarial', 'clean'"),
     ],
 )
 def test_refused(tiny_classifier, settings, match):

@@ -21,7 +21,7 @@ BASES = ["pgd_at", "trades", "mart"]
 
 def udr(classifier, base="pgd_at", **settings):
     settings = {"steps": 3, "step_size": 0.05, **settings}
-    return kr.defenses.udr(classifier, BALL, base=getattr(kr.defenses, base), **settings)
+    return kr.defenses.udr(classifier, BALL, base=base, **settings)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -42,7 +42,7 @@ def test_options_reach_the_base(make_classifier):
         boosted_on="clean",
         beta=2.0,
         tau=0.2,
-        pull="linf",
+        penalty="linf",
         seed=5,
         microbatches=2,
         weight_perturbation=kr.AWP(0.02),
@@ -54,7 +54,7 @@ def test_options_reach_the_base(make_classifier):
 
 def test_images_may_leave_the_ball_but_not_the_range(make_classifier, make_batch):
     x, y = map(tf.constant, make_batch(8))
-    x_adv = udr(make_classifier(), dual=DualVariable(start=0.0)).craft(x, y)
+    x_adv = udr(make_classifier(), dual=DualVariable(initial_value=0.0)).craft(x, y)
     assert np.abs(x_adv - x).max() > 0.11
     assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1
 
@@ -62,7 +62,7 @@ def test_images_may_leave_the_ball_but_not_the_range(make_classifier, make_batch
 def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_batch, fit_once):
     """With tau of one step and lambda kept at 1, UDR over PGD-AT is PGD-AT."""
     x, y = make_batch(8)
-    soft = udr(make_classifier(dropout=0), tau=0.05, dual=DualVariable(rate=0.0))
+    soft = udr(make_classifier(dropout=0), tau=0.05, dual=DualVariable(learning_rate=0.0))
     hard = kr.defenses.pgd_at(make_classifier(dropout=0), BALL, steps=3, step_size=0.05)
     for model in (soft, hard):
         model.compile(keras.optimizers.SGD(0.5))
@@ -75,7 +75,7 @@ def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_bat
 @pytest.mark.parametrize(("period", "steps"), [(1, [0, 1, 2, 3]), (2, [0, 2])])
 def test_the_dual_variable_descends(make_classifier, period, steps):
     """lambda - 0.5 (0.1 - mean |delta|), the mean over the batches since the last step."""
-    model = udr(make_classifier(), dual=DualVariable(start=0.3, rate=0.5, period=period))
+    model = udr(make_classifier(), dual=DualVariable(0.3, 0.5, period))
     x = tf.zeros([2, 6, 6, 1])
     sizes, expected, collected = [0.3, 0.05, 0.0, 0.2], 0.3, []
     for step, size in enumerate(sizes):
@@ -89,7 +89,7 @@ def test_the_dual_variable_descends(make_classifier, period, steps):
 
 
 def test_it_is_never_negative(make_classifier, make_batch):
-    model = udr(make_classifier(), dual=DualVariable(start=0.01, rate=10.0))
+    model = udr(make_classifier(), dual=DualVariable(initial_value=0.01, learning_rate=10.0))
     model.compile(keras.optimizers.SGD(0.01))
     logs = model.fit(*make_batch(8), batch_size=2, epochs=2, verbose=0).history
     assert float(model.dual) >= 0 and min(logs["dual"]) >= 0
@@ -119,7 +119,7 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
         with scope:
             model = udr(
                 make_classifier(dropout=0),
-                dual=DualVariable(rate=0.5, distance="linf"),
+                dual=DualVariable(learning_rate=0.5, distance="linf"),
                 weight_perturbation=kr.AWP(0.01),
             )
             model.attack = replace(model.attack, initialization=AtInput())
@@ -136,10 +136,10 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"start": -1.0}, "start is -1.0"),
-        ({"rate": float("nan")}, "rate is nan"),
+        ({"initial_value": -1.0}, "initial_value is -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"period": 0}, "period is 0; expected a whole number >= 1"),
-        ({"distance": "l2"}, "distance is 'l2'; expected 'l1' or 'linf'"),
+        ({"distance": "l2"}, "distance is 'l2'; expected one of 'l1', 'linf'"),
     ],
 )
 def test_what_the_dual_refuses(settings, says):
@@ -151,9 +151,9 @@ def test_what_is_refused(make_classifier):
     with pytest.raises(ValueError, match="tau is 0"):
         udr(make_classifier(), tau=0.0)
     for base in (kr.defenses.standard, kr.defenses.wrm):
-        with pytest.raises(ValueError, match="trains on no gradient attack"):
+        with pytest.raises(ValueError, match="does not take fixed steps in a ball"):
             kr.defenses.udr(make_classifier(), BALL, base=base)
-    with pytest.raises(TypeError, match="base is 'trades'; expected a defense"):
-        kr.defenses.udr(make_classifier(), BALL, base="trades")
-    with pytest.raises(TypeError, match="UDR is defined in Linf; ball is L2Ball"):
+    with pytest.raises(TypeError, match="base is None; expected a defense"):
+        kr.defenses.udr(make_classifier(), BALL, base=None)
+    with pytest.raises(TypeError, match="udr is defined in Linf; ball is L2Ball"):
         kr.defenses.udr(make_classifier(), kr.L2Ball(0.1), base=kr.defenses.trades)

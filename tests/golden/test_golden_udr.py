@@ -100,7 +100,7 @@ def duals(d, start, dual, tau):
     classifier = keras.Model(inputs, {"logits": logits, "features": inputs})
     model = kr.defenses.udr(
         classifier, kr.LinfBall(float(d["eps"])), base=kr.defenses.pgd_at, tau=tau,
-        dual=DualVariable(start=start, rate=float(d["lr"]), **dual),
+        dual=DualVariable(start, float(d["lr"]), **dual),
     )  # fmt: skip
     found = []
     for deltas in d["deltas"]:

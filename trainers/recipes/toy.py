@@ -50,5 +50,5 @@ def get_config(defense: str) -> ConfigDict:
     )
     if config.defense.name == "udr":
         # The dual variable moves by distances: as far as with rate 0.02 in the plane.
-        config.defense.options.dual_rate = 0.02 * SIDE
+        config.defense.options.dual_learning_rate = 0.02 * SIDE
     return config

@@ -1,4 +1,4 @@
-"""A defense from the names and numbers of a recipe, some of which stand for objects."""
+"""Arguments of a defense from the names and numbers of a recipe."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_robust as kr
-from keras_robust.core.validation import lookup
-from keras_robust.experiments.flags.lookup import check_options
+from keras_robust.core.validation import did_you_mean, lookup
 
-# Options of every defense.
-CRAFTING = (
-    "crafting_mode",
-    "crafting_dtype",
-    "radius_warmup",
-    "microbatches",
-    "weight_perturbation",
-)
+# Parameters of defenses that are objects, or that a recipe holds elsewhere.
+_NOT_OPTIONS = ("classifier", "ball", "base", "dual", "seed", "name", "validation_attack")
+_DUAL = {f"dual_{field.name}": field.name for field in dataclasses.fields(kr.DualVariable)}
+# Options that recipes of release 0.1 hold under other names.
+_FORMER_OPTIONS = {
+    "confidence": "confidence_weight",
+    "dual_rate": "dual_learning_rate",
+    "dual_start": "dual_initial_value",
+    "global_": "global_weight",
+    "local": "local_weight",
+    "pull": "penalty",
+    "smoothness": "smoothness_weight",
+}
 AUGMENTATIONS: dict[str, Callable[..., kr.data.Augmentation]] = {
     "pad_crop_flip": kr.data.pad_crop_flip,
     "shift_flip": kr.data.shift_flip,
     "shift": functools.partial(kr.data.shift_flip, flip=False),  # for digits
 }
-_DUAL = {f"dual_{field.name}": field.name for field in dataclasses.fields(kr.DualVariable)}
 
 
 def defenses() -> tuple[str, ...]:
@@ -35,65 +38,56 @@ def defenses() -> tuple[str, ...]:
         >>> "trades" in defenses()
         True
     """
-    return tuple(
-        name
-        for name in kr.defenses.__all__
-        if inspect.isfunction(getattr(kr.defenses, name))
-        and next(iter(inspect.signature(getattr(kr.defenses, name)).parameters)) == "classifier"
-    )
+    return tuple(kr.defenses.__all__)
 
 
 def bases() -> tuple[str, ...]:
-    """The defenses that another one can be built over."""
-    return tuple(name for name in defenses() if not _takes_a_base(name))
+    """The names of the defenses that another one can be built over."""
+    return tuple(name for name in defenses() if "base" not in _parameters(name))
 
 
 def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a defense that a recipe's options mean.
+    """The arguments of a defense that a recipe's options stand for.
 
     `weight_perturbation` is AWP's gamma, 0 for none; `base` is the name of a defense; `augment` is
-    one of `AUGMENTATIONS`; `dual_start`, `dual_rate` and so on are the fields of
-    `keras_robust.DualVariable`.
+    one of `AUGMENTATIONS`; `dual_FIELD` is a field of `keras_robust.DualVariable`.
 
     Args:
-        name: of the defense.
-        options: as a recipe holds them.
+        name: the defense.
+        options: the options of a recipe.
 
     Returns:
         Arguments by name, without classifier, ball and seed.
 
     Raises:
-        ValueError: no such defense, option or base; an option that cannot be.
+        ValueError: an unknown defense, option or base, or an invalid value.
 
     Example:
         >>> resolved("pgd_at", {"steps": 3, "weight_perturbation": 0.01})
         {'steps': 3, 'weight_perturbation': AWP(gamma=0.01)}
     """
-    factory = getattr(kr.defenses, lookup("defense", name, defenses()))
     arguments = dict(options)
-    if _takes_a_base(name):
+    valid, described = _options(lookup("defense", name, defenses())), name
+    if "base" in _parameters(name):
         if "base" not in arguments:
             raise ValueError(
                 f"The defense {name!r} needs the option 'base': one of {', '.join(bases())}."
             )
-        base = lookup(f"base of {name}", arguments.pop("base"), bases())
-        learned = _DUAL if "dual" in inspect.signature(factory).parameters else {}
-        own = [*_own_options(factory), *learned]
-        passed = [option for option in arguments if option not in own]
-        check_options(
-            "defense",
-            f"{name} over {base}",
-            getattr(kr.defenses, base),
-            2,
-            passed,
-            (*CRAFTING, *own),
-        )
-        dual = {_DUAL[key]: arguments.pop(key) for key in list(arguments) if key in _DUAL}
-        arguments = {**arguments, "base": getattr(kr.defenses, base)}
-        if dual:
-            arguments["dual"] = kr.DualVariable(**dual)
-    else:
-        check_options("defense", name, factory, 2, arguments, CRAFTING)
+        base = lookup(f"base of {name}", arguments["base"], bases())
+        valid, described = ["base", *_options(base), *valid], f"{name} over {base}"
+    for option in options:
+        current = _FORMER_OPTIONS.get(option)
+        if current in valid and current not in arguments:
+            arguments[current] = arguments.pop(option)
+    for option in arguments:
+        if option not in valid:
+            raise ValueError(
+                f"The defense {described!r} has no option {option!r}; there are "
+                f"{did_you_mean(option, valid)}"
+            )
+    dual = {_DUAL[key]: arguments.pop(key) for key in list(arguments) if key in _DUAL}
+    if dual:
+        arguments["dual"] = kr.DualVariable(**dual)
     if "augment" in arguments:
         arguments["augment"] = AUGMENTATIONS[
             lookup("augmentation", arguments["augment"], AUGMENTATIONS)
@@ -102,13 +96,13 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return arguments | ({"weight_perturbation": kr.AWP(gamma)} if gamma else {})
 
 
-def _takes_a_base(name: str) -> bool:
-    return "base" in inspect.signature(getattr(kr.defenses, name)).parameters
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(kr.defenses, name)).parameters
 
 
-def _own_options(factory: Any) -> list[str]:
-    """The options of a defense over another one that are no object."""
-    parameters = list(inspect.signature(factory).parameters.values())[2:]
-    return [
-        p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in ("base", "dual")
-    ]
+def _options(name: str) -> list[str]:
+    """The options of a defense that a recipe may hold."""
+    parameters = _parameters(name)
+    own = [p.name for p in parameters.values() if p.kind == p.KEYWORD_ONLY]
+    learned = _DUAL if "dual" in parameters else ()
+    return [*(option for option in own if option not in _NOT_OPTIONS), *learned]

@@ -36,7 +36,7 @@ def test_those_of_a_soft_ball_go_beyond_it(tiny_classifier, tiny_batch):
         base=kr.defenses.pgd_at,
         steps=40,
         step_size=0.01,
-        dual=kr.DualVariable(start=0.5),
+        dual=kr.DualVariable(initial_value=0.5),
     )
     x, y = 0.3 + 0.4 * tiny_batch[0], tiny_batch[1]
     attack = model.training_attack(tf.float32)

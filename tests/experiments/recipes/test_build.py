@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes import build, defense_options
 from trainers import recipes
 
 
@@ -114,6 +114,27 @@ def test_adr_takes_no_settings_of_a_dual_variable(tiny):
         config.defense.options.dual_rate = 0.1
     with pytest.raises(ValueError, match="no option 'dual_rate'"):
         build.check(config)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "former", "options"),
+    [
+        ("adr_pgd_at", {"global_": 0.5, "smoothness": 2.0}, {"global_weight": 0.5}),
+        ("udr_trades", {"dual_start": 0.5, "pull": "l2"}, {"penalty": "l2"}),
+    ],
+)
+def test_options_by_their_names_in_release_0_1(recipe, former, options):
+    name = recipe.split("_")[0]
+    base = {"base": recipe.removeprefix(f"{name}_")}
+    found = defense_options.resolved(name, base | former)
+    assert found.items() >= (base | options).items() and not found.keys() & former.keys()
+    assert found.get("dual") == (kr.DualVariable(initial_value=0.5) if name == "udr" else None)
+
+
+def test_an_option_that_is_set_elsewhere_is_refused():
+    for option in ("seed", "name", "validation_attack", "classifier"):
+        with pytest.raises(ValueError, match=f"'trades' has no option '{option}'; there are beta,"):
+            defense_options.resolved("trades", {option: 1})
 
 
 def test_the_seed_decides_the_weights(tiny):
