@@ -1,6 +1,6 @@
-"""Plots of what an evaluation found: functions of plain numbers that return matplotlib figures.
+"""Plots of evaluation results: functions of plain numbers that return matplotlib figures.
 
-They need the extra `report` (`pip install keras_robust[report]`), asked for when one is drawn.
+They need the extra `report` (`pip install keras_robust[report]`), imported when a plot is drawn.
 """
 
 from keras_robust.plots.accuracy_over_radius import accuracy_over_radius

@@ -1,4 +1,4 @@
-"""How accuracy falls as the attacker may change more."""
+"""Robust accuracy as a function of the attack radius."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from keras_robust.plots.style import (
     MARKERS,
     NARROW,
     WIDE,
-    blank,
+    disable_math_text,
     legend_label,
-    plain_text,
+    new_figure,
+    percent_ticks,
     styled,
 )
 
@@ -29,32 +30,32 @@ def accuracy_over_radius(
     radius: float | None = None,
     narrow: bool = False,
 ) -> Figure:
-    """Draws accuracy over radius: a colour for each model, a dash pattern for each attack.
+    """Draws accuracy over radius: one color per model, one dash pattern per attack.
 
-    With one model the attacks get colours of their own.
+    With a single model, each attack has its own color.
 
     Args:
         curves: model name -> attack name -> (radii in units of the [0, 1] pixel range, accuracies
             in [0, 1]), of equal length.
-        radius: a radius to mark, such as the one that a report is about.
-        narrow: draws for the width of a phone, with the legend below.
+        radius: a radius to mark, such as the one of a report.
+        narrow: lays out for the width of a phone, with the legend below.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: when there is nothing to draw, or a curve's lengths differ.
+        ValueError: no curves, or a curve of different lengths.
 
     Example:
         >>> figure = accuracy_over_radius({"TRADES": {"PGD": ([0.0, 0.1], [0.97, 0.61])}})
         >>> figure.axes[0].get_ylabel()
         'Accuracy'
     """
-    from matplotlib.ticker import PercentFormatter
-
     lines = _lines(curves)
     legend = 0.18 * (len(lines) + 1)  # inches
-    figure = blank(NARROW, 3.5 + legend) if narrow else blank(WIDE, max(3.8, 0.4 + legend))
+    figure = (
+        new_figure(NARROW, 3.5 + legend) if narrow else new_figure(WIDE, max(3.8, 0.4 + legend))
+    )
     axes = figure.subplots()
     for label, (radii, accuracies), color, marker, dash in lines:
         axes.plot(radii, accuracies, color=color, marker=marker, linestyle=dash, label=label)
@@ -62,26 +63,26 @@ def accuracy_over_radius(
         axes.axvline(
             radius, color=FAINT, linewidth=1.0, dashes=(4, 3), label="radius of the report"
         )
-    axes.set_xlabel("Radius (pixel range [0, 1])" if narrow else "Radius, in a pixel range [0, 1]")
+    axes.set_xlabel("Radius (pixels in [0, 1])")
     axes.set_ylabel("Accuracy")
     axes.set_ylim(0.0, 1.03)
     right = max([max(line[1][0]) for line in lines] + [radius or 0.0])
     if right > 0:
         axes.set_xlim(-0.02 * right, 1.03 * right)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    percent_ticks(axes.yaxis)
     axes.grid(True)
     figure.legend(loc="outside lower left" if narrow else "outside right upper")
-    plain_text(figure)
+    disable_math_text(figure)
     return figure
 
 
 def _lines(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
 ) -> list[tuple[str, tuple[Sequence[float], Sequence[float]], str, str, str]]:
-    """Label, points, colour, marker and dashes of every line."""
+    """Label, points, color, marker and dashes of every line."""
     attacks = list(dict.fromkeys(attack for by_attack in curves.values() for attack in by_attack))
     if not attacks:
-        raise ValueError("No curves to draw; expected at least one model with one attack.")
+        raise ValueError("curves is empty; expected at least one model with one attack.")
     lines = []
     for m, (model, by_attack) in enumerate(curves.items()):
         for attack, (radii, accuracies) in by_attack.items():
@@ -91,9 +92,9 @@ def _lines(
                     f"{len(accuracies)} accuracies; expected the same number, at least one."
                 )
             a = attacks.index(attack)
-            shade = m if len(curves) > 1 else a
+            index = m if len(curves) > 1 else a
             label = legend_label(attack) if len(curves) == 1 else legend_label(model, attack)
             points = (radii, accuracies)
-            color, marker = COLORS[shade % len(COLORS)], MARKERS[shade % len(MARKERS)]
+            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
             lines.append((label, points, color, marker, DASHES[a % len(DASHES)]))
     return lines

@@ -1,4 +1,4 @@
-"""Classes in a plot: their colours and their names."""
+"""Colors and names of the classes in a plot."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from keras_robust.plots.style import COLORS, shorten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMED = 24  # up to so many classes each has room for its name
+MAX_NAMES = 24  # more classes are named in part
 
-# The palette, its yellow, which is seen on areas and on dots with an edge, and three more. Black is
-# left for marks on top of them.
+# The palette, with its yellow, which is visible on areas and on dots with an edge, and three more.
+# Black is reserved for marks on top of them.
 CLASS_COLORS = (*COLORS[:6], "#f0e442", "#999999", "#332288", "#882255")
 
 
 def class_name(index: int, class_names: Sequence[str] | None) -> str:
-    """The name of a class, short; by default its number.
+    """The shortened name of a class; by default its number.
 
     Example:
         >>> class_name(1, ["cat", "dog"]), class_name(1, None)
@@ -30,13 +30,9 @@ def class_name(index: int, class_names: Sequence[str] | None) -> str:
 
 
 def class_colors(count: int) -> list[Any]:
-    """A colour for each class: up to 10 classes, the same in every plot.
+    """One matplotlib color per class; up to 10 classes, the same in every plot.
 
-    Args:
-        count: how many classes there are.
-
-    Returns:
-        Colours as matplotlib takes them; beyond 10 classes neighbours look alike.
+    Beyond 10 classes neighbors look alike.
 
     Example:
         >>> len(set(class_colors(10))), class_colors(2) == class_colors(10)[:2]
@@ -50,18 +46,17 @@ def class_colors(count: int) -> list[Any]:
 
 
 class ClassColors:
-    """The colours of the classes that a plot shows, and the bar that names them."""
+    """The colors of the classes in a plot, and the color bar that names them.
+
+    Args:
+        shown: class numbers of any shape.
+        class_names: one name per class; by default the numbers from 0.
+
+    Raises:
+        ValueError: a class without a name.
+    """
 
     def __init__(self, shown: Any, class_names: Sequence[str] | None):
-        """Finds the classes.
-
-        Args:
-            shown: class numbers of any shape.
-            class_names: one name per class; by default the numbers from 0.
-
-        Raises:
-            ValueError: when a class has no name.
-        """
         from matplotlib.colors import BoundaryNorm, ListedColormap
 
         self.present = np.unique(np.asarray(shown))
@@ -76,25 +71,18 @@ class ClassColors:
         self.names = [class_name(index, class_names) for index in self.present]
 
     def ranks(self, classes: Any) -> np.ndarray:
-        """Classes as numbers that `norm` and `map` take, of the same shape."""
+        """The input of `norm` and `map` for class numbers, of the same shape."""
         return np.searchsorted(self.present, classes)
 
     def bar(self, figure: Figure, axes: Any, title: str, narrow: bool) -> None:
-        """Adds the bar, right of a plot or below it.
-
-        Args:
-            figure: that it is added to.
-            axes: of the plot, which gives it room.
-            title: what the classes are.
-            narrow: puts it below.
-        """
+        """Adds the color bar to the right of `axes`, or below it if `narrow`."""
         from matplotlib.cm import ScalarMappable
 
-        place = "bottom" if narrow else "right"
+        location = "bottom" if narrow else "right"
         scale = ScalarMappable(self.norm, self.map)
-        bar = figure.colorbar(scale, ax=axes, location=place, shrink=0.75, aspect=25)
+        bar = figure.colorbar(scale, ax=axes, location=location, shrink=0.75, aspect=25)
         count = len(self.names)
-        shown = list(range(0, count, -(-count // NAMED)))
+        shown = list(range(0, count, -(-count // MAX_NAMES)))
         names = [self.names[index] for index in shown]
         upright = narrow and max(map(len, names)) > 2
         bar.set_ticks(shown, labels=names, rotation=90 if upright else 0)

@@ -1,4 +1,4 @@
-"""Which class is taken for which, before and after an attack."""
+"""Confusion matrices before and after an attack."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.class_colors import NAMED
-from keras_robust.plots.style import INK, NARROW, WIDE, blank, plain_text, shorten, styled
+from keras_robust.plots.class_colors import MAX_NAMES
+from keras_robust.plots.style import (
+    INK,
+    NARROW,
+    WIDE,
+    disable_math_text,
+    new_figure,
+    shorten,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERED = 12  # up to so many classes each cell has room for its count
+MAX_COUNTS = 12  # classes up to which each cell has room for its count
 
 
 @styled
@@ -24,19 +32,19 @@ def confusion_matrix(
     *,
     narrow: bool = False,
 ) -> Figure:
-    """Draws confusion matrices, clean beside attacked; the shade is the share of the true class.
+    """Draws confusion matrices of clean and attacked images, shaded by fraction of the true class.
 
     Args:
         clean: counts `[classes, classes]`, one row per true class; or None.
         adversarial: the same on attacked images; or None.
         class_names: one name per class; by default the numbers from 0.
-        narrow: draws for the width of a phone, the attacked matrix below the clean one.
+        narrow: lays out for the width of a phone, the attacked matrix below the clean one.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: when there is no matrix, or one is not square or not of the names' length.
+        ValueError: no matrix, or a matrix that is not square or does not match the names.
 
     Example:
         >>> figure = confusion_matrix([[9, 1], [0, 10]], [[4, 6], [7, 3]], ["cat", "dog"])
@@ -49,13 +57,13 @@ def confusion_matrix(
         if matrix is not None
     ]
     if not panels:
-        raise ValueError("No confusion matrix to draw; expected a clean or an attacked one.")
+        raise ValueError("clean and adversarial are None; expected at least one confusion matrix.")
     names = [str(name) for name in (class_names or range(len(panels[0][1])))]
     if narrow:
-        figure = blank(NARROW, 0.7 + (4.0 if _upright(names) else 3.6) * len(panels))
+        figure = new_figure(NARROW, 0.7 + (4.0 if _upright(names) else 3.6) * len(panels))
         grid = figure.subplots(len(panels), 1, squeeze=False)
     else:
-        figure = blank(WIDE if len(panels) == 2 else 4.2, 4.7 if _upright(names) else 4.3)
+        figure = new_figure(WIDE if len(panels) == 2 else 4.2, 4.7 if _upright(names) else 4.3)
         grid = figure.subplots(1, len(panels), squeeze=False)
     for axes, (title, counts) in zip(grid.flat, panels, strict=True):
         image = _panel(axes, title, counts, names)
@@ -68,9 +76,9 @@ def confusion_matrix(
         aspect=30,
         format=lambda value, _: f"{value:.0%}",
     )
-    bar.set_label("Share of the images of the true class")
+    bar.set_label("Fraction of the true class")
     bar.outline.set_visible(False)
-    plain_text(figure)
+    disable_math_text(figure)
     return figure
 
 
@@ -86,16 +94,16 @@ def _square(title: str, matrix: Any, class_names: Sequence[str] | None) -> np.nd
 
 
 def _panel(axes: Any, title: str, counts: np.ndarray, names: list[str]) -> Any:
-    """One matrix; a class without images has a white row."""
+    """Draws one matrix; a class without images has a white row."""
     classes = len(names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
-    if classes <= NUMBERED:
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+    if classes <= MAX_COUNTS:
         for row, column in np.argwhere(counts > 0):
-            ink = "white" if shares[row, column] > 0.55 else INK
+            ink = "white" if fractions[row, column] > 0.55 else INK
             text = f"{counts[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
-    shown = np.arange(0, classes, -(-classes // NAMED))  # every class, or every second, ...
+    shown = np.arange(0, classes, -(-classes // MAX_NAMES))  # every class, or every second, ...
     labels = [shorten(names[index], 12) for index in shown]
     axes.set_xticks(shown, labels, rotation=90 if _upright(names) else 0, fontsize=8)
     axes.set_yticks(shown, labels, fontsize=8)
@@ -108,5 +116,5 @@ def _panel(axes: Any, title: str, counts: np.ndarray, names: list[str]) -> Any:
 
 
 def _upright(names: list[str]) -> bool:
-    """Whether the names below a matrix need more room than the width of a cell."""
-    return len(names) > NUMBERED or max(map(len, names)) > 2
+    """Whether the names below a matrix are too wide for a cell and must be rotated."""
+    return len(names) > MAX_COUNTS or max(map(len, names)) > 2

@@ -1,16 +1,27 @@
-"""Classifiers of points in the plane: their decisions, the points, and the ways attacks take."""
+"""Classifiers of points in the plane: decision regions, data and attack trajectories."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_robust.plots.style import COLORS, FAINT, INK, MARKERS, WIDE, blank, plain_text, styled
+from keras_robust.plots.style import (
+    COLORS,
+    FAINT,
+    INK,
+    MARKERS,
+    WIDE,
+    disable_math_text,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLUMNS = 2
@@ -18,14 +29,14 @@ _COLUMNS = 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panel:
-    """One classifier, or one attack, in the plane.
+    """One panel of `decision_regions`: a classifier, or an attack on it.
 
     Args:
-        title: what it is.
+        title: of the panel.
         points: `[n, 2]`.
         labels: their classes `[n]`, 0 or 1.
-        paths: where points go, `[steps, paths, 2]`; None for none.
-        radius: of the square around the start of each path; None for none.
+        paths: attack trajectories, `[steps, paths, 2]`; None for none.
+        radius: of the Linf ball drawn around the start of each path; None for none.
     """
 
     title: str
@@ -42,12 +53,12 @@ def decision_regions(
     extent: tuple[float, float, float, float],
     class_names: Sequence[str] = ("0", "1"),
 ) -> Figure:
-    """Draws panels in two columns: the shade is the probability of class 1, the line is one half.
+    """Draws panels in two columns, shaded by the probability of class 1, with the line of 1/2.
 
     Args:
         panels: at least one.
-        fields: for each panel the probability of class 1 on a grid of the extent, `[rows, columns]`
-            from the lower left corner.
+        fields: one per panel: the probability of class 1 on a grid of the extent,
+            `[rows, columns]` from the lower left corner.
         extent: `(left, right, bottom, top)` of the plane.
         class_names: of the two classes.
 
@@ -55,7 +66,7 @@ def decision_regions(
         A matplotlib figure.
 
     Raises:
-        ValueError: no panels, or not as many fields.
+        ValueError: no panels, or a different number of fields.
 
     Example:
         >>> panel = Panel("PGD", points=[[0.0, 0.0]], labels=[1])
@@ -65,27 +76,41 @@ def decision_regions(
     """
     if not panels or len(panels) != len(fields):
         raise ValueError(
-            f"Received {len(panels)} panels and {len(fields)} fields; expected as many, at least "
-            "one."
+            f"Received {len(panels)} panels and {len(fields)} fields; expected the same number, at "
+            "least one."
         )
     rows = -(-len(panels) // _COLUMNS)
     width = WIDE if len(panels) > 1 else WIDE / _COLUMNS + 0.6
     columns = min(len(panels), _COLUMNS)
     height = (width / columns) * (extent[3] - extent[2]) / (extent[1] - extent[0]) + 0.55
-    figure = blank(width, rows * height + 0.4)
+    figure = new_figure(width, rows * height + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
+    for axes in grid.flat[: len(panels)][-columns:]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     for axes, panel, field in zip(grid.flat, panels, fields, strict=False):
         _draw(axes, panel, np.asarray(field), extent, class_names)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), markerscale=2)
-    plain_text(figure)
+    handles = _legend_handles(grid.flat)
+    names = list(handles)
+    figure.legend(
+        handles.values(), names, loc="outside lower center", ncols=len(names), markerscale=2
+    )
+    disable_math_text(figure)
     return figure
 
 
+def _legend_handles(grid: Iterable[Axes]) -> dict[str, Artist]:
+    """Every label of any panel, once."""
+    handles: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    return handles
+
+
 def _draw(
-    axes: Any,
+    axes: Axes,
     panel: Panel,
     field: np.ndarray,
     extent: tuple[float, float, float, float],
@@ -103,26 +128,26 @@ def _draw(
         axes.contour(xs, ys, field, levels=[0.5], colors=INK, linewidths=1.5)
     points, labels = np.asarray(panel.points), np.asarray(panel.labels)
     for label, color, name in zip((0, 1), (COLORS[1], COLORS[0]), class_names, strict=True):
-        chosen = points[labels == label]
+        x, y = points[labels == label].T
         axes.scatter(
-            *chosen.T, s=4, color=color, marker=MARKERS[label], linewidths=0, label=f"class {name}"
+            x, y, s=4, color=color, marker=MARKERS[label], linewidths=0, label=f"class {name}"
         )
     if panel.paths is not None:
         paths = np.asarray(panel.paths)
         axes.plot(paths[..., 0], paths[..., 1], color=INK, linewidth=0.8, alpha=0.8)
-        axes.scatter(*paths[-1].T, s=16, color=INK, marker="x", linewidths=1, label="attacked")
-        _squares(axes, paths[0], panel.radius)
+        x, y = paths[-1].T
+        axes.scatter(x, y, s=16, color=INK, marker="x", linewidths=1, label="attacked")
+        if panel.radius is not None:
+            _draw_balls(axes, paths[0], panel.radius)
     axes.set_xlim(extent[:2])
     axes.set_ylim(extent[2:])
     axes.set_title(panel.title)
 
 
-def _squares(axes: Any, centres: np.ndarray, radius: float | None) -> None:
+def _draw_balls(axes: Axes, centers: np.ndarray, radius: float) -> None:
     from matplotlib.patches import Rectangle
 
-    if radius is None:
-        return
-    for x, y in centres:
+    for x, y in centers:
         axes.add_patch(
             Rectangle(
                 (x - radius, y - radius), 2 * radius, 2 * radius, fill=False, color=FAINT, lw=0.6

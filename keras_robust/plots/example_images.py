@@ -1,4 +1,4 @@
-"""What an attack does to a few images."""
+"""Examples of clean images, perturbations and attacked images."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from keras_robust.plots.style import (
     CLEAN,
     NARROW,
     WIDE,
-    blank,
-    picture,
-    plain_text,
+    disable_math_text,
+    draw_image,
+    new_figure,
     styled,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def amplification(clean: np.ndarray, adversarial: np.ndarray) -> float:
-    """The factor that makes a perturbation visible without cutting any of it off.
+    """The factor that makes a perturbation visible without clipping.
 
     Args:
         clean: images in [0, 1].
         adversarial: attacked images of the same shape.
 
     Returns:
-        The largest factor of two digits by which every difference stays within half the pixel
-        range, at least 1; 1 when nothing was changed.
+        The largest factor of two digits that keeps every difference within half the pixel range,
+        at least 1; 1 for identical images.
 
     Example:
         >>> amplification(np.zeros((1, 2, 2, 1)), np.full((1, 2, 2, 1), 0.03))
@@ -44,7 +45,7 @@ def amplification(clean: np.ndarray, adversarial: np.ndarray) -> float:
         return 1.0
     factor = 0.5 / largest
     unit = 10.0 ** (math.floor(math.log10(factor)) - 1)
-    # Rounding errors of float32 images must not turn 5.0 into 4.9.
+    # The tolerance keeps rounding errors of float32 images from turning 5.0 into 4.9.
     return max(1.0, round(math.floor(factor / unit + 1e-4) * unit, 12))
 
 
@@ -59,9 +60,7 @@ def example_images(
     *,
     narrow: bool = False,
 ) -> Figure:
-    """Draws clean images, the perturbations (amplified by the factor stated) and attacked images.
-
-    In the perturbations mid-grey means unchanged.
+    """Draws clean images, amplified perturbations (mid-gray for no change), and attacked images.
 
     Args:
         clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
@@ -70,13 +69,13 @@ def example_images(
         clean_predictions: `[n]` predicted classes of the clean images.
         adversarial_predictions: `[n]` predicted classes of the attacked images.
         class_names: one name per class; by default the numbers from 0.
-        narrow: draws for the width of a phone: an image a row, not a column.
+        narrow: lays out for the width of a phone, one row per image, not one column.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: when shapes or lengths disagree.
+        ValueError: shapes or lengths that disagree.
 
     Example:
         >>> images = np.zeros((2, 8, 8, 1))
@@ -88,7 +87,9 @@ def example_images(
     count = len(clean)
     for values in (labels, clean_predictions, adversarial_predictions):
         if len(values) != count:
-            raise ValueError(f"Got {len(values)} labels or predictions for {count} images.")
+            raise ValueError(
+                f"Received {len(values)} labels or predictions; expected {count}, one per image."
+            )
     factor = amplification(clean, adversarial)
     change = np.clip(0.5 + factor * (adversarial - clean), 0.0, 1.0)
     kinds = (
@@ -100,7 +101,7 @@ def example_images(
     for k, (kind, images, predictions) in enumerate(kinds):
         for n in range(count):
             axes = grid[k, n]
-            picture(axes, images[n])
+            draw_image(axes, images[n])
             if predictions is not None:
                 _caption(axes, int(predictions[n]), int(labels[n]), class_names)
             if n == 0 and narrow:
@@ -110,7 +111,7 @@ def example_images(
             if k == 0:
                 truth = f"true: {class_name(int(labels[n]), class_names)}"
                 axes.set_ylabel(truth, fontsize=9) if narrow else axes.set_title(truth, fontsize=9)
-    plain_text(figure)
+    disable_math_text(figure)
     return figure
 
 
@@ -129,22 +130,22 @@ def _checked(clean: Any, adversarial: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grid(count: int, aspect: float, narrow: bool) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes `[3, count]`: kinds by images, whichever of them runs downwards."""
+    """A figure and its axes `[3, count]`: kinds by images, transposed if narrow."""
     if narrow:
-        figure = blank(NARROW, 0.4 + count * (1.05 * aspect + 0.3))
+        figure = new_figure(NARROW, 0.4 + count * (1.05 * aspect + 0.3))
         return figure, figure.subplots(count, 3, squeeze=False).T
     width = min(WIDE, 0.6 + 1.15 * count)
     side = (width - 0.6) / count - 0.1
-    figure = blank(width, 0.4 + 3 * (side * aspect + 0.2))
+    figure = new_figure(width, 0.4 + 3 * (side * aspect + 0.2))
     return figure, figure.subplots(3, count, squeeze=False)
 
 
-def _caption(axes: Any, predicted: int, label: int, class_names: Sequence[str] | None) -> None:
-    """The predicted class below an image: a sign says right or wrong, the colour says it again."""
-    right = predicted == label
+def _caption(axes: Axes, predicted: int, label: int, class_names: Sequence[str] | None) -> None:
+    """Writes the predicted class below an image, with a sign and a color for correctness."""
+    correct = predicted == label
     axes.set_xlabel(
-        f"{class_name(predicted, class_names)} {'✓' if right else '✗'}",
+        f"{class_name(predicted, class_names)} {'✓' if correct else '✗'}",
         fontsize=9,
-        color=CLEAN if right else ATTACKED,
+        color=CLEAN if correct else ATTACKED,
         labelpad=2,
     )

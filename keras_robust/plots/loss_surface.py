@@ -1,4 +1,4 @@
-"""The loss around an example, and what the model says there."""
+"""The loss and the predictions around an example, over two directions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_robust.plots.class_colors import ClassColors, class_name
-from keras_robust.plots.style import INK, NARROW, WIDE, blank, plain_text, styled
+from keras_robust.plots.style import INK, NARROW, WIDE, disable_math_text, new_figure, styled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ALONG, _ACROSS = "Gradient direction", "Random direction"
@@ -27,22 +28,22 @@ def loss_surface(
     flat: bool = False,
     narrow: bool = False,
 ) -> Figure:
-    """Draws the loss over two directions as a surface, and the predicted classes beside it.
+    """Draws the loss over two directions as a surface, and the predicted classes next to it.
 
     Args:
-        steps: `[points]`, how far each column, and each row, is from the example.
-        losses: `[points, points]`; a column is a step along the gradient, a row one across it.
+        steps: `[points]`, distance of each column, and of each row, from the example.
+        losses: `[points, points]`; columns step along the gradient, rows along a random direction.
         labels: `[points, points]`, the predicted classes.
         label: the true class.
         class_names: one name per class; by default the numbers from 0.
-        flat: draws the loss as colour, with lines of equal loss.
-        narrow: draws for the width of a phone, the classes below the loss.
+        flat: draws the loss as color with contour lines.
+        narrow: lays out for the width of a phone, the classes below the loss.
 
     Returns:
         A matplotlib figure; a cross marks the example.
 
     Raises:
-        ValueError: when shapes differ, or something is not finite.
+        ValueError: shapes that disagree, or non-finite numbers.
 
     Example:
         >>> steps = np.linspace(-1, 1, 3)
@@ -55,18 +56,22 @@ def loss_surface(
     Compactness" (ADR, 2020), Figure 3.
     """
     steps, losses, labels = _checked(steps, losses, labels)
-    figure = blank(NARROW, 7.2) if narrow else blank(WIDE, 3.9)
-    place = (2, 1) if narrow else (1, 2)
+    figure = new_figure(NARROW, 7.2) if narrow else new_figure(WIDE, 3.9)
+    rows, columns = (2, 1) if narrow else (1, 2)
     if flat:
-        _contours(figure, figure.add_subplot(*place, 1), steps, losses, narrow)
+        _contours(figure, figure.add_subplot(rows, columns, 1), steps, losses, narrow)
     else:
-        _heights(figure.add_subplot(*place, 1, projection="3d"), steps, losses)
-    _classes(figure, figure.add_subplot(*place, 2), steps, labels, (label, class_names, narrow))
-    plain_text(figure)
+        _surface(figure.add_subplot(rows, columns, 1, projection="3d"), steps, losses)
+    axes = figure.add_subplot(rows, columns, 2)
+    colors = ClassColors(labels, class_names)
+    _classes(axes, steps, labels, colors)
+    axes.set_title(f"Predicted class (true: {class_name(label, class_names)})")
+    colors.bar(figure, axes, "", narrow)
+    disable_math_text(figure)
     return figure
 
 
-def _heights(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
+def _surface(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
     along, across = np.meshgrid(steps, steps)
     axes.plot_surface(
         along, across, losses, cmap="viridis", rcount=60, ccount=60, linewidth=0, antialiased=False
@@ -80,30 +85,24 @@ def _heights(axes: Any, steps: np.ndarray, losses: np.ndarray) -> None:
 
 
 def _contours(
-    figure: Figure, axes: Any, steps: np.ndarray, losses: np.ndarray, narrow: bool
+    figure: Figure, axes: Axes, steps: np.ndarray, losses: np.ndarray, narrow: bool
 ) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     areas = axes.contourf(steps, steps, losses, levels=24, cmap="viridis")
-    areas.set_edgecolor("face")  # no seams between areas where they are drawn as outlines
+    areas.set_edgecolor("face")  # no seams between areas in vector graphics
     axes.contour(steps, steps, losses, levels=8, colors="white", linewidths=0.5, alpha=0.6)
     bar = figure.colorbar(
         areas, ax=axes, location="bottom" if narrow else "right", shrink=0.75, aspect=25
     )
     bar.outline.set_visible(False)
-    bar.locator = _few_ticks()
+    bar.locator = MaxNLocator(6)
     bar.update_ticks()
     axes.set_title("Loss")
-    _square(axes)
+    _mark_example(axes)
 
 
-def _classes(
-    figure: Figure,
-    axes: Any,
-    steps: np.ndarray,
-    labels: np.ndarray,
-    words: tuple[int, Sequence[str] | None, bool],
-) -> None:
-    label, class_names, narrow = words
-    colors = ClassColors(labels, class_names)
+def _classes(axes: Axes, steps: np.ndarray, labels: np.ndarray, colors: ClassColors) -> None:
     half = (steps[1] - steps[0]) / 2
     edges = (steps[0] - half, steps[-1] + half)
     axes.imshow(
@@ -114,22 +113,14 @@ def _classes(
         origin="lower",
         interpolation="nearest",
     )
-    axes.set_title(f"Predicted class (true: {class_name(label, class_names)})")
-    _square(axes)
-    colors.bar(figure, axes, "", narrow)
+    _mark_example(axes)
 
 
-def _square(axes: Any) -> None:
-    for color, width in (("white", 4.0), (INK, 1.8)):  # seen on every colour
+def _mark_example(axes: Axes) -> None:
+    for color, width in (("white", 4.0), (INK, 1.8)):  # visible on every color
         axes.plot([0.0], [0.0], marker="x", color=color, markersize=9, markeredgewidth=width)
     axes.set(xlabel=_ALONG, ylabel=_ACROSS, aspect="equal")
     axes.locator_params(nbins=5)
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(6)
 
 
 def _checked(steps: Any, losses: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the members of an ensemble say of an image, and the whole, before and after an attack."""
+"""Predictions of an ensemble and its members on an image, before and after an attack."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_robust.core.validation import check_integer
 from keras_robust.plots.class_colors import class_name
 from keras_robust.plots.style import (
     ATTACKED,
     CLEAN,
     NARROW,
     WIDE,
-    blank,
-    picture,
-    plain_text,
+    disable_math_text,
+    draw_image,
+    new_figure,
     styled,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = 10  # classes that have room
+_MAX_CLASSES = 10  # room for the bars
 _KINDS = ("Clean", "Attacked")
 
 
@@ -36,24 +38,24 @@ def member_predictions(
     *,
     narrow: bool = False,
 ) -> Figure:
-    """Draws an image and its attacked version beside the probabilities that all give to classes.
+    """Draws a clean and an attacked image next to the class probabilities of all members.
 
-    The bar of the true class has a colour of its own. Of more than 10 classes those are drawn that
-    someone gives the largest probability, and the true one.
+    The bar of the true class has its own color. Of more than 10 classes, the true one and those
+    with the largest probabilities are drawn.
 
     Args:
-        images: `[2, height, width, channels]` in [0, 1]: as it is, and attacked; 1 or 3 channels.
+        images: `[2, height, width, channels]` in [0, 1]: clean and attacked; 1 or 3 channels.
         member_probabilities: `[2, members, classes]`, of each member.
         probabilities: `[2, classes]`, of the ensemble.
         label: the true class.
         class_names: one name per class; by default the numbers from 0.
-        narrow: draws for the width of a phone: clean and attacked are columns, not rows.
+        narrow: lays out for the width of a phone, with clean and attacked as columns, not rows.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: when shapes disagree, or something is no probability.
+        ValueError: shapes that disagree, or numbers that are not probabilities.
 
     Example:
         >>> images, members = np.zeros((2, 8, 8, 1)), np.full((2, 3, 4), 0.25)
@@ -72,7 +74,7 @@ def member_predictions(
     titles += [f"Member {number}" for number in range(1, columns - 1)] + ["Ensemble"]
     figure, grid = _grid(columns, narrow)
     for k, kind in enumerate(_KINDS):
-        picture(grid[k, 0], images[k])
+        draw_image(grid[k, 0], images[k])
         for column in range(1, columns):
             _bars(grid[k, column], heights[k, column - 1, shown], names, shown == label)
         if narrow:
@@ -84,7 +86,7 @@ def member_predictions(
             grid[0, column].set_ylabel(title, fontsize=9)
         else:
             grid[0, column].set_title(title, fontsize=9)
-    plain_text(figure)
+    disable_math_text(figure)
     return figure
 
 
@@ -93,22 +95,23 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images, and the probabilities `[2, members + 1, classes]`, the ensemble's last."""
     images = np.asarray(images, np.float64)
-    members, whole = np.asarray(member_probabilities), np.asarray(probabilities)
+    members, ensemble = np.asarray(member_probabilities), np.asarray(probabilities)
     if images.ndim != 4 or len(images) != 2 or images.shape[-1] not in (1, 3):
         raise ValueError(
-            f"The images have shape {images.shape}; expected [2, height, width, 1 or 3]: an image "
-            "as it is, and attacked."
+            f"images have shape {images.shape}; expected [2, height, width, 1 or 3]: a clean and "
+            "an attacked image."
         )
-    if members.ndim != 3 or len(members) != 2 or whole.shape != (2, members.shape[2]):
+    if members.ndim != 3 or len(members) != 2 or ensemble.shape != (2, members.shape[2]):
         raise ValueError(
-            f"The members' probabilities have shape {members.shape}, the ensemble's {whole.shape}; "
+            f"member_probabilities have shape {members.shape}, probabilities {ensemble.shape}; "
             "expected [2, members, classes] and [2, classes]."
         )
-    heights = np.concatenate([members, whole[:, None]], axis=1)
+    heights = np.concatenate([members, ensemble[:, None]], axis=1)
     if not ((heights >= 0) & (heights <= 1.001)).all():
-        raise ValueError("Some probabilities are not in [0, 1]; expected those of a softmax.")
-    if not 0 <= label < heights.shape[2]:
-        raise ValueError(f"The label is {label}; expected one of {heights.shape[2]} classes.")
+        raise ValueError("Some probabilities are outside [0, 1]; expected those of a softmax.")
+    check_integer("label", label)
+    if label >= heights.shape[2]:
+        raise ValueError(f"label is {label}; expected a class below {heights.shape[2]}.")
     return images, heights
 
 
@@ -116,10 +119,10 @@ def _classes(heights: np.ndarray, label: int) -> np.ndarray:
     """The classes to draw, in their order."""
     largest = heights.max(axis=(0, 1))
     largest[label] = np.inf
-    return np.sort(np.argsort(-largest, kind="stable")[:_SHOWN])
+    return np.sort(np.argsort(-largest, kind="stable")[:_MAX_CLASSES])
 
 
-def _bars(axes: Any, heights: np.ndarray, names: list[str], true: np.ndarray) -> None:
+def _bars(axes: Axes, heights: np.ndarray, names: list[str], true: np.ndarray) -> None:
     places = np.arange(len(names))
     axes.bar(places, heights, color=[CLEAN if is_true else ATTACKED for is_true in true])
     crowded = len(names) > 4 and max(map(len, names)) > 2
@@ -131,9 +134,9 @@ def _bars(axes: Any, heights: np.ndarray, names: list[str], true: np.ndarray) ->
 
 
 def _grid(columns: int, narrow: bool) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes `[2, columns]`: kinds by who speaks, whichever runs downwards."""
+    """A figure and its axes `[2, columns]`: clean and attacked by member, transposed if narrow."""
     if narrow:
-        figure = blank(NARROW, 0.5 + 1.7 * columns)
+        figure = new_figure(NARROW, 0.5 + 1.7 * columns)
         return figure, figure.subplots(columns, 2, squeeze=False).T
-    figure = blank(min(WIDE, 0.4 + 2.0 * columns), 3.8)
+    figure = new_figure(min(WIDE, 0.4 + 2.0 * columns), 3.8)
     return figure, figure.subplots(2, columns, squeeze=False)

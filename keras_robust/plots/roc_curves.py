@@ -1,19 +1,21 @@
-"""How well a score tells attacked images from clean ones, over all thresholds."""
+"""ROC curves of a detection score."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from keras_robust.core.validation import check_number
 from keras_robust.plots.style import (
     COLORS,
     DASHES,
     FAINT,
     NARROW,
     WIDE,
-    blank,
+    disable_math_text,
     legend_label,
-    plain_text,
+    new_figure,
+    percent_ticks,
     styled,
 )
 
@@ -33,16 +35,16 @@ def roc_curves(
     """Draws ROC curves, by attack or by radius, with the areas under them in the legend.
 
     Args:
-        curves: of `keras_robust.detection.roc`, by the name of the attack, each in a colour of its
-            own; or by the radius, a number, the darker the smaller.
+        curves: of `keras_robust.detection.roc`, by attack name, each in its own color; or by
+            radius, a number, darker for smaller ones.
         false_alarm_rate: a rate to mark, such as the one that a detector is calibrated for.
-        narrow: draws for the width of a phone, with the legend below.
+        narrow: lays out for the width of a phone, with the legend below.
 
     Returns:
-        A matplotlib figure; the diagonal is that of a score that tells nothing.
+        A matplotlib figure; the diagonal is the curve of a score without information.
 
     Raises:
-        ValueError: when there is nothing to draw.
+        ValueError: no curves, or a rate outside [0, 1].
 
     Example:
         >>> from keras_robust.detection import roc
@@ -53,14 +55,14 @@ def roc_curves(
     Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
     Adversarial Robustness" (2021), Figures 3 and 4.
     """
-    from matplotlib.ticker import PercentFormatter
-
     if not curves:
-        raise ValueError("No curves to draw; expected at least one, of an attack or a radius.")
+        raise ValueError("curves is empty; expected at least one, by attack or radius.")
     legend = 0.18 * (2 * len(curves) + 2)  # inches
-    figure = blank(NARROW, 3.7 + legend) if narrow else blank(WIDE, max(4.6, 0.4 + legend))
+    figure = (
+        new_figure(NARROW, 3.7 + legend) if narrow else new_figure(WIDE, max(4.6, 0.4 + legend))
+    )
     axes = figure.subplots()
-    for (key, curve), (color, dash) in zip(curves.items(), _looks(curves), strict=True):
+    for (key, curve), (color, dash) in zip(curves.items(), _line_styles(curves), strict=True):
         name = legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
         low, high = curve.interval
         axes.plot(
@@ -72,27 +74,28 @@ def roc_curves(
         )
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle=":", label="chance")
     if false_alarm_rate is not None:
-        label = f"{false_alarm_rate:.3g} false alarms"
+        check_number("false_alarm_rate", false_alarm_rate, 0, 1)
+        label = f"false-alarm rate {false_alarm_rate:.3g}"
         axes.axvline(false_alarm_rate, color=FAINT, linewidth=1.0, dashes=(4, 3), label=label)
     axes.set(xlabel="False-alarm rate", ylabel="Detection rate", aspect="equal")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+        percent_ticks(axis)
     axes.grid(True)
     figure.legend(loc="outside lower left" if narrow else "outside right upper")
-    plain_text(figure)
+    disable_math_text(figure)
     return figure
 
 
-def _looks(curves: Mapping[str, Roc] | Mapping[float, Roc]) -> list[tuple[str, str]]:
-    """The colour and the dashes of each curve."""
+def _line_styles(curves: Mapping[str, Roc] | Mapping[float, Roc]) -> list[tuple[str, str]]:
+    """The color and the dashes of each curve."""
     if any(isinstance(key, str) for key in curves):
         count = len(curves)
         return [(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i in range(count)]
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    ranks = sorted(curves)
+    radii = sorted(curves)
     # The light end of the scale is too pale for a line on white.
-    shade = 0.85 / max(1, len(ranks) - 1)
-    return [(to_hex(colormaps["viridis"](shade * ranks.index(key))), "-") for key in curves]
+    step = 0.85 / max(1, len(radii) - 1)
+    return [(to_hex(colormaps["viridis"](step * radii.index(key))), "-") for key in curves]

@@ -1,4 +1,4 @@
-"""What every plot stands on: the style, the palette, and figures as SVG or PNG bytes."""
+"""Shared parts of the plots: the style, the palette, and figures as SVG or PNG bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Okabe and Ito's palette without its yellow, which is too pale for lines on white: told apart with
-# any common colour blindness. Markers and dashes say the same again in grey print.
+# Okabe and Ito's palette, distinguishable with any common color blindness, without its yellow, too
+# pale for lines on white. Markers and dashes repeat the distinction for gray print.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
@@ -25,7 +27,7 @@ CLEAN, ATTACKED, INK, FAINT = COLORS[0], COLORS[1], "#222222", "#767676"
 WIDE, NARROW = 8.33, 3.9  # inches of 96 pixels: a column of text, and a phone
 
 _STYLE: Any = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so every machine draws the same
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.labelsize": 10.0,
@@ -58,13 +60,13 @@ _STYLE: Any = {
 
 
 def styled(plot: Callable[P, R]) -> Callable[P, R]:
-    """Runs a plot function in this package's style, and leaves the caller's settings alone.
+    """Runs a plot function in this package's style, without changing the caller's settings.
 
     Args:
         plot: a function that draws with matplotlib.
 
     Returns:
-        The function; it raises ImportError with the command to run where matplotlib is missing.
+        The function; it raises ImportError with the install command if matplotlib is missing.
     """
 
     @functools.wraps(plot)
@@ -82,31 +84,26 @@ def styled(plot: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def blank(width: float, height: float) -> Figure:
-    """An empty figure that lays itself out, outside of pyplot's registry.
-
-    Args:
-        width: in inches.
-        height: in inches.
-    """
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, with automatic layout, outside pyplot's registry."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def picture(axes: Any, image: np.ndarray) -> None:
-    """Draws an image `[height, width, 1 or 3]`, every pixel a square; black is 0, white is 1."""
+def draw_image(axes: Axes, image: np.ndarray) -> None:
+    """Draws an image `[height, width, 1 or 3]` with square pixels; 0 is black, 1 is white."""
     gray = image.shape[-1] == 1
     pixels = np.clip(image[..., 0] if gray else image, 0.0, 1.0)
     axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # white on white has an edge
+    axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # an edge for white on white
 
 
 @styled
 def to_svg(figure: Figure) -> bytes:
-    """A figure as SVG: lines and letters are outlines, so it needs no font where it is shown."""
+    """A figure as SVG; letters are outlines, so no font is needed to display it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
@@ -114,14 +111,14 @@ def to_svg(figure: Figure) -> bytes:
 
 @styled
 def to_png(figure: Figure, dpi: float = 192) -> bytes:
-    """A figure as PNG, by default with two pixels for each one of the page."""
+    """A figure as PNG, by default with two pixels per pixel of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def shorten(name: str, letters: int) -> str:
-    """A name of at most so many letters, the middle left out: both ends tell names apart.
+    """A name of at most `letters` letters, with the middle left out.
 
     Example:
         >>> shorten("automobile", 7)
@@ -134,13 +131,18 @@ def shorten(name: str, letters: int) -> str:
 
 
 def legend_label(*names: str) -> str:
-    """Names as a legend takes them: short, and not dropped for an underscore at the front."""
+    """A short label of names; matplotlib would drop one with a leading underscore."""
     label = ", ".join(shorten(name, 24) for name in names)
     return f" {label}" if label.startswith("_") else label
 
 
-def plain_text(figure: Figure) -> None:
-    """Takes dollar signs in names for dollar signs, not for mathematics."""
+def percent_ticks(axis: Axis) -> None:
+    """Labels the ticks of an axis of fractions in percent: 0.125 as 12.5%."""
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+
+
+def disable_math_text(figure: Figure) -> None:
+    """Draws dollar signs in names as such, not as the start of mathematics."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

@@ -1,11 +1,19 @@
-"""How a number that a training logs moves from epoch to epoch."""
+"""A logged quantity over the epochs of training runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_robust.plots.style import COLORS, DASHES, WIDE, blank, legend_label, plain_text, styled
+from keras_robust.plots.style import (
+    COLORS,
+    DASHES,
+    WIDE,
+    disable_math_text,
+    legend_label,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,25 +21,27 @@ if TYPE_CHECKING:
 
 @styled
 def training_curves(curves: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """Draws a curve for each training over its epochs, from 1.
+    """Draws one curve per training run over its epochs, counted from 1.
 
     Args:
-        curves: the name of a training -> its values, one for each epoch.
-        label: what the values are.
+        curves: name of a run -> its values, one per epoch.
+        label: of the values.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: when there is nothing to draw.
+        ValueError: no values.
 
     Example:
         >>> training_curves({"UDR": [1.0, 0.6, 0.3]}, "dual variable").axes[0].get_ylabel()
         'dual variable'
     """
+    from matplotlib.ticker import MaxNLocator
+
     if not any(len(values) for values in curves.values()):
-        raise ValueError("No curves to draw; expected at least one training of an epoch or more.")
-    figure = blank(WIDE, max(3.2, 0.4 + 0.18 * (len(curves) + 1)))
+        raise ValueError("curves has no values; expected at least one run of an epoch or more.")
+    figure = new_figure(WIDE, max(3.2, 0.4 + 0.18 * (len(curves) + 1)))
     axes = figure.subplots()
     for number, (name, values) in enumerate(curves.items()):
         axes.plot(
@@ -42,8 +52,9 @@ def training_curves(curves: Mapping[str, Sequence[float]], label: str) -> Figure
             label=legend_label(name),
         )
     axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(label)
     axes.grid(True)
     figure.legend(loc="outside right upper")
-    plain_text(figure)
+    disable_math_text(figure)
     return figure

@@ -27,16 +27,16 @@ def test_lines_hold_the_data(narrow):
     assert len(lines) == 5
 
 
-def test_colour_is_the_model_and_dashes_are_the_attack():
+def test_color_is_the_model_and_dashes_are_the_attack():
     axes = accuracy_over_radius(CURVES).axes[0]
-    look = {line.get_label(): line for line in axes.get_lines()}
-    assert look["standard, FGSM"].get_color() == look["standard, PGD"].get_color()
-    assert look["standard, PGD"].get_color() != look["TRADES, PGD"].get_color()
-    assert look["standard, PGD"].get_linestyle() == look["TRADES, PGD"].get_linestyle()
-    assert look["standard, PGD"].get_linestyle() != look["standard, FGSM"].get_linestyle()
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["standard, FGSM"].get_color() == lines["standard, PGD"].get_color()
+    assert lines["standard, PGD"].get_color() != lines["TRADES, PGD"].get_color()
+    assert lines["standard, PGD"].get_linestyle() == lines["TRADES, PGD"].get_linestyle()
+    assert lines["standard, PGD"].get_linestyle() != lines["standard, FGSM"].get_linestyle()
 
 
-def test_attacks_on_one_model_have_colours_and_short_names():
+def test_attacks_on_one_model_have_colors_and_short_names():
     axes = accuracy_over_radius({"TRADES": CURVES["TRADES"]}).axes[0]
     assert [line.get_label() for line in axes.get_lines()] == ["FGSM", "PGD"]
     assert len({line.get_color() for line in axes.get_lines()}) == 2
@@ -44,11 +44,11 @@ def test_attacks_on_one_model_have_colours_and_short_names():
 
 def test_axes_show_all_of_the_range_with_units():
     axes = accuracy_over_radius(CURVES, radius=0.5).axes[0]
-    assert axes.get_xlabel() == "Radius, in a pixel range [0, 1]"
+    assert axes.get_xlabel() == "Radius (pixels in [0, 1])"
     assert axes.get_ylabel() == "Accuracy"
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1
     assert axes.get_xlim()[0] < 0 and axes.get_xlim()[1] > 0.5
-    assert axes.yaxis.get_major_formatter()(0.5) == "50%"
+    assert [axes.yaxis.get_major_formatter()(v) for v in (0.5, 0.125)] == ["50%", "12.5%"]
 
 
 def test_the_legend_names_every_line_even_with_an_underscore():
@@ -63,7 +63,7 @@ def test_a_single_point_at_radius_zero_can_be_drawn():
 
 
 def test_bad_curves_are_refused():
-    with pytest.raises(ValueError, match="No curves to draw"):
+    with pytest.raises(ValueError, match="curves is empty"):
         accuracy_over_radius({"m": {}})
     with pytest.raises(ValueError, match="2 radii and 1 accuracies"):
         accuracy_over_radius({"m": {"a": ([0.0, 0.1], [0.5])}})

@@ -1,4 +1,4 @@
-"""Matrices show shares of the true class, and the counts."""
+"""Matrices show fractions of the true class, and the counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ATTACKED = [[4, 6, 0], [5, 0, 5], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_shades_are_shares_of_the_true_class(narrow):
+def test_shades_are_fractions_of_the_true_class(narrow):
     figure = confusion_matrix(CLEAN, ATTACKED, ["a", "b", "c"], narrow=narrow)
     clean, attacked = figure.axes[:2]
     np.testing.assert_allclose(
@@ -24,7 +24,7 @@ def test_shades_are_shares_of_the_true_class(narrow):
     assert clean.images[0].get_clim() == attacked.images[0].get_clim() == (0.0, 1.0)
 
 
-def test_counts_stand_in_their_cells():
+def test_counts_are_in_their_cells():
     axes = confusion_matrix(CLEAN, None, ["a", "b", "c"]).axes[0]
     found = {(*text.get_position(), text.get_text()) for text in axes.texts}
     assert found == {(0, 0, "9"), (1, 0, "1"), (1, 1, "8"), (2, 1, "2")}
@@ -36,7 +36,7 @@ def test_rows_are_true_classes():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["ant", "bee", "cow"]
 
 
-def test_panels_stand_side_by_side_or_one_below_the_other():
+def test_panels_are_side_by_side_or_one_below_the_other():
     wide = confusion_matrix(CLEAN, ATTACKED).axes
     narrow = confusion_matrix(CLEAN, ATTACKED, narrow=True).axes
     assert wide[0].get_subplotspec().colspan != wide[1].get_subplotspec().colspan
@@ -55,7 +55,7 @@ def test_long_names_are_cut():
 
 
 def test_bad_matrices_are_refused():
-    with pytest.raises(ValueError, match="No confusion matrix"):
+    with pytest.raises(ValueError, match="expected at least one confusion matrix"):
         confusion_matrix(None)
     with pytest.raises(ValueError, match=r"'Clean' has shape \(2, 3\)"):
         confusion_matrix([[1, 2, 3], [4, 5, 6]])

@@ -1,4 +1,4 @@
-"""Points in the plane hold the numbers they were given."""
+"""Points, paths and boundaries are drawn where the data says."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ def test_points_paths_squares_and_the_boundary():
     (square,) = axes.patches
     assert (square.get_xy(), square.get_width()) == ((-0.5, 0.0), 1.0)
     boundary = [c for c in axes.collections if len(c.get_paths()) and not len(c.get_offsets()) > 1]
-    ways = np.concatenate([p.vertices for c in boundary for p in c.get_paths()])
-    assert np.any(np.isclose(ways[:, 0], 1.0))
+    vertices = np.concatenate([p.vertices for c in boundary for p in c.get_paths()])
+    assert np.any(np.isclose(vertices[:, 0], 1.0))
     assert (*axes.get_xlim(), *axes.get_ylim()) == EXTENT
 
 
-def test_panels_stand_in_two_columns():
-    figure = decision_regions([Panel(name, POINTS, LABELS) for name in "abc"], [FIELD] * 3, EXTENT)
-    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == ["a", "b", "c"]
+def test_panels_are_in_two_columns_with_one_legend():
+    panels = [Panel("a", POINTS, LABELS), Panel("b", POINTS, LABELS, PATHS)]
+    figure = decision_regions([*panels, panels[0]], [FIELD] * 3, EXTENT)
+    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == ["a", "b", "a"]
     assert len(figure.axes) == 4
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["class 0", "class 1", "attacked"]
+    # The lowest panel of each column has numbers at its axis.
+    numbered = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes[:3]]
+    assert numbered == [False, True, True]
 
 
 def test_a_panel_without_a_field():

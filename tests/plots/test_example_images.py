@@ -1,4 +1,4 @@
-"""Images are drawn as they are, perturbations amplified by the factor that is stated."""
+"""Images are drawn as they are, perturbations amplified by the factor in the caption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_robust.plots import example_images
 from keras_robust.plots.example_images import amplification
 
 KINDS = ["Clean", "Change \N{MULTIPLICATION SIGN} 5", "Attacked"]
-LABELS, SAID, FOOLED = [0, 1], [0, 1], [0, 2]
+LABELS, CORRECT, FOOLED = [0, 1], [0, 1], [0, 2]
 
 
 def _images(channels, shift=0.1):
@@ -26,7 +26,7 @@ def _drawn(axes):
 @pytest.mark.parametrize("narrow", [False, True])
 def test_pixels_are_those_of_the_images(channels, narrow):
     clean, attacked = _images(channels)
-    figure = example_images(clean, attacked, LABELS, SAID, FOOLED, narrow=narrow)
+    figure = example_images(clean, attacked, LABELS, CORRECT, FOOLED, narrow=narrow)
     grid = np.array(figure.axes).reshape((2, 3) if narrow else (3, 2))
     grid = grid.T if narrow else grid
     for n in range(2):
@@ -40,21 +40,21 @@ def test_pixels_are_those_of_the_images(channels, narrow):
 
 
 def test_gray_runs_from_black_to_white_whatever_the_image():
-    figure = example_images(*_images(1), LABELS, SAID, FOOLED)
+    figure = example_images(*_images(1), LABELS, CORRECT, FOOLED)
     assert all(axes.images[0].get_clim() == (0.0, 1.0) for axes in figure.axes)
 
 
-def test_captions_tell_the_classes_and_whether_they_are_right():
-    figure = example_images(*_images(1), LABELS, SAID, FOOLED, ["cat", "dog", "owl"])
+def test_captions_have_the_classes_and_whether_they_are_correct():
+    figure = example_images(*_images(1), LABELS, CORRECT, FOOLED, ["cat", "dog", "owl"])
     top, bottom = figure.axes[:2], figure.axes[4:]
     assert [axes.get_title() for axes in top] == ["true: cat", "true: dog"]
     assert [axes.get_xlabel() for axes in top] == ["cat ✓", "dog ✓"]
     assert [axes.get_xlabel() for axes in bottom] == ["cat ✓", "owl ✗"]
 
 
-def test_the_factor_is_stated():
-    wide = example_images(*_images(1), LABELS, SAID, FOOLED)
-    narrow = example_images(*_images(1), LABELS, SAID, FOOLED, narrow=True)
+def test_the_factor_is_in_the_caption():
+    wide = example_images(*_images(1), LABELS, CORRECT, FOOLED)
+    narrow = example_images(*_images(1), LABELS, CORRECT, FOOLED, narrow=True)
     assert [axes.get_ylabel() for axes in wide.axes[::2]] == KINDS
     assert [axes.get_title() for axes in narrow.axes[:3]] == KINDS
 
@@ -63,22 +63,22 @@ def test_the_factor_is_stated():
     ("largest", "factor"),
     [(0.1, 5.0), (np.float32(0.1), 5.0), (0.3, 1.6), (8 / 255, 15.0), (0.003, 160.0), (0.8, 1.0)],
 )
-def test_amplification_has_two_digits_and_cuts_nothing(largest, factor):
+def test_amplification_has_two_digits_and_clips_nothing(largest, factor):
     clean = np.zeros((1, 2, 2, 1), np.asarray(largest).dtype)
     assert amplification(clean, clean + largest) == factor
 
 
-def test_nothing_changed_is_not_amplified():
+def test_identical_images_are_not_amplified():
     clean, _ = _images(1)
     assert amplification(clean, clean) == 1.0
-    assert example_images(clean, clean, LABELS, SAID, SAID).axes
+    assert example_images(clean, clean, LABELS, CORRECT, CORRECT).axes
 
 
 def test_bad_images_are_refused():
     clean, attacked = _images(1)
     with pytest.raises(ValueError, match=r"expected \[n, height, width, 1 or 3"):
-        example_images(clean[..., 0], attacked[..., 0], LABELS, SAID, FOOLED)
+        example_images(clean[..., 0], attacked[..., 0], LABELS, CORRECT, FOOLED)
     with pytest.raises(ValueError, match="expected the same"):
-        example_images(clean, attacked[:1], LABELS, SAID, FOOLED)
-    with pytest.raises(ValueError, match="Got 1 labels or predictions for 2 images"):
-        example_images(clean, attacked, LABELS, SAID, [0])
+        example_images(clean, attacked[:1], LABELS, CORRECT, FOOLED)
+    with pytest.raises(ValueError, match="Received 1 labels or predictions; expected 2"):
+        example_images(clean, attacked, LABELS, CORRECT, [0])

@@ -1,4 +1,4 @@
-"""Points stand where they were put, and colours and marks say what they are."""
+"""Points have the given positions; colors and markers show classes and kinds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_entropy_is_the_height(narrow):
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_flat_the_entropy_is_the_colour(narrow):
+def test_flat_the_entropy_is_the_color(narrow):
     figure = latent_space(*DATA, flat=True, narrow=narrow)
     for dots, rows in zip(scatters(figure), (CLEAN, [2]), strict=True):
         np.testing.assert_allclose(dots.get_offsets(), POINTS[rows])
@@ -44,7 +44,7 @@ def test_flat_the_entropy_is_the_colour(narrow):
     assert "Entropy (nats)" in (bar.get_ylabel(), bar.get_xlabel())
 
 
-def test_the_colour_is_the_class():
+def test_the_color_is_the_class():
     clean, attacked = scatters(latent_space(*DATA))
     np.testing.assert_allclose(
         clean.to_rgba(clean.get_array())[:, :3],
@@ -55,7 +55,7 @@ def test_the_colour_is_the_class():
     )
 
 
-def test_marks_tell_clean_from_attacked():
+def test_markers_distinguish_clean_from_attacked():
     for flat in (False, True):
         figure = latent_space(*DATA, flat=flat)
         clean, attacked = scatters(figure)
@@ -71,7 +71,7 @@ def test_the_bar_names_the_classes_that_are_there():
     assert bar.get_ylabel() == "True class"
 
 
-def test_flat_names_stand_on_a_clean_image_of_their_class():
+def test_flat_names_are_on_a_clean_image_of_their_class():
     axes = latent_space(*DATA, ["ant", "bee", "cow", "dog"], flat=True).axes[0]
     written = {text.get_text(): text.get_position() for text in axes.texts}
     assert written["ant"] == (0.0, 1.0)  # not the attacked image of the class
@@ -99,7 +99,7 @@ def test_one_kind_alone_can_be_drawn(flat, attacked):
     [
         ({0: np.zeros((4, 3))}, r"Points have shape \(4, 3\)"),
         ({0: np.zeros((0, 2))}, "n at least 1"),
-        ({1: [0.1]}, r"For 4 points there are {'entropies': \(1,\)"),
+        ({1: [0.1]}, r"Received 4 points and {'entropies': \(1,\)"),
         ({3: [True]}, r"'adversarial': \(1,\)"),
         ({1: [0.1, np.nan, 0.2, 0.3]}, "not finite"),
         ({2: [0, 1, 2, -1]}, "Classes run from -1 to 2; expected numbers of at least 0"),

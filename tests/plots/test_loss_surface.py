@@ -1,4 +1,4 @@
-"""The surface has the heights that it was given, and the classes stand where they were found."""
+"""The surface has the given heights, and the classes are where they were predicted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_heights_are_the_losses(narrow):
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_flat_the_loss_is_the_colour(narrow):
+def test_flat_the_loss_is_the_color(narrow):
     axes = panels(loss_surface(*DATA, flat=True, narrow=narrow))[0]
     areas = axes.collections[0]
     low, high = areas.levels[0], areas.levels[-1]
@@ -43,7 +43,7 @@ def test_flat_the_loss_is_the_colour(narrow):
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_classes_stand_where_they_were_found(flat):
+def test_classes_are_where_they_were_predicted(flat):
     axes = panels(loss_surface(*DATA, NAMES, flat=flat))[1]
     (image,) = axes.images
     colors = image.to_rgba(image.get_array())
@@ -67,7 +67,7 @@ def test_the_bar_names_the_classes_that_are_there():
     assert [text.get_text() for text in narrow.get_xticklabels()] == ["bee", "cow", "eel"]
 
 
-def test_panels_stand_side_by_side_or_one_below_the_other():
+def test_panels_are_side_by_side_or_one_below_the_other():
     for flat in (False, True):
         wide = panels(loss_surface(*DATA, flat=flat))
         narrow = panels(loss_surface(*DATA, flat=flat, narrow=True))

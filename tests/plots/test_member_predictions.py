@@ -1,4 +1,4 @@
-"""Bars are the probabilities that were given, of whom the title says."""
+"""Bars are the given probabilities, of the member in the title."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def test_bars_are_the_probabilities(narrow):
     figure = member_predictions(IMAGES, MEMBERS, WHOLE, 1, NAMES, narrow=narrow)
     grid = np.array(figure.axes).reshape((4, 2) if narrow else (2, 4))
     grid = grid.T if narrow else grid
-    words = [axes.get_ylabel() if narrow else axes.get_title() for axes in grid[0]]
-    assert words == ["true: dog", "Member 1", "Member 2", "Ensemble"]
+    titles = [axes.get_ylabel() if narrow else axes.get_title() for axes in grid[0]]
+    assert titles == ["true: dog", "Member 1", "Member 2", "Ensemble"]
     kinds = [axes.get_title() if narrow else axes.get_ylabel() for axes in grid[:, 0]]
     assert kinds == ["Clean", "Attacked"]
     for k in range(2):
@@ -34,13 +34,13 @@ def test_bars_are_the_probabilities(narrow):
             assert [text.get_text() for text in axes.get_xticklabels()] == NAMES
 
 
-def test_of_many_classes_the_likeliest_are_drawn_and_the_true_one():
+def test_of_many_classes_the_most_likely_are_drawn_and_the_true_one():
     members = np.zeros((2, 1, 100))
     members[0, 0, 50:59] = 0.1
     members[1, 0, 70] = 0.9
     figure = member_predictions(IMAGES, members, members[:, 0], 3)
     shown = [text.get_text() for text in figure.axes[1].get_xticklabels()]
-    # Ten of eleven: of equal ones the first.
+    # Ten of eleven: ties go to the first.
     assert shown == ["3", *map(str, range(50, 58)), "70"]
     assert figure.axes[4].patches[9].get_height() == 0.9
 
@@ -50,12 +50,17 @@ def test_of_many_classes_the_likeliest_are_drawn_and_the_true_one():
     [
         ({"images": IMAGES[:1]}, r"expected \[2, height, width, 1 or 3\]"),
         ({"probabilities": WHOLE[:, :2]}, r"expected \[2, members, classes\] and \[2, classes\]"),
-        ({"member_probabilities": MEMBERS - 1}, "not in"),
-        ({"member_probabilities": MEMBERS * np.nan}, "not in"),
-        ({"label": 3}, "The label is 3; expected one of 3 classes"),
+        ({"member_probabilities": MEMBERS - 1}, "outside"),
+        ({"member_probabilities": MEMBERS * np.nan}, "outside"),
+        ({"label": 3}, "label is 3; expected a class below 3"),
     ],
 )
-def test_what_cannot_be_drawn(changes, message):
-    given = {"images": IMAGES, "member_probabilities": MEMBERS, "probabilities": WHOLE, "label": 1}
+def test_invalid_arguments(changes, message):
+    arguments = {
+        "images": IMAGES,
+        "member_probabilities": MEMBERS,
+        "probabilities": WHOLE,
+        "label": 1,
+    }
     with pytest.raises(ValueError, match=message):
-        member_predictions(**{**given, **changes})
+        member_predictions(**{**arguments, **changes})

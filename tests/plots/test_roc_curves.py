@@ -1,4 +1,4 @@
-"""Curves are those that were measured, and the legend tells their areas with intervals."""
+"""Curves have the measured points; the legend has their areas with intervals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_points_are_those_of_the_curve(narrow):
     np.testing.assert_array_equal(line.get_ydata(), [0.0, 0.5, 1.0, 1.0])
 
 
-def test_a_score_that_tells_nothing_is_on_the_diagonal():
+def test_a_score_without_information_is_on_the_diagonal():
     drawn = lines(roc_curves({"a": roc([1.0, 1.0], [1.0], resamples=3)}))
     chance = drawn.pop("chance")
     (line,) = drawn.values()
@@ -35,7 +35,7 @@ def test_a_score_that_tells_nothing_is_on_the_diagonal():
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_attacks_have_colours_of_their_own_and_radii_a_scale():
+def test_attacks_have_their_own_colors_and_radii_a_scale():
     by_attack = lines(roc_curves(dict.fromkeys(("PGD", "BIM", "MIM"), CURVE)))
     by_radius = lines(roc_curves(dict.fromkeys((0.2, 0.1, 0.3), CURVE)))
     for drawn in (by_attack, by_radius):
@@ -48,10 +48,15 @@ def test_attacks_have_colours_of_their_own_and_radii_a_scale():
 
 
 def test_a_rate_is_marked():
-    line = lines(roc_curves({"a": CURVE}, false_alarm_rate=0.05))["0.05 false alarms"]
+    line = lines(roc_curves({"a": CURVE}, false_alarm_rate=0.05))["false-alarm rate 0.05"]
     assert set(line.get_xdata()) == {0.05}
 
 
 def test_nothing_to_draw():
-    with pytest.raises(ValueError, match="No curves to draw"):
+    with pytest.raises(ValueError, match="curves is empty"):
         roc_curves({})
+
+
+def test_a_rate_outside_of_its_range():
+    with pytest.raises(ValueError, match=r"false_alarm_rate is 1.5; expected a number in \[0, 1\]"):
+        roc_curves({"a": CURVE}, false_alarm_rate=1.5)

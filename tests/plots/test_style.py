@@ -1,4 +1,4 @@
-"""The style, and what is left of it after a plot: nothing."""
+"""The style of the plots, which leaves no trace after them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,44 @@ from keras_robust.plots import style
 
 SPACE = ([[0.0, 0.0], [1.0, 1.0]], [0.1, 0.9], [0, 1], [False, True])
 SURFACE = ([-1.0, 1.0], [[0.0, 1.0], [0.5, 2.0]], [[0, 1], [0, 1]], 0)
-SAID = (np.zeros((2, 4, 4, 3)), np.full((2, 3, 5), 0.2), np.full((2, 5), 0.2), 4)
+PREDICTIONS = (np.zeros((2, 4, 4, 3)), np.full((2, 3, 5), 0.2), np.full((2, 5), 0.2), 4)
 ROC = roc([0.1, 0.2], [0.2, 0.5], resamples=10)
 CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
+PANEL = plots.Panel("p", [[0.0, 0.0], [1.0, 1.0]], [0, 1], [[[0.0, 0.0]], [[1.0, 0.0]]], 1.0)
+FIELD = [[0.0, 1.0], [0.0, 1.0]]
 
 DRAWERS = {
     "accuracy_over_radius": lambda: plots.accuracy_over_radius(CURVES),
-    "confusion": lambda: plots.confusion_matrix([[1, 0], [0, 1]]),
+    "confusion_matrix": lambda: plots.confusion_matrix([[1, 0], [0, 1]]),
+    "decision_regions": lambda: plots.decision_regions([PANEL], [FIELD], (-1, 2, -1, 2)),
     "detection_scores": lambda: plots.detection_scores([0.1], [0.2], 0.15),
     "example_images": lambda: plots.example_images(
         [[[[0.0]]]], [[[[0.1]]]], [0], [0], [1], ["x", "y"]
     ),
     "latent_space": lambda: plots.latent_space(*SPACE),
     "latent_space, flat": lambda: plots.latent_space(*SPACE, flat=True),
-    "member_predictions": lambda: plots.member_predictions(*SAID),
-    "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
-    "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
     "loss_surface": lambda: plots.loss_surface(*SURFACE),
     "loss_surface, flat": lambda: plots.loss_surface(*SURFACE, flat=True),
+    "member_predictions": lambda: plots.member_predictions(*PREDICTIONS),
+    "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
+    "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
+    "training_curves": lambda: plots.training_curves({"a": [1.0, 0.5]}, "loss"),
+    "transfer_matrix": lambda: plots.transfer_matrix(["a"], [[0.5]]),
 }
 
 
-@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
-def test_settings_of_the_caller_neither_matter_nor_change(draw):
-    import matplotlib
+def test_every_plot_is_in_the_table():
+    assert {name.split(",")[0] for name in DRAWERS} | {"Panel", "to_png", "to_svg"} == set(
+        plots.__all__
+    )
 
+
+@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
+def test_same_data_same_bytes_whatever_the_settings_of_the_caller(draw):
+    """And no setting changes, and no figure enters the registry of pyplot."""
+    import matplotlib.pyplot
+
+    open_figures = matplotlib.pyplot.get_fignums()
     plain = plots.to_svg(draw())
     with matplotlib.rc_context(
         {"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}
@@ -46,21 +59,12 @@ def test_settings_of_the_caller_neither_matter_nor_change(draw):
         before = dict(matplotlib.rcParams)
         assert plots.to_svg(draw()) == plain
         assert dict(matplotlib.rcParams) == before
+    assert matplotlib.pyplot.get_fignums() == open_figures
 
 
-@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
-def test_no_figure_enters_the_registry_of_pyplot(draw):
-    import matplotlib.pyplot
-
-    before = matplotlib.pyplot.get_fignums()
-    draw()
-    assert matplotlib.pyplot.get_fignums() == before
-
-
-@pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
-def test_same_data_same_bytes(draw):
-    assert plots.to_svg(draw()) == plots.to_svg(draw())
-    assert plots.to_png(draw()).startswith(b"\x89PNG")
+def test_png():
+    first, second = (plots.to_png(DRAWERS["transfer_matrix"](), dpi=50) for _ in range(2))
+    assert first.startswith(b"\x89PNG") and first == second
 
 
 @pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
@@ -98,10 +102,10 @@ def test_long_and_many_names_leave_room_for_the_plot(narrow):
             *(plots.latent_space(*SPACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
             *(plots.loss_surface(*SURFACE, names, flat=flat, narrow=narrow) for flat in (0, 1)),
         ):
-            plots.to_svg(figure)
+            style.styled(figure.draw_without_rendering)()
             size = figure.axes[0].get_window_extent().size / figure.dpi
             assert size.min() > 0.8  # inches
 
 
-def test_the_palette_can_be_told_apart():
+def test_the_colors_of_the_palette_differ():
     assert len(set(style.COLORS)) == len(style.COLORS) == len(style.MARKERS)

@@ -1,4 +1,4 @@
-"""Curves over epochs hold the numbers they were given."""
+"""Curves over epochs have the given values."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ def test_epochs_are_counted_from_one():
     np.testing.assert_array_equal(first.get_xydata(), [[1, 3.0], [2, 2.0]])
     np.testing.assert_array_equal(second.get_xydata(), [[1, 1.0]])
     assert first.get_color() != second.get_color()
+    assert all(tick == int(tick) for tick in axes.get_xticks())
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Epoch", "dual variable")
     assert [t.get_text() for t in axes.figure.legends[0].get_texts()] == [" _a", "b"]
 
 
 @pytest.mark.parametrize("curves", [{}, {"a": []}])
 def test_nothing_to_draw(curves):
-    with pytest.raises(ValueError, match="No curves"):
+    with pytest.raises(ValueError, match="curves has no values"):
         training_curves(curves, "loss")

@@ -1,4 +1,4 @@
-"""Cells are the numbers given, rows are sources."""
+"""Cells have the given numbers; rows are sources."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_many_models_have_no_numbers():
         ((NAMES, [[0.1, 0.2]]), r"shape \(1, 2\) for 2 names"),
         (([], np.zeros((0, 0))), "for 0 names"),
         ((NAMES, MATRIX, [0.9]), r"clean has shape \(1,\)"),
-        ((NAMES, [[0.1, 1.8], [0.7, 0.2]]), "no share"),
-        ((NAMES, [[0.1, np.nan], [0.7, 0.2]]), "no share"),
+        ((NAMES, [[0.1, 1.8], [0.7, 0.2]]), "outside"),
+        ((NAMES, [[0.1, np.nan], [0.7, 0.2]]), "outside"),
     ],
-    ids=["not square", "no names", "too few clean", "above one", "no number"],
+    ids=["not square", "no names", "too few clean", "above one", "not a number"],
 )
-def test_what_cannot_be_drawn_is_refused(arguments, text):
+def test_invalid_arguments(arguments, text):
     with pytest.raises(ValueError, match=text):
         transfer_matrix(*arguments)
