@@ -1,4 +1,4 @@
-"""Puts the helpers beside the property tests on the path; tests are no packages here."""
+"""Puts the helper modules of the property tests on the path: `tests` is not a package."""
 
 from __future__ import annotations
 

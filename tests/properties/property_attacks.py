@@ -1,4 +1,4 @@
-"""Attacks of the contract table on a classifier that can be made hard to attack, in any dtype."""
+"""Attacks of the contract table on a classifier with adjustable defects, in any dtype."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = {
     for name, row in TABLE.items()
     if row.per_image and not row.members and not row.transferred
 }
-# What an attack is tried on: dtype, bounds, shape of an image.
+# Dtype, bounds and shape of an image.
 SETTINGS = (
     (tf.float32, (0.0, 1.0), (2, 3, 2)),
     (tf.float64, (-1.0, 3.0), (12,)),
@@ -39,10 +39,10 @@ SCALES = {
 
 
 class Classifier:
-    """Two layers whose weights, and whose gradient's defects, are variables: one trace for all.
+    """Two layers; their weights and the defects of the gradient are variables, so one trace serves.
 
-    It is a function of images of any dtype, computed in float32 or float64. `scale` makes logits
-    huge, vanishing or constant; `coarse` rounds them to whole numbers, so that many are tied;
+    Takes images of any dtype and computes in float32 or float64. `scale` makes logits
+    huge, vanishing or constant; `coarse` rounds them to integers, so that many are tied;
     `poison` is added to the gradient in the images whose first pixel is in the lower half of the
     range, in every pixel where it is not 0.
     """
@@ -61,13 +61,13 @@ class Classifier:
 
         @tf.custom_gradient
         def poisoned(x):
-            ill = x[:, :1] < (self.low + self.high) / 2
-            return tf.identity(x), lambda g: tf.where(ill, g + self.poison, g)
+            is_poisoned = x[:, :1] < (self.low + self.high) / 2
+            return tf.identity(x), lambda g: tf.where(is_poisoned, g + self.poison, g)
 
         hidden = tf.tanh((poisoned(x) - self.low) / (self.high - self.low) @ self.first)
         logits = self.scale * (hidden @ self.second)
-        whole = tf.round(logits) - logits  # exact, and so is its sum with the logits
-        return {"logits": logits + tf.stop_gradient(tf.where(self.coarse, whole, 0))}
+        to_integer = tf.round(logits) - logits  # exact, and so is its sum with the logits
+        return {"logits": logits + tf.stop_gradient(tf.where(self.coarse, to_integer, 0))}
 
     def change(self, random, kinds=tuple(SCALES)):
         """New weights of one of the kinds; saturated: a softmax of zeros and ones exactly."""
@@ -76,8 +76,8 @@ class Classifier:
         self.first.assign(random.normal(size=self.first.shape))
         self.second.assign(random.normal(size=self.second.shape))
         self.scale.assign(SCALES[kind])
-        sick = random.choice([0.0, np.nan, np.inf, -np.inf, 1e35], draw.PIXELS)
-        self.poison.assign(sick if kind == "poisoned" else np.zeros(draw.PIXELS))
+        poison = random.choice([0.0, np.nan, np.inf, -np.inf, 1e35], draw.PIXELS)
+        self.poison.assign(poison if kind == "poisoned" else np.zeros(draw.PIXELS))
 
 
 class Trial:
@@ -125,8 +125,8 @@ class Trial:
         )
 
 
-def judged(logits, y):
-    """Margins, best other minus label, and where the prediction is another class; in NumPy."""
+def margins(logits, y):
+    """The margins (best other logit minus that of the label) and misclassifications, in NumPy."""
     logits, y = np.asarray(logits, np.float64), np.asarray(y)
     own = np.take_along_axis(logits, y[:, None], 1)
     others = np.where(np.arange(logits.shape[1]) == y[:, None], -np.inf, logits)
@@ -134,7 +134,7 @@ def judged(logits, y):
 
 
 def trial(name, kind, setting, trials={}):  # noqa: B006, the default is a cache
-    """The trial, compiled when it is first asked for."""
+    """The trial; compiled at its first use."""
     key = (name, kind, setting)
     if key not in trials:
         trials[key] = Trial(ROWS[name], kind, SETTINGS[setting])

@@ -1,7 +1,7 @@
-"""Random batches for properties: Hypothesis chooses a batch, a judge looks at all of its rows.
+"""Random batches for properties: Hypothesis chooses a batch, a check asserts on all of its rows.
 
-A draw is one row: one image with a point, a gradient or a label of its own. Rows are counted by
-those who judge them, and a property that saw fewer than it was to see fails.
+A draw is one row: one image with its point, gradient or label. The check returns the number of
+rows that it checked, and a property with too few of them fails.
 """
 
 from __future__ import annotations
@@ -22,20 +22,16 @@ SHAPES = ((2, 3, 2), (12,))
 PIXELS = 12
 
 
-def in_draws(quick: int | None, slow: int):
-    """So many draws in the default run, if any, and with `-m slow`.
+def in_draws(count: int):
+    """Parametrizes a property by its number of draws and marks it slow.
 
-    A property that is tried on several balls and dtypes draws for each of them; the slow draws of
-    all together are more than 10,000 for every property.
+    A property over several balls and dtypes draws for each of them, in all more than 10,000 times.
     """
-    runs = [pytest.param(slow, marks=pytest.mark.slow, id="slow")]
-    if quick is not None:
-        runs.append(pytest.param(quick, id="quick"))
-    return pytest.mark.parametrize("draws", runs)
+    return pytest.mark.parametrize("draws", [pytest.param(count, marks=pytest.mark.slow)])
 
 
-def hold(draws, strategy, judge):
-    """Judges what the strategy gives until `draws` rows were seen; the judge says how many."""
+def hold(draws, strategy, check):
+    """Runs `check` on draws of the strategy until `draws` rows were checked."""
     seen = 0
 
     @hypothesis.settings(
@@ -50,14 +46,14 @@ def hold(draws, strategy, judge):
     def run(case):
         nonlocal seen
         if seen < draws:
-            seen += judge(case)
+            seen += check(case)
 
     run()
-    assert seen >= draws, f"only {seen} of {draws} draws were judged"
+    assert seen >= draws, f"only {seen} of {draws} draws were checked"
 
 
 class Batch(NamedTuple):
-    """What Hypothesis chooses of a batch; lengths are in units of the range of a pixel."""
+    """The part of a batch that Hypothesis chooses; lengths in units of the range of a pixel."""
 
     seed: int
     count: int
@@ -81,13 +77,13 @@ BATCHES = st.builds(
 
 
 def rounded(values, dtype):
-    """As numbers of a TensorFlow dtype, the largest for what is larger."""
+    """The values in a TensorFlow dtype, saturated at its largest number."""
     largest = float(dtype.max)
     return np.clip(values, -largest, largest).astype(dtype.as_numpy_dtype)
 
 
 def exact(values):
-    """As float64, which holds every number of the other dtypes."""
+    """The values in float64, which represents every number of the other dtypes."""
     return np.asarray(values).astype(np.float64)
 
 
@@ -102,7 +98,7 @@ TINY = {tf.float64: 2.0**-1022, tf.float32: 2.0**-126, tf.bfloat16: 2.0**-126, t
 
 
 def spacing(values, dtype):
-    """From the size of each number to the next larger number of the dtype."""
+    """The distance from the magnitude of each number to the next larger number of the dtype."""
     size = np.maximum(np.abs(values), TINY[dtype])
     return 2.0 ** (np.floor(np.log2(size)) - DIGITS[dtype])
 

@@ -13,7 +13,7 @@ ORDER = {kr.LinfBall: np.inf, kr.L2Ball: 2, kr.L1Ball: 1}
 
 
 def wide(dtype):
-    """What a ball computes in: float32 for half precision."""
+    """The dtype that a ball computes in: float32 for half precision."""
     return tf.float32 if dtype.size < 4 else dtype
 
 
@@ -22,7 +22,7 @@ def flat(values):
 
 
 def norm(kind, values):
-    """The norm of each row, without overflow: the largest entry taken out first."""
+    """The norm of each row; the largest entry is factored out, against overflow."""
     values = flat(values)
     largest = np.abs(values).max(axis=1, initial=0)
     safe = np.where(largest > 0, largest, 1.0)

@@ -1,4 +1,4 @@
-"""What no attack can work on is refused before the model is called, eagerly and compiled."""
+"""Invalid batches are refused before the model is called, eagerly and compiled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLS = []
 
 
 class Counting(keras.layers.Layer):
-    """Hands on what it is given, and writes down that it was called."""
+    """The identity; it records its calls."""
 
     def call(self, x):
         CALLS.append(x.shape)
@@ -33,13 +33,13 @@ def model():
 
 
 def function(x):
-    """The same for a model whose classes are not known."""
+    """A classifier with an unknown number of classes."""
     CALLS.append(x.shape)
     return {"logits": x}
 
 
 def with_pixel(value):
-    """One pixel of one image replaced, by a value that may depend on the bounds."""
+    """A change that replaces one pixel of one image; the value may depend on the bounds."""
 
     def change(random, x, bounds):
         x = x.copy()
@@ -51,7 +51,7 @@ def with_pixel(value):
 
 
 def hair(value, towards):
-    """The next number, or beyond 0 the least normal one: smaller ones may be taken for 0."""
+    """The next number; after 0 the least normal one, as subnormal numbers may be flushed to 0."""
     least = np.copysign(np.finfo(value.dtype).tiny, towards)
     return np.nextafter(value, towards, dtype=value.dtype) if value else least
 
@@ -92,12 +92,12 @@ SEEDS = [None, 1.5, True, "7", (1, 2, 3), [[1, 2]], 2**70, np.nan]
 RADII = [-0.1, np.nan, np.inf, "0.1", [0.1, 0.2], np.float32(-1), np.array([0.1, 0.2]), True]
 
 
-# What an error says: what it expected, or that a targeted attack needs targets and others none.
-SAID = ("expected", "without targets", "does not use")
+# Words of which each error has one.
+EXPECTED_WORDS = ("expected", "without targets", "does not use")
 
 
 class Call:
-    """An attack about to be called, with good arguments of which a test spoils one."""
+    """An attack and valid arguments, of which a test spoils one."""
 
     def __init__(self, seed, model):
         self.random = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ class Call:
             self.given["targets"] = (y + 1) % CLASSES
 
     def spoil(self):
-        """Makes one argument bad; its name, and how."""
+        """Makes one argument invalid; returns its name and how."""
         parts = ["x", "y", "seed", "radius", "targets"]
         part = parts[self.random.integers(len(parts))]
         if part == "x":
@@ -145,11 +145,11 @@ class Call:
         return self.attack(self.model, given.pop("x"), given.pop("y"), **given)
 
 
-@in_draws(250, 10_000)
-def test_bad_batches_are_refused_before_any_work(model, draws):
-    """With an error that says what was expected, and with no call of the model."""
+@in_draws(10_000)
+def test_invalid_batches_are_refused_before_the_model_is_called(model, draws):
+    """By an error that says what was expected."""
 
-    def judge(seed):
+    def check(seed):
         call = Call(seed, model if seed % 2 else function)
         part, kind = call.spoil()
         for compiled in (True,) if part == "radius" else (False, True):
@@ -159,16 +159,17 @@ def test_bad_batches_are_refused_before_any_work(model, draws):
             about = (call.name, part, kind, compiled, str(caught.value))
             assert not CALLS, about
             assert not isinstance(caught.value, tf.errors.OpError), about
-            assert any(words in str(caught.value) for words in SAID), about
+            assert any(words in str(caught.value) for words in EXPECTED_WORDS), about
         return 1
 
-    hold(draws, st.integers(0, 2**32 - 1), judge)
+    hold(draws, st.integers(0, 2**32 - 1), check)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({name.split()[0] for name in ROWS}))
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_good_batches_are_worked_on(name, compiled, model):
-    """The counting counts: without a spoiled argument the model is called."""
+def test_valid_batches_are_attacked(name, compiled, model):
+    """The counter works: with valid arguments the model is called."""
     seed = next(s for s in range(1000) if Call(s, model).name == name)
     call = Call(seed, model)
     CALLS.clear()
@@ -176,12 +177,12 @@ def test_good_batches_are_worked_on(name, compiled, model):
     assert CALLS
 
 
-@in_draws(40, 1000)
+@in_draws(1000)
 def test_batches_on_the_bounds_are_accepted(draws):
     """Every pixel is a bound, as its dtype has it, which may lie outside the bound by a rounding;
     and what an attack gives may be attacked again."""
 
-    def judge(seed):
+    def check(seed):
         random = np.random.default_rng(seed)
         low, high = sorted(random.normal(size=2) * 10 ** random.uniform(-3, 3))
         dtype = [tf.float16, tf.float32, tf.float64, tf.bfloat16][random.integers(4)]
@@ -193,4 +194,4 @@ def test_batches_on_the_bounds_are_accepted(draws):
         attack(lambda x: {"logits": x}, attack(lambda x: {"logits": x}, x, y), y)
         return 2
 
-    hold(draws, st.integers(0, 2**32 - 1), judge)
+    hold(draws, st.integers(0, 2**32 - 1), check)

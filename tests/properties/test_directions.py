@@ -1,4 +1,4 @@
-"""Steepest directions: of unit length, and no other of that length climbs faster."""
+"""Steepest directions: of unit length, and the fastest ascent of that length."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def best_gain(ball, gradient):
 
 @every_dtype
 @every_ball
-@in_draws(50, 600)
+@in_draws(600)
 def test_no_unit_step_gains_more(ball, dtype, draws):
     eps = 2.0 ** -draw.DIGITS[dtype]
 
-    def judge(batch):
+    def check(batch):
         gradient, step = directions(ball, dtype, batch)
         moves = np.abs(gradient).max(axis=1, initial=0) > 0
         # An entry is rounded to half a unit of its last place, and a sum of 12 to a few of them.
@@ -75,13 +75,13 @@ def test_no_unit_step_gains_more(ball, dtype, draws):
             assert ((gradient * other).sum(axis=1) <= gain * (1 + 8 * eps)).all()
         return len(step)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_ball
-@in_draws(100, 2500)
+@in_draws(2500)
 def test_examples_do_not_mix(ball, draws):
-    def judge(batch):
+    def check(batch):
         random = batch.random
         gradient = draw.gradients(random, batch.count, (PIXELS,), tf.float32)
         mates = gradient.copy()
@@ -90,4 +90,4 @@ def test_examples_do_not_mix(ball, draws):
         np.testing.assert_array_equal(both[0][1::2], both[1][1::2])
         return len(gradient)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)

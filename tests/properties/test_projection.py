@@ -1,4 +1,4 @@
-"""Projections: inside, unchanged inside, twice is once, and the nearest point there is."""
+"""Projections: into the ball, the identity inside it, idempotent, and the nearest point."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ every_dtype = pytest.mark.parametrize("dtype", draw.DTYPES, ids=lambda dtype: dt
 
 
 class Projected:
-    """A batch, its points, and where they end; wide bounds do not bind, so the ball alone shows."""
+    """A batch, its points and their projections; infinite bounds isolate the ball."""
 
     def __init__(self, kind, dtype, batch, bounded):
         random = batch.random
@@ -53,23 +53,23 @@ class Projected:
 
 @every_dtype
 @every_ball
-@in_draws(40, 1000)
+@in_draws(1000)
 def test_it_ends_inside_the_ball_and_the_bounds(kind, dtype, draws):
-    def judge(batch):
+    def check(batch):
         case = Projected(kind, dtype, batch, bounded=True)
         reference.assert_inside(case.ball, case.radius, case.out, case.x, dtype)
         return len(case.x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_dtype
 @every_ball
-@in_draws(40, 1000)
+@in_draws(1000)
 def test_points_inside_are_not_touched(kind, dtype, draws):
     """Not by a bit, where they are inside by more than the rounding of a length."""
 
-    def judge(batch):
+    def check(batch):
         case = Projected(kind, dtype, batch, bounded=True)
         low, high = draw.ends(case.ball.bounds, dtype)
         z = np.clip(case.z, low, high)
@@ -83,29 +83,29 @@ def test_points_inside_are_not_touched(kind, dtype, draws):
         np.testing.assert_array_equal(out, z)
         return int(inside.sum())
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_dtype
 @every_ball
-@in_draws(40, 1000)
+@in_draws(1000)
 def test_twice_is_once(kind, dtype, draws):
-    def judge(batch):
+    def check(batch):
         case = Projected(kind, dtype, batch, bounded=True)
         again = reference.flat(case.project(case.out)) - reference.flat(case.out)
         assert (reference.norm(kr.L2Ball, again) <= case.slack(case.out)).all()
         return len(case.x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_dtype
 @every_ball
-@in_draws(40, 1000)
+@in_draws(1000)
 def test_it_is_the_nearest_point(kind, dtype, draws):
     """Where the bounds do not bind: that of a solver of its own, so no point is nearer."""
 
-    def judge(batch):
+    def check(batch):
         case = Projected(kind, dtype, batch, bounded=False)
         x, z, out = map(reference.flat, (case.x, case.z, case.out))
         expected = x + reference.nearest(kind, z - x, case.radius)
@@ -113,15 +113,15 @@ def test_it_is_the_nearest_point(kind, dtype, draws):
         assert (off <= case.slack(case.z)).all(), (off / case.slack(case.z)).max()
         return len(x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_ball
-@in_draws(200, 4000)
+@in_draws(4000)
 def test_no_other_point_of_the_ball_is_nearer(kind, draws):
     """Straight from the definition, without any solver: against random points of the ball."""
 
-    def judge(batch):
+    def check(batch):
         case = Projected(kind, tf.float64, batch, bounded=False)
         x, z, out = map(reference.flat, (case.x, case.z, case.out))
         distance = reference.norm(kr.L2Ball, z - out)
@@ -133,4 +133,4 @@ def test_no_other_point_of_the_ball_is_nearer(kind, draws):
             assert (distance <= reference.norm(kr.L2Ball, z - other) + slack).all()
         return len(x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)

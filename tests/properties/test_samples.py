@@ -1,4 +1,4 @@
-"""Samples of balls and starts: inside, by the seed alone, and spread as they should be."""
+"""Samples of balls and starts: inside, a function of the seed, and uniform."""
 
 from __future__ import annotations
 
@@ -29,20 +29,16 @@ every_dtype = pytest.mark.parametrize("dtype", draw.DTYPES, ids=lambda dtype: dt
 
 
 def test_every_start_is_here():
-    public = {
-        v
-        for v in vars(initialization).values()
-        if getattr(v, "__module__", "") == initialization.__name__
-    }
+    public = {getattr(initialization, name) for name in initialization.__all__}
     assert {type(start) for start in STARTS.values()} == public
 
 
 @every_dtype
 @every_ball
 @every_start
-@in_draws(16, 200)
+@in_draws(200)
 def test_starts_are_inside_and_follow_the_seed(start, kind, dtype, draws):
-    def judge(batch):
+    def check(batch):
         random = batch.random
         bounds = draw.BOUNDS[random.integers(len(draw.BOUNDS))]
         shape = draw.SHAPES[random.integers(len(draw.SHAPES))]
@@ -59,7 +55,7 @@ def test_starts_are_inside_and_follow_the_seed(start, kind, dtype, draws):
         np.testing.assert_array_equal(first, draw.exact(start(ball, centre, seed).numpy()))
         return len(x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_dtype

@@ -1,4 +1,4 @@
-"""Single steps: from any point of the ball, along any gradient, of any size."""
+"""Single steps from any point of the ball, along any gradient, of any size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from property_draws import BATCHES, hold, in_draws
 
 import keras_robust as kr
 from keras_robust.attacks.crafting import step_rules
-from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep, Point
+from keras_robust.attacks.crafting.step_rules import (
+    FixedStep,
+    MomentumStep,
+    PenalizedStep,
+    Point,
+    SoftBallStep,
+)
 
 RULES = {
     "fixed": FixedStep,
     "momentum": MomentumStep,
-    "momentum, none": lambda size: MomentumStep(size, 0.0),
+    "momentum of 0": lambda size: MomentumStep(size, 0.0),
     "momentum, exploding": lambda size: MomentumStep(size, 1e30),
 }
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -25,11 +31,10 @@ every_dtype = pytest.mark.parametrize("dtype", draw.DTYPES, ids=lambda dtype: dt
 
 
 def test_every_rule_is_here():
-    members = {
-        v for v in vars(step_rules).values() if getattr(v, "__module__", "") == step_rules.__name__
-    }
-    rules = {member for member in members if hasattr(member, "update")}
-    assert rules == {type(build(1.0)) for build in RULES.values()}
+    """Of those that project onto the ball."""
+    public = {getattr(step_rules, name) for name in step_rules.__all__}
+    rules = {member for member in public if hasattr(member, "update")}
+    assert rules - {SoftBallStep, PenalizedStep} == {type(build(1.0)) for build in RULES.values()}
 
 
 class Walk:
@@ -59,9 +64,9 @@ class Walk:
 @every_dtype
 @every_ball
 @every_rule
-@in_draws(16, 300)
+@in_draws(300)
 def test_steps_stay_inside(rule, kind, dtype, draws):
-    def judge(batch):
+    def check(batch):
         walk = Walk(rule, kind, dtype, batch)
         for _ in range(3):
             gradient = draw.gradients(walk.random, batch.count, walk.shape, dtype)
@@ -69,17 +74,17 @@ def test_steps_stay_inside(rule, kind, dtype, draws):
             reference.assert_inside(walk.ball, float(walk.ball.radius), moved, walk.x, dtype)
         return len(walk.x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_ball
 @every_rule
-@in_draws(25, 1000)
-def test_a_step_is_no_longer_than_its_size(rule, kind, draws):
+@in_draws(1000)
+def test_a_step_is_at_most_its_size(rule, kind, draws):
     """A projection brings a point of the ball and one a step away no further apart; in the norm of
     the ball a step has its size, and no norm here is smaller than Linf nor larger than L1."""
 
-    def judge(batch):
+    def check(batch):
         walk = Walk(rule, kind, tf.float64, batch)
         before = draw.exact(walk.now.numpy())
         after = walk.step(draw.gradients(walk.random, batch.count, walk.shape, tf.float64))
@@ -89,18 +94,18 @@ def test_a_step_is_no_longer_than_its_size(rule, kind, draws):
         assert (length <= euclidean * walk.rule.size * (1 + 1e-12) + slack).all()
         return len(walk.x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
 
 
 @every_dtype
 @every_ball
 @every_rule
-@in_draws(16, 300)
-def test_the_first_step_goes_uphill(rule, kind, dtype, draws):
+@in_draws(300)
+def test_the_first_step_follows_the_gradient(rule, kind, dtype, draws):
     """From the image itself, whatever the size and the bounds cut off: every pixel moves along the
     sign of its gradient, or not at all."""
 
-    def judge(batch):
+    def check(batch):
         walk = Walk(rule, kind, dtype, batch)
         walk.now = walk.centre
         gradient = draw.gradients(walk.random, batch.count, walk.shape, dtype)
@@ -109,4 +114,4 @@ def test_the_first_step_goes_uphill(rule, kind, dtype, draws):
         assert (np.where(subnormal, 0, moved) * np.sign(gradient) >= 0).all()
         return len(walk.x)
 
-    hold(draws, BATCHES, judge)
+    hold(draws, BATCHES, check)
