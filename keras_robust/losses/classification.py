@@ -1,8 +1,8 @@
-"""Formulas on logits, one value per example.
+"""Losses on logits, one value per example.
 
-All take unnormalised logits `[batch, classes]` and integer labels `[batch]`, and return `[batch]`.
-Half-precision logits are computed in float32; float64 stays float64. The larger the value, the
-worse the classifier does, so that an attack maximises what a defense minimises.
+They take unnormalized logits `[batch, classes]` and integer labels `[batch]`, and return `[batch]`.
+Half-precision logits are computed in float32; float64 stays float64. Larger values are worse for
+the classifier: attacks maximize what defenses minimize.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _at(values: tf.Tensor, labels: Labels) -> PerExample:
 
 
 def _best_other(values: tf.Tensor, labels: Labels) -> PerExample:
-    """The largest value of a class that is not the label."""
+    """The largest value of a class other than the label."""
     is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
     return tf.reduce_max(tf.where(is_label, values.dtype.min, values), axis=1)
 
@@ -31,14 +31,14 @@ def _best_other(values: tf.Tensor, labels: Labels) -> PerExample:
 def _descending(logits: Logits, least: int, name: str) -> tf.Tensor:
     if logits.shape[-1] is not None and logits.shape[-1] < least:
         raise ValueError(
-            f"{name} needs at least {least} classes; received logits with {logits.shape[-1]}. "
+            f"{name} received logits of {logits.shape[-1]} classes; expected at least {least}. "
             "Use the margin loss instead."
         )
     return tf.math.top_k(logits, k=least).values
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
-    """Cross-entropy of the softmax with the label: `-log p_y`.
+    """Cross-entropy of the softmax and the label, `-log p_y`.
 
     Example:
         >>> import tensorflow as tf
@@ -49,7 +49,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
 
 
 def kl_divergence(logits: Logits, other: Logits) -> PerExample:
-    """`KL(softmax(logits) || softmax(other))`, summed over classes, differentiable in both.
+    """`KL(softmax(logits) || softmax(other))`, differentiable in both arguments.
 
     Example:
         >>> import tensorflow as tf
@@ -74,9 +74,9 @@ def entropy(logits: Logits) -> PerExample:
 
 
 def log_mean_probability(member_logits: Logits) -> Logits:
-    """The logarithm of the members' mean softmax, never of a probability that underflowed.
+    """The logarithm of the members' mean softmax, `log (1/M) sum_m softmax(z_m)`.
 
-    `log (1/M) sum_m softmax(z_m)`, as the logarithm of a sum of exponentials.
+    Computed by log-sum-exp, so that small probabilities do not underflow.
 
     Args:
         member_logits: `[..., members, classes]`.
@@ -95,7 +95,7 @@ def log_mean_probability(member_logits: Logits) -> Logits:
 
 
 def margin(logits: Logits, labels: Labels) -> PerExample:
-    """The best other logit minus the label's: positive exactly where the prediction is wrong.
+    """The largest other logit minus the label's; positive if and only if misclassified.
 
     Example:
         >>> import tensorflow as tf
@@ -110,13 +110,14 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
 
 
 def misclassified(logits: Logits, labels: Labels) -> tf.Tensor:
-    """Where the prediction is another class, bool; logits that are no numbers predict nothing.
+    """Whether the prediction differs from the label, bool `[batch]`; False for non-finite logits.
 
-    Unlike the sign of the margin, it is right for tied logits too, of which the first is predicted.
+    The prediction is the first of tied logits, which the sign of the margin does not tell.
 
     Example:
         >>> import tensorflow as tf
-        >>> misclassified(tf.constant([[1.0, 1.0], [0.0, 1.0]]), tf.constant([0, 0])).numpy().tolist()
+        >>> logits, labels = tf.constant([[1.0, 1.0], [0.0, 1.0]]), tf.constant([0, 0])
+        >>> misclassified(logits, labels).numpy().tolist()
         [False, True]
     """
     finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
@@ -124,7 +125,7 @@ def misclassified(logits: Logits, labels: Labels) -> tf.Tensor:
 
 
 def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
-    """The target's logit minus the best other one: positive exactly where the target is predicted.
+    """The target's logit minus the largest other one; positive if and only if it is predicted.
 
     Example:
         >>> import tensorflow as tf
@@ -190,14 +191,15 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     Examples" (MART, 2020), Eq. 10.
     """
     logits = upcast_half(logits)
-    # 1.0001 and 1e-12 keep the logarithm finite for a confident mistake; constants of the
-    # published implementation, which move the value by less than 2e-4 where the label is predicted.
+    # 1.0001 and 1e-12 keep the logarithm finite for a confident misclassification; constants of
+    # the published implementation, which change the value by less than 2e-4 if the label is
+    # predicted.
     runner_up = _best_other(tf.nn.softmax(logits), labels)
     return cross_entropy(logits, labels) - tf.math.log(1.0001 - runner_up + 1e-12)
 
 
 def member_cross_entropies(member_logits: Logits, y: Labels) -> tf.Tensor:
-    """The cross-entropy of each member with the label.
+    """Cross-entropy of each member's softmax and the label.
 
     Args:
         member_logits: `[..., batch, members, classes]`.

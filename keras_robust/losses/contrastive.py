@@ -1,7 +1,7 @@
-"""Supervised contrast: images of a class are drawn together in latent space, others pushed away.
+"""Supervised contrastive loss on latents, with a selection of positives and negatives.
 
-Each image has two views, such as itself and its adversarial example. Every view is an anchor; the
-other views of the batch are its positives, its negatives, or left out, as a selection says.
+Each image has two views, such as the clean and the adversarial image. Every view is an anchor; the
+other views of the batch are its positives, its negatives, or left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from keras_robust.core import collectives
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Labels, Outputs, PerExample, RobustLoss
-from keras_robust.core.validation import check_number
+from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses.pairwise_distance import distances, unit
 
 SIMILARITIES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -29,13 +29,13 @@ SELECTIONS = ("global", "hard", "soft", "leaked")
 
 
 class Views(NamedTuple):
-    """Views of images, as anchors or as what anchors are compared with.
+    """Views of images: anchors, or the views that they are compared with.
 
     Attributes:
         latents: `[views, d]`.
         labels: `[views]`.
-        predictions: the class that the model takes each view for, `[views]`.
-        images: the number of each view's image, `[views]`; the two views of an image share it.
+        predictions: the predicted class of each view, `[views]`.
+        images: index of the image of each view, `[views]`.
         sides: 0 for first views and 1 for second ones, `[views]`.
     """
 
@@ -47,19 +47,19 @@ class Views(NamedTuple):
 
 
 def select(selection: str, anchors: Views, others: Views) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which views are an anchor's positives, and which its negatives.
+    """Selects the positives and the negatives of each anchor.
 
     Args:
-        selection: `"global"`: all views of the class, against all of other classes. `"hard"`: of
-            the others, those that are taken for the anchor's class. `"soft"`: those that are
-            taken for what the anchor is taken for. `"leaked"`: as soft, and of the class, too,
-            only what is taken for what the anchor is.
+        selection: `"global"`: positives are all views of the anchor's class, negatives all views of
+            other classes. `"hard"`: only negatives predicted as the anchor's class. `"soft"`: only
+            negatives with the anchor's prediction. `"leaked"`: only negatives and positives with
+            the anchor's prediction.
         anchors: the anchors.
-        others: what they are compared with, themselves among it.
+        others: the views that they are compared with, which include the anchors.
 
     Returns:
-        Two boolean masks `[anchors, others]`. An anchor is neither to itself; the other view of
-        its image is always a positive.
+        Two boolean masks `[anchors, others]`. An anchor is neither its own positive nor negative;
+        the other view of its image is always a positive.
 
     Raises:
         ValueError: another selection.
@@ -67,19 +67,18 @@ def select(selection: str, anchors: Views, others: Views) -> tuple[tf.Tensor, tf
     Reference: Bui et al., "Understanding and Achieving Efficient Robustness with Adversarial
     Supervised Contrastive Learning" (2021), Table 1.
     """
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection is {selection!r}; expected one of {', '.join(SELECTIONS)}.")
+    check_choice("selection", selection, SELECTIONS)
     own = anchors.images[:, None] == others.images
     counterpart = own & (anchors.sides[:, None] != others.sides)
-    same = anchors.labels[:, None] == others.labels
-    alike = anchors.predictions[:, None] == others.predictions
-    positives, negatives = same & ~own, ~same
+    same_class = anchors.labels[:, None] == others.labels
+    same_prediction = anchors.predictions[:, None] == others.predictions
+    positives, negatives = same_class & ~own, ~same_class
     if selection == "hard":
         negatives &= anchors.labels[:, None] == others.predictions
     elif selection in ("soft", "leaked"):
-        negatives &= alike
+        negatives &= same_prediction
     if selection == "leaked":
-        positives &= alike
+        positives &= same_prediction
     return positives | counterpart, negatives
 
 
@@ -90,9 +89,9 @@ def contrast(
 
     Args:
         similarity: `[anchors, others]`.
-        positives: a mask of that shape.
-        negatives: another.
-        temperature: what similarities are divided by.
+        positives: boolean mask `[anchors, others]`.
+        negatives: boolean mask `[anchors, others]`.
+        temperature: divisor of the similarities.
 
     Returns:
         `[anchors]`; 0 for an anchor without positives.
@@ -106,37 +105,35 @@ def contrast(
     Reference: Khosla et al., "Supervised Contrastive Learning" (2020), Eq. 2.
     """
     logits = upcast_half(similarity) / temperature
-    chosen = tf.where(positives | negatives, logits, logits.dtype.min / 2)
-    normaliser = tf.reduce_logsumexp(chosen, axis=1, keepdims=True)
-    # What is not chosen may be far below the others, and must not reach the gradient.
-    log_probability = tf.where(positives, logits - normaliser, 0.0)
+    selected = tf.where(positives | negatives, logits, logits.dtype.min / 2)
+    normalizer = tf.reduce_logsumexp(selected, axis=1, keepdims=True)
+    # Logits that are not selected may be far below the others, and must not reach the gradient.
+    log_probability = tf.where(positives, logits - normalizer, 0.0)
     count = tf.reduce_sum(tf.cast(positives, logits.dtype), axis=1)
     return -tf.reduce_sum(log_probability, axis=1) / tf.maximum(count, 1.0)
 
 
 @serializable
 class Contrastive(RobustLoss):
-    """Supervised contrast between the clean and the adversarial images of a batch.
+    """Supervised contrastive loss of the clean and adversarial views of a batch.
 
-    `weight * (L_i + L_i^a)` for each image i, over the whole batch: on several replicas, over that
-    of all of them; with microbatches, over each part.
+    `weight * (L_i + L_i^a)` for each image i. The batch is that of all replicas, or a microbatch.
 
     Args:
-        selection: which pairs count; see `select`.
-        similarity: `"cosine"`, `"dot"` without normalising, or minus the `"l1"`, `"l2"` or
-            `"linf"` distance of normalised latents.
-        temperature: what similarities are divided by, > 0.
-        weight: of the term.
-        latent: which output of the classifier is compared, `"features"` or `"projection"`.
+        selection: selection of positives and negatives; see `select`.
+        similarity: `"cosine"`, `"dot"` (not normalized), or minus the `"l1"`, `"l2"` or `"linf"`
+            distance of normalized latents.
+        temperature: divisor of the similarities, > 0.
+        weight: weight of the term.
+        latent: the classifier's output that is compared, such as `"features"`.
 
     Raises:
-        ValueError: another selection or similarity, a temperature that is not > 0, a negative
-            weight.
+        ValueError: another selection or similarity, temperature not > 0, a negative weight.
 
     Reference: Bui et al. (2021), Eq. 1 to 3.
 
-    Differs: with `"leaked"` the other view of the anchor's image is a positive even where its
-    prediction differs, as Eq. 1 has it; the released code drops it there.
+    Differs: with `"leaked"` the other view of the anchor's image is a positive even if its
+    prediction differs, as in Eq. 1; the released code drops it.
     """
 
     term_names = ("contrastive",)
@@ -151,20 +148,13 @@ class Contrastive(RobustLoss):
     latent: str = "features"
 
     def __post_init__(self) -> None:
-        for name, known in (("selection", SELECTIONS), ("similarity", tuple(SIMILARITIES))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Contrastive: {name} is {getattr(self, name)!r}; expected one of "
-                    f"{', '.join(known)}."
-                )
-        if not 0 < self.temperature < 1e30:
-            raise ValueError(
-                f"Contrastive: temperature is {self.temperature!r}; expected a finite number > 0."
-            )
+        check_choice("Contrastive: selection", self.selection, SELECTIONS)
+        check_choice("Contrastive: similarity", self.similarity, SIMILARITIES)
+        check_number("Contrastive: temperature", self.temperature, above=0)
         check_number("Contrastive: weight", self.weight)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted contrast of each image, its views added; how many pairs its views have."""
+        """The weighted term, summed over both views, and mean numbers of pairs; each `[batch]`."""
         anchors, others = self._views(y, adversarial, clean)
         masks = select(self.selection, anchors, others)
         similarity = SIMILARITIES[self.similarity](anchors.latents, others.latents)
@@ -179,7 +169,7 @@ class Contrastive(RobustLoss):
         }
 
     def _views(self, y: Labels, adversarial: Outputs, clean: Outputs) -> tuple[Views, Views]:
-        """This replica's views, and those of all replicas."""
+        """The views of this replica, and of all replicas."""
         both = (clean, adversarial)
         latents = [upcast_half(outputs[self.latent]) for outputs in both]
         predictions = [
@@ -196,5 +186,5 @@ class Contrastive(RobustLoss):
 
 
 def _by_image(values: PerExample, reduce: Callable) -> PerExample:
-    """Values of the first and the second views, `[2 * batch]`, as one for each image."""
+    """Reduces values of first and second views, `[2 * batch]`, to one per image."""
     return reduce(tf.reshape(values, [2, -1]), axis=0)

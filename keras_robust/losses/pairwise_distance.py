@@ -1,7 +1,6 @@
-"""Distances and similarities between all pairs of two batches of latent vectors.
+"""Distances between all pairs of two batches of latent vectors.
 
-What is kept is a number for each pair, never a vector: memory grows with the number of pairs, not
-with that times the size of a latent.
+Memory is one number per pair: differences of vectors are recomputed for the gradient, not stored.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import tensorflow as tf
 
 from keras_robust.core.numerics import upcast_half
 
-# Vectors shorter than this count as zero, and vectors closer than this as equal: there the length
-# has no direction, and its gradient is 0.
+# Vectors shorter than this count as zero, and vectors closer than this as equal; the gradient of
+# the length is then 0.
 _TINY = 1e-12
 
 
 def unit(z: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1, in float32 at least; zero vectors stay zero, with a gradient of 0.
+    """Normalizes vectors to length 1, at least float32; zero vectors stay zero, with zero gradient.
 
     Args:
         z: `[rows, d]`.
@@ -29,8 +28,8 @@ def unit(z: tf.Tensor) -> tf.Tensor:
     """
     z = upcast_half(z)
     square = tf.reduce_sum(tf.square(z), axis=1, keepdims=True)
-    some = (square > _TINY**2) | tf.math.is_nan(square)  # what is no number stays none
-    return tf.where(some, z * tf.math.rsqrt(tf.where(some, square, 1.0)), 0.0)
+    nonzero = (square > _TINY**2) | tf.math.is_nan(square)  # NaN stays NaN
+    return tf.where(nonzero, z * tf.math.rsqrt(tf.where(nonzero, square, 1.0)), 0.0)
 
 
 def distances(kind: str, z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
@@ -43,7 +42,7 @@ def distances(kind: str, z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
         others: `[columns, d]`.
 
     Returns:
-        `[rows, columns]`. Where two vectors are equal the gradient is 0.
+        `[rows, columns]`. The gradient is 0 for two equal vectors.
 
     Example:
         >>> z, others = tf.constant([[0.0, 0.0]]), tf.constant([[3.0, -4.0], [0.0, 0.0]])
@@ -57,14 +56,14 @@ def distances(kind: str, z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def _euclidean(z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    # From their common middle the squares are small, and lose less when they are subtracted.
-    middle = tf.stop_gradient(tf.reduce_mean(others, axis=0))
-    z, others = z - middle, others - middle
+    # Centered vectors have smaller squares, whose difference loses fewer digits.
+    center = tf.stop_gradient(tf.reduce_mean(others, axis=0))
+    z, others = z - center, others - center
     lengths = tf.reduce_sum(tf.square(z), axis=1)[:, None] + tf.reduce_sum(tf.square(others), 1)
     square = lengths - 2 * tf.matmul(z, others, transpose_b=True)
-    # What is left of equal vectors is rounding, of either sign.
-    apart = square > 8 * lengths * _epsilon(z.dtype) + _TINY**2
-    return tf.where(apart, tf.sqrt(tf.where(apart, square, 1.0)), 0.0)
+    # For equal vectors the difference is a rounding error, of either sign.
+    different = square > 8 * lengths * _epsilon(z.dtype) + _TINY**2
+    return tf.where(different, tf.sqrt(tf.where(different, square, 1.0)), 0.0)
 
 
 def _epsilon(dtype: tf.DType) -> float:
@@ -72,7 +71,7 @@ def _epsilon(dtype: tf.DType) -> float:
 
 
 def _entrywise(reduce: Callable, z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """A distance made of absolute differences, which are computed again for the gradient."""
+    """A distance that reduces absolute differences, which are recomputed for the gradient."""
 
     @tf.custom_gradient
     def pairs(z: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -90,14 +89,14 @@ def _entrywise(reduce: Callable, z: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 def _entrywise_gradient(
     reduce: Callable, z: tf.Tensor, others: tf.Tensor, upstream: tf.Tensor
 ) -> tf.Tensor:
-    """The gradient in `z`: the sign of each difference, for a maximum that of the largest."""
+    """The gradient in `z`: the sign of each difference; for a maximum, of the largest one."""
 
     def of_row(row_and_upstream: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         row, weight = row_and_upstream
-        apart = row - others
-        slope = tf.sign(apart)
-        if reduce is tf.reduce_max:  # entries that tie share it
-            size = tf.abs(apart)
+        difference = row - others
+        slope = tf.sign(difference)
+        if reduce is tf.reduce_max:  # tied entries share the gradient
+            size = tf.abs(difference)
             largest = tf.cast(size == tf.reduce_max(size, axis=1, keepdims=True), row.dtype)
             slope *= largest / tf.reduce_sum(largest, axis=1, keepdims=True)
         return tf.linalg.matvec(slope, weight, transpose_a=True)

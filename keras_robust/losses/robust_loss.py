@@ -28,7 +28,7 @@ def check_loss(loss: Any) -> None:
 
 @serializable
 class Clean(RobustLoss):
-    """Cross-entropy on clean images: plain training.
+    """Cross-entropy on clean images: standard training.
 
     Example:
         >>> Clean().term_names
@@ -39,20 +39,18 @@ class Clean(RobustLoss):
     required_outputs = frozenset({"clean"})
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The cross-entropy of each clean image."""
+        """The cross-entropy of the clean images, `[batch]`."""
         del adversarial
         return {"clean": losses.cross_entropy(clean["logits"], y)}
 
 
 @serializable
 class Adversarial(RobustLoss):
-    """Cross-entropy on adversarial images, with a share of clean ones.
-
-    `adversarial_weight * CE(x_adv) + clean_weight * CE(x)`.
+    """`adversarial_weight * CE(x_adv) + clean_weight * CE(x)`.
 
     Args:
-        clean_weight: 0 is Madry et al.'s training; 1 is the thesis's.
-        adversarial_weight: the other weight.
+        clean_weight: 0 as in Madry et al., 1 as in the thesis.
+        adversarial_weight: weight of the adversarial images.
 
     Raises:
         ValueError: a negative weight, or both zero.
@@ -69,7 +67,7 @@ class Adversarial(RobustLoss):
         check_number("Adversarial: clean_weight", self.clean_weight)
         check_number("Adversarial: adversarial_weight", self.adversarial_weight)
         if self.clean_weight == self.adversarial_weight == 0:
-            raise ValueError("Adversarial: both weights are 0; nothing would be trained.")
+            raise ValueError("Adversarial: both weights are 0; expected one above 0.")
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -78,11 +76,11 @@ class Adversarial(RobustLoss):
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """Clean outputs only where they have a weight."""
+        """Clean outputs only if they have a weight."""
         return frozenset(self.term_names)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted cross-entropies of each image."""
+        """The weighted cross-entropies, each `[batch]`."""
         hard = losses.cross_entropy(adversarial["logits"], y)
         terms = {"adversarial": self.adversarial_weight * hard}
         if self.clean_weight:
@@ -92,11 +90,11 @@ class Adversarial(RobustLoss):
 
 @serializable
 class KLConsistency(RobustLoss):
-    """`weight * KL(p(x) || p(x_adv))`: clean and adversarial predictions agree.
+    """`weight * KL(p(x) || p(x_adv))`: consistency of clean and adversarial predictions.
 
     Args:
-        weight: of the term.
-        through_clean: whether the gradient flows through the clean prediction, too.
+        weight: weight of the term.
+        through_clean: whether the gradient flows through the clean prediction.
 
     Raises:
         ValueError: a negative weight.
@@ -117,7 +115,7 @@ class KLConsistency(RobustLoss):
         check_number("KLConsistency: weight", self.weight)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
-        """The weighted divergence of each image."""
+        """The weighted divergence, `[batch]`."""
         del y
         logits = clean["logits"]
         logits = logits if self.through_clean else tf.stop_gradient(logits)
@@ -140,15 +138,18 @@ class SumOfLosses(RobustLoss):
         ('adversarial', 'clean')
     """
 
-    parts: tuple[Any, ...]
+    parts: tuple[RobustLoss, ...]
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise ValueError("Sum: no losses were given; expected at least one.")
+            raise ValueError("SumOfLosses: parts is empty; expected at least one robust loss.")
         every = self.term_names + self.logged_statistics
         repeated = sorted({name for name in every if every.count(name) > 1})
         if repeated:
-            raise ValueError(f"Sum: the terms {', '.join(repeated)} occur twice; expected once.")
+            raise ValueError(
+                f"SumOfLosses: several parts have a term {', '.join(map(repr, repeated))}; "
+                "expected different names."
+            )
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -157,7 +158,7 @@ class SumOfLosses(RobustLoss):
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """What any part needs."""
+        """The outputs that any part requires."""
         return frozenset().union(*(part.required_outputs for part in self.parts))
 
     @property
@@ -167,7 +168,7 @@ class SumOfLosses(RobustLoss):
 
     @property
     def batch_level(self) -> bool:
-        """Whether any part is."""
+        """Whether any part is batch-level."""
         return any(part.batch_level for part in self.parts)
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:

@@ -1,7 +1,7 @@
-"""Scores: a classifier's outputs -> one number per image, larger where the input looks attacked.
+"""Detection scores: uncertainty of a classifier's outputs, larger for suspicious images.
 
-`SCORES` has them by name, for detectors (`keras_robust.detection`) and for the attacker who knows
-of one (`keras_robust.objectives.AdaptiveObjective`).
+Used by detectors (`keras_robust.detection`) and by the adaptive objective that attacks them
+(`keras_robust.objectives.AdaptiveObjective`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,33 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_robust.core.types import Logits, Outputs, PerExample
+from keras_robust.core.validation import lookup
 from keras_robust.losses import classification as losses
+
+__all__ = [
+    "SCORES",
+    "Score",
+    "disagreement",
+    "entropy",
+    "get",
+    "least_confidence",
+    "mean_log_probability",
+    "member_entropy",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def mean_log_probability(outputs: Outputs) -> Logits:
-    """The logarithm of the predicted distribution; of an ensemble, of the members' mean.
+    """Logarithm of the predicted distribution; for an ensemble, of the members' mean.
 
-    `log p = log_softmax(logits)`, or with `"member_logits"` `log (1/M) sum_m softmax(logits_m)`,
-    both in float32 and never through the logarithm of an underflowed probability.
+    `log_softmax(logits)`, or `log (1/M) sum_m softmax(logits_m)` by log-sum-exp.
 
     Args:
-        outputs: `"logits"` `[batch, classes]`; ensembles add `"member_logits"`
-            `[batch, members, classes]`, which is then read instead.
+        outputs: `"logits"` `[batch, classes]`, or for ensembles `"member_logits"`
+            `[batch, members, classes]`.
 
     Returns:
         `[batch, classes]` float32.
@@ -40,16 +55,14 @@ def mean_log_probability(outputs: Outputs) -> Logits:
 
 
 def entropy(outputs: Outputs) -> PerExample:
-    """Entropy, in nats, of the predicted distribution; of an ensemble, of the members' mean.
-
-    `H = -sum_c p_c log p_c`: 0 for a certain prediction, `log classes` for an even one.
+    """Entropy in nats of the predicted distribution; for an ensemble, of the members' mean.
 
     Args:
-        outputs: `"logits"` `[batch, classes]`; ensembles add `"member_logits"`
-            `[batch, members, classes]`, which is then read instead.
+        outputs: `"logits"` `[batch, classes]`, or for ensembles `"member_logits"`
+            `[batch, members, classes]`.
 
     Returns:
-        `[batch]` float32.
+        `[batch]` float32, from 0 (certain) to `log(classes)` (uniform).
 
     Example:
         >>> import tensorflow as tf
@@ -60,18 +73,18 @@ def entropy(outputs: Outputs) -> PerExample:
         Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
         Adversarial Robustness", AAAI 2021: detection by the entropy of the ensemble's output.
     """
-    # Rounding can leave a certain prediction at minus nothing.
+    # Rounding may give -0.0 for a certain prediction.
     return tf.abs(losses.entropy(mean_log_probability(outputs)))
 
 
 def least_confidence(outputs: Outputs) -> PerExample:
-    """One minus the largest probability; of an ensemble, of the members' mean.
+    """One minus the largest probability; for an ensemble, of the members' mean.
 
     Args:
         outputs: as for `entropy`.
 
     Returns:
-        `[batch]` float32: 0 for a certain prediction, `1 - 1 / classes` for an even one.
+        `[batch]` float32, from 0 (certain) to `1 - 1 / classes` (uniform).
 
     Example:
         >>> import tensorflow as tf
@@ -82,18 +95,18 @@ def least_confidence(outputs: Outputs) -> PerExample:
         Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
         Examples in Neural Networks" (2017): the maximum softmax probability.
     """
-    # By the logarithm, which keeps its digits; and never minus nothing.
+    # expm1 of the logarithm is exact near 0; abs avoids -0.0.
     return tf.abs(tf.math.expm1(tf.reduce_max(mean_log_probability(outputs), axis=-1)))
 
 
 def member_entropy(outputs: Outputs) -> PerExample:
-    """The mean of the entropies of the members' own predictions, in nats.
+    """Mean of the members' entropies in nats; the entropy of a single classifier.
 
     Args:
-        outputs: `"member_logits"` `[batch, members, classes]`; without them `entropy`.
+        outputs: as for `entropy`.
 
     Returns:
-        `[batch]` float32: at most that of the members' mean.
+        `[batch]` float32, at most `entropy(outputs)`.
 
     Example:
         >>> import tensorflow as tf
@@ -108,10 +121,9 @@ def member_entropy(outputs: Outputs) -> PerExample:
 
 
 def disagreement(outputs: Outputs) -> PerExample:
-    """What the members do not agree on, in nats: the entropy of their mean, less their mean one.
+    """Mutual information of prediction and member, in nats: entropy of the mean - mean entropy.
 
-    That is the mutual information between the prediction and the member: 0 where all members
-    predict alike, at most the logarithm of their number. Uncertainty that all share does not count.
+    0 if all members predict the same distribution, at most the logarithm of their number.
 
     Args:
         outputs: `"member_logits"` `[batch, members, classes]`.
@@ -120,7 +132,7 @@ def disagreement(outputs: Outputs) -> PerExample:
         `[batch]` float32, at least 0.
 
     Raises:
-        ValueError: outputs of a single classifier, which has no one to disagree with.
+        ValueError: outputs of a single classifier.
 
     Example:
         >>> import tensorflow as tf
@@ -134,10 +146,10 @@ def disagreement(outputs: Outputs) -> PerExample:
     """
     if "member_logits" not in outputs:
         raise ValueError(
-            f"The disagreement of members was asked of outputs {sorted(outputs)}; expected those "
-            "of an ensemble, with 'member_logits'. A single classifier has its entropy."
+            f"disagreement received outputs {sorted(outputs)}; expected those of an ensemble, with "
+            "'member_logits'. Use entropy for a single classifier."
         )
-    # A difference of nearly equal numbers: as a mean divergence it keeps its digits.
+    # As a mean KL divergence: the difference of nearly equal entropies would lose digits.
     members = tf.nn.log_softmax(tf.cast(outputs["member_logits"], tf.float32))
     gap = members - mean_log_probability(outputs)[:, None]
     divergence = tf.reduce_sum(tf.exp(members) * gap, axis=-1)
@@ -145,7 +157,7 @@ def disagreement(outputs: Outputs) -> PerExample:
 
 
 class Score(NamedTuple):
-    """A score: its function of outputs, and what it is called, with its unit."""
+    """A function of outputs, and its title with the unit."""
 
     of: Callable[[Outputs], PerExample]
     title: str
@@ -160,15 +172,13 @@ SCORES = {
 
 
 def get(name: str) -> Score:
-    """The score of that name.
+    """The score of a name.
 
     Raises:
-        ValueError: there is none; the message names those that there are.
+        ValueError: an unknown name.
 
     Example:
         >>> get("entropy").title
         'entropy (nats)'
     """
-    if name not in SCORES:
-        raise ValueError(f"There is no score {name!r}; expected one of {', '.join(SCORES)}.")
-    return SCORES[name]
+    return SCORES[lookup("score", name, SCORES)]

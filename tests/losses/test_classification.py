@@ -264,7 +264,11 @@ def test_labels_of_both_types(dtype):
 
 
 def test_too_few_classes():
-    with pytest.raises(ValueError, match=r"DLR loss needs at least 3 classes.*with 2.*margin"):
+    with pytest.raises(
+        ValueError, match=r"DLR loss received logits of 2 classes; expected at least 3.*margin"
+    ):
         losses.dlr(tf.zeros([1, 2]), [0])
-    with pytest.raises(ValueError, match=r"targeted DLR loss needs at least 4 classes.*with 3"):
+    with pytest.raises(
+        ValueError, match=r"targeted DLR loss received logits of 3 classes.*at least 4"
+    ):
         losses.targeted_dlr(tf.zeros([1, 3]), [0], [1])

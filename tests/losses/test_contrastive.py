@@ -127,8 +127,14 @@ def test_the_projection_is_compared_if_asked_for():
 
 def test_bad_settings_are_refused():
     for settings, text in [
-        ({"selection": "all"}, "selection is 'all'; expected one of 'global', 'hard', 'soft', 'leaked'"),
-        ({"similarity": "l3"}, "similarity is 'l3'; expected one of 'cosine', 'dot', 'l1', 'l2', 'linf'"),
+        (
+            {"selection": "all"},
+            "selection is 'all'; expected one of 'global', 'hard', 'soft', 'leaked'",
+        ),
+        (
+            {"similarity": "l3"},
+            "similarity is 'l3'; expected one of 'cosine', 'dot', 'l1', 'l2', 'linf'",
+        ),
         ({"temperature": 0}, "temperature is 0; expected a finite number > 0"),
         ({"weight": -1}, "weight is -1; expected a finite number >= 0"),
     ]:
