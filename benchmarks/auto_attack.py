@@ -74,7 +74,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     )  # fmt: skip
     flags.DEFINE_integer("epochs", 15, "Of training, without a run.", flag_values=values)
     flags.DEFINE_integer("images", 360, "How many test images.", flag_values=values)
-    flags.DEFINE_integer("iterations", 100, "Of APGD and FAB.", flag_values=values)
+    flags.DEFINE_integer("steps", 100, "Of APGD and FAB.", flag_values=values)
     flags.DEFINE_integer("queries", 5000, "Of Square.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of weights and starts.", flag_values=values)
 
@@ -86,7 +86,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     whole = kr.attacks.auto_attack(
         BALLS[values.norm](values.radius),
         values.version,
-        iterations=values.iterations,
+        steps=values.steps,
         queries=values.queries,
     )
     names = official.NAMES[values.version]

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     norm: str
     radius: float
     version: str
-    iterations: int
+    steps: int
     queries: int
     seed: int
 
@@ -84,7 +84,7 @@ def accuracy_left(
 
 
 def _official(model: Any, settings: Settings) -> Any:
-    """`AutoAttack`, its parts made anew: they derive more from the iterations than can be set.
+    """`AutoAttack`, its parts made anew: they derive more from the steps than can be set.
 
     Those of the adapter are the ones that `AutoAttack` itself made of a TensorFlow model, before
     `pyautoattack` dropped its flag for it.
@@ -96,7 +96,7 @@ def _official(model: Any, settings: Settings) -> Any:
 
     shared = {"norm": NORMS[settings.norm], "eps": settings.radius, "seed": settings.seed}
     official = AutoAttack(model, version="custom", **shared)
-    shared |= {"n_iter": settings.iterations, "device": "cpu"}
+    shared |= {"n_iter": settings.steps, "device": "cpu"}
     by_adapter = hasattr(model, "get_logits_loss_grad_xent")
     climbs = {**shared, "is_tf_model": by_adapter, "logger": official.logger}
     official.apgd = APGDAttack(model, **climbs)

@@ -1,9 +1,9 @@
-"""FAB: the fast adaptive boundary attack, which looks for the nearest decision boundary."""
+"""FAB: the fast adaptive boundary attack, by projection onto linearized decision boundaries."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -24,14 +24,14 @@ from keras_robust.attacks.crafting.minimum_norm import (
 )
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
-from keras_robust.core.validation import check_ball, check_integer
+from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import clipped
 
 
-class _Boundary(NamedTuple):
-    """The nearest boundary of each image, linearised: it runs where `value + normal . d = 0`.
+class _Hyperplane(NamedTuple):
+    """The closest decision boundary of each image, linearized: `value + normal . d = 0`.
 
     Attributes:
         value: another logit minus the label's, `[batch]`.
@@ -44,53 +44,26 @@ class _Boundary(NamedTuple):
 
 @serializable
 class Fab(MinimumNormAttack):
-    """Steps onto the linearised boundary, drawn towards the clean image; keeps the nearest mistake.
-
-    `x <- (1 - a) (x + eta d(x)) + a (x_0 + eta d(x_0))`, where `d` is the smallest step onto the
-    boundary and `a = min(|d(x)| / (|d(x)| + |d(x_0)|), a_max)`; after a mistake
-    `x <- x_0 + beta (x - x_0)`.
+    """One run of FAB, as `fab` builds it; see there for the other arguments.
 
     Args:
-        ball: the norm, the bounds, and the radius within which a mistake counts.
-        steps: how many steps, >= 0; each costs a forward pass and one backward pass for every
-            class, or for the target alone.
-        targeted: look at the boundary between the label and a target; any mistake counts.
-        random_start: begin at a random point of the ball of half the radius, not at the image.
-        bias: `a_max`, in [0, 1]: how strongly a step is drawn towards the clean image.
-        overshoot: `eta`, >= 1: how far a step goes beyond the boundary.
-        pull_back: `beta`, in (0, 1): what is left of the perturbation after a mistake.
-
-    Raises:
-        ValueError: a setting outside of its range; or, when called, targets that are missing or of
-            no use.
-
-    Example:
-        >>> from keras_robust import L2Ball
-        >>> x, y = tf.constant([[0.7, 0.3]]), tf.constant([0])
-        >>> nearest = Fab(L2Ball(0.5), steps=20)(lambda x: {"logits": x}, x, y)
-        >>> nearest.numpy().round(2).tolist()  # the logits are tied at [0.5, 0.5]
-        [[0.5, 0.5]]
-
-    Reference: Croce and Hein, "Minimally Distorted Adversarial Examples with a Fast Adaptive
-    Boundary Attack" (2020), Algorithm 1, as in the official AutoAttack (without the final search).
+        random_start: start at a random point of the ball of half the radius, not at the image.
     """
 
-    ball: Any
+    ball: Ball
     steps: int = 100
     targeted: bool = False
     random_start: bool = False
-    bias: float = 0.1
-    overshoot: float = 1.05
-    pull_back: float = 0.9
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
 
     def __post_init__(self) -> None:
+        check_ball(self.ball)
         check_integer("Fab: steps", self.steps)
-        if not 0 <= self.bias <= 1:
-            raise ValueError(f"Fab: bias is {self.bias!r}; expected a number in [0, 1].")
-        if not 1 <= self.overshoot < math.inf:
-            raise ValueError(f"Fab: overshoot is {self.overshoot!r}; expected a number >= 1.")
-        if not 0 < self.pull_back < 1:
-            raise ValueError(f"Fab: pull_back is {self.pull_back!r}; expected a share in (0, 1).")
+        check_number("Fab: alpha_max", self.alpha_max, most=1)
+        check_number("Fab: eta", self.eta, 1)
+        check_number("Fab: beta", self.beta, above=0, below=1)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -113,82 +86,84 @@ class Fab(MinimumNormAttack):
         return self.targeted
 
     @property
-    def objective(self) -> Any:
-        """What grows as the boundary is crossed: the margin, of the target where there is one."""
+    def objective(self) -> Objective:
+        """The margin, of the target if there is one."""
         return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> BestSoFar:
-        """The nearest mistake of all steps."""
-        self.objective(forward, x, y, targets)  # refuses targets that are missing or of no use
-        boundary = noinline(lambda x_adv: _boundary(self.ball, forward, x_adv, y, targets))
+        """The closest adversarial example of all steps."""
+        self.objective(forward, x, y, targets)  # refuses targets that are missing or not used
+        linearized = noinline(
+            lambda x_adv: _closest_boundary(self.ball, forward, x_adv, y, targets)
+        )
 
         def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
-            x_adv = self._step(boundary(x_adv), x, x_adv)
-            wrong = losses.misclassified(forward(x_adv)["logits"], y)
-            best = keep_closest(self.ball, best, x, x_adv, wrong)
-            back = upcast_half(x) + self.pull_back * (upcast_half(x_adv) - upcast_half(x))
-            back = tf.where(
-                broadcast_to_images(wrong, x), clipped(self.ball.bounds, back, x.dtype), x_adv
-            )
-            return index + 1, tf.ensure_shape(back, x.shape), best
+            x_adv = self._step(linearized(x_adv), x, x_adv)
+            adversarial = losses.misclassified(forward(x_adv)["logits"], y)
+            best = keep_closest(self.ball, best, x, x_adv, adversarial)
+            closer = upcast_half(x) + self.beta * (upcast_half(x_adv) - upcast_half(x))
+            closer = clipped(self.ball.bounds, closer, x.dtype)
+            x_adv = tf.where(broadcast_to_images(adversarial, x), closer, x_adv)
+            return index + 1, tf.ensure_shape(x_adv, x.shape), best
 
-        found = initial_best(x, losses.misclassified(forward(x)["logits"], y))
-        start = (tf.constant(0), self._start(x, seed), found)
-        *_, found = tf.while_loop(
-            lambda index, *_: index < self.steps, body, start, parallel_iterations=1
+        best = initial_best(x, losses.misclassified(forward(x)["logits"], y))
+        *_, best = tf.while_loop(
+            lambda index, *_: index < self.steps,
+            body,
+            (tf.constant(0), self._start(x, seed), best),
+            parallel_iterations=1,
         )
-        return found
+        return best
 
     def _start(self, x: Images, seed: tf.Tensor) -> Images:
         if not self.random_start:
             return x
         return self.ball.replace(radius=0.5 * self.ball.radius).sample(x, seed)
 
-    def _step(self, boundary: _Boundary, x: Images, x_adv: Images) -> Images:
+    def _step(self, plane: _Hyperplane, x: Images, x_adv: Images) -> Images:
         """Eq. 8 and 9 of the paper."""
         clean, here = upcast_half(x), upcast_half(x_adv)
-        value, normal = boundary
+        value, normal = plane
         pixels = list(range(1, x.shape.rank))
-        # The value of the linear function at the clean image.
-        at_clean = value + tf.reduce_sum(normal * (clean - here), axis=pixels)
+        value_at_clean = value + tf.reduce_sum(normal * (clean - here), axis=pixels)
         from_here = self.ball.project_onto_hyperplane(here, normal, value)
-        from_clean = self.ball.project_onto_hyperplane(clean, normal, at_clean)
+        from_clean = self.ball.project_onto_hyperplane(clean, normal, value_at_clean)
         zero = tf.zeros_like(from_here)
-        # The floors of the official implementation: where both are 0, neither is preferred.
+        # The floors of the official implementation: if both are 0, neither is preferred.
         near, far = (tf.maximum(self.ball.distance(d, zero), 1e-8) for d in (from_here, from_clean))
-        share = broadcast_to_images(tf.minimum(near / (near + far), self.bias), x)
-        x_next = (here + self.overshoot * from_here) * (1 - share)
-        x_next += (clean + self.overshoot * from_clean) * share
+        alpha = broadcast_to_images(tf.minimum(near / (near + far), self.alpha_max), x)
+        x_next = (here + self.eta * from_here) * (1 - alpha)
+        x_next += (clean + self.eta * from_clean) * alpha
         return clipped(self.ball.bounds, tf.where(tf.math.is_finite(x_next), x_next, here), x.dtype)
 
 
-def _boundary(
+def _closest_boundary(
     ball: Ball, forward: Forward, x_adv: Images, y: Labels, targets: Labels | None
-) -> _Boundary:
-    """The boundary with the target, or with the class whose boundary is nearest (Eq. 7)."""
+) -> _Hyperplane:
+    """The boundary with the target, or else with the class whose boundary is closest (Eq. 7)."""
     if targets is not None:
 
-        def ahead(x_adv: Images) -> PerExample:
+        def target_margin(x_adv: Images) -> PerExample:
             logits = upcast_half(forward(x_adv)["logits"])
             label, target = (tf.gather(logits, c, axis=1, batch_dims=1) for c in (y, targets))
             return target - label
 
-        value, normal = value_and_gradient(ahead, x_adv)
-        # Logits and images need not share a dtype.
-        return _Boundary(tf.cast(value, upcast_half(normal).dtype), upcast_half(normal))
+        value, normal = value_and_gradient(target_margin, x_adv)
+        # Logits and images may differ in dtype.
+        return _Hyperplane(tf.cast(value, upcast_half(normal).dtype), upcast_half(normal))
     logits, jacobian = logits_and_jacobian(forward, x_adv)
     value = logits - tf.gather(logits, y[:, None], axis=1, batch_dims=1)
     normal = jacobian - tf.gather(jacobian, y[:, None], axis=1, batch_dims=1)
     flat = tf.reshape(normal, tf.concat([[-1], tf.shape(normal)[2:]], axis=0))
     slope = tf.cast(tf.reshape(ball.dual_norm(flat), tf.shape(value)), value.dtype)
-    # Nothing leads to a boundary without a slope, and the label has none with itself.
+    # Without a slope a boundary is out of reach; the label has none with itself.
     distance = tf.where(slope > 0, tf.abs(value) / slope, value.dtype.max)
     is_label = tf.one_hot(y, value.shape[1], on_value=True, off_value=False, dtype=tf.bool)
-    nearest = tf.argmin(tf.where(is_label, tf.constant(math.inf, value.dtype), distance), axis=1)
-    value, normal = (tf.gather(a, nearest, axis=1, batch_dims=1) for a in (value, normal))
-    return _Boundary(tf.cast(value, normal.dtype), normal)
+    closest = tf.argmin(tf.where(is_label, tf.constant(math.inf, value.dtype), distance), axis=1)
+    value, normal = (tf.gather(a, closest, axis=1, batch_dims=1) for a in (value, normal))
+    return _Hyperplane(tf.cast(value, normal.dtype), normal)
 
 
 def fab(
@@ -197,43 +172,58 @@ def fab(
     *,
     targeted: bool = False,
     restarts: int = 1,
+    alpha_max: float = 0.1,
+    eta: float = 1.05,
+    beta: float = 0.9,
 ) -> Attack:
-    """FAB: the nearest mistake along linearised decision boundaries, counted within the radius.
+    """FAB: a minimum-norm attack by projection onto linearized decision boundaries.
+
+    `x <- (1 - a) (x + eta d(x)) + a (x_0 + eta d(x_0))`, where `d` is the shortest step onto the
+    boundary and `a = min(|d(x)| / (|d(x)| + |d(x_0)|), alpha_max)`; where that is misclassified,
+    `x <- x_0 + beta (x - x_0)`.
 
     Args:
-        ball: the norm, the bounds, and the radius within which a mistake counts. Images without one
-            come back as they were.
-        steps: how many steps.
-        targeted: look at the boundary with `targets`, passed when the attack is called; cheaper, as
-            only one gradient is needed. Any mistake counts, not the target alone. For all classes,
-            wrap it in `multi_targeted`.
-        restarts: how many runs; all but the first begin at a random point of half the radius.
+        ball: the threat model. Images without an adversarial example within the radius stay
+            unchanged.
+        steps: the number of steps, >= 0. Each costs a forward pass, and a backward pass per class,
+            or a single one if targeted.
+        targeted: use the boundary between the label and `targets`, passed when the attack is
+            called. Any misclassified image counts, not only those of the target class. For all
+            classes, wrap it in `multi_targeted`.
+        restarts: the number of runs, >= 1; all but the first start at a random point of half the
+            radius.
+        alpha_max: how strongly a step is biased toward the clean image, in [0, 1].
+        eta: overshoot: how far a step leads beyond the boundary, >= 1.
+        beta: the fraction of the perturbation that is kept after a misclassified point, in (0, 1).
 
     Returns:
-        The attack: a `Fab`, or several as `worst_of` and `restarts` combine them.
+        The attack; several runs are combined by `worst_of` and `restarts`.
 
     Raises:
-        TypeError: a ball whose hyperplanes are not known.
-        ValueError: negative steps, restarts below 1, or restarts of a targeted attack.
+        TypeError: `ball` is not a threat model.
+        ValueError: an argument out of range, or restarts of a targeted attack; when called,
+            targets that are missing or not used.
 
     Example:
-        >>> from keras_robust import LinfBall
-        >>> fab(LinfBall(8 / 255)).name
-        'FAB-100'
-        >>> len(fab(LinfBall(8 / 255), restarts=5).rounds(classes=10))
+        >>> from keras_robust import L2Ball
+        >>> x, y = tf.constant([[0.7, 0.3]]), tf.constant([0])
+        >>> x_adv = fab(L2Ball(0.5), steps=20)(lambda x: {"logits": x}, x, y)
+        >>> x_adv.numpy().round(2).tolist()  # the logits are tied at [0.5, 0.5]
+        [[0.5, 0.5]]
+        >>> len(fab(L2Ball(0.5), restarts=5).rounds(classes=10))
         5
 
     Reference: Croce and Hein, "Minimally Distorted Adversarial Examples with a Fast Adaptive
-    Boundary Attack" (2020), Algorithm 1.
+    Boundary Attack" (2020), Algorithm 1, as in the official AutoAttack (without the final search).
     """
-    check_ball(ball)
+    first = Fab(ball, steps, targeted, alpha_max=alpha_max, eta=eta, beta=beta)
     check_integer("restarts", restarts, 1)
-    first = Fab(ball, steps, targeted)
     if restarts == 1:
         return first
     if targeted:
         raise ValueError(
-            "restarts of a targeted FAB keep the worst for the label, over all targets: write "
-            "`restarts(multi_targeted(Fab(ball, targeted=True, random_start=True)), count)`."
+            "fab: restarts of a targeted attack are not combined; only the worst result over all "
+            "targets counts. Use `restarts(multi_targeted(Fab(ball, targeted=True, "
+            "random_start=True)), count)`, with `Fab` of `keras_robust.attacks.fab`."
         )
     return worst_of(first, repeated(replace(first, random_start=True), restarts - 1))

@@ -1,9 +1,8 @@
-"""SPSA: an ascent along gradients that are estimated from values alone."""
+"""SPSA: gradient ascent along gradients estimated from values alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -14,21 +13,23 @@ from keras_robust.attacks.pgd import needs_gradient_at_clean
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_integer, check_number
 from keras_robust.threat_models.balls import clipped
 
+_DECAY = 0.9  # of the accumulated estimates
 
-class Estimated:
-    """A climb that asks for values alone: the mean slope along random directions of +-1.
 
-    `g = 1/n sum_i v_i (f(x + d v_i) - f(x - d v_i)) / 2d`, in which pixels at the end of their
-    range stay there. The value it reports is the mean of all that it asked for.
+class SpsaEstimator:
+    """The mean slope along random directions of +-1, in the place of a gradient.
+
+    `g = 1/n sum_i v_i (f(x + d v_i) - f(x - d v_i)) / 2d`, with the points clipped into the bounds.
+    The value is the mean of all values queried.
 
     Args:
         value: `x_adv -> [batch]`, each value depending on its own image only.
-        ball: the threat model, for the range of its pixels.
-        samples: how many directions, each of two values.
-        reach: `d`, in the units of the images.
+        bounds: the range of a pixel.
+        n_directions: the number of directions, two values each.
+        delta: `d`, in the units of the images.
         seed: an int tensor of shape `[2]`.
 
     Reference: Spall, "Multivariate Stochastic Approximation Using a Simultaneous Perturbation
@@ -38,79 +39,69 @@ class Estimated:
     def __init__(
         self,
         value: Callable[[Images], PerExample],
-        ball: Ball,
-        samples: int,
-        reach: float,
+        bounds: tuple[float, float],
+        n_directions: int,
+        delta: float,
         seed: tf.Tensor,
     ):
         self._value = noinline(value)
-        self._bounds, self._samples, self._reach, self._seed = ball.bounds, samples, reach, seed
+        self._bounds, self._delta, self._seed = bounds, delta, seed
+        self._n_directions = n_directions
 
     def init(self, x_start: Images) -> tf.Tensor:
-        """How many directions have been drawn: none."""
+        """The number of directions drawn so far."""
         del x_start
         return tf.constant(0)
 
-    def __call__(self, x_adv: Images, state: tf.Tensor) -> tuple[PerExample, tf.Tensor, Any]:
-        """The mean value `[batch]`, the estimate, and how many directions have been drawn."""
-        centre = upcast_half(x_adv)
-        reach = scalar(self._reach, centre.dtype)
+    def __call__(self, x_adv: Images, state: tf.Tensor) -> tuple[PerExample, tf.Tensor, tf.Tensor]:
+        """The mean value `[batch]`, the estimate, and the number of directions drawn so far."""
+        center = upcast_half(x_adv)
+        delta = scalar(self._delta, center.dtype)
 
         def body(drawn: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor) -> tuple:
             seed = tf.random.experimental.stateless_fold_in(self._seed, drawn)
-            sides = tf.random.stateless_uniform(tf.shape(x_adv), seed, 0, 2, tf.int32)
-            direction = tf.cast(2 * sides - 1, centre.dtype)
+            bits = tf.random.stateless_uniform(tf.shape(x_adv), seed, 0, 2, tf.int32)
+            direction = tf.cast(2 * bits - 1, center.dtype)
             ahead, behind = (
-                tf.cast(self._value(clipped(self._bounds, point, x_adv.dtype)), centre.dtype)
-                for point in (centre + reach * direction, centre - reach * direction)
+                tf.cast(self._value(clipped(self._bounds, point, x_adv.dtype)), center.dtype)
+                for point in (center + delta * direction, center - delta * direction)
             )
-            # A value that is no number tells nothing of this direction.
-            slope = (ahead - behind) / (2 * reach)
+            slope = (ahead - behind) / (2 * delta)
             slope = tf.where(tf.math.is_finite(slope), slope, 0)
             gradient += broadcast_to_images(slope, x_adv) * direction
             return drawn + 1, total + (ahead + behind) / 2, gradient
 
         drawn, total, gradient = tf.while_loop(
-            lambda drawn, *_: drawn < state + self._samples,
+            lambda drawn, *_: drawn < state + self._n_directions,
             body,
-            (state, tf.zeros(tf.shape(x_adv)[:1], centre.dtype), tf.zeros_like(centre)),
+            (state, tf.zeros(tf.shape(x_adv)[:1], center.dtype), tf.zeros_like(center)),
             (tf.TensorShape([]), tf.TensorShape([None]), x_adv.shape),
             parallel_iterations=1,
         )
-        return total / self._samples, gradient / self._samples, drawn
+        return total / self._n_directions, gradient / self._n_directions, drawn
 
 
 @serializable
 class Spsa(GradientAttack):
-    """An ascent that asks the model for values alone.
+    """A gradient attack along estimated gradients; see `spsa`.
 
     Args:
-        samples: how many random directions a step asks about, with two passes each, >= 1.
-        reach: how far it asks, as a share of the range of a pixel, > 0.
-
-    The others are those of `keras_robust.GradientAttack`.
+        ball, objective, step_rule, steps, initialization, name: as for
+            `keras_robust.GradientAttack`.
+        n_directions: random directions per step, two queries each, >= 1.
+        delta: the distance of the queries, as a fraction of the range of a pixel, in (0, 1].
 
     Raises:
-        ValueError: a number that cannot be.
-
-    Example:
-        >>> from keras_robust import LinfBall, objectives, step_rules
-        >>> rule = step_rules.FixedStep(0.25)
-        >>> attack = Spsa(LinfBall(0.25), objectives.LabelLoss("margin"), rule, 1, samples=8)
-        >>> attack.queries
-        16
+        ValueError: an argument out of range.
     """
 
-    samples: int = 32
-    reach: float = 0.01
+    n_directions: int = 32
+    delta: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("SPSA: samples", self.samples, 1)
-        if not 0 < self.reach <= 1:
-            raise ValueError(
-                f"SPSA: reach is {self.reach!r}; expected a share of the range in (0, 1]."
-            )
+        check_integer("SPSA: n_directions", self.n_directions, 1)
+        check_number("SPSA: delta", self.delta, above=0, most=1)
 
     @property
     def is_random(self) -> bool:
@@ -119,24 +110,24 @@ class Spsa(GradientAttack):
 
     @property
     def queries(self) -> int:
-        """How often the model is asked about each image."""
-        return 2 * self.steps * self.samples
+        """The number of queries per image."""
+        return 2 * self.steps * self.n_directions
 
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Starts near the images and climbs along estimates."""
+        """Starts near the images and ascends along estimates."""
         seeds = tf.random.split(seed, 2)
         low, high = self.ball.bounds
-        climb = Estimated(
+        oracle = SpsaEstimator(
             self.objective(forward, x, y, targets),
-            self.ball,
-            self.samples,
-            self.reach * (high - low),
+            self.ball.bounds,
+            self.n_directions,
+            self.delta * (high - low),
             seeds[1],
         )
         x_start = self.initialization(self.ball, x, seeds[0])
-        return gradient_ascent(self.ball, self.step_rule, climb, x, x_start, self.steps).x
+        return gradient_ascent(self.ball, self.step_rule, oracle, x, x_start, self.steps).x
 
 
 def spsa(
@@ -144,29 +135,29 @@ def spsa(
     steps: int = 20,
     step_size: float | None = None,
     *,
-    samples: int = 32,
-    reach: float = 0.01,
+    n_directions: int = 32,
+    delta: float = 0.01,
     loss: str | Objective = "margin",
     targeted: bool = False,
 ) -> Spsa:
-    """SPSA: an ascent from the image along gradients estimated from values, without any gradient.
+    """SPSA: a score-based attack, by gradient ascent along gradients estimated from values.
 
     Args:
         ball: the threat model.
-        steps: how many steps.
-        step_size: the length of a step; default `2.5 radius / steps`.
-        samples: how many random directions a step asks about, with two passes of the model each.
-        reach: how far it asks, as a share of the range of a pixel. What the model rounds away
-            within this distance stays unseen.
-        loss: as for `pgd`; not `"kl"`, which is at its minimum at the clean image.
-        targeted: climb towards `targets`.
+        steps: the number of steps, >= 0.
+        step_size: the length of a step in the ball's norm; default `2.5 radius / steps`.
+        n_directions: random directions per step, two queries each, >= 1.
+        delta: the distance of the queries, as a fraction of the range of a pixel, in (0, 1].
+            Differences that the model rounds away within it have no effect.
+        loss: as for `pgd`; not `"kl"`, which is minimal at the clean image.
+        targeted: reach `targets`, passed when the attack is called.
 
     Returns:
-        The attack; `queries` is how often it asks about each image.
+        The attack; its `queries` are the number of queries per image.
 
     Raises:
-        TypeError: a ball that is none.
-        ValueError: as for `pgd`, or samples or a reach that cannot be.
+        TypeError: `ball` is not a threat model.
+        ValueError: as for `pgd`, or an argument out of range.
 
     Example:
         >>> import tensorflow as tf
@@ -179,12 +170,18 @@ def spsa(
     Reference: Uesato et al., "Adversarial Risk and the Dangers of Evaluating Against Weak Attacks"
     (2018), section 4 and Algorithm 1.
 
-    Differs: steps along the estimates accumulated with a decay of 0.9, of one length in the norm of
-    the ball, where the paper takes Adam's; points that are asked about stay within the range.
+    Differs: steps of a fixed length in the ball's norm along the estimates accumulated with a decay
+    of 0.9, where the paper takes Adam's; queries stay within the range of a pixel.
     """
     needs_gradient_at_clean("SPSA", loss)
-    rule = MomentumStep(default_step_size(ball, steps, step_size), 0.9)
-    objective = objectives.get(loss, targeted)
+    rule = MomentumStep(default_step_size(ball, steps, step_size), _DECAY)
     return Spsa(
-        ball, objective, rule, steps, initialization.AtInput(), f"SPSA-{steps}", samples, reach
+        ball,
+        objectives.get(loss, targeted),
+        rule,
+        steps,
+        initialization.AtInput(),
+        f"SPSA-{steps}",
+        n_directions,
+        delta,
     )

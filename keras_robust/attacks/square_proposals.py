@@ -1,9 +1,9 @@
-"""What Square proposes: windows of a size that shrinks, filled as the norm of the ball asks."""
+"""The proposals of Square: windows of a shrinking size, filled by the norm of the ball."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,42 +11,36 @@ import tensorflow as tf
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images
 
-# After how many queries the share of the window is halved, of 10,000.
+# The queries, of 10,000, after which the area of the window is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-def window_share(query: int, first: float = 0.8) -> float:
-    """The share of the pixels that a window covers.
+def window_fraction(query: int, p_init: float = 0.8) -> float:
+    """The fraction of the pixels that a window covers.
 
     Args:
-        query: how many queries were made before, >= 0.
-        first: the share at the beginning.
-
-    Returns:
-        The share.
+        query: the number of earlier queries, >= 0.
+        p_init: the fraction of the first window.
 
     Example:
-        >>> [window_share(query) for query in (0, 11, 4999)]
+        >>> [window_fraction(query) for query in (0, 11, 4999)]
         [0.8, 0.4, 0.00625]
 
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
     via random search" (2020), section 3.2; not rescaled to the number of queries, as in AutoAttack.
     """
-    return first / 2 ** sum(query > after for after in _HALVED_AFTER)
+    return p_init / 2 ** sum(query > after for after in _HALVED_AFTER)
 
 
 def bump(rows: int, columns: int, order: float) -> np.ndarray:
-    """A window with a peak in the middle, `[rows, columns]`, of length 1 in a norm.
+    """A window with a peak in the middle, `[rows, columns]`, of length 1.
 
     The k-th of its nested rectangles adds `1 / k^2` in L2, and `1 / k^4` in L1.
 
     Args:
-        rows: its height; 0 gives an empty one.
+        rows: its height; 0 gives an empty window.
         columns: its width.
         order: of the norm, 2 or 1.
-
-    Returns:
-        The window.
 
     Reference: Andriushchenko et al. (2020), Eq. 2 of the supplement.
     """
@@ -59,35 +53,35 @@ def bump(rows: int, columns: int, order: float) -> np.ndarray:
 
 
 def double_bump(rows: int, columns: int, order: float) -> np.ndarray:
-    """A bump above one of the other sign, `[rows, columns]`, of length 1 in a norm."""
+    """A bump above one of the other sign, `[rows, columns]`, of length 1."""
     halves = bump(rows // 2, columns, order), -bump(rows - rows // 2, columns, order)
     window = np.concatenate(halves)
     return window / np.linalg.norm(window.ravel(), order)
 
 
 class Size(NamedTuple):
-    """Of the images as a search sees them."""
+    """The size of the images."""
 
     height: int
     width: int
     channels: int
 
-    def windows(self, queries: int, first: float, least: int) -> list[int]:
-        """The side of the window of each query; of at least 3 pixels, an odd number of them."""
+    def windows(self, queries: int, p_init: float, least: int) -> list[int]:
+        """The side of the window of each query: at least `least` pixels; odd if that is above 1."""
         sides = []
         for query in range(queries):
-            area = window_share(query, first) * self.height * self.width
+            area = window_fraction(query, p_init) * self.height * self.width
             side = max(round(math.sqrt(area)), least)
             sides.append(side + 1 if least > 1 and side % 2 == 0 else side)
         return sides
 
 
 class Stripes:
-    """Proposals in Linf: corners of the ball, which a window of one sign per channel moves to."""
+    """Proposals in Linf: corners of the ball, with a sign per channel in a window."""
 
-    def __init__(self, ball: Ball, size: Size, queries: int, first: float):
+    def __init__(self, ball: Ball, size: Size, queries: int, p_init: float):
         self._ball, self._size = ball, size
-        self._sides = tf.constant(size.windows(queries, first, 1), tf.int32)
+        self._sides = tf.constant(size.windows(queries, p_init, 1), tf.int32)
 
     def start(self, x: Images, seed: tf.Tensor) -> Images:
         """Vertical stripes."""
@@ -103,16 +97,17 @@ class Stripes:
         return self._moved(x, best, 2 * tf.cast(window, signs.dtype) * signs)
 
     def _moved(self, x: Images, best: Images, radii: tf.Tensor) -> Images:
-        by = scalar(self._ball.radius, radii.dtype) * radii
-        return self._ball.project(upcast_half(best) + by, x)
+        delta = scalar(self._ball.radius, radii.dtype) * radii
+        return self._ball.project(upcast_half(best) + delta, x)
 
 
 class Bumps:
-    """Proposals in L2 and L1: what one window holds is moved into another, which gets a bump."""
+    """Proposals in L2 and L1: the mass of one window is moved to another, in the form of a bump."""
 
-    def __init__(self, ball: Any, size: Size, queries: int, first: float):
-        self._ball, self._size, self._order = ball, size, ball.p
-        sides = size.windows(queries, first, 3)
+    def __init__(self, ball: Ball, size: Size, queries: int, p_init: float):
+        self._ball, self._size = ball, size
+        self._order: float = ball.p  # type: ignore[assignment]  # a key of PROPOSALS
+        sides = size.windows(queries, p_init, 3)
         kinds = sorted(set(sides))
         self._sides = tf.constant(sides, tf.int32)
         self._kind = tf.constant([kinds.index(side) for side in sides], tf.int32)
@@ -127,7 +122,7 @@ class Bumps:
         return corners
 
     def start(self, x: Images, seed: tf.Tensor) -> Images:
-        """A grid of five by five double bumps, each of a sign and a direction of its own."""
+        """A grid of five by five double bumps, each with a random sign and direction."""
         dtype = upcast_half(x).dtype
         seeds = tf.random.split(seed, 2)
         height, width, channels = self._size
@@ -149,7 +144,7 @@ class Bumps:
         return self._placed(x, tf.pad(grid, around))
 
     def next(self, x: Images, best: Images, query: tf.Tensor, seed: tf.Tensor) -> Images:
-        """A bump in one window, with what it and another held, and what the radius leaves."""
+        """A bump in one window, with the mass of two windows and the unused radius."""
         seeds = tf.random.split(seed, 4)
         dtype, side = upcast_half(x).dtype, self._sides[query]
         (here, at), (there, _) = (
@@ -164,7 +159,7 @@ class Bumps:
         held = delta * here
         bumped = template * signs + held / (self._length(held) + 1e-12)
         bumped = here * bumped / (self._length(here * bumped) + 1e-12)
-        # For each channel: what its windows hold, and an equal part of what is not used yet.
+        # For each channel: the mass of its windows, and an equal part of what is unused.
         radius = scalar(self._ball.radius, dtype) ** self._order
         spare = tf.maximum(radius - self._power(delta, [1, 2, 3]), 0) / self._size.channels
         inside = self._power(delta * tf.maximum(here, there), [1, 2])
@@ -176,17 +171,22 @@ class Bumps:
         return tf.reduce_sum(tf.abs(values) ** self._order, axes, keepdims=True)
 
     def _length(self, values: tf.Tensor) -> tf.Tensor:
-        """Of each channel, `[batch, 1, 1, channels]`."""
+        """The length of each channel, `[batch, 1, 1, channels]`."""
         return self._power(values, [1, 2]) ** (1 / self._order)
 
     def _placed(self, x: Images, delta: tf.Tensor) -> Images:
-        """In L2 on the rim; in L1 projected, which makes it sparse."""
+        """On the sphere in L2; in L1 projected, which makes it sparse."""
         if self._order == 2:
             delta = scalar(self._ball.radius, delta.dtype) * self._ball.steepest(delta)
         return self._ball.project(upcast_half(x) + delta, x)
 
 
-PROPOSALS: dict[float, Any] = {1.0: Bumps, 2.0: Bumps, math.inf: Stripes}
+PROPOSALS: dict[float | None, type[Bumps] | type[Stripes]] = {
+    1.0: Bumps,
+    2.0: Bumps,
+    math.inf: Stripes,
+}
+NORMS = (1.0, 2.0, math.inf)
 
 
 def _signs(shape: list, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

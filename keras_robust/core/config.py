@@ -68,19 +68,27 @@ _FORMER_NAMES = {
     "keras_robust>Combine": "EnsembleLogits",
     "keras_robust>Unactivated": "DenseLogits",
 }
-# Fields that were renamed since: class -> {former name: name}.
-_GRADIENT_ATTACK = {"rule": "step_rule", "start": "initialization"}
-_FORMER_FIELDS: dict[str, dict[str, str]] = {
-    "Apgd": _GRADIENT_ATTACK,
+# Fields that were renamed since: class -> {former name: name}; None for one that is gone.
+_GRADIENT_ATTACK: dict[str, str | None] = {"rule": "step_rule", "start": "initialization"}
+_FORMER_FIELDS: dict[str, dict[str, str | None]] = {
+    "AdaptiveStep": {"rises": "rho"},
+    "Apgd": {**_GRADIENT_ATTACK, "samples": "eot_iter"},
+    "AutoAttack": {"iterations": "steps", "name": None},
+    "BrendelBethge": {"rate": "trust_radius"},
+    "CarliniWagner": {"constant": "initial_const", "searches": "binary_search_steps"},
     "Compactness": {"local": "local_weight", "global_": "global_weight"},
     "DualVariable": {"start": "initial_value", "rate": "learning_rate"},
+    "Fab": {"bias": "alpha_max", "overshoot": "eta", "pull_back": "beta"},
     "GradientAttack": _GRADIENT_ATTACK,
+    "HopSkipJump": {"samples": "n_directions"},
     "MinMax": {"rate": "learning_rate"},
     "MinNorm": {"rate": "learning_rate", "even": "evenness", "first": "first_weights"},
     "MultiTargeted": {"most": "n_target_classes"},
     "MultiTask": {**_GRADIENT_ATTACK, "achieved": "success_criterion"},
     "RandomStep": {"share": "fraction"},
-    "Spsa": _GRADIENT_ATTACK,
+    "SparseStep": {"share": "fraction"},
+    "Spsa": {**_GRADIENT_ATTACK, "samples": "n_directions", "reach": "delta"},
+    "Square": {"share": "p_init", "name": None},
     "TaskOriented": {"rate": "learning_rate", "first": "first_weights"},
 }
 
@@ -129,7 +137,8 @@ def serializable(cls: type[T]) -> type[T]:
     def from_config(klass: type[T], config: dict[str, Any]) -> T:
         """Rebuilds the object that `get_config` described."""
         former = _FORMER_FIELDS.get(klass.__name__, {})
-        return klass(**{former.get(name, name): _decode(value) for name, value in config.items()})
+        fields = {former.get(name, name): value for name, value in config.items()}
+        return klass(**{name: _decode(value) for name, value in fields.items() if name})
 
     cls.get_config = get_config  # type: ignore[attr-defined]
     cls.from_config = classmethod(from_config)  # type: ignore[attr-defined]

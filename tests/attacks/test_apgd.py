@@ -62,7 +62,7 @@ def test_gradients_are_averaged_over_calls():
         calls.append(slope)
         return {"logits": tf.concat([tf.zeros_like(x), slope * x], axis=1)}
 
-    attack = replace(apgd(kr.LinfBall(0.1), 0, loss="margin", samples=3), initialization=AtInput())
+    attack = replace(apgd(kr.LinfBall(0.1), 0, loss="margin", eot_iter=3), initialization=AtInput())
     attack(model, tf.constant([[0.5]]), tf.constant([0]))
     assert len(calls) == 3
     attack = replace(attack, steps=1)
@@ -73,15 +73,15 @@ def test_gradients_are_averaged_over_calls():
 
 
 def test_stages():
-    shrinking = apgd(kr.L1Ball(2.0), 100, shrinking=True)
-    assert shrinking._plan() == [(3.0, 30), (2.0, 30), (1.0, 40)]
-    assert replace(shrinking, steps=3)._plan() == [(3.0, 1), (2.0, 1), (1.0, 1)]
-    assert replace(shrinking, steps=1)._plan() == [(3.0, 1), (2.0, 0), (1.0, 0)]
+    shrinking = apgd(kr.L1Ball(2.0), 100, use_largereps=True)
+    assert shrinking._schedule() == [(3.0, 30), (2.0, 30), (1.0, 40)]
+    assert replace(shrinking, steps=3)._schedule() == [(3.0, 1), (2.0, 1), (1.0, 1)]
+    assert replace(shrinking, steps=1)._schedule() == [(3.0, 1), (2.0, 0), (1.0, 0)]
     x = np.random.default_rng(1).uniform(0, 1, (5, 12))
     found = shrinking(linear, x, np.zeros(5, int))
     assert shrinking.ball.distance(found, x).numpy().max() <= 2 + 1e-9
-    with pytest.raises(ValueError, match="of an `L1Ball`"):
-        apgd(kr.L2Ball(2.0), shrinking=True)
+    with pytest.raises(ValueError, match="pass an `L1Ball`"):
+        apgd(kr.L2Ball(2.0), use_largereps=True)
 
 
 def test_shrinking_begins_in_the_largest_ball():
@@ -91,7 +91,7 @@ def test_shrinking_begins_in_the_largest_ball():
         radii.append(ball.radius)
         return kr.initialization.OnSphere()(ball, x, seed)
 
-    shrinking = replace(apgd(kr.L1Ball(0.5), 3, shrinking=True), initialization=start)
+    shrinking = replace(apgd(kr.L1Ball(0.5), 3, use_largereps=True), initialization=start)
     shrinking(linear, np.full((2, 12), 0.5), np.zeros(2, int))
     assert radii == [1.5]
 
@@ -108,10 +108,10 @@ def test_names():
     assert apgd(ball, 7, loss=kr.objectives.LabelLoss()).name == "APGD-7"
 
 
-@pytest.mark.parametrize("samples", [0, 2.5, True])
-def test_samples_are_refused(samples):
-    with pytest.raises(ValueError, match=f"samples is {samples}"):
-        apgd(kr.LinfBall(0.1), samples=samples)
+@pytest.mark.parametrize("eot_iter", [0, 2.5, True])
+def test_an_invalid_eot_iter_is_refused(eot_iter):
+    with pytest.raises(ValueError, match=f"eot_iter is {eot_iter}"):
+        apgd(kr.LinfBall(0.1), eot_iter=eot_iter)
 
 
 def test_a_ball_is_needed():

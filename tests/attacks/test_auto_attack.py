@@ -40,7 +40,7 @@ def test_standard_in_l1():
     ]
     first, aimed, *_ = (part.attack for part in auto_attack(L1).rounds(10)[4:])
     for attack in (first, aimed):
-        assert attack._plan() == [(3.0, 30), (2.0, 30), (1.0, 40)]
+        assert attack._schedule() == [(3.0, 30), (2.0, 30), (1.0, 40)]
 
 
 def test_plus():
@@ -57,7 +57,7 @@ def test_plus():
 def test_rand():
     attack = auto_attack(LINF, "rand")
     assert runs(attack, 10) == [("APGD-CE-100", 1), ("APGD-DLR-100", 1)]
-    assert {part.attack.samples for part in attack.rounds(10)} == {20}
+    assert {part.attack.eot_iter for part in attack.rounds(10)} == {20}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_targets_are_the_likeliest_classes_but_the_label():
 
 
 def test_parts_follow_the_radius():
-    smaller = auto_attack(LINF, iterations=7).at_radius(0.05)
-    assert smaller == auto_attack(kr.LinfBall(0.05), iterations=7)
+    smaller = auto_attack(LINF, steps=7).at_radius(0.05)
+    assert smaller == auto_attack(kr.LinfBall(0.05), steps=7)
     for part in smaller.rounds(4):
         assert part.attack.ball == kr.LinfBall(0.05)
 
@@ -112,7 +112,7 @@ def test_few_classes_run(classes):
     ball = kr.LinfBall(0.03)
     logits = model(tf.constant(x))["logits"].numpy()
     y = logits.argmax(axis=1)
-    report = kr.evaluation.evaluate(model, (x, y), auto_attack(ball, iterations=10, queries=5))
+    report = kr.evaluation.evaluate(model, (x, y), auto_attack(ball, steps=10, queries=5))
     across = np.abs(weights[:, None, :] - weights[:, :, None]).sum(axis=0)[y]
     gaps = logits.max(axis=1, keepdims=True) - logits
     falls = ((0.03 * across > gaps) & (np.arange(classes) != y[:, None])).any(axis=1)
@@ -121,11 +121,11 @@ def test_few_classes_run(classes):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="version is 'custom'; expected one of standard, plus"):
+    with pytest.raises(ValueError, match="version is 'custom'; expected one of 'standard', 'plus'"):
         auto_attack(LINF, "custom")
     with pytest.raises(ValueError, match="queries is 0"):
         auto_attack(LINF, queries=0)
     with pytest.raises(ValueError, match="steps is -1"):
-        auto_attack(LINF, iterations=-1)
+        auto_attack(LINF, steps=-1)
     with pytest.raises(TypeError, match=r"ball is 0.1"):
         auto_attack(0.1)

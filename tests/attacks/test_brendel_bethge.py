@@ -8,7 +8,6 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import brendel_bethge, pgd
-from keras_robust.attacks.brendel_bethge import BrendelBethge
 
 W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
 BALLS = {"linf": (kr.LinfBall(0.4), 1), "l2": (kr.L2Ball(0.8), 2), "l1": (kr.L1Ball(1.6), np.inf)}
@@ -39,9 +38,9 @@ def test_the_nearest_boundary_of_a_linear_model(ball, dual):
     so two in eight may end farther away."""
     x, y = images(8)
     # A trust region of a pixel's range per step instead of a thousandth, as there are 4 pixels.
-    attack = brendel_bethge(ball, 40, rate=0.05)
+    attack = brendel_bethge(ball, 40, trust_radius=0.05)
     found = ball.distance(attack.compiled(linear)(x, y), x).numpy()
-    begun = ball.distance(attack._begin()(linear, x, y), x).numpy()
+    begun = ball.distance(attack._start_attack()(linear, x, y), x).numpy()
     expected = distances(x, y, dual)
     assert (found >= expected * (1 - 1e-6)).all()
     assert (found <= 1.01 * expected).sum() >= 6, found / expected
@@ -53,7 +52,7 @@ def test_what_counts_lies_within_the_radius():
     x, y = images(12)
     radius = float(np.median(distances(x, y, 2)))
     ball = kr.L2Ball(radius)
-    x_adv = brendel_bethge(ball, 30, rate=0.05).compiled(linear)(x, y)
+    x_adv = brendel_bethge(ball, 30, trust_radius=0.05).compiled(linear)(x, y)
     distance = ball.distance(x_adv, x).numpy()
     assert distance.max() <= radius
     wrong = kr.losses.misclassified(linear(x_adv)["logits"], y).numpy()
@@ -67,7 +66,7 @@ def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
     np.testing.assert_array_equal(brendel_bethge(ball, 0)(linear, x, (y + 1) % 3), x)
     # A start of no steps and no radius leaves every image where it is.
     still = pgd(kr.L2Ball(0.0), 0, 0.1)
-    found = brendel_bethge(ball, 20, start=still, rate=0.05).compiled(linear)(x, y)
+    found = brendel_bethge(ball, 20, start=still, trust_radius=0.05).compiled(linear)(x, y)
     assert kr.losses.misclassified(linear(found)["logits"], y).numpy().all()
     np.testing.assert_allclose(ball.distance(found, x), distances(x, y, 2), rtol=0.05)
 
@@ -93,20 +92,20 @@ def test_without_steps_it_is_the_start_drawn_to_the_boundary():
 
 
 def test_the_trust_region_shrinks():
-    """rate * pixels * range, halved every 200 / 20 steps, one step early as in Foolbox."""
-    attack = BrendelBethge(kr.L2Ball(1.0, bounds=(-1.0, 1.0)), 200, rate=0.01)
+    """trust_radius * pixels * range, halved every 200 / 20 steps, one step early as in Foolbox."""
+    attack = brendel_bethge(kr.L2Ball(1.0, bounds=(-1.0, 1.0)), 200, trust_radius=0.01)
     x = tf.zeros([2, 5, 4, 1])
-    radii = [float(attack._trust(tf.constant(step), x)) for step in (0, 7, 8, 17, 18, 199)]
+    radii = [float(attack._trust_radius(tf.constant(step), x)) for step in (0, 7, 8, 17, 18, 199)]
     np.testing.assert_allclose(radii, [0.4, 0.4, 0.2, 0.2, 0.1, 0.4 / 2**20], rtol=1e-6)
 
 
 def test_the_start():
     """PGD-20 in the ball of twice the radius, with steps of half the radius."""
-    begin = brendel_bethge(kr.LinfBall(0.6))._begin()
+    begin = brendel_bethge(kr.LinfBall(0.6))._start_attack()
     assert begin.steps == 20 and float(begin.step_rule.size) == 0.3
     assert float(begin.ball.radius) == 1.2
     start = pgd(kr.LinfBall(0.2), 5)
-    assert brendel_bethge(kr.LinfBall(0.1), start=start)._begin() is start
+    assert brendel_bethge(kr.LinfBall(0.1), start=start)._start_attack() is start
     assert brendel_bethge(kr.LinfBall(0.1), 50).name == "B&B-50"
 
 
@@ -116,7 +115,7 @@ def test_the_start():
         ({"ball": 0.5}, TypeError, "expected a threat model"),
         ({"steps": -1}, ValueError, "steps is -1"),
         ({"start": kr.LinfBall(0.1)}, TypeError, "expected an attack"),
-        ({"rate": -1.0}, ValueError, "rate is -1.0"),
+        ({"trust_radius": -1.0}, ValueError, "trust_radius is -1.0"),
         ({"overshoot": 2.0}, ValueError, "overshoot is 2.0"),
         ({"momentum": 1.0}, ValueError, "momentum is 1.0"),
         ({"momentum": None}, ValueError, "momentum is None"),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import carlini_wagner
-from keras_robust.attacks.carlini_wagner import CarliniWagner, _Search
+from keras_robust.attacks.carlini_wagner import _ConstSearch
 
 W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
 WHOLE = kr.L2Ball(2.0)  # holds all images of 4 pixels
@@ -39,7 +39,9 @@ def distances(x, y):
 def test_the_nearest_boundary_of_a_linear_model():
     """The search for the constant ends within 3% of the distance to the nearest plane."""
     x, y = images(8)
-    attack = carlini_wagner(WHOLE, 150, 0.01, searches=7, constant=0.01).compiled(linear)
+    attack = carlini_wagner(WHOLE, 150, 0.01, binary_search_steps=7, initial_const=0.01).compiled(
+        linear
+    )
     found = WHOLE.distance(attack(x, y), x).numpy()
     expected = distances(x, y).min(axis=1)
     assert (found >= expected * (1 - 1e-6)).all()
@@ -49,7 +51,9 @@ def test_the_nearest_boundary_of_a_linear_model():
 def test_a_target_is_reached():
     x, y = images(6)
     targets = (y + 2) % 3
-    attack = carlini_wagner(WHOLE, 150, 0.02, constant=1.0, searches=1, targeted=True)
+    attack = carlini_wagner(
+        WHOLE, 150, 0.02, initial_const=1.0, binary_search_steps=1, targeted=True
+    )
     x_adv = attack.compiled(linear)(x, y, targets=targets)
     np.testing.assert_array_equal(tf.argmax(linear(x_adv)["logits"], axis=1), targets)
     aimed = distances(x, y)[np.arange(6), targets]
@@ -67,10 +71,10 @@ def test_the_first_steps_of_a_fixed_constant_by_hand():
     inside = 0.999999
     w = np.arctanh(inside * 0.2) - 0.3
     expected = 0.5 + 0.5 * np.tanh(w)
-    attack = carlini_wagner(WHOLE, 2, 0.3, constant=1.0, searches=1)
+    attack = carlini_wagner(WHOLE, 2, 0.3, initial_const=1.0, binary_search_steps=1)
     np.testing.assert_allclose(attack(two, x, y), [[expected, 1 - expected]], rtol=1e-7)
     np.testing.assert_array_equal(
-        carlini_wagner(WHOLE, 1, 0.3, constant=1.0, searches=1)(two, x, y), x
+        carlini_wagner(WHOLE, 1, 0.3, initial_const=1.0, binary_search_steps=1)(two, x, y), x
     )
 
 
@@ -79,7 +83,7 @@ def test_too_small_a_constant_finds_nothing():
     pixel, for c = 0.5 (0.25), and before it for c = 0.1 (0.05)."""
     x, y = tf.constant([[0.6, 0.4]]), tf.constant([0])
     for constant, fooled in ((0.1, False), (0.5, True)):
-        attack = carlini_wagner(WHOLE, 150, 0.01, constant=constant, searches=1)
+        attack = carlini_wagner(WHOLE, 150, 0.01, initial_const=constant, binary_search_steps=1)
         moved = np.abs(attack.compiled(two)(x, y).numpy() - x.numpy()).max()
         assert (moved > 0) == fooled
         if fooled:
@@ -88,20 +92,22 @@ def test_too_small_a_constant_finds_nothing():
 
 def test_the_constant_is_bisected():
     """Ten times as much until enough, then halfway; each image by itself."""
-    search = _Search(*(tf.constant(a) for a in ([1.0, 1.0], [0.0, 0.0], [3e38, 3e38])))
+    search = _ConstSearch(*(tf.constant(a) for a in ([1.0, 1.0], [0.0, 0.0], [3e38, 3e38])))
     for found, constant in (
         ([True, False], [0.5, 10.0]),
         ([False, False], [0.75, 100.0]),
         ([True, True], [0.625, 55.0]),
     ):
-        search = search.after(tf.constant(found))
-        np.testing.assert_allclose(search.constant, constant)
+        search = search.next(tf.constant(found))
+        np.testing.assert_allclose(search.const, constant)
 
 
 def test_confidence_is_kept():
     """A margin of 0.1 in z = x is 0.05 per pixel beyond the tie: 0.15 away from (0.6, 0.4)."""
     x, y = tf.constant([[0.6, 0.4]]), tf.constant([0])
-    attack = carlini_wagner(WHOLE, 150, 0.01, constant=1.0, searches=1, confidence=0.1)
+    attack = carlini_wagner(
+        WHOLE, 150, 0.01, initial_const=1.0, binary_search_steps=1, confidence=0.1
+    )
     x_adv = attack.compiled(two)(x, y).numpy()
     assert 0.1 <= x_adv[0, 1] - x_adv[0, 0] < 0.12
 
@@ -109,20 +115,27 @@ def test_confidence_is_kept():
 def test_the_ball_decides_what_counts_and_which_is_nearest():
     """Its own norm, its radius and its bounds; pixels at the ends of the range move as well."""
     x, y = tf.constant([[1.0, 0.0], [0.6, 0.4], [0.3, 0.7]]), tf.constant([0, 0, 0])
-    settings = {"constant": 1.0, "searches": 1}
+    settings = {"initial_const": 1.0, "binary_search_steps": 1}
     ball = kr.L1Ball(0.4)
     x_adv = carlini_wagner(ball, 60, 0.03, **settings).compiled(two)(x, y)
     distance = ball.distance(x_adv, x).numpy()
     assert distance[0] == 0 == distance[2] and 0.2 < distance[1] < 0.24
     wide = kr.L2Ball(9.0, bounds=(-2.0, 2.0))
-    x_adv = carlini_wagner(wide, 150, 0.03, constant=9.0, searches=1).compiled(two)(x, y)
+    x_adv = carlini_wagner(wide, 150, 0.03, initial_const=9.0, binary_search_steps=1).compiled(two)(
+        x, y
+    )
     assert 1.0 / 2**0.5 < wide.distance(x_adv, x)[0] < 1.2 / 2**0.5
 
 
 def test_names_and_defaults():
-    assert carlini_wagner(WHOLE) == CarliniWagner(WHOLE, 200, 0.05, 1e-3, 9)
+    assert carlini_wagner(WHOLE) == carlini_wagner(
+        WHOLE, 200, 0.05, initial_const=1e-3, binary_search_steps=9
+    )
     assert carlini_wagner(WHOLE, 1000).name == "C&W-1000"
-    assert carlini_wagner(WHOLE, 1000, constant=0.5, searches=1).name == "C&W-1000 c=0.5"
+    assert (
+        carlini_wagner(WHOLE, 1000, initial_const=0.5, binary_search_steps=1).name
+        == "C&W-1000 c=0.5"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,10 +144,10 @@ def test_names_and_defaults():
         ({"ball": 0.5}, TypeError, "expected a threat model"),
         ({"steps": -1}, ValueError, "steps is -1"),
         ({"steps": 1.5}, ValueError, "steps is 1.5"),
-        ({"searches": 0}, ValueError, "searches is 0"),
+        ({"binary_search_steps": 0}, ValueError, "binary_search_steps is 0"),
         ({"learning_rate": -0.1}, ValueError, "learning_rate is -0.1"),
-        ({"constant": 0.0}, ValueError, "constant is 0.0"),
-        ({"constant": "much"}, ValueError, "constant is 'much'"),
+        ({"initial_const": 0.0}, ValueError, "initial_const is 0.0"),
+        ({"initial_const": "much"}, ValueError, "initial_const is 'much'"),
         ({"confidence": -1.0}, ValueError, "confidence is -1.0"),
     ],
 )

@@ -150,9 +150,9 @@ def test_names():
         (lambda: fab(kr.LinfBall(0.1), 1.5), ValueError, "steps is 1.5"),
         (lambda: fab(kr.LinfBall(0.1), restarts=0), ValueError, "restarts is 0"),
         (lambda: fab(kr.LinfBall(0.1), targeted=True, restarts=2), ValueError, "multi_targeted"),
-        (lambda: Fab(kr.LinfBall(0.1), bias=1.5), ValueError, "bias is 1.5"),
-        (lambda: Fab(kr.LinfBall(0.1), overshoot=0.5), ValueError, "overshoot is 0.5"),
-        (lambda: Fab(kr.LinfBall(0.1), pull_back=1.0), ValueError, "pull_back is 1.0"),
+        (lambda: fab(kr.LinfBall(0.1), alpha_max=1.5), ValueError, "alpha_max is 1.5"),
+        (lambda: fab(kr.LinfBall(0.1), eta=0.5), ValueError, "eta is 0.5"),
+        (lambda: fab(kr.LinfBall(0.1), beta=1.0), ValueError, "beta is 1.0"),
     ],
 )
 def test_bad_settings(build, error, match):

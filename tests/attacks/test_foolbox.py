@@ -43,7 +43,9 @@ def test_carlini_wagner(trained):
     """Within 1% of Foolbox, whose distance is that to an image drawn in from the bounds."""
     network, _, x, y = trained
     ball = kr.L2Ball(8.0)
-    attack = carlini_wagner(ball, 300, 0.01, constant=0.7, searches=1).compiled(network)
+    attack = carlini_wagner(ball, 300, 0.01, initial_const=0.7, binary_search_steps=1).compiled(
+        network
+    )
     theirs = foolbox.attacks.L2CarliniWagnerAttack(1, 300, 0.01, 0, 0.7, False)
     expected = lengths(ball, trained, theirs)
     np.testing.assert_allclose(ball.distance(attack(x, y), x), expected, rtol=0.01)
@@ -64,7 +66,7 @@ def test_brendel_bethge(trained, ball, name):
     start = pgd(type(ball)(0.3 * ball.radius), 20)
     begin = start.compiled(network)(x, y)
     assert kr.losses.misclassified(network(begin)["logits"], y).numpy().all()
-    attack = brendel_bethge(ball, 30, start=start, rate=1e-3 * len(x)).compiled(network)
+    attack = brendel_bethge(ball, 30, start=start, trust_radius=1e-3 * len(x)).compiled(network)
     theirs = getattr(foolbox.attacks, name)(steps=30)
     expected = lengths(ball, trained, theirs, starting_points=begin)
     assert ball.distance(attack(x, y), x).numpy().mean() <= 1.03 * expected.mean()

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import spsa
-from keras_robust.attacks.spsa import Estimated
+from keras_robust.attacks.spsa import SpsaEstimator
 
 SEED = tf.constant([3, 4])
+BOUNDS = (0.0, 1.0)
 SLOPE = np.array([[2.0, -1.0, 0.5]])
 MIDDLE = tf.constant([[0.5, 0.5, 0.5], [0.4, 0.5, 0.6]], tf.float64)
 
@@ -28,8 +29,8 @@ def directions(count, shape):
 
 def test_the_estimate_is_the_mean_slope_along_the_directions():
     """Of a linear function the slope along v is w v, whatever the distance."""
-    climb = Estimated(rising, kr.LinfBall(0.1), 5, 0.01, SEED)
-    value, gradient, drawn = climb(MIDDLE, climb.init(MIDDLE))
+    oracle = SpsaEstimator(rising, BOUNDS, 5, 0.01, SEED)
+    value, gradient, drawn = oracle(MIDDLE, oracle.init(MIDDLE))
     v = directions(5, (2, 3))
     slope = np.sum(v * SLOPE, axis=2, keepdims=True)
     np.testing.assert_allclose(gradient, (slope * v).mean(axis=0), rtol=1e-9)
@@ -38,18 +39,18 @@ def test_the_estimate_is_the_mean_slope_along_the_directions():
 
 
 def test_the_next_step_draws_other_directions():
-    climb = Estimated(rising, kr.LinfBall(0.1), 2, 0.01, SEED)
-    _, first, state = climb(MIDDLE, climb.init(MIDDLE))
-    _, second, _ = climb(MIDDLE, state)
+    oracle = SpsaEstimator(rising, BOUNDS, 2, 0.01, SEED)
+    _, first, state = oracle(MIDDLE, oracle.init(MIDDLE))
+    _, second, _ = oracle(MIDDLE, state)
     assert np.any(first != second)
-    _, again, _ = climb(MIDDLE, climb.init(MIDDLE))
+    _, again, _ = oracle(MIDDLE, oracle.init(MIDDLE))
     np.testing.assert_array_equal(first, again)
 
 
 def test_many_directions_come_to_the_gradient():
     """The deviation of entry i is |w without w_i| / sqrt(n): at most 2.1 / 30."""
-    climb = Estimated(rising, kr.LinfBall(0.1), 900, 0.01, SEED)
-    _, gradient, _ = tf.function(climb.__call__)(MIDDLE, climb.init(MIDDLE))
+    oracle = SpsaEstimator(rising, BOUNDS, 900, 0.01, SEED)
+    _, gradient, _ = tf.function(oracle.__call__)(MIDDLE, oracle.init(MIDDLE))
     np.testing.assert_allclose(gradient, np.repeat(SLOPE, 2, axis=0), atol=4 * 2.1 / 30)
 
 
@@ -61,15 +62,15 @@ def test_pixels_at_the_end_of_the_range_are_asked_about_inside_it():
         return rising(x)
 
     corner = tf.constant([[0.0, 1.0, 0.5]], tf.float64)
-    _, gradient, _ = Estimated(watched, kr.LinfBall(0.1), 200, 0.01, SEED)(corner, tf.constant(0))
+    _, gradient, _ = SpsaEstimator(watched, BOUNDS, 200, 0.01, SEED)(corner, tf.constant(0))
     assert np.min(seen) == 0 and np.max(seen) == 1
     # Such a pixel moves half as far, and so its estimate is half of its slope.
     np.testing.assert_allclose(gradient, SLOPE * [[0.5, 0.5, 1]], atol=4 * 2.1 / 200**0.5)
 
 
 def test_values_that_are_no_numbers_are_no_slope():
-    climb = Estimated(lambda x: rising(x) * np.nan, kr.LinfBall(0.1), 2, 0.01, SEED)
-    np.testing.assert_array_equal(climb(MIDDLE, tf.constant(0))[1], tf.zeros_like(MIDDLE))
+    oracle = SpsaEstimator(lambda x: rising(x) * np.nan, BOUNDS, 2, 0.01, SEED)
+    np.testing.assert_array_equal(oracle(MIDDLE, tf.constant(0))[1], tf.zeros_like(MIDDLE))
 
 
 @pytest.mark.parametrize(("ball", "ends"), [(kr.LinfBall(0.1), 0.6), (kr.L2Ball(0.1), None)])
@@ -83,7 +84,7 @@ def test_a_model_without_a_gradient_falls(ball, ends):
     x, y = tf.constant([[0.5, 0.5, 0.5]], tf.float64), tf.constant([0])
     with pytest.raises(ValueError, match="no gradient to follow"):
         kr.attacks.pgd(ball)(coarse, x, y)
-    x_adv = spsa(ball, 20, samples=64, reach=0.05).compiled(coarse)(x, y, seed=1)
+    x_adv = spsa(ball, 20, n_directions=64, delta=0.05).compiled(coarse)(x, y, seed=1)
     best = x + ball.radius * ball.steepest(tf.constant(SLOPE))
     assert rising(x_adv) >= rising(x) + 0.9 * (rising(best) - rising(x))
     if ends:
@@ -97,16 +98,16 @@ def test_queries_are_what_is_asked():
         passes.append(len(x))
         return {"logits": x}
 
-    attack = spsa(kr.LinfBall(0.1), 3, samples=4)
+    attack = spsa(kr.LinfBall(0.1), 3, n_directions=4)
     attack(counted, tf.fill([2, 2], 0.5), tf.constant([0, 1]))
     assert passes == [2] * attack.queries == [2] * 24
 
 
 def test_bad_settings_are_refused():
     for settings, match in (
-        ({"samples": 0}, "samples is 0"),
-        ({"samples": True}, "samples is True"),
-        ({"reach": 0.0}, "reach is 0.0"),
+        ({"n_directions": 0}, "n_directions is 0"),
+        ({"n_directions": True}, "n_directions is True"),
+        ({"delta": 0.0}, "delta is 0.0"),
         ({"steps": -1}, "steps is -1"),
         ({"loss": "kl"}, "KL divergence has no gradient"),
         ({"step_size": 0}, "step_size is 0"),

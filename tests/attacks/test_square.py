@@ -156,8 +156,8 @@ def test_queries_are_refused(queries):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="share is 0"):
-        square(BALLS[0], share=0)
+    with pytest.raises(ValueError, match="p_init is 0"):
+        square(BALLS[0], p_init=0)
     with pytest.raises(TypeError, match="ball is 0.1"):
         square(0.1)
     with pytest.raises(ValueError, match="does not use"):

@@ -80,7 +80,7 @@ def test_auto_attack(started, benchmark, monkeypatch):
     """Without the official code its own accuracies are what is left."""
     monkeypatch.setattr(benchmark("official"), "installed", lambda: False)
     rows, _ = started(
-        "auto_attack", "--epochs=1", "--images=8", "--iterations=2", "--queries=3"
+        "auto_attack", "--epochs=1", "--images=8", "--steps=2", "--queries=3"
     )  # fmt: skip
     names = [row.what.partition(",")[0] for row in rows]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square", "standard"]

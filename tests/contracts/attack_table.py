@@ -93,7 +93,7 @@ def pgd_row(**options):
 ROWS = {
     "apgd": Row(lambda ball: apgd(ball, 3)),
     "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
-    "auto_attack": Row(lambda ball: auto_attack(ball, iterations=2, queries=3)),
+    "auto_attack": Row(lambda ball: auto_attack(ball, steps=2, queries=3)),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),
@@ -114,7 +114,7 @@ ROWS = {
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
     "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
-    "spsa": Row(lambda ball: spsa(ball, 3, samples=8)),
+    "spsa": Row(lambda ball: spsa(ball, 3, n_directions=8)),
     "multi_task": Row(
         lambda ball: multi_task(ball, 3, tasks=TRANSFORMATIONS, solver="min_norm", loss="margin")
     ),
@@ -124,12 +124,14 @@ ROWS = {
         per_image=False,
     ),
     "carlini_wagner": Row(
-        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=2),
+        lambda ball: carlini_wagner(ball, 12, 0.04, initial_const=50.0, binary_search_steps=2),
         random=False,
         minimum_norm=True,
     ),
     "carlini_wagner targeted": Row(
-        lambda ball: carlini_wagner(ball, 12, 0.04, constant=50.0, searches=1, targeted=True),
+        lambda ball: carlini_wagner(
+            ball, 12, 0.04, initial_const=50.0, binary_search_steps=1, targeted=True
+        ),
         random=False,
         targeted=True,
         minimum_norm=True,
@@ -140,7 +142,7 @@ ROWS = {
         lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimum_norm=True
     ),
     "boundary": Row(lambda ball: boundary(ball, 15), minimum_norm=True),
-    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, samples=8), minimum_norm=True),
+    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, n_directions=8), minimum_norm=True),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
     "transfer": Row(lambda ball: transfer(pgd(ball, 3), source_model), transferred=True),
 }

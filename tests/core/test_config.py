@@ -36,7 +36,7 @@ def through_json(part):
         Knot(),
         Knot(1 / 3, "word", False, (1, 2.5, "three", None, True)),
         Knot(parts=(Knot(parts=((1, 2), ())), kr.LinfBall(8 / 255, (-1.0, 1.0)))),
-        kr.attacks.spsa(kr.LinfBall(np.float64(0.5)), steps=np.int64(3), samples=np.int32(2)),
+        kr.attacks.spsa(kr.LinfBall(np.float64(0.5)), steps=np.int64(3), n_directions=np.int32(2)),
     ],
 )
 def test_json_round_trip(part):

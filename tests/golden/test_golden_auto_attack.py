@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks.apgd import _Hunt
+from keras_robust.attacks.apgd import AdversarialTracker
 from keras_robust.attacks.crafting.gradient_ascent import gradient_ascent
-from keras_robust.attacks.square_proposals import Size, bump, window_share
+from keras_robust.attacks.square_proposals import Size, bump, window_fraction
 from keras_robust.core.config import replace
 
 
@@ -60,10 +60,10 @@ def test_apgd(load, norm, loss):
         loss="cross_entropy" if loss == "ce" else "dlr",
         targeted=loss == "dlrt",
     )
-    rule = replace(attack.step_rule, share=None) if norm == "L1" else attack.step_rule
+    rule = replace(attack.step_rule, fraction=None) if norm == "L1" else attack.step_rule
     key = f"{norm}_{loss}"
-    climb = _Hunt(attack.objective, network(d), d["x"], d["y"], targets, 1)
-    ended = gradient_ascent(ball, rule, climb, d["x"], d[f"x_init_{norm}"], attack.steps + 1)
+    oracle = AdversarialTracker(attack.objective, network(d), d["x"], d["y"], targets, 1)
+    ended = gradient_ascent(ball, rule, oracle, d["x"], d[f"x_init_{norm}"], attack.steps + 1)
     # Directions are divided by lengths of gradients that nearly vanish, and so are roundings.
     close = {} if norm == "Linf" else {"atol": 1e-6}
     best, (fooled, fooling) = ended.rule_state.best, ended.oracle_state
@@ -77,7 +77,7 @@ def test_the_schedule_of_square(load):
     d = load("aa_square_schedule")
     queries = d["it_std5000"].numpy()
     first = float(d["p_init"])
-    equal([window_share(query, first) for query in queries], d["p_std5000"])
+    equal([window_fraction(query, first) for query in queries], d["p_std5000"])
     sides = Size(32, 32, 3).windows(5000, first, 1)
     np.testing.assert_array_equal(np.array(sides)[queries], d["side_linf_32"])
 

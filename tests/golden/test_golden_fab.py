@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks.fab import Fab
+from keras_robust.attacks import fab
 
 BALLS = {"Linf": kr.LinfBall, "L2": kr.L2Ball, "L1": kr.L1Ball}
 WHOLE = {"Linf": 1.0, "L2": 4.0, "L1": 16.0}  # radii that hold all images of 16 pixels
@@ -46,10 +46,8 @@ def test_whole_attacks(load, norm, targeted):
     d = load("aa_fab")
     forward, x, y = network(d), d["x"], d["y"]
     ball = BALLS[norm](WHOLE[norm])
-    attack = Fab(
-        ball, int(d["n_iter"]), targeted, False, float(d["alpha_max"]), float(d["eta"]),
-        float(d["beta"]),
-    )  # fmt: skip
+    settings = {name: float(d[name]) for name in ("alpha_max", "eta", "beta")}
+    attack = fab(ball, int(d["n_iter"]), targeted=targeted, **settings)
     third = tf.argsort(forward(x)["logits"], axis=1)[:, -3]
     x_adv = attack(forward, x, y, targets=third if targeted else None)
     suffix = "_t3" if targeted else ""

@@ -59,9 +59,7 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     from keras_robust.evaluation import attack_runner
 
     quick = kr.attacks.auto_attack
-    monkeypatch.setattr(
-        kr.attacks, "auto_attack", lambda ball: quick(ball, iterations=2, queries=3)
-    )
+    monkeypatch.setattr(kr.attacks, "auto_attack", lambda ball: quick(ball, steps=2, queries=3))
     monkeypatch.setattr("keras_robust.evaluation.run_state.SECONDS", 0.0)
     values = parsed(
         f"--run={run}", "--limit=20", "--attacks=auto_attack", "--radii=", "--radius=0.01"

@@ -1,21 +1,21 @@
-"""The step rules of APGD, whose step sizes follow from how the climb goes."""
+"""The step rules of APGD, whose step sizes adapt to the progress of each image."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.step_rules import Point, check_step_size
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
-from keras_robust.core.types import Ball, Images, PerExample
-from keras_robust.core.validation import check_integer
+from keras_robust.core.types import Ball, Images, PerExample, Radius
+from keras_robust.core.validation import check_integer, check_number
 from keras_robust.threat_models.norms import sparse_l1_unit
 
 
 class BestPoint(NamedTuple):
-    """The best point of each climb.
+    """The best point of each image so far.
 
     Attributes:
         x: the images.
@@ -28,13 +28,13 @@ class BestPoint(NamedTuple):
     value: PerExample
 
 
-def _no_best(x_start: Images) -> BestPoint:
+def _initial_best(x_start: Images) -> BestPoint:
     lowest = tf.fill(tf.shape(x_start)[:1], tf.constant(-float("inf"), upcast_half(x_start).dtype))
     return BestPoint(x_start, tf.zeros_like(x_start), lowest)
 
 
-def _best(best: BestPoint, point: Point, value: PerExample) -> BestPoint:
-    """The best point, now that one more is known; a value that is no number is not better."""
+def _update_best(best: BestPoint, point: Point, value: PerExample) -> BestPoint:
+    """The better of the best point and a new one; NaN values never win."""
     better = value > best.value
     return BestPoint(
         tf.where(broadcast_to_images(better, point.x), point.x, best.x),
@@ -43,58 +43,57 @@ def _best(best: BestPoint, point: Point, value: PerExample) -> BestPoint:
     )
 
 
-def _back(restart: tf.Tensor, best: BestPoint, point: Point) -> tuple[Images, tf.Tensor]:
-    """The point and its gradient, or where a climb restarts the best point and its own."""
+def _restarted(restart: tf.Tensor, best: BestPoint, point: Point) -> tuple[Images, tf.Tensor]:
+    """The point and its gradient; those of the best point where `restart` holds."""
     restart = broadcast_to_images(restart, point.x)
     gradient = tf.where(restart, best.gradient, point.gradient)
     return tf.where(restart, best.x, point.x), gradient
 
 
-class Adaptive(NamedTuple):
+class AdaptiveState(NamedTuple):
     """The state of `AdaptiveStep`.
 
     Attributes:
         best: the best point so far.
-        size: the present length of a step, `[batch]`.
-        before: where the last step began.
-        last: the value at the last point, `[batch]`.
-        rises: how often the value rose since the last checkpoint, int32 `[batch]`.
+        size: the current step size, `[batch]`.
+        previous: where the last step began.
+        last_value: the value at the last point, `[batch]`.
+        increases: how often the value increased since the last checkpoint, int32 `[batch]`.
         halved: where the size was halved at the last checkpoint, bool `[batch]`.
-        best_then: the best value at the last checkpoint, `[batch]`.
-        since: how many steps ago that was, int32 scalar.
-        window: after how many the next one is due, int32 scalar.
+        checkpoint_value: the best value at the last checkpoint, `[batch]`.
+        elapsed: steps since the last checkpoint, int32 scalar.
+        window: steps between the last checkpoint and the next, int32 scalar.
     """
 
     best: BestPoint
     size: PerExample
-    before: Images
-    last: PerExample
-    rises: tf.Tensor
+    previous: Images
+    last_value: PerExample
+    increases: tf.Tensor
     halved: tf.Tensor
-    best_then: PerExample
-    since: tf.Tensor
+    checkpoint_value: PerExample
+    elapsed: tf.Tensor
     window: tf.Tensor
 
 
 @serializable
 class AdaptiveStep:
-    """Steps with momentum whose size is halved, image by image, where the climb gets stuck.
+    """Steps with momentum, whose size is halved for each image that stops improving.
 
     `z = project(x + size * steepest(gradient))`, then the point
-    `project(x + 0.75 (z - x) + 0.25 (x - x_before))`. At a checkpoint the size of an image is
-    halved, and its climb goes on from its best point, if its value rose in at most `rises` of the
-    steps since the last checkpoint, or if it was not halved then and its best value is as it was.
-    The first checkpoint is after 22 % of the steps; each interval is 3 % shorter than the one
-    before, down to 6 %.
+    `project(x + 0.75 (z - x) + 0.25 (x - x_previous))`. At a checkpoint the size of an image is
+    halved, and its ascent restarts from its best point, if its value increased in at most a
+    fraction `rho` of the steps since the last checkpoint, or if the size was not halved then and
+    the best value has not changed. The first checkpoint is after 22 % of the steps; each interval
+    is 3 % of the steps shorter than the one before, down to 6 %.
 
     Args:
-        size: the first length of a step, in the norm of the ball; the paper's is twice the radius.
-        steps: how many steps the climb will have, >= 0.
-        rises: the share of rising steps at or below which the size is halved, in [0, 1].
+        size: the initial step size, in the norm of the ball; the paper takes twice the radius.
+        steps: the number of steps of the ascent, >= 0.
+        rho: the fraction of increasing steps at or below which the size is halved, in [0, 1].
 
     Raises:
-        ValueError: a size that is negative or infinite, steps that are no whole number >= 0, or a
-            share outside [0, 1].
+        ValueError: a size that is negative or infinite, negative steps, or `rho` outside [0, 1].
 
     Example:
         >>> AdaptiveStep(0.2, steps=100).first_window
@@ -103,135 +102,134 @@ class AdaptiveStep:
     Reference: Croce and Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of
     Diverse Parameter-free Attacks" (2020), Algorithm 1.
 
-    Differs: as in the authors' code, the first step counts as a rise where the value after it is
-    positive, not where it is larger than at the start. On a small robust model the other reading
+    Differs: as in the authors' code, the first step counts as an increase if the value after it is
+    positive, not if it exceeds the value at the start. On a small robust model the other reading
     left as many images of 360 unfooled, with either loss, at three radii and from three seeds.
     """
 
-    size: Any
+    size: float | tf.Tensor
     steps: int
-    rises: float = 0.75
+    rho: float = 0.75
 
     def __post_init__(self) -> None:
         check_step_size("AdaptiveStep", self.size)
         check_integer("AdaptiveStep: steps", self.steps)
-        if not 0 <= self.rises <= 1:
-            raise ValueError(f"AdaptiveStep: rises is {self.rises!r}; expected a share in [0, 1].")
+        check_number("AdaptiveStep: rho", self.rho, most=1)
 
     @property
     def first_window(self) -> int:
-        """After how many steps the first checkpoint is."""
+        """The number of steps before the first checkpoint."""
         return max(int(0.22 * self.steps), 1)
-
-    def init(self, ball: Ball, x_start: Images) -> Adaptive:
-        """No best point yet, and the first size."""
-        del ball
-        best = _no_best(x_start)
-        zeros = tf.zeros_like(best.value)
-        return Adaptive(
-            best=best,
-            size=zeros + scalar(self.size, zeros.dtype),
-            before=x_start,
-            last=zeros,
-            rises=tf.zeros_like(zeros, tf.int32),
-            # At the first checkpoint only the share of rises counts.
-            halved=tf.ones_like(zeros, tf.bool),
-            best_then=best.value,
-            since=tf.constant(-1),  # the start is no step
-            window=tf.constant(self.first_window),
-        )
-
-    def update(
-        self, ball: Ball, x: Images, point: Point, state: Adaptive
-    ) -> tuple[Images, Adaptive]:
-        """One step with momentum, from the best point where the size was halved."""
-        state = self._noted(point, state)
-        stuck = tf.cast(state.rises, tf.float32) <= self.rises * tf.cast(state.window, tf.float32)
-        still = ~state.halved & (state.best.value <= state.best_then)
-        due = tf.equal(state.since, state.window)
-        halve = due & (stuck | still)
-        here, gradient = _back(halve, state.best, point)
-        size = tf.where(halve, state.size / 2, state.size)
-        x_next = self._moved(ball, x, here, gradient, size, state.before, point.index)
-        shorter = tf.maximum(state.window - max(int(0.03 * self.steps), 1), self._last_window)
-        return x_next, state._replace(
-            size=size,
-            before=here,
-            rises=tf.where(due, 0, state.rises),
-            halved=tf.where(due, halve, state.halved),
-            best_then=tf.where(due, state.best.value, state.best_then),
-            since=tf.where(due, 0, state.since),
-            window=tf.where(due, shorter, state.window),
-        )
 
     @property
     def _last_window(self) -> int:
         return max(int(0.06 * self.steps), 1)
 
-    def _noted(self, point: Point, state: Adaptive) -> Adaptive:
-        """What is known once the value at a point is."""
-        value = tf.cast(point.value, state.last.dtype)
+    def init(self, ball: Ball, x_start: Images) -> AdaptiveState:
+        """The state before the first step."""
+        del ball
+        best = _initial_best(x_start)
+        zeros = tf.zeros_like(best.value)
+        return AdaptiveState(
+            best=best,
+            size=zeros + scalar(self.size, zeros.dtype),
+            previous=x_start,
+            last_value=zeros,
+            increases=tf.zeros_like(zeros, tf.int32),
+            # At the first checkpoint only the number of increases counts.
+            halved=tf.ones_like(zeros, tf.bool),
+            checkpoint_value=best.value,
+            elapsed=tf.constant(-1),  # the first update sees the start, before any step
+            window=tf.constant(self.first_window),
+        )
+
+    def update(
+        self, ball: Ball, x: Images, point: Point, state: AdaptiveState
+    ) -> tuple[Images, AdaptiveState]:
+        """One step with momentum, from the best point where the size was halved."""
+        state = self._record(point, state)
+        limit = self.rho * tf.cast(state.window, tf.float32)
+        oscillates = tf.cast(state.increases, tf.float32) <= limit
+        stagnates = ~state.halved & (state.best.value <= state.checkpoint_value)
+        due = tf.equal(state.elapsed, state.window)
+        halve = due & (oscillates | stagnates)
+        here, gradient = _restarted(halve, state.best, point)
+        size = tf.where(halve, state.size / 2, state.size)
+        x_next = self._next_point(ball, x, here, gradient, size, state.previous, point.index)
+        shorter = tf.maximum(state.window - max(int(0.03 * self.steps), 1), self._last_window)
+        return x_next, state._replace(
+            size=size,
+            previous=here,
+            increases=tf.where(due, 0, state.increases),
+            halved=tf.where(due, halve, state.halved),
+            checkpoint_value=tf.where(due, state.best.value, state.checkpoint_value),
+            elapsed=tf.where(due, 0, state.elapsed),
+            window=tf.where(due, shorter, state.window),
+        )
+
+    def _record(self, point: Point, state: AdaptiveState) -> AdaptiveState:
+        """The state with the value at a point."""
+        value = tf.cast(point.value, state.last_value.dtype)
         start = tf.equal(point.index, 0)
-        risen = state.rises + tf.cast(value > state.last, tf.int32)
+        increases = state.increases + tf.cast(value > state.last_value, tf.int32)
         return state._replace(
-            best=_best(state.best, point, value),
-            last=tf.where(start, tf.zeros_like(value), value),
-            rises=tf.where(start, 0, risen),
-            since=state.since + 1,
+            best=_update_best(state.best, point, value),
+            last_value=tf.where(start, tf.zeros_like(value), value),
+            increases=tf.where(start, 0, increases),
+            elapsed=state.elapsed + 1,
         )
 
     @staticmethod
-    def _moved(
+    def _next_point(
         ball: Ball, x: Images, here: Images, gradient: tf.Tensor, size: PerExample,
-        before: Images, index: tf.Tensor,
+        previous: Images, index: tf.Tensor,
     ) -> Images:  # fmt: skip
-        """The next point."""
-        here, along = upcast_half(here), upcast_half(gradient)
-        aim = upcast_half(
-            ball.project(here + broadcast_to_images(size, here) * ball.steepest(along), x)
+        here, gradient = upcast_half(here), upcast_half(gradient)
+        moved = upcast_half(
+            ball.project(here + broadcast_to_images(size, here) * ball.steepest(gradient), x)
         )
-        share = tf.cast(tf.where(tf.equal(index, 0), 1.0, 0.75), here.dtype)
+        weight = tf.cast(tf.where(tf.equal(index, 0), 1.0, 0.75), here.dtype)
         return ball.project(
-            here + share * (aim - here) + (1 - share) * (here - upcast_half(before)), x
+            here + weight * (moved - here) + (1 - weight) * (here - upcast_half(previous)), x
         )
 
 
-class Sparse(NamedTuple):
+class SparseState(NamedTuple):
     """The state of `SparseStep`.
 
     Attributes:
         best: the best point so far.
-        size: the present length of a step, `[batch]`.
-        share: of the pixels that a step moves, `[batch]`.
-        moved: how many pixels the best point had moved at the last checkpoint, `[batch]`.
-        since: how many steps ago that was, int32 scalar.
+        size: the current step size, `[batch]`.
+        fraction: of the pixels that a step changes, `[batch]`.
+        changed: how many pixels the best point had changed at the last checkpoint, `[batch]`.
+        elapsed: steps since the last checkpoint, int32 scalar.
     """
 
     best: BestPoint
     size: PerExample
-    share: PerExample
-    moved: PerExample
-    since: tf.Tensor
+    fraction: PerExample
+    changed: PerExample
+    elapsed: tf.Tensor
 
 
 @serializable
 class SparseStep:
-    """Steps in L1 that move as many pixels as have proved useful.
+    """Steps in L1 that adapt their size and the number of pixels that they change.
 
-    A step moves the pixels of the largest gradients: at first a fifth of all, after a checkpoint
-    two thirds of those that the best point has moved. Where that number fell by 5 % the size is
-    set back to the first one and the climb goes on from its best point; elsewhere the size is
-    divided by 1.5, down to a tenth. A checkpoint is after every 4 % of the steps.
+    A step changes the pixels with the largest gradients: at first a fifth of all, after a
+    checkpoint two thirds of as many as the best point has changed. Where that number fell by 5 %,
+    the size is reset and the ascent restarts from the best point; elsewhere the size is divided by
+    1.5, down to a tenth. A checkpoint is after every 4 % of the steps.
 
     Args:
-        size: the first length of a step; the paper's is the radius.
-        steps: how many steps the climb will have, >= 0.
-        share: of the pixels that the first steps move, in (0, 1]; None for two thirds of those
-            that the start has moved.
+        size: the initial step size; the paper takes the radius.
+        steps: the number of steps of the ascent, >= 0.
+        fraction: of the pixels that the first steps change, in (0, 1]; None for two thirds of
+            as many as the start has changed.
 
     Raises:
-        ValueError: a size that is negative or infinite, steps that are no whole number >= 0, or a
-            share outside (0, 1].
+        ValueError: a size that is negative or infinite, negative steps, or a fraction outside
+            (0, 1].
 
     Example:
         >>> SparseStep(12.0, steps=100).window
@@ -241,75 +239,73 @@ class SparseStep:
     Classifiers" (2021), Algorithm 1.
     """
 
-    size: Any
+    size: float | tf.Tensor
     steps: int
-    share: float | None = 0.2
+    fraction: float | None = 0.2
 
     def __post_init__(self) -> None:
         check_step_size("SparseStep", self.size)
         check_integer("SparseStep: steps", self.steps)
-        if self.share is not None and not 0 < self.share <= 1:
-            raise ValueError(f"SparseStep: share is {self.share!r}; expected a share in (0, 1].")
+        if self.fraction is not None:
+            check_number("SparseStep: fraction", self.fraction, above=0, most=1)
 
     @property
     def window(self) -> int:
-        """After how many steps a checkpoint is."""
+        """The number of steps between checkpoints."""
         return max(int(0.04 * self.steps), 1)
 
-    def init(self, ball: Ball, x_start: Images) -> Sparse:
-        """No best point yet, and the first size; the share is known when the image is."""
+    def init(self, ball: Ball, x_start: Images) -> SparseState:
+        """The state before the first step; the first update sets the fraction."""
         del ball
-        best = _no_best(x_start)
+        best = _initial_best(x_start)
         zeros = tf.zeros_like(best.value)
         size = zeros + scalar(self.size, zeros.dtype)
-        return Sparse(best, size, zeros, zeros, tf.constant(-1))
+        return SparseState(best, size, zeros, zeros, tf.constant(-1))
 
-    def update(self, ball: Ball, x: Images, point: Point, state: Sparse) -> tuple[Images, Sparse]:
-        """One sparse step, from the best point where fewer pixels turned out to be enough."""
+    def update(
+        self, ball: Ball, x: Images, point: Point, state: SparseState
+    ) -> tuple[Images, SparseState]:
+        """One sparse step, from the best point where fewer pixels turned out to suffice."""
         dtype = state.size.dtype
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
-        best = _best(state.best, point, tf.cast(point.value, dtype))
-        start, since = tf.equal(point.index, 0), state.since + 1
-        due = tf.equal(since, self.window)
-        moved = _moved_pixels(best.x, x, dtype)
-        share = tf.where(start | due, moved / pixels / 1.5, state.share)
-        before = tf.where(start, moved, state.moved)
-        if self.share is not None:
-            share = tf.where(start, scalar(self.share, dtype), share)
+        best = _update_best(state.best, point, tf.cast(point.value, dtype))
+        start, elapsed = tf.equal(point.index, 0), state.elapsed + 1
+        due = tf.equal(elapsed, self.window)
+        changed = _changed_pixels(best.x, x, dtype)
+        fraction = tf.where(start | due, changed / pixels / 1.5, state.fraction)
+        before = tf.where(start, changed, state.changed)
+        if self.fraction is not None:
+            fraction = tf.where(start, scalar(self.fraction, dtype), fraction)
             before = tf.where(start, pixels, before)
-        fewer = due & (moved < 0.95 * before)
-        first = scalar(self.size, dtype)
-        smaller = tf.clip_by_value(tf.where(fewer, first, state.size / 1.5), first / 10, first)
-        size = tf.where(due, smaller, state.size)
-        here, gradient = _back(fewer, best, point)
-        count = tf.cast(pixels, tf.int32) - tf.cast((1 - share) * pixels, tf.int32)
+        fewer = due & (changed < 0.95 * before)
+        initial = scalar(self.size, dtype)
+        smaller = tf.where(fewer, initial, state.size / 1.5)
+        size = tf.where(due, tf.clip_by_value(smaller, initial / 10, initial), state.size)
+        here, gradient = _restarted(fewer, best, point)
+        count = tf.cast(pixels, tf.int32) - tf.cast((1 - fraction) * pixels, tf.int32)
         direction = sparse_l1_unit(upcast_half(gradient), tf.maximum(count, 1))
         x_next = ball.project(upcast_half(here) + broadcast_to_images(size, x) * direction, x)
-        moved = tf.where(due, moved, before)
-        return x_next, Sparse(best, size, share, moved, tf.where(due, 0, since))
+        changed = tf.where(due, changed, before)
+        return x_next, SparseState(best, size, fraction, changed, tf.where(due, 0, elapsed))
 
 
-def _moved_pixels(x_adv: Images, x: Images, dtype: tf.DType) -> PerExample:
-    """How many pixels are not as they were."""
+def _changed_pixels(x_adv: Images, x: Images, dtype: tf.DType) -> PerExample:
+    """The number of pixels that differ."""
     changed = tf.cast(tf.not_equal(x_adv, x), dtype)
     return tf.reduce_sum(changed, axis=list(range(1, x.shape.rank)))
 
 
-def adaptive_rule(ball: Ball, steps: int, factor: Any = None) -> AdaptiveStep | SparseStep:
-    """The rule that belongs to a ball: sparse where its steepest steps are.
+def adaptive_rule(ball: Ball, steps: int) -> AdaptiveStep | SparseStep:
+    """The step rule of APGD: in L1 sparse steps of the radius, else steps of twice the radius.
 
     Args:
         ball: the threat model.
-        steps: how many steps the climb will have.
-        factor: the first size as a multiple of the radius; default 2, of a sparse rule 1.
-
-    Returns:
-        The rule.
+        steps: the number of steps of the ascent.
 
     Example:
         >>> from keras_robust import LinfBall
         >>> adaptive_rule(LinfBall(0.25), 100)
-        AdaptiveStep(size=0.5, steps=100, rises=0.75)
+        AdaptiveStep(size=0.5, steps=100, rho=0.75)
     """
-    kind, usual = (SparseStep, 1.0) if ball.p == 1 else (AdaptiveStep, 2.0)
-    return kind((usual if factor is None else factor) * ball.radius, steps)
+    radius: Radius = ball.radius
+    return SparseStep(radius, steps) if ball.p == 1 else AdaptiveStep(2.0 * radius, steps)

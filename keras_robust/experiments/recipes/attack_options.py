@@ -15,7 +15,8 @@ from keras_robust.experiments.flags.lookup import check_options, number
 
 MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
 MULTI_TASK = "multi_task"
-_OF_THEIR_OWN = ("auto_attack",)  # restarts, as well as steps
+_OF_THEIR_OWN = ("auto_attack",)  # restarts
+_FIXED = {("steps", "auto_attack")}  # published results take 100
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
 # What one climbs who knows the score of a run's detector; see `Opened.attack`.
 DETECTOR_AWARE = "detector_aware"
@@ -79,7 +80,7 @@ def _first(name: str) -> str | None:
 
 def _parameters(name: str) -> tuple[str, ...]:
     factory = getattr(kr.attacks, name)
-    return tuple(inspect.signature(factory).parameters) if inspect.isfunction(factory) else ()
+    return tuple(inspect.signature(factory).parameters) if callable(factory) else ()
 
 
 def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False) -> kr.Attack:
@@ -109,7 +110,7 @@ def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False)
     has = _parameters(name)
     given: dict[str, Any] = {"step_size": settings.step_size}
     for setting in ("steps", "queries"):
-        if getattr(settings, setting) is not None:
+        if getattr(settings, setting) is not None and (setting, name) not in _FIXED:
             given[setting] = getattr(settings, setting)
     if settings.loss is not None:
         named = isinstance(settings.loss, str)

@@ -103,7 +103,7 @@ def test_sparse_steps_by_hand():
     point = Point(tf.constant(0), x, [0.0], gradient)
     moved, state = rule.update(ball, x, point, rule.init(ball, x))
     np.testing.assert_allclose(moved, [[0, -0.5, 0, 0, 0, 0, 0, 0.5, 0, 0]])
-    assert float(state.moved[0]) == 10
+    assert float(state.changed[0]) == 10
 
 
 def test_sparse_checkpoints():
@@ -118,14 +118,14 @@ def test_sparse_checkpoints():
         _, state = rule.update(ball, x, point, state)
         states.append(state)
     np.testing.assert_allclose([s.size[0] for s in states], [1] * 8 + [1 / 1.5])
-    np.testing.assert_allclose(states[4].share, [1 / 15])
-    np.testing.assert_allclose([s.moved[0] for s in states], [10] * 4 + [1] * 5)
+    np.testing.assert_allclose(states[4].fraction, [1 / 15])
+    np.testing.assert_allclose([s.changed[0] for s in states], [10] * 4 + [1] * 5)
 
 
 def test_the_size_of_sparse_steps_has_a_floor():
     """1 / 1.5^k falls below a tenth at k = 6."""
     ball, x = kr.L1Ball(1.0, (-9.0, 9.0)), tf.zeros([1, 10], tf.float64)
-    rule = SparseStep(1.0, 10, share=None)
+    rule = SparseStep(1.0, 10, fraction=None)
     state = rule.init(ball, x)
     for index in range(9):
         point = Point(tf.constant(index), x, [0.0], tf.ones_like(x))
@@ -135,7 +135,7 @@ def test_the_size_of_sparse_steps_has_a_floor():
 
 def test_the_rule_of_a_ball():
     assert adaptive_rule(kr.LinfBall(0.25), 10) == AdaptiveStep(0.5, 10)
-    assert adaptive_rule(kr.L2Ball(0.25), 10, 1.0) == AdaptiveStep(0.25, 10)
+    assert adaptive_rule(kr.L2Ball(0.25), 10) == AdaptiveStep(0.5, 10)
     assert adaptive_rule(kr.L1Ball(12.0), 10) == SparseStep(12.0, 10)
 
 
@@ -146,5 +146,5 @@ def test_what_is_refused(rule):
     for steps in (-1, 2.5, True):
         with pytest.raises(ValueError, match=rf"{rule.__name__}: steps is {steps}"):
             rule(1.0, steps)
-    with pytest.raises(ValueError, match="expected a share"):
+    with pytest.raises(ValueError, match="expected a number in"):
         rule(1.0, 10, 1.5)

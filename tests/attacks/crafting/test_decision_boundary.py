@@ -27,7 +27,7 @@ DISTANCE = {
 }
 ALL = {kr.L2Ball: kr.L2Ball(PIXELS**0.5), kr.LinfBall: kr.LinfBall(1.0)}
 FACTORIES = [boundary, hop_skip_jump]
-every_attack = pytest.mark.parametrize("factory", FACTORIES, ids=lambda f: f.__name__)
+every_attack = pytest.mark.parametrize("factory", FACTORIES, ids=lambda f: f.__name__.lower())
 
 
 def linear(x):
@@ -112,7 +112,7 @@ def test_halving_the_way():
     x, far = tf.zeros([1, 2]), tf.constant([[1.0, 0.5]])
     decide = lambda x: x[:, 0] >= 0.3  # noqa: E731
     for ball, other in ((kr.L2Ball(1.0), 5 / 32), (kr.LinfBall(1.0), 5 / 16)):
-        found = decision_boundary.binary_search_boundary(ball, decide, x, far, halvings=4)
+        found = decision_boundary.binary_search_boundary(ball, decide, x, far, steps=4)
         # The second pixel shrinks with the first in L2, and is cut to the same distance in Linf.
         np.testing.assert_allclose(found, [[5 / 16, other]])
 
@@ -120,9 +120,9 @@ def test_halving_the_way():
 def test_the_whole_way_is_the_point_itself():
     x, far = tf.constant([[0.1, 0.7]]), tf.constant([[0.3, 0.95]])
     for ball in ALL.values():
-        there = decision_boundary.toward(ball, x, far, tf.ones([1]))
+        there = decision_boundary.project_toward(ball, x, far, tf.ones([1]))
         np.testing.assert_array_equal(there, far)
-        np.testing.assert_allclose(decision_boundary.toward(ball, x, far, tf.zeros([1])), x)
+        np.testing.assert_allclose(decision_boundary.project_toward(ball, x, far, tf.zeros([1])), x)
 
 
 def test_noise_is_tried_until_it_is_mistaken():
@@ -138,7 +138,7 @@ def test_noise_is_tried_until_it_is_mistaken():
     )
     assert begun.found.numpy().tolist() == [True, True, False]
     assert begun.x[1, 0] > 0.8 and np.all(begun.x[2] == 0)
-    assert len(seen) == decision_boundary.TRIES
+    assert len(seen) == decision_boundary.NOISE_TRIES
 
 
 def test_bad_settings_are_refused():
@@ -146,12 +146,16 @@ def test_bad_settings_are_refused():
     for build, error, match in (
         (lambda: boundary(ball, -1), ValueError, "Boundary: steps is -1"),
         (lambda: hop_skip_jump(ball, 1.5), ValueError, "HopSkipJump: steps is 1.5"),
-        (lambda: hop_skip_jump(ball, samples=1), ValueError, "samples is 1; expected .* >= 2"),
+        (
+            lambda: hop_skip_jump(ball, n_directions=1),
+            ValueError,
+            "n_directions is 1; expected .* >= 2",
+        ),
         (lambda: boundary(ball, start=ball), TypeError, "Boundary: start is L2Ball"),
         (
             lambda: boundary(ball, start=kr.attacks.per_member(kr.attacks.fgsm(ball))),
             ValueError,
-            "gives a batch for each member",
+            "returns one batch per member",
         ),
     ):
         with pytest.raises(error, match=match):
