@@ -95,7 +95,8 @@ def _range(least: float, most: float, above: float | None, below: float | None) 
     """The allowed numbers in words."""
     low = f">= {least:g}" if above is None else f"> {above:g}"
     if math.isinf(most) and below is None:
-        return f"a finite number {low}"
+        unbounded = above is None and math.isinf(least)
+        return "a finite number" if unbounded else f"a finite number {low}"
     start = f"[{least:g}" if above is None else f"({above:g}"
     end = f"{most:g}]" if below is None else f"{below:g})"
     return f"a number in {start}, {end}"

@@ -1,4 +1,4 @@
-"""Detection of attacked inputs: scores of outputs, thresholds calibrated on clean images, ROC."""
+"""Detection of adversarial images: scores, thresholds calibrated on clean images, ROC curves."""
 
 from keras_robust.detection.calibration import Calibration, threshold_at
 from keras_robust.detection.detector import Detector, EntropyDetector

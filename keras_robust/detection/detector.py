@@ -1,47 +1,89 @@
-"""A detector: a model, a score of its outputs, and a threshold on that score."""
+"""Detectors: a model, a score of its outputs, and a threshold on that score."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.classifier import as_forward
-from keras_robust.core.types import Images, Outputs, PerExample
-from keras_robust.detection.calibration import (
-    Calibration,
-    check_rate,
-    exceeds,
-    is_number,
-    threshold_at,
-)
+from keras_robust.core.types import Forward, Images, Outputs, PerExample
+from keras_robust.core.validation import check_number
+from keras_robust.detection.calibration import Calibration, check_rate, exceeds, threshold_at
 from keras_robust.losses import uncertainty as scores
+
+_UNCALIBRATED = (
+    "The detector has no threshold; call `detector = detector.calibrate(validation, "
+    "false_alarm_rate=0.05)` first: `calibrate` returns a new detector."
+)
+
+
+@runtime_checkable
+class ScoreDetector(Protocol):
+    """What an evaluation needs of a detector; `Detector` has it, and so may a class of your own."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Images with a score above it are flagged; None before calibration."""
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """Target rate of the calibration; None for a threshold that was set by hand."""
+
+    @property
+    def scored_by(self) -> str | None:
+        """A name of `keras_robust.detection.scores`; None for another score."""
+
+    @property
+    def score_title(self) -> str:
+        """The score with its unit, for reports."""
+
+    def score(self, x: Images) -> PerExample:
+        """The score of each image, `[batch]`."""
+
+
+def check_detector(detector: ScoreDetector) -> float:
+    """Raises unless `detector` is a calibrated detector; returns its threshold.
+
+    Raises:
+        TypeError: a member of `ScoreDetector` is missing.
+        ValueError: no threshold.
+    """
+    if not isinstance(detector, ScoreDetector):
+        raise TypeError(
+            f"detector is {detector!r}; expected a `keras_robust.detection.Detector`, or an object "
+            "with threshold, false_alarm_rate, scored_by, score_title and score."
+        )
+    if detector.threshold is None:
+        raise ValueError(_UNCALIBRATED)
+    return float(detector.threshold)
 
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """Calls an image adversarial when a score of the prediction is above a threshold.
+    """Flags an image as adversarial if a score of the prediction is above a threshold.
 
-    It is *not* a defense against an attacker who knows of it: whoever can take gradients of the
-    model can lower the score while crafting (`keras_robust.objectives.AdaptiveObjective`). It finds
-    inputs of attacks that ignore it, and works best on models trained to be uncertain about
-    attacked inputs (CCE).
+    *Not* a defense against adaptive attacks, which lower the score while crafting
+    (`keras_robust.objectives.AdaptiveObjective`). It detects oblivious attacks, and works best on
+    models trained to be uncertain about attacked images (CCE).
 
     Args:
         model: a `RobustModel`, a classifier, or a function `images -> {"logits", ...}`.
         threshold: as found by `calibrate`, in the unit of the score; None before.
-        false_alarm_rate: the rate that the threshold was made for.
-        samples: the number of clean images that the threshold was made from.
-        scored_by: the name of the score: `"entropy"` of the prediction, in nats, and of an ensemble
-            of its members' mean probability; `"least_confidence"`; `"member_entropy"` and
-            `"disagreement"` of an ensemble. `keras_robust.detection.scores` tells them.
+        false_alarm_rate: target rate of the calibration.
+        samples: number of clean images of the calibration.
+        scored_by: name of the score: `"entropy"` of the prediction, in nats, for an ensemble of
+            the members' mean probability; `"least_confidence"`; for ensembles `"member_entropy"`
+            and `"disagreement"`. `keras_robust.detection.scores` defines them.
 
     Raises:
-        TypeError: when the model cannot be called.
-        ValueError: when the threshold or the rate is no such number, or there is no such score.
+        TypeError: the model is not callable.
+        ValueError: an invalid threshold, rate or score.
 
     Example:
         >>> def model(x):
@@ -57,7 +99,7 @@ class Detector:
         Adversarial Robustness", AAAI 2021.
     """
 
-    model: Any
+    model: keras.Model | Forward
     threshold: float | None = None
     false_alarm_rate: float | None = None
     samples: int | None = None
@@ -66,25 +108,22 @@ class Detector:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise TypeError(
-                f"A detector was given {type(self.model).__name__} as model; expected a Keras "
-                "model, or a function of images that returns a dictionary with 'logits'."
+                f"model is a {type(self.model).__name__}; expected a Keras model, or a function of "
+                "images that returns a dictionary with 'logits'."
             )
         if self.false_alarm_rate is not None:
             check_rate(self.false_alarm_rate)
-        if self.threshold is not None and not is_number(self.threshold):
-            raise ValueError(
-                f"threshold={self.threshold!r} was received; expected a finite number, or None "
-                "for a detector that has yet to be calibrated."
-            )
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, -math.inf, hint=", or None")
         scores.get(self.scored_by)
 
     def score_outputs(self, outputs: Outputs) -> PerExample:
-        """The score of outputs already computed, `[batch]` float32."""
+        """The score of given outputs, `[batch]` float32."""
         return scores.get(self.scored_by).of(outputs)
 
     @property
     def score_title(self) -> str:
-        """What the score is, with its unit, for reports."""
+        """The score with its unit, for reports."""
         return scores.get(self.scored_by).title
 
     def score(self, x: Images) -> PerExample:
@@ -97,8 +136,8 @@ class Detector:
             `[batch]` float32.
 
         Raises:
-            TypeError: when the images are not floats.
-            ValueError: when there is no image, or the score is not of such a model.
+            TypeError: images that are not floats.
+            ValueError: an empty batch, or a score that this kind of model does not have.
         """
         return self.score_outputs(as_forward(self.model)(_images(x)))
 
@@ -109,35 +148,31 @@ class Detector:
             x: `[batch, height, width, channels]` floats in [0, 1].
 
         Returns:
-            `[batch]` bool; True also where the score is not a number.
+            `[batch]` bool; True also where the score is NaN.
 
         Raises:
-            ValueError: when the detector is not calibrated.
+            ValueError: the detector is not calibrated.
         """
         if self.threshold is None:
-            raise ValueError(
-                "This detector has no threshold; call "
-                "`detector = detector.calibrate(validation, false_alarm_rate=0.05)` first: "
-                "`calibrate` returns a new detector."
-            )
+            raise ValueError(_UNCALIBRATED)
         return exceeds(self.score(x), self.threshold)
 
-    def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> Any:
-        """A detector with the smallest threshold that keeps to a false-alarm rate.
+    def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> Detector:
+        """A detector with the smallest threshold that meets a false-alarm rate.
 
         Args:
-            dataset: finite; batches of images, or tuples that begin with images: a
-                `tf.data.Dataset`, or any iterable. Take images that the model was not trained on:
-                on those it is more certain, and the threshold would be too low.
-            false_alarm_rate: at most this share of the images scores strictly above the threshold.
+            dataset: finite batches of images, or of tuples that begin with images: a
+                `tf.data.Dataset`, or any iterable. Use images that the model was not trained on:
+                on training images it is more certain, and the threshold would be too low.
+            false_alarm_rate: at most this fraction of the images scores above the threshold.
 
         Returns:
-            A new detector of the same model.
+            A new detector of the same class and model.
 
         Raises:
-            TypeError: when the dataset is an array instead of batches.
-            ValueError: when the rate is not in (0, 1), the images are too few for it or not in
-                [0, 1], or the dataset never ends.
+            TypeError: an array instead of batches.
+            ValueError: a rate outside (0, 1), too few images for it, images outside [0, 1], or an
+                infinite dataset.
         """
         check_rate(false_alarm_rate)
         _check_dataset(dataset)
@@ -146,7 +181,7 @@ class Detector:
         for batch in dataset:
             x = _images(batch[0] if isinstance(batch, (tuple, list)) else batch)
             _check_range(x)
-            if score is None:  # traced once, for batches of every size
+            if score is None:  # traced once, for all batch sizes
                 images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
                 score = tf.function(self.score).get_concrete_function(images)
             found.append(score(x).numpy())
@@ -160,10 +195,10 @@ class Detector:
 
     @property
     def calibration(self) -> Calibration:
-        """The threshold and what it was made from, to be saved.
+        """The calibration, to be saved.
 
         Raises:
-            ValueError: when the detector was not calibrated by `calibrate` or from a `Calibration`.
+            ValueError: the detector was not calibrated by `calibrate` or from a `Calibration`.
         """
         if self.threshold is None or self.false_alarm_rate is None or self.samples is None:
             raise ValueError(
@@ -174,11 +209,11 @@ class Detector:
         return Calibration(self.threshold, self.false_alarm_rate, self.scored_by, self.samples)
 
     @classmethod
-    def from_calibration(cls, model: Any, calibration: Calibration) -> Any:
-        """A detector of `model` with a saved threshold, by the score that it was made for.
+    def from_calibration(cls, model: keras.Model | Forward, calibration: Calibration) -> Detector:
+        """A detector of `model` with a saved threshold and score.
 
         Raises:
-            ValueError: when there is no such score, or the class is of another one.
+            ValueError: an unknown score, or one that the class does not use.
         """
         return cls(
             model,
@@ -191,7 +226,7 @@ class Detector:
 
 @dataclasses.dataclass(frozen=True)
 class EntropyDetector(Detector):
-    """The detector by the entropy of the prediction; see `Detector`.
+    """Detector by the entropy of the prediction; see `Detector`.
 
     Example:
         >>> EntropyDetector(lambda x: {"logits": x}, threshold=0.5).score_title
@@ -202,8 +237,8 @@ class EntropyDetector(Detector):
         super().__post_init__()
         if self.scored_by != "entropy":
             raise ValueError(
-                f"The threshold is of the score {self.scored_by!r}; EntropyDetector needs one of "
-                "'entropy'. Take `keras_robust.detection.Detector`, or calibrate anew."
+                f"The threshold is of the score {self.scored_by!r}; EntropyDetector expects "
+                "'entropy'. Use `keras_robust.detection.Detector`, or calibrate again."
             )
 
 
@@ -215,7 +250,7 @@ def _images(x: Any) -> tf.Tensor:
             "Divide 8-bit images by 255."
         )
     if x.shape.rank is not None and x.shape.rank > 0 and x.shape[0] == 0:
-        raise ValueError("A batch without images was received; expected at least one image.")
+        raise ValueError("An empty batch was received; expected at least one image.")
     return tf.cast(x, tf.float32)
 
 
@@ -224,7 +259,7 @@ def _check_range(x: tf.Tensor) -> None:
     if low < 0 or high > 1:
         raise ValueError(
             f"Images with values from {low:g} to {high:g} were received; expected [0, 1]. "
-            "Divide 8-bit images by 255, and leave any normalisation to a layer of the model."
+            "Divide 8-bit images by 255, and leave any normalization to a layer of the model."
         )
 
 
@@ -232,12 +267,12 @@ def _check_dataset(dataset: Any) -> None:
     is_array = isinstance(dataset, np.ndarray) or tf.is_tensor(dataset)
     if is_array or not isinstance(dataset, Iterable):
         raise TypeError(
-            f"`calibrate` was given {type(dataset).__name__}; expected batches of images: a "
+            f"`calibrate` was given a {type(dataset).__name__}; expected batches of images: a "
             "`tf.data.Dataset`, or a list such as `[(images, labels)]` with one large batch."
         )
     cardinality = getattr(dataset, "cardinality", None)
     if cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
-            "`calibrate` was given a dataset that never ends; pass the validation set, or "
+            "`calibrate` was given an infinite dataset; pass the validation set, or "
             "`dataset.take(batches)`."
         )

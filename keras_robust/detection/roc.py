@@ -1,27 +1,28 @@
-"""ROC: how well a score tells attacked images from clean ones, over all thresholds."""
+"""ROC curves of a detection score, the area under them, and its bootstrap interval."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from keras_robust.core.validation import check_integer
+from keras_robust.core.validation import check_integer, check_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Roc:
-    """A ROC curve with the area under it.
+    """A ROC curve and the area under it.
 
     Args:
-        false_alarm_rates: `[n]`, share of clean images above each threshold; from 0 to 1.
-        detection_rates: `[n]`, share of attacked images above it.
-        thresholds: `[n]`, descending, from infinity; an image is flagged from the threshold on.
-        auc: the area: how often an attacked image scores above a clean one, ties counting half.
-        interval: the ends of the bootstrap interval of the area.
-        level: how often such an interval holds the area.
-        samples: how many clean and how many attacked images.
+        false_alarm_rates: `[n]`, fraction of clean images flagged at each threshold, from 0 to 1.
+        detection_rates: `[n]`, fraction of attacked images flagged.
+        thresholds: `[n]`, descending from infinity; scores >= the threshold are flagged.
+        auc: area under the curve: the probability that an attacked image scores above a clean one,
+            ties counting half.
+        interval: bootstrap interval of the area.
+        level: confidence level of the interval.
+        samples: numbers of clean and of attacked images.
     """
 
     false_alarm_rates: np.ndarray
@@ -33,18 +34,18 @@ class Roc:
     samples: tuple[int, int]
 
 
-def auc(clean: Any, adversarial: Any) -> float:
+def auc(clean: npt.ArrayLike, adversarial: npt.ArrayLike) -> float:
     """The area under the ROC curve, `P(adversarial > clean) + P(adversarial = clean) / 2`.
 
     Args:
         clean: `[n]` finite scores of clean images.
-        adversarial: `[m]` of attacked ones.
+        adversarial: `[m]` finite scores of attacked images.
 
     Returns:
-        0.5 for a score that tells nothing, 1 for one that tells all.
+        1 for perfect separation, 0.5 for guessing.
 
     Raises:
-        ValueError: no scores of a kind, or such that are not finite.
+        ValueError: no scores of a kind, or scores that are not finite.
 
     Example:
         >>> auc([0.1, 0.2, 0.3, 0.4], [0.2, 0.5])
@@ -57,25 +58,30 @@ def auc(clean: Any, adversarial: Any) -> float:
 
 
 def roc(
-    clean: Any, adversarial: Any, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    clean: npt.ArrayLike,
+    adversarial: npt.ArrayLike,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Roc:
     """The ROC curve of a score, the area under it, and a bootstrap interval of the area.
 
-    Clean and attacked images are resampled apart, each as often as there are of them; the interval
-    is between the percentiles of the areas.
+    Clean and attacked images are resampled separately; the interval is between percentiles of the
+    resampled areas.
 
     Args:
         clean: `[n]` finite scores of clean images.
-        adversarial: `[m]` of attacked ones.
-        resamples: how many areas the interval is made from, >= 1.
-        level: of the interval, in (0, 1).
-        seed: of the resampling.
+        adversarial: `[m]` finite scores of attacked images.
+        resamples: number of bootstrap resamples, >= 1.
+        level: confidence level of the interval, in (0, 1).
+        seed: seed of the resampling.
 
     Returns:
         The curve.
 
     Raises:
-        ValueError: no scores of a kind, or such that are not finite; no such number or level.
+        ValueError: no scores of a kind, scores that are not finite, or invalid settings.
 
     Example:
         >>> found = roc([0.1, 0.2], [0.2, 0.5])
@@ -85,15 +91,14 @@ def roc(
     Reference: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
     check_integer("resamples", resamples, 1)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level!r}; expected a share in (0, 1), such as 0.95.")
+    check_number("level", level, above=0, below=1, hint=", such as 0.95")
     clean, adversarial = _checked("clean", clean), _checked("adversarial", adversarial)
     values, negative, positive = _histograms(clean, adversarial)
     tail = 50 * (1 - level)
     low, high = np.percentile(_areas(negative, positive, resamples, seed), [tail, 100 - tail])
     return Roc(
-        false_alarm_rates=_above(negative),
-        detection_rates=_above(positive),
+        false_alarm_rates=_fraction_above(negative),
+        detection_rates=_fraction_above(positive),
         thresholds=np.concatenate([[np.inf], values[::-1]]),
         auc=_area(negative, positive),
         interval=(float(low), float(high)),
@@ -103,7 +108,7 @@ def roc(
 
 
 def _areas(negative: np.ndarray, positive: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """The area for each resample: how often each value was drawn is all that counts."""
+    """The area of each resample, drawn as counts of each distinct value."""
     random = np.random.default_rng(seed)
     found = np.empty(resamples)
     for number in range(resamples):
@@ -115,9 +120,9 @@ def _areas(negative: np.ndarray, positive: np.ndarray, resamples: int, seed: int
 def _histograms(
     clean: np.ndarray, adversarial: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The values there are, ascending, and how many scores of each kind have each."""
+    """The distinct values, ascending, and the number of clean and of attacked scores at each."""
     values, which = np.unique(np.concatenate([clean, adversarial]), return_inverse=True)
-    which = which.reshape(-1)  # NumPy 2.0 alone gives it another shape
+    which = which.reshape(-1)  # NumPy 2.0 returns another shape
     negative, positive = (
         np.bincount(part, minlength=len(values)) for part in np.split(which, [len(clean)])
     )
@@ -130,17 +135,18 @@ def _area(negative: np.ndarray, positive: np.ndarray) -> float:
     return float(np.dot(positive, below + 0.5 * negative) / pairs)
 
 
-def _above(counts: np.ndarray) -> np.ndarray:
-    """The share of scores at each value or above it, from the largest on."""
+def _fraction_above(counts: np.ndarray) -> np.ndarray:
+    """The fraction of scores >= each value, from the largest value down."""
     return np.concatenate([[0], np.cumsum(counts[::-1])]) / counts.sum()
 
 
-def _checked(name: str, scores: Any) -> np.ndarray:
+def _checked(name: str, scores: npt.ArrayLike) -> np.ndarray:
     scores = np.asarray(scores, np.float64)
-    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
+    finite = np.isfinite(scores).all()
+    if scores.ndim != 1 or not scores.size or not finite:
+        also = "" if finite else ", and some are not finite"
         raise ValueError(
-            f"The {name} scores have shape {scores.shape}"
-            f"{'' if np.isfinite(scores).all() else ', and some are not finite'}; expected one "
-            "finite number per image, shape [n], of at least one image."
+            f"The {name} scores have shape {scores.shape}{also}; expected one finite number per "
+            "image, shape [n], of at least one image."
         )
     return scores

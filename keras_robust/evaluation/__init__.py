@@ -1,4 +1,4 @@
-"""Evaluation: attack a model, and report what is left of its accuracy."""
+"""Evaluation: robust accuracy under attacks, reports, transfer, and diagnostics."""
 
 from keras_robust.evaluation.detector_attacks import score_attacks
 from keras_robust.evaluation.evaluator import evaluate
@@ -10,7 +10,7 @@ from keras_robust.evaluation.multi_task.measure import (
     task_success,
     transfer_success_rates,
 )
-from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, goals_table
+from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, success_table
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.representation.class_divergence import (
@@ -61,7 +61,6 @@ __all__ = [
     "divergence",
     "divergence_of",
     "evaluate",
-    "goals_table",
     "input_surface",
     "latent_surface",
     "latents",
@@ -73,6 +72,7 @@ __all__ = [
     "save_page",
     "score_attacks",
     "success_rates",
+    "success_table",
     "task_gradients",
     "task_success",
     "trajectory",

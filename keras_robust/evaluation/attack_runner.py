@@ -1,94 +1,103 @@
-"""The bench of an evaluation: runs attacks on images that are still classified rightly."""
+"""Runs attacks on the images that a model still classifies correctly."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.core.classifier import as_forward, classifier_of
-from keras_robust.evaluation.batching import arrays, rows_in_batches
+from keras_robust.core.types import Forward, Images
+from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
 from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.evaluation.results import Curve
 from keras_robust.evaluation.run_state import AttackRunState, StateFile
 from keras_robust.evaluation.time_budget import TimeBudget
 
 # Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
-_TOLERANCE = 1e-4
-# The share of real images from which a batch is filled up.
-_FULL = 0.75
-# A share of images that chance and rounding may move.
-_FEW = 0.02
+_BALL_TOLERANCE = 1e-4
+# A last batch is padded to full size if at least this fraction of it is real.
+_PADDED_FROM = 0.75
+# Fraction of images by which chance and rounding may change an accuracy.
+_CHANCE = 0.02
+
+_Batch: TypeAlias = tuple[int, np.ndarray, int]  # its number, row indices, how many are real
 
 
 class AttackRunner:
-    """The images of an evaluation, with a compiled model."""
+    """The data of an evaluation with a compiled model, on which attacks are run.
+
+    Args:
+        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
+        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of all attacks.
+        progress: called with lines of text.
+        resume_dir: where to keep checkpoints; None for none.
+        budget: after its end no batch is started.
+
+    Attributes:
+        x, y: all images `[n, ...]` and labels `[n]`.
+        clean_logits: `[n, classes]`.
+        clean_predictions: `[n]`.
+        correct: `[n]` bool, the images that are classified correctly.
+        warnings: for the report.
+        interrupted: where each attack stopped that ran out of time.
+        skipped: names of what was not started for lack of time.
+
+    Raises:
+        ValueError: no data, or labels that are not classes of the model.
+    """
 
     def __init__(
         self,
-        model: Any,
-        data: Any,
-        limit: int | None,
-        seed: int,
-        progress: Callable[[str], None],
-        keep: str | os.PathLike[str] | None = None,
+        model: Model,
+        data: Data,
+        limit: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        resume_dir: str | os.PathLike[str] | None = None,
         budget: TimeBudget | None = None,
     ):
-        self.keep = keep
+        self.resume_dir = resume_dir
         self.budget = budget or TimeBudget()
         self.model = classifier_of(model)
-        self.x, self.y, self.batch = arrays(data, limit)
-        self.seed, self.progress = seed, progress
+        self.x, self.y, self.batch_size = arrays(data, limit)
+        self.seed, self.progress = seed, progress or (lambda line: None)
         self.warnings: list[str] = []
-        # What there was no time for: where attacks stopped, and names of what was not begun.
-        self.stopped: list[str] = []
-        self.not_begun: list[str] = []
+        self.interrupted: list[str] = []
+        self.skipped: list[str] = []
         self._forward = compiled_forward(self.model)
-        self._compiled: dict[Attack, Callable] = {}
-        self._sources: dict[int, np.ndarray] = {}
-        self.clean = logits = self.logits(self.x)
-        self._look_at(logits)
-        self.classes = logits.shape[1]
+        self._compiled: dict[Attack, Callable[..., Images]] = {}
+        self._source_logits: dict[int, np.ndarray] = {}
+        self.clean_logits = self.logits(self.x)
+        self.warnings += _logits_warnings(self.clean_logits)
+        self.classes = self.clean_logits.shape[1]
         if not (self.y.min() >= 0 and self.y.max() < self.classes):
             raise ValueError(
-                f"Labels run from {self.y.min()} to {self.y.max()}; expected 0 to "
+                f"Labels range from {self.y.min()} to {self.y.max()}; expected 0 to "
                 f"{self.classes - 1}, as the model has {self.classes} classes."
             )
-        self.clean_predictions = logits.argmax(1)
-        self.correct = is_correct(logits, self.y)
-        progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
+        self.clean_predictions = self.clean_logits.argmax(1)
+        self.correct = is_correct(self.clean_logits, self.y)
+        self.progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """The model's logits, `[n, classes]`."""
-        return self._asked(self._forward, x)
-
-    def _asked(self, forward: Callable, x: np.ndarray | None = None) -> np.ndarray:
-        """The logits that a model has for images, by default all clean ones."""
-        return logits_of(forward, self.x if x is None else x, self.batch)
+        return predict_logits(self._forward, x, self.batch_size)
 
     @property
-    def few(self) -> float:
-        """A share of images that decides nothing, as chance may move it: at least one image."""
-        return max(_FEW, 1 / len(self.x)) + 1e-9
+    def tolerance(self) -> float:
+        """Difference of accuracies that chance explains: 2 % of the images, at least one image."""
+        return max(_CHANCE, 1 / len(self.x)) + 1e-9
 
     def batches(self, count: int) -> Iterable[tuple[np.ndarray, int]]:
-        """Row numbers in batches of one size, the last filled up, with how many are real."""
-        return rows_in_batches(count, self.batch)
-
-    def _look_at(self, logits: np.ndarray) -> None:
-        if not np.isfinite(logits).all():
-            self.warnings.append(
-                "The model's logits are not finite for some clean images; they count as mistakes."
-            )
-        elif (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
-            self.warnings.append(
-                "The model's logits look like probabilities (they sum to 1). A softmax in front of "
-                "the loss flattens gradients, and attacks look weaker than they are."
-            )
+        """Row indices in batches of one size, the last one padded, with the number of real rows."""
+        return rows_in_batches(count, self.batch_size)
 
     def run(
         self,
@@ -97,156 +106,165 @@ class AttackRunner:
         radius: float | None = None,
         alive: np.ndarray | None = None,
     ) -> AttackRunState:
-        """Runs every round of an attack on the images that are still classified rightly.
+        """Runs every round of an attack on the images that are still classified correctly.
 
-        Nothing new is begun once the time budget is spent: what is there then is kept.
+        Resumes from a checkpoint if there is one, and stops early if the time budget expires.
 
         Args:
-            name: of the attack, for messages.
+            name: name of the attack, for messages.
             attack: the attack.
-            radius: attack at this radius instead of the attack's own.
-            alive: `[n]` bool, the images to attack; default those the model classifies rightly.
+            radius: radius of the ball, if not the attack's own.
+            alive: `[n]` bool, the images to attack; default those classified correctly.
 
         Returns:
-            What is left, and whether it is finished.
+            The state at the end.
 
         Raises:
-            ValueError: the attack left its ball, or was crafted on a model of other classes.
+            ValueError: the attack left its ball, or was crafted on a model with other classes.
         """
         alive = self.correct if alive is None else alive
         rounds = attack.rounds(self.classes)
         run = AttackRunState(alive, self.x, [part.attack.name for part in rounds])
-        own = radius if radius is not None else attack.ball.radius
-        about = (name, attack, own, self.seed, self.batch, alive, self.x, self.y, self.clean)
-        record = StateFile(self.keep, (*about, *self.of_sources(rounds)))
-        what = _at(name, radius)
-        if record.restore(run) and not run.finished:
-            self.progress(f"{what}: goes on in round {run.round + 1} of {len(rounds)}")
+        actual = attack.ball.radius if radius is None else radius
+        key = (name, attack, actual, self.seed, self.batch_size, alive, self.x, self.y)
+        file = StateFile(self.resume_dir, (*key, self.clean_logits, *self.source_logits(rounds)))
+        label = _label(name, radius)
+        if file.restore(run) and not run.finished:
+            self.progress(f"{label}: resumes in round {run.round + 1} of {len(rounds)}")
         for part in rounds[run.round :]:
-            if not self._round(name, part, radius, run, record):
-                self._out_of_time(what, run, record)
+            if not self._run_round(name, part, radius, run, file):
+                self._interrupt(label, run, file)
                 return run
             run.end_round()
             if len(rounds) > 1:
                 self.progress(
-                    f"{what}: round {run.round} of {len(rounds)}, {part.attack.name}: "
+                    f"{label}: round {run.round} of {len(rounds)}, {part.attack.name}: "
                     f"accuracy {run.robust.mean():.4f}"
                 )
-        record.keep(run, now=True)
-        self.progress(f"{what}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
+        file.save(run, force=True)
+        self.progress(f"{label}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
         return run
 
-    def _out_of_time(self, what: str, run: AttackRunState, record: StateFile) -> None:
-        """Keeps what is there, and tells where it stands."""
-        if run.begun:
-            record.keep(run, now=True)
-            self.stopped.append(f"{what} stopped {run.place(self.batch)}")
-            self.progress(f"out of time: {self.stopped[-1]}")
+    def _interrupt(self, label: str, run: AttackRunState, file: StateFile) -> None:
+        """Saves a run that is out of time, and notes where it stopped."""
+        if run.started:
+            file.save(run, force=True)
+            self.interrupted.append(f"{label} stopped {run.position(self.batch_size)}")
+            self.progress(f"out of time: {self.interrupted[-1]}")
         else:
-            self.not_begun.append(what)
-            self.progress(f"out of time: {what} is not begun")
+            self.skipped.append(label)
+            self.progress(f"out of time: {label} is not started")
 
-    def _round(
-        self, name: str, part: Round, radius: float | None, run: AttackRunState, record: StateFile
+    def _run_round(
+        self, name: str, part: Round, radius: float | None, run: AttackRunState, file: StateFile
     ) -> bool:
-        """Attacks what is left, from the first batch that was not done before; False: no time."""
-        left, before = run.left, self.budget.clock() - run.seconds
-        for number, (rows, real) in enumerate(self.batches(len(left))):
+        """Attacks the remaining images from batch `run.batch` on; False if out of time."""
+        remaining, start = run.remaining, self.budget.clock() - run.seconds
+        for number, (rows, real) in enumerate(self.batches(len(remaining))):
             if number < run.batch:
                 continue
-            if self.budget.spent:
+            if self.budget.expired:
                 return False
-            # Filled up, the last batch costs no trace, but at many steps the filling costs more.
-            chosen = left[rows if real >= _FULL * len(rows) else rows[:real]]
-            self._attack(name, part, radius, run, (number, chosen, real))
-            run.batch, run.seconds = number + 1, self.budget.clock() - before
-            record.keep(run)
+            # Padding avoids a trace, but at many steps attacking the padding costs more.
+            count = len(rows) if real >= _PADDED_FROM * len(rows) else real
+            self._attack(name, part, radius, run, (number, remaining[rows[:count]], real))
+            run.batch, run.seconds = number + 1, self.budget.clock() - start
+            file.save(run)
         return True
 
     def _attack(
-        self,
-        name: str,
-        part: Round,
-        radius: float | None,
-        run: AttackRunState,
-        batch: tuple[int, np.ndarray, int],
+        self, name: str, part: Round, radius: float | None, run: AttackRunState, batch: _Batch
     ) -> None:
-        """Attacks one batch: its number, its images, and how many of them are real."""
-        number, chosen, real = batch
+        """Attacks one batch and writes the results into `run`."""
+        number, rows, real = batch
         if part.attack not in self._compiled:
             self._compiled[part.attack] = part.attack.compiled(self.model)
-        x, y = tf.constant(self.x[chosen]), tf.constant(self.y[chosen])
+        x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
         seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
-        targets = part.targets(y, tf.constant(self.clean[chosen]))
+        targets = part.targets(y, tf.constant(self.clean_logits[rows]))
         x_adv = self._compiled[part.attack](x, y, seed, radius, targets)
         check_within_threat_model(name, part.attack, radius, x, x_adv)
         logits = self._forward(x_adv)["logits"].numpy()[:real]
-        chosen = chosen[:real]
-        run.images[chosen] = x_adv.numpy()[:real]
-        run.robust[chosen] = is_correct(logits, self.y[chosen])
+        rows = rows[:real]
+        run.images[rows] = x_adv.numpy()[:real]
+        run.robust[rows] = is_correct(logits, self.y[rows])
 
-    def of_sources(self, rounds: Sequence[Round]) -> list[np.ndarray]:
-        """What models say of the clean images that attacks are crafted on instead of this one.
+    def source_logits(self, rounds: Sequence[Round]) -> list[np.ndarray]:
+        """Clean logits of the other models on which rounds are crafted.
 
         Raises:
-            ValueError: one of them has other classes.
+            ValueError: such a model has another number of classes.
         """
         sources = {id(part.attack.source): part.attack.source for part in rounds}
         found = []
         for source in sources.values():
             if source is None:
                 continue
-            if id(source) not in self._sources:
-                self._sources[id(source)] = self._asked(compiled_forward(source))
-            found.append(self._sources[id(source)])
+            if id(source) not in self._source_logits:
+                forward = compiled_forward(source)
+                self._source_logits[id(source)] = predict_logits(forward, self.x, self.batch_size)
+            found.append(self._source_logits[id(source)])
             if found[-1].shape[1] != self.classes:
                 raise ValueError(
-                    f"An attack is crafted on a model of {found[-1].shape[1]} classes; expected "
-                    f"{self.classes}, as the model attacked has."
+                    f"An attack is crafted on a model with {found[-1].shape[1]} classes; expected "
+                    f"{self.classes}, as in the model attacked."
                 )
         return found
 
     def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
-        """Accuracy over radius, beginning with the clean accuracy at 0, as far as there is time."""
+        """Accuracy over radius, from the clean accuracy at 0 on, until time runs out."""
         robust, points = self.correct, [(0.0, float(self.correct.mean()))]
         for number, radius in enumerate(radii):
-            # An image fooled at a smaller radius is fooled at this one: the ball holds it too.
+            # An image fooled at a smaller radius is fooled at this one, whose ball contains it.
             run = self.run(name, attack, radius, robust)
             if not run.finished:
-                self.not_begun += [_at(name, larger) for larger in radii[number + 1 :]]
+                self.skipped += [_label(name, larger) for larger in radii[number + 1 :]]
                 break
             robust = run.robust
             points.append((radius, float(robust.mean())))
         return Curve(name, *zip(*points, strict=True))
 
 
-def _at(name: str, radius: float | None) -> str:
-    """An attack's name, with the radius where that is not its own."""
+def _label(name: str, radius: float | None) -> str:
+    """An attack's name, with the radius if it is not the attack's own."""
     return name if radius is None else f"{name} at radius {radius_text(radius)}"
 
 
-def compiled_forward(model: Any) -> Callable:
+def _logits_warnings(logits: np.ndarray) -> list[str]:
+    if not np.isfinite(logits).all():
+        return [
+            "The model's logits are not finite for some clean images; these count as misclassified."
+        ]
+    if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
+        return [
+            "The model's logits look like probabilities (they sum to 1). A softmax before the loss "
+            "saturates gradients, and attacks look weaker than they are. Return the logits."
+        ]
+    return []
+
+
+def compiled_forward(model: Model) -> Forward:
     """A model, or a function of images, as one graph."""
     return tf.function(as_forward(model), autograph=False, reduce_retracing=True)
 
 
-def logits_of(forward: Callable, x: np.ndarray, size: int) -> np.ndarray:
-    """What a compiled model says of images, `[n, classes]`, asked in batches of one size."""
-    batches = rows_in_batches(len(x), size)
+def predict_logits(forward: Forward, x: np.ndarray, batch_size: int) -> np.ndarray:
+    """Logits `[n, classes]` of a compiled model, computed in batches of one size."""
+    batches = rows_in_batches(len(x), batch_size)
     return np.concatenate([forward(x[rows])["logits"].numpy()[:real] for rows, real in batches])
 
 
 def check_within_threat_model(
     name: str, attack: Attack, radius: float | None, x: tf.Tensor, x_adv: tf.Tensor
 ) -> None:
-    """Refuses images outside the threat model: a figure made with them would be worthless."""
+    """Raises ValueError unless all images are inside the ball and its bounds."""
     limit = attack.ball.radius if radius is None else radius
     low, high = attack.ball.bounds
     distance = attack.ball.distance(x_adv, x).numpy().max()
     values = x_adv.numpy()
     # Written so that NaN is refused too.
     if not (
-        distance <= limit * (1 + _TOLERANCE) + 1e-6
+        distance <= limit * (1 + _BALL_TOLERANCE) + 1e-6
         and low - 1e-6 <= values.min()
         and values.max() <= high + 1e-6
     ):
@@ -258,5 +276,5 @@ def check_within_threat_model(
 
 
 def is_correct(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where the prediction is the label; logits that are not finite predict nothing."""
+    """Where the prediction is the label; logits that are not finite count as misclassified."""
     return (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)

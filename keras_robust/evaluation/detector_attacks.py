@@ -1,9 +1,8 @@
-"""A detector against two attackers: one who does not know of it, and one who does."""
+"""Detector evaluation under oblivious (detector-unaware) and adaptive (detector-aware) attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,123 +13,127 @@ from keras_robust.attacks.crafting.objectives import AdaptiveObjective
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import replace
 from keras_robust.detection.calibration import exceeds
+from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.detection.roc import roc
 from keras_robust.evaluation.attack_runner import AttackRunner, is_correct
+from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.results import Detection, DetectorResult
 
-_STEPS = 40  # of the attacker who knows, where no attack of the report iterates
+_STEPS = 40  # of the adaptive attack, if no attack of the report is iterative
 
 
 def detector_results(
-    bench: AttackRunner, detector: Any, worst: np.ndarray, attacks: Mapping[str, Attack]
+    runner: AttackRunner,
+    detector: ScoreDetector,
+    worst: np.ndarray,
+    attacks: Mapping[str, Attack],
 ) -> Detection | None:
-    """What a detector makes of the worst images that its ignorance left, and of its knowledge.
+    """Evaluates a detector against the oblivious worst case and one adaptive attack.
 
     Args:
-        bench: the images.
-        detector: a calibrated one.
-        worst: `[n, ...]`, for each image the worst that the attacks found.
-        attacks: those of the report, of which the one with most steps is told of the detector.
+        runner: runs the adaptive attack.
+        detector: a calibrated detector of the same model.
+        worst: `[n, ...]`, the worst attacked version of each image.
+        attacks: the attacks of the report; the adaptive attack is made from the longest.
 
     Returns:
-        The shares, areas and scores; None where scores are not finite, or there was no time for all
-        that is needed, which the bench is told.
+        Rates, areas and scores. None if scores are not finite, or if time ran out; `runner` notes
+        which.
     """
-    if bench.stopped or bench.not_begun:  # of half an attack the rates would say little
-        bench.not_begun.append("the detector")
+    if runner.interrupted or runner.skipped:  # rates under unfinished attacks would mislead
+        runner.skipped.append("the detector")
         return None
     name = "worst case of the report's attacks" if len(attacks) > 1 else next(iter(attacks))
     images = {name: worst}
-    scored_by = getattr(detector, "scored_by", None)
-    if scored_by is None:
-        bench.warnings.append(
-            "The detector does not say which score it uses (`scored_by`), so no attack that knows "
-            "of it was run; its rates hold for attackers who do not."
+    if detector.scored_by is None:
+        runner.warnings.append(
+            "The detector does not name its score (`scored_by`), so no adaptive attack was run; "
+            "its rates hold for oblivious attacks only."
         )
     else:
-        attack = adaptive_attack(attacks, scored_by)
-        run = bench.run(attack.name, attack)
+        attack = adaptive_attack(attacks, detector.scored_by)
+        run = runner.run(attack.name, attack)
         if not run.finished:
             return None
         images[attack.name] = run.images
-    clean = _scores(bench, detector, bench.x)
-    # Of the images that the attacks worked on: the others are clean mistakes.
-    scores = {name: _scores(bench, detector, x[bench.correct]) for name, x in images.items()}
+    clean = _scores(runner, detector, runner.x)
+    # Attacks ran on the correctly classified images only.
+    scores = {name: _scores(runner, detector, x[runner.correct]) for name, x in images.items()}
     if not all(np.isfinite(part).all() for part in (clean, *scores.values())):
-        bench.warnings.append("The detector's scores are not finite for some images: not reported.")
+        runner.warnings.append(
+            "The detector's scores are not finite for some images; its rates are omitted."
+        )
         return None
-    unaware, *aware = (
-        _attacker(bench, detector, name, clean, scores[name], images[name]) for name in images
+    threshold = check_detector(detector)
+    oblivious, *adaptive = (
+        _detector_result(runner, threshold, name, clean, scores[name], images[name])
+        for name in images
     )
     return Detection(
-        threshold=float(detector.threshold),
+        threshold=threshold,
         false_alarm_rate=detector.false_alarm_rate,
-        measured_false_alarm_rate=_share(exceeds(clean, detector.threshold)),
-        score_name=getattr(detector, "score_title", "score"),
+        measured_false_alarm_rate=float(np.mean(exceeds(clean, threshold))),
+        score_name=detector.score_title,
         clean_scores=tuple(map(float, clean)),
-        unaware=unaware,
-        aware=aware[0] if aware else None,
+        oblivious=oblivious,
+        adaptive=adaptive[0] if adaptive else None,
     )
 
 
 def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAttack:
-    """The strongest iterated attack of some, told to lower a score while it fools the model.
+    """The longest iterative attack of several, with an adaptive objective.
 
     Args:
-        attacks: of one ball; of those that climb, the one with most steps is changed.
-        scored_by: the name of the score.
+        attacks: attacks in one ball.
+        scored_by: the name of the detector's score.
 
     Returns:
-        An attack; PGD with 40 steps where none of those given iterates.
+        An attack that fools the model and lowers the score; PGD with 40 steps if none of `attacks`
+        is an iterative, untargeted gradient attack.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
         >>> adaptive_attack({"BIM": attacks.bim(LinfBall(0.1), steps=20)}, "entropy").name
-        'BIM-20 that knows the detector'
+        'BIM-20, adaptive (detector-aware)'
     """
-    parts = [attack.inner for attack in attacks.values()]
-    climbing = [
-        part
-        for part in parts
-        if isinstance(part, GradientAttack) and part.steps > 1 and not part.takes_targets
+    inner = [attack.inner for attack in attacks.values()]
+    iterative = [
+        attack
+        for attack in inner
+        if isinstance(attack, GradientAttack) and attack.steps > 1 and not attack.takes_targets
     ]
     ball = next(iter(attacks.values())).ball
-    base = max(climbing, key=lambda part: part.steps) if climbing else pgd(ball, _STEPS)
+    base = max(iterative, key=lambda attack: attack.steps) if iterative else pgd(ball, _STEPS)
     return replace(
         base,
         objective=AdaptiveObjective(scored_by),
         initialization=base.initialization if base.is_random else Uniform(),
-        name=f"{base.name} that knows the detector",
+        name=f"{base.name}, adaptive (detector-aware)",
     )
 
 
-def _scores(bench: AttackRunner, detector: Any, images: np.ndarray) -> np.ndarray:
-    parts = (detector.score(images[rows]).numpy()[:n] for rows, n in bench.batches(len(images)))
+def _scores(runner: AttackRunner, detector: ScoreDetector, images: np.ndarray) -> np.ndarray:
+    parts = (detector.score(images[rows]).numpy()[:n] for rows, n in runner.batches(len(images)))
     return np.concatenate([*parts, np.zeros(0, np.float32)])
 
 
-def _share(which: Any) -> float:
-    return float(np.mean(which))
-
-
-def _attacker(
-    bench: AttackRunner,
-    detector: Any,
+def _detector_result(
+    runner: AttackRunner,
+    threshold: float,
     name: str,
     clean: np.ndarray,
     scores: np.ndarray,
     images: np.ndarray,
 ) -> DetectorResult:
-    """The shares and the area for one attacker."""
     if not len(scores):
         return DetectorResult(name, 0.0, 0.0, ())
-    flagged = exceeds(scores, detector.threshold).numpy()
-    wrong = ~is_correct(bench.logits(images), bench.y)[bench.correct]
+    flagged = exceeds(scores, threshold).numpy()
+    misclassified = ~is_correct(runner.logits(images), runner.y)[runner.correct]
     curve = roc(clean, scores)
     return DetectorResult(
         name,
-        _share(flagged),
-        _share(wrong & ~flagged),
+        float(np.mean(flagged)),
+        float(np.mean(misclassified & ~flagged)),
         tuple(map(float, scores)),
         curve.auc,
         curve.interval,
@@ -138,31 +141,33 @@ def _attacker(
 
 
 def score_attacks(
-    model: Any,
-    data: Any,
-    detector: Any,
+    model: Model,
+    data: Data,
+    detector: ScoreDetector,
     attacks: Mapping[str, Attack],
     *,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, dict[str, DetectorResult]]:
-    """What a detector makes of the images of several attacks, of one ball or of many.
+    """Evaluates a detector on the images of several attacks, in one ball or in several.
 
     Args:
-        model: what is attacked: a robust model, a classifier, or a function of images.
+        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
         detector: a calibrated detector of the same model.
-        attacks: name -> attack; each works on the images that the model classifies rightly.
-        limit: use only the first so many images.
-        seed: of all random starts.
-        progress: called with a line of text now and then, such as `print`.
+        attacks: name -> attack; each runs on the images that the model classifies correctly.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attacks.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        The scores of all clean images, `[n]`, and what came of each attack, by its name.
+        The scores of all clean images `[n]`, and a result for each attack, by name.
 
     Raises:
-        ValueError: no data, an attack that left its ball, scores that are not finite.
+        TypeError: not a detector.
+        ValueError: no data, an attack that left its ball, a detector without a threshold, or scores
+            that are not finite.
 
     Example:
         >>> import keras_robust as kr
@@ -178,11 +183,12 @@ def score_attacks(
     Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
     Adversarial Robustness" (2021), Figures 3 and 4.
     """
-    bench = AttackRunner(model, data, limit, seed, progress or (lambda line: None))
-    clean = _scores(bench, detector, bench.x)
+    threshold = check_detector(detector)
+    runner = AttackRunner(model, data, limit, seed, progress)
+    clean = _scores(runner, detector, runner.x)
     found = {}
     for name, attack in attacks.items():
-        images = bench.run(name, attack).images
-        scores = _scores(bench, detector, images[bench.correct])
-        found[name] = _attacker(bench, detector, name, clean, scores, images)
+        images = runner.run(name, attack).images
+        scores = _scores(runner, detector, images[runner.correct])
+        found[name] = _detector_result(runner, threshold, name, clean, scores, images)
     return clean, found

@@ -1,4 +1,4 @@
-"""The example images of a report, and how JSON holds images."""
+"""Example images of a report, and their encoding in JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_robust.evaluation.results import integer, set_fields
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleImages:
-    """A few test images, clean and attacked, with what the model said of them.
+    """A few test images, clean and attacked, with the predictions.
 
     Args:
         clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
@@ -24,7 +24,7 @@ class ExampleImages:
         adversarial_predictions: `[n]` predicted classes of the attacked images.
 
     Raises:
-        ValueError: when shapes or lengths disagree.
+        ValueError: shapes or lengths that disagree.
     """
 
     clean: np.ndarray
@@ -45,13 +45,15 @@ class ExampleImages:
             )
         if self.adversarial.shape != self.clean.shape:
             raise ValueError(
-                f"Attacked examples have shape {self.adversarial.shape}, clean ones "
+                f"Attacked examples have shape {self.adversarial.shape}, clean examples "
                 f"{self.clean.shape}; expected the same."
             )
         for name in ("labels", "clean_predictions", "adversarial_predictions"):
             values = tuple(integer(name, value) for value in getattr(self, name))
             if len(values) != len(self.clean):
-                raise ValueError(f"{len(values)} {name} for {len(self.clean)} example images.")
+                raise ValueError(
+                    f"{len(values)} {name} for {len(self.clean)} example images; expected one each."
+                )
             set_fields(self, **{name: values})
 
     def __eq__(self, other: object) -> bool:
@@ -65,12 +67,12 @@ class ExampleImages:
 
 
 def encode_images(images: np.ndarray) -> dict[str, Any]:
-    """Images as JSON without loss: little-endian float32, deflated, in base64, with the shape."""
+    """Images as JSON values, lossless: little-endian float32, zlib, base64, with the shape."""
     packed = zlib.compress(np.ascontiguousarray(images, dtype="<f4").tobytes(), level=9)
     return {"shape": list(images.shape), "float32_zlib_base64": base64.b64encode(packed).decode()}
 
 
 def decode_images(document: dict[str, Any]) -> np.ndarray:
-    """Images from what `encode_images` wrote."""
+    """The images that `encode_images` encoded."""
     packed = base64.b64decode(document["float32_zlib_base64"])
     return np.frombuffer(zlib.decompress(packed), dtype="<f4").reshape(document["shape"])

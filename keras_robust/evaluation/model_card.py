@@ -1,43 +1,47 @@
-"""A model card: what was measured, on what, how it was trained; and whether it still holds."""
+"""Model cards: a report with everything needed to reproduce it, and their verification."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_robust.attacks.crafting.base import Attack
-from keras_robust.evaluation import card_attacks
-from keras_robust.evaluation.evaluator import evaluate, named_attacks
+from keras_robust.attacks.transfer import TransferAttack, transfer
+from keras_robust.core.atomic_files import write_text
+from keras_robust.core.config import is_own
+from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.markdown import markdown_page, markdown_pairs
-from keras_robust.evaluation.rendering.page import write_whole
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import wilson_interval
 
 SCHEMA_VERSION = 1
-SAMPLE = 100  # images that are measured again by whoever wants to see it for himself
-# Another processor rounds otherwise, and an image at the boundary may fall or not.
-_MOVED = 0.02
-# The sample is of the same images: a headline this many deviations from it was not measured.
+SAMPLE = 100  # number of images re-evaluated by `--verify`
+_SOURCE = "transferred_from"
+# Other processors round differently, and an image at the decision boundary may change sides.
+_TOLERANCE = 0.02
+# The sample is part of all images: a figure this many deviations from it was not measured.
 _DEVIATIONS = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A report with all that is needed to doubt it.
+    """Model card: a report with everything needed to reproduce it.
 
     Args:
-        report: of all test images, without example images and single scores.
-        sample: the same figures of the first few of them, to be measured again.
-        attacks: name -> the attack's configuration, from which it is built again; of one that is
-            crafted on another model, also the name of that model.
+        report: results on all test images, without example images and scores.
+        sample: results on the first few of them, to be re-evaluated.
+        attacks: name -> serialized attack; for a transfer attack, with the name of its source.
         recipe: how the model was trained, as JSON values.
-        commit: of the code that measured; empty where it is not known.
-        weights: a fingerprint of the weights; empty where there is none.
+        commit: commit of the code; empty if unknown.
+        weights: fingerprint of the weights; empty if unknown.
 
     Example:
         >>> import numpy as np
@@ -48,7 +52,7 @@ class Card:
         >>> card = make_card(model, data, attack, evaluate(model, data, attack))
         >>> Card.from_json(card.to_json()) == card
         True
-        >>> card.differences(card.measured_again(model, data))
+        >>> card.differences(card.reevaluate(model, data))
         ()
 
     Reference: Mitchell et al., "Model Cards for Model Reporting" (2019); Croce et al.,
@@ -63,7 +67,7 @@ class Card:
     weights: str = ""
 
     def to_json(self) -> str:
-        """The card as JSON; `from_json` gives an equal card back."""
+        """The card as JSON; `from_json` returns an equal card."""
         document = {
             "schema_version": SCHEMA_VERSION,
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
@@ -74,10 +78,10 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str) -> Card:
-        """The card that `to_json` wrote.
+        """The card that `to_json` wrote, in this release or in 0.1.
 
         Raises:
-            ValueError: for text that is no card, or one of another schema version.
+            ValueError: not a card, or one of another schema version.
         """
         document = json.loads(text)
         known = {"schema_version", *(field.name for field in dataclasses.fields(cls))}
@@ -94,16 +98,16 @@ class Card:
         return cls(**document)
 
     def to_markdown(self) -> str:
-        """The card for people: the report's page, then the recipe, the code, and how to verify."""
+        """The card as Markdown: the report, the recipe, the code, and how to verify it."""
         title = f"Model card: {wording.labels((self.report,))[0]}"
         facts = {
-            "Commit": self.commit or "not known",
-            "Weights": self.weights or "not known",
+            "Commit": self.commit or "unknown",
+            "Weights": self.weights or "unknown",
             "Sample": f"the first {self.sample.samples} test images, for `--verify`",
         }
         blocks = [
             markdown_page((self.report,), title).rstrip("\n"),
-            "## Attacks in full",
+            "## Serialized attacks",
             markdown_pairs({name: json.dumps(self.attacks[name]) for name in self.attacks}.items()),
             "## Training recipe",
             markdown_pairs((name, str(value)) for name, value in _flat(self.recipe)),
@@ -113,127 +117,123 @@ class Card:
         return "\n\n".join(filter(None, blocks)) + "\n"
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes `card.json` and `card.md`, each in one atomic step.
-
-        Args:
-            directory: made if it is not there.
+        """Writes `card.json` and `card.md` atomically into a directory, created if needed.
 
         Returns:
             The path of `card.json`.
         """
         target = Path(directory)
-        target.mkdir(parents=True, exist_ok=True)
-        write_whole(target / "card.md", self.to_markdown())
-        write_whole(target / "card.json", self.to_json())
+        write_text(target / "card.md", self.to_markdown())
+        write_text(target / "card.json", self.to_json())
         return target / "card.json"
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the other models that attacks are crafted on, which `measured_again` needs.
+        """Names of the source models of transfer attacks, which `reevaluate` needs."""
+        configs = (config for config in self.attacks.values() if isinstance(config, dict))
+        return tuple(dict.fromkeys(filter(None, (config.get(_SOURCE) for config in configs))))
 
-        They are not part of the card.
-        """
-        return card_attacks.sources(self.attacks)
-
-    def measured_again(
+    def reevaluate(
         self,
-        model: Any,
-        data: Any,
-        progress: Callable[[str], None] | None = None,
-        sources: Mapping[str, Any] | None = None,
+        model: Model,
+        data: Data,
+        progress: Progress | None = None,
+        sources: Mapping[str, Model] | None = None,
     ) -> Report:
-        """The figures of the sample, measured on a model.
+        """Evaluates a model on the sample of the card.
 
         Args:
             model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-            data: the test images, in batches of the size that they had.
-            progress: called with a line of text now and then, such as `print`.
-            sources: name -> model, for each name of `Card.sources`.
+            data: the test images, with the batch size of the original evaluation.
+            progress: called with lines of text, such as `print`.
+            sources: name -> model, for each name in `Card.sources`.
 
         Returns:
-            A report of as many images as the sample has.
+            A report on the number of images of the sample.
 
         Raises:
-            ValueError: an attack that is none of this library's, a source that is missing, and as
+            ValueError: an attack of another library, a missing source, or as for
                 `keras_robust.evaluation.evaluate`.
         """
         attacks = {
-            name: card_attacks.rebuilt(name, config, sources or {})
-            for name, config in self.attacks.items()
+            name: _rebuilt(name, config, sources or {}) for name, config in self.attacks.items()
         }
-        return _measured(model, data, attacks, self.report, self.sample.samples, progress)
+        return _evaluated(model, data, attacks, self.report, self.sample.samples, progress)
 
     def differences(self, found: Report, weights: str = "") -> tuple[str, ...]:
-        """Where the card does not hold.
+        """Differences between the card and a re-evaluation.
 
         Args:
-            found: what `measured_again` gave.
-            weights: the fingerprint of the weights that were measured.
+            found: the result of `reevaluate`.
+            weights: fingerprint of the evaluated weights.
 
         Returns:
-            A sentence for each figure that moved by more than 2% of the images, and at least one;
-            for each headline that the sample contradicts; and for other weights.
+            A sentence for each accuracy that differs by more than 2% of the images (and at least
+            one image), for each accuracy on all images that the sample contradicts, and for other
+            weights.
         """
         sentences = []
         if self.weights and weights and self.weights != weights:
-            sentences.append(f"The weights are {weights}; the card is of {self.weights}.")
+            sentences.append(f"The weights are {weights}; the card has {self.weights}.")
         if found.samples != self.sample.samples:
             sentences.append(f"There are {found.samples} images; expected {self.sample.samples}.")
-        claimed, sampled, now = map(_figures, (self.report, self.sample, found))
-        moved = max(_MOVED, 1 / self.sample.samples) + 1e-9
-        for name, share in claimed.items():
-            mine, theirs = sampled.get(name), now.get(name)
-            if mine is None or theirs is None:
+        of_all, of_sample, now = map(_accuracies, (self.report, self.sample, found))
+        tolerance = max(_TOLERANCE, 1 / self.sample.samples) + 1e-9
+        for name, accuracy in of_all.items():
+            before, after = of_sample.get(name), now.get(name)
+            if before is None or after is None:
                 sentences.append(f"{name} is missing from the sample.")
                 continue
-            if abs(mine - theirs) > moved:
+            if abs(before - after) > tolerance:
                 sentences.append(
-                    f"{name}: the card says {wording.percent(mine)} of the sample, measured "
-                    f"{wording.percent(theirs)}."
+                    f"{name}: {wording.percent(before)} of the sample in the card, "
+                    f"{wording.percent(after)} now."
                 )
-            low, high = wilson_interval(mine, self.sample.samples, _DEVIATIONS)
-            if not low <= share <= high:
+            low, high = wilson_interval(before, self.sample.samples, _DEVIATIONS)
+            if not low <= accuracy <= high:
                 sentences.append(
-                    f"{name}: the card says {wording.percent(share)} of all images, which its "
-                    f"sample ({wording.interval((low, high))}) contradicts."
+                    f"{name}: {wording.percent(accuracy)} of all images in the card, which "
+                    f"contradicts its sample ({wording.interval((low, high))})."
                 )
         return tuple(sentences)
 
 
 def make_card(
-    model: Any,
-    data: Any,
-    attacks: Any,
+    model: Model,
+    data: Data,
+    attacks: Attacks,
     report: Report,
     *,
     recipe: Mapping[str, Any] | None = None,
     commit: str = "",
     weights: str = "",
     sample: int = SAMPLE,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Card:
-    """The card of a report: measures a sample, and keeps the attacks as they can be built again.
+    """The card of a report: evaluates a sample, and serializes the attacks.
 
     Args:
-        model: what was evaluated.
-        data: on what.
-        attacks: by what, as `keras_robust.evaluation.evaluate` takes them.
-        report: what came out.
+        model: the model that was evaluated.
+        data: the data it was evaluated on.
+        attacks: the attacks, as for `keras_robust.evaluation.evaluate`.
+        report: the result.
         recipe: how the model was trained, as JSON values.
-        commit: of the code.
-        weights: a fingerprint of the weights.
-        sample: how many images, the first ones, are to be measured again.
-        progress: called with a line of text now and then, such as `print`.
+        commit: commit of the code.
+        weights: fingerprint of the weights.
+        sample: number of images, the first ones, that can be re-evaluated.
+        progress: called with lines of text, such as `print`.
 
     Returns:
         The card; `card.save(directory)` writes it as JSON and Markdown.
 
     Raises:
-        ValueError: a report that is not finished, attacks that are not those of the report, and as
+        ValueError: an unfinished report, attacks that are not those of the report, or as for
             `keras_robust.evaluation.evaluate`.
     """
     if report.unfinished:
-        raise ValueError(f"The report is not finished; expected one that is. {report.unfinished}")
+        raise ValueError(
+            f"The report is unfinished; expected a complete evaluation. {report.unfinished}"
+        )
     named = named_attacks(attacks)
     if list(named) != [attack.name for attack in report.attacks]:
         raise ValueError(
@@ -243,23 +243,45 @@ def make_card(
     count = min(sample, report.samples)
     return Card(
         report=_without_images(report),
-        sample=_measured(model, data, named, report, count, progress),
-        attacks={name: card_attacks.kept(attack) for name, attack in named.items()},
+        sample=_evaluated(model, data, named, report, count, progress),
+        attacks={name: _serialized(attack) for name, attack in named.items()},
         recipe=dict(recipe or {}),
         commit=commit,
         weights=weights,
     )
 
 
-def _measured(
-    model: Any,
-    data: Any,
+def _serialized(attack: Attack) -> dict[str, Any]:
+    """An attack as JSON values; the source of a transfer attack by name only."""
+    if isinstance(attack, TransferAttack):
+        return {"attack": _serialized(attack.attack), _SOURCE: attack.source_name}
+    return keras.saving.serialize_keras_object(attack)
+
+
+def _rebuilt(name: str, config: Any, sources: Mapping[str, Model]) -> Attack:
+    """The attack that `_serialized` serialized; classes of other packages are refused."""
+    if isinstance(config, dict) and set(config) == {"attack", _SOURCE}:
+        source = config[_SOURCE]
+        if source not in sources:
+            raise ValueError(
+                f"The attack {name} is crafted on {source}; pass that model in `sources`."
+            )
+        return transfer(_rebuilt(name, config["attack"], sources), sources[source], source)
+    registered = config.get("registered_name") if isinstance(config, dict) else None
+    if not is_own(registered):
+        raise ValueError(f"The attack {name} is {registered!r}; expected one of keras_robust.")
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _evaluated(
+    model: Model,
+    data: Data,
     attacks: Mapping[str, Attack],
     report: Report,
     count: int,
-    progress: Callable[[str], None] | None,
+    progress: Progress | None,
 ) -> Report:
-    """The figures of the first images, under the report's seed."""
+    """A report on the first `count` images, with the seed of `report`."""
     names = report.class_names
     found = evaluate(
         model, data, attacks, limit=count, seed=report.seed, progress=progress, class_names=names
@@ -268,19 +290,20 @@ def _measured(
 
 
 def _without_images(report: Report) -> Report:
-    """A report without what is large: example images and single scores."""
+    """A report without example images and scores, which are large."""
     detection = report.detection
     if detection is not None:
+        adaptive = detection.adaptive
         detection = dataclasses.replace(
             detection,
             clean_scores=(),
-            unaware=dataclasses.replace(detection.unaware, scores=()),
-            aware=detection.aware and dataclasses.replace(detection.aware, scores=()),
+            oblivious=dataclasses.replace(detection.oblivious, scores=()),
+            adaptive=adaptive and dataclasses.replace(adaptive, scores=()),
         )
     return dataclasses.replace(report, examples=None, detection=detection)
 
 
-def _figures(report: Report) -> dict[str, float]:
+def _accuracies(report: Report) -> dict[str, float]:
     return {
         "Clean accuracy": report.clean_accuracy,
         **{f"Accuracy under {attack.name}": attack.accuracy for attack in report.attacks},
@@ -289,7 +312,7 @@ def _figures(report: Report) -> dict[str, float]:
 
 
 def _flat(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The fields of a recipe, nested names joined by dots."""
+    """The fields of a recipe, with nested names joined by dots."""
     pairs: list[tuple[str, Any]] = []
     for name, value in recipe.items():
         if isinstance(value, Mapping):

@@ -27,35 +27,35 @@ Counts = tuple[tuple[int, ...], ...]
 class ReportData:
     """The measurements of one model, with everything needed to repeat them.
 
-    Accuracies are shares in [0, 1] of all `samples`; radii are in units of the [0, 1] pixel range.
+    Accuracies are fractions in [0, 1] of all `samples`; radii are in units of the [0, 1] pixel
+    range.
 
     Args:
-        dataset: name of the data.
+        dataset: name of the data set.
         model: name of the classifier.
         defense: how it was trained.
-        threat_model: where an attacked image may be, such as `"Linf, radius 0.3, bounds [0, 1]"`.
-        radius: the radius of the threat model.
-        samples: how many test images were used.
-        seed: the seed of the attacks.
-        clean_accuracy: accuracy on the images as they are.
+        threat_model: allowed perturbations, such as `"Linf, radius 0.3, bounds [0, 1]"`.
+        radius: radius of the threat model.
+        samples: number of test images.
+        seed: seed of the attacks.
+        clean_accuracy: accuracy on clean images.
         attacks: one result per attack, in the order in which they ran; names are unique.
-        worst_case_accuracy: share of images that no attack could fool.
+        worst_case_accuracy: fraction of images that withstood every attack.
         curves: accuracy over radius.
         confusion_clean: counts `[classes][classes]`, one row per true class; or None.
         confusion_adversarial: the same on attacked images; or None.
         class_names: one name per class.
         detection: scores and rates of a detector, or None.
         versions: package name -> version.
-        warnings: reasons to doubt the numbers.
-        command: the command that made them.
+        warnings: reasons why the numbers may be wrong or misleading.
+        command: the command that made the report.
         examples: a few images to show, or None.
-        checks: whether there are reasons to doubt the figures; names are unique.
-        unfinished: what was left undone when a time budget was spent, and how to go on; empty where
-            nothing was.
+        checks: sanity checks for gradient masking; names are unique.
+        unfinished: what a time budget left out, and how to resume; empty for a complete report.
 
     Raises:
-        ValueError: for numbers that cannot be: shares outside [0, 1], attacks with the same name,
-            a confusion matrix of another size than the class names.
+        ValueError: out-of-range values, attacks with the same name, or a confusion matrix of
+            another size than the class names.
     """
 
     dataset: str
@@ -84,7 +84,7 @@ class ReportData:
         set_fields(
             self,
             radius=nonnegative("radius", self.radius),
-            samples=integer("samples", self.samples, at_least=1),
+            samples=integer("samples", self.samples, least=1),
             seed=int(self.seed),
             clean_accuracy=fraction("clean_accuracy", self.clean_accuracy),
             worst_case_accuracy=fraction("worst_case_accuracy", self.worst_case_accuracy),
@@ -102,8 +102,8 @@ class ReportData:
             highest = max(shown.labels + shown.clean_predictions + shown.adversarial_predictions)
             if highest >= len(self.class_names):
                 raise ValueError(
-                    f"examples hold class {highest}; expected less than the "
-                    f"{len(self.class_names)} of class_names."
+                    f"examples contain class {highest}; expected less than "
+                    f"{len(self.class_names)}, the number of class_names."
                 )
 
     def _counts(self, name: str) -> Counts | None:
@@ -115,7 +115,7 @@ class ReportData:
         if {len(counts), *map(len, counts)} != {classes}:
             raise ValueError(
                 f"{name} has {len(counts)} rows of {sorted(set(map(len, counts)))} columns; "
-                f"expected {classes} of both, one for each of class_names."
+                f"expected {classes} of both, one per name in class_names."
             )
         return counts
 
@@ -136,9 +136,9 @@ class ReportData:
 
 
 def _unique(what: str, parts: Iterable[Any]) -> tuple[Any, ...]:
-    """`parts` as a tuple, after a check that no two have the same name."""
+    """`parts` as a tuple; raises ValueError if two have the same name."""
     parts = tuple(parts)
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
-        raise ValueError(f"{what} are named {names}; expected names that differ.")
+        raise ValueError(f"{what} have the names {names}; expected unique names.")
     return parts

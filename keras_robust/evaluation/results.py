@@ -1,4 +1,4 @@
-"""The parts of a report: what an attack left, a curve, a check, a detector's scores."""
+"""Parts of a report: results of attacks, curves, sanity checks and detectors, as plain data."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from keras_robust.core.validation import check_integer, check_number, is_number
+
 Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 
 
 def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a share that was counted on `samples` images.
+    """Wilson score interval of a fraction that was counted on `samples` images.
 
-    With `p` the share and `n` the samples, the ends are
+    With `p` the fraction and `n` the samples, the ends are
     `(p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)`. It stays inside [0, 1]
-    and keeps a width at `p = 0` and `p = 1`, where the textbook interval shrinks to nothing.
+    and has a width at `p = 0` and `p = 1`, where the normal approximation has none.
 
     Args:
-        accuracy: the share, in [0, 1].
-        samples: how many images it was counted on, at least 1.
-        z: the normal quantile; the default gives 95 %.
+        accuracy: fraction in [0, 1].
+        samples: number of images it was counted on, at least 1.
+        z: normal quantile; the default gives 95 %.
 
     Returns:
         The lower and the upper end.
 
     Raises:
-        ValueError: for a share outside [0, 1] or fewer than one sample.
+        ValueError: a fraction outside [0, 1], or fewer than one sample.
 
     Example:
         >>> low, high = wilson_interval(0.5, 100)
@@ -37,11 +39,11 @@ def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[flo
     Reference:
         Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    p, n = fraction("accuracy", accuracy), integer("samples", samples, at_least=1)
+    p, n = fraction("accuracy", accuracy), integer("samples", samples, least=1)
     spread = z * z / n
     middle = p + spread / 2
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n))
-    # Rounding must not push an end past the share, which lies between them: at 0 and 1 it is one.
+    # Rounding must not push an end past the fraction, which lies between them.
     low = max(0.0, min(p, (middle - half) / (1 + spread)))
     high = min(1.0, max(p, (middle + half) / (1 + spread)))
     return low, high
@@ -49,16 +51,16 @@ def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[flo
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one part of a combined attack left, which worked on what those before it had left.
+    """Result of one part of a combined attack, which ran on the survivors of the parts before it.
 
     Args:
-        name: of the part.
-        accuracy: share of *all* samples of the report that are still classified correctly after it.
-        samples_attacked: images that it worked on.
+        name: name of the part.
+        accuracy: fraction of *all* samples of the report still classified correctly after it.
+        samples_attacked: number of images it ran on.
         seconds: wall-clock time.
 
     Raises:
-        ValueError: for an accuracy outside [0, 1], or a negative count or time.
+        ValueError: an accuracy outside [0, 1], or a negative count or time.
 
     Example:
         >>> Part("APGD-CE-100", 0.44, 96, 3.5).accuracy
@@ -81,22 +83,21 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class AttackResult:
-    """What one attack left standing.
+    """Result of one attack.
 
     Args:
-        name: short name, unique inside a report; a column of the table.
-        description: the attack's settings, in words a reader can repeat.
-        radius: the radius attacked, in units of the [0, 1] pixel range.
-        accuracy: share of *all* samples of the report that are still classified correctly.
-        samples_attacked: images that the attack worked on; those already fooled may be left out.
+        name: short name, unique in a report; a column of the table.
+        description: the attack's settings as text.
+        radius: radius of its ball, in units of the [0, 1] pixel range.
+        accuracy: fraction of *all* samples of the report still classified correctly.
+        samples_attacked: number of images it ran on; misclassified clean images may be skipped.
         seconds: wall-clock time.
-        parts: what each part of a combined attack left, in the order in which they ran; none of an
-            attack that is one.
-        finished: whether it came to its end; if not, `accuracy` is an upper bound.
+        parts: results of the parts of a combined attack, in order; empty for a single attack.
+        finished: whether it ran to the end; if not, `accuracy` is an upper bound.
 
     Raises:
-        ValueError: for an accuracy outside [0, 1], a negative radius, count or time, or parts that
-            end at another accuracy.
+        ValueError: an accuracy outside [0, 1], a negative radius, count or time, or parts whose
+            last accuracy is not `accuracy`.
 
     Example:
         >>> AttackResult("PGD-20", "20 steps of 0.02", 0.1, 0.75, 96, 3.5).accuracy
@@ -122,11 +123,12 @@ class AttackResult:
             parts=tuple(self.parts),
             finished=bool(self.finished),
         )
-        left = [part.accuracy for part in self.parts]
-        if left and (left != sorted(left, reverse=True) or left[-1] != self.accuracy):
+        accuracies = [part.accuracy for part in self.parts]
+        decreasing = accuracies == sorted(accuracies, reverse=True)
+        if accuracies and not (decreasing and accuracies[-1] == self.accuracy):
             raise ValueError(
-                f"The parts of {self.name} leave accuracies of {left}; expected numbers that do "
-                f"not rise, and the last of them {self.accuracy}, what the attack left."
+                f"The parts of {self.name} have accuracies {accuracies}; expected values that do "
+                f"not increase and end at {self.accuracy}, the accuracy of the attack."
             )
 
 
@@ -137,10 +139,10 @@ class Curve:
     Args:
         name: the attack's name.
         radii: increasing radii, in units of the [0, 1] pixel range.
-        accuracies: one share in [0, 1] for each radius.
+        accuracies: one fraction in [0, 1] per radius.
 
     Raises:
-        ValueError: for unequal lengths, no points, or radii that do not increase.
+        ValueError: unequal lengths, no points, or radii that do not increase.
 
     Example:
         >>> Curve("PGD-20", (0.0, 0.1), (0.97, 0.61)).accuracies
@@ -166,19 +168,19 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class DetectorResult:
-    """What a detector makes of the images of one attacker.
+    """Result of a detector on the images of one attack.
 
     Args:
-        name: of the attack.
-        detection_rate: share of the attacked images that are flagged.
-        evasion_rate: share of them that the model gets wrong *and* that are not flagged: what the
-            attacker is after.
+        name: name of the attack.
+        detection_rate: fraction of the attacked images that are flagged.
+        evasion_rate: fraction of them that are misclassified *and* not flagged: the attacker's
+            success rate.
         scores: one score per attacked image.
-        auc: how often an attacked image scores above a clean one; None without images.
-        auc_interval: the ends of its 95 % bootstrap interval.
+        auc: area under the ROC curve against clean images; None without images.
+        auc_interval: its 95 % bootstrap interval.
 
     Raises:
-        ValueError: for shares outside [0, 1] or scores that are not finite.
+        ValueError: fractions outside [0, 1], or scores that are not finite.
 
     Example:
         >>> DetectorResult("PGD-20", 0.75, 0.25, (0.1, 0.6, 0.7, 0.8)).evasion_rate
@@ -208,16 +210,16 @@ class DetectorResult:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Whether one reason to doubt the figures of an attack was found.
+    """Result of one sanity check for gradient masking.
 
     Args:
-        name: what was looked at, unique inside a report.
-        passed: whether no reason was found.
+        name: name of the check, unique in a report.
+        passed: whether the check found nothing suspicious.
         value: the number that decided.
-        sentence: what was found, with that number.
+        message: what was found, with that number, as text.
 
     Raises:
-        ValueError: for a value that is not finite.
+        ValueError: a value that is not finite.
 
     Example:
         >>> Check("gradients", True, 0, "The gradient vanishes in 0.0% of the images.").value
@@ -227,7 +229,7 @@ class Check:
     name: str
     passed: bool
     value: float
-    sentence: str
+    message: str
 
     def __post_init__(self) -> None:
         set_fields(self, passed=bool(self.passed), value=finite("value", self.value))
@@ -235,20 +237,20 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """How well a score tells attacked images from clean ones, at one threshold.
+    """How well a detector separates attacked from clean images at its threshold.
 
     Args:
         threshold: images with a score above it are flagged.
-        false_alarm_rate: the rate asked for at calibration, in [0, 1]; None for a threshold that
-            was set by hand.
-        measured_false_alarm_rate: share of clean test images flagged.
-        score_name: what the score is, with its unit, such as `"entropy (nats)"`.
+        false_alarm_rate: target rate of the calibration, in [0, 1]; None for a threshold that was
+            set by hand.
+        measured_false_alarm_rate: fraction of the clean test images that are flagged.
+        score_name: the score with its unit, such as `"entropy (nats)"`.
         clean_scores: one score per clean test image.
-        unaware: the attacker who does not know of the detector: the worst case of the attacks.
-        aware: the attacker who lowers the score while crafting; None where none could be made.
+        oblivious: result for attacks that are not aware of the detector, at their worst case.
+        adaptive: result for an attack that lowers the score as well; None if none was run.
 
     Raises:
-        ValueError: for rates outside [0, 1] or scores that are not finite.
+        ValueError: rates outside [0, 1], or scores that are not finite.
     """
 
     threshold: float
@@ -256,8 +258,8 @@ class Detection:
     measured_false_alarm_rate: float
     score_name: str
     clean_scores: tuple[float, ...]
-    unaware: DetectorResult
-    aware: DetectorResult | None = None
+    oblivious: DetectorResult
+    adaptive: DetectorResult | None = None
 
     def __post_init__(self) -> None:
         rates = ["measured_false_alarm_rate"]
@@ -271,47 +273,40 @@ class Detection:
         )
 
     @property
-    def attackers(self) -> tuple[DetectorResult, ...]:
-        """The attacker who does not know of the detector, and the one who does if there is one."""
-        return (self.unaware,) if self.aware is None else (self.unaware, self.aware)
+    def results(self) -> tuple[DetectorResult, ...]:
+        """The oblivious result, and the adaptive one if there is one."""
+        return (self.oblivious,) if self.adaptive is None else (self.oblivious, self.adaptive)
 
 
 def set_fields(part: Any, **values: Any) -> None:
-    """Sets checked fields of a frozen dataclass from its `__post_init__`."""
+    """Sets validated fields of a frozen dataclass from its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(part, name, value)
 
 
 def finite(name: str, value: Any) -> float:
-    """`value` as a Python float, which JSON can hold."""
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} holds {number}; expected finite numbers.")
-    return number
+    """`value` as a finite Python float."""
+    if not (is_number(value) and math.isfinite(value)):
+        raise ValueError(f"{name} is {value!r}; expected a finite number.")
+    return float(value)
 
 
 def nonnegative(name: str, value: Any) -> float:
-    """`value` as a float that is not negative."""
-    number = finite(name, value)
-    if number < 0:
-        raise ValueError(f"{name} holds {number}; expected numbers that are not negative.")
-    return number
+    """`value` as a finite Python float >= 0."""
+    check_number(name, value)
+    return float(value)
 
 
 def fraction(name: str, value: Any) -> float:
-    """`value` as a float in [0, 1]."""
-    number = finite(name, value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{name} holds {number}; expected a share in [0, 1], not per cent.")
-    return number
+    """`value` as a Python float in [0, 1]."""
+    check_number(name, value, 0, 1, hint=" (a fraction, not a percentage)")
+    return float(value)
 
 
-def integer(name: str, value: Any, at_least: int = 0) -> int:
-    """`value` as an int of at least `at_least`."""
-    number = int(value)
-    if number != value or number < at_least:
-        raise ValueError(f"{name} holds {value}; expected whole numbers of at least {at_least}.")
-    return number
+def integer(name: str, value: Any, least: int = 0) -> int:
+    """`value` as a Python int >= `least`."""
+    check_integer(name, value, least)
+    return int(value)
 
 
 def strings(values: Iterable[Any]) -> tuple[str, ...]:

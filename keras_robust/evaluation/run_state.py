@@ -1,4 +1,4 @@
-"""What an interrupted evaluation has come to, kept on disk so that it can go on."""
+"""Checkpoints of partially completed evaluations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,29 @@ from typing import Any
 
 import numpy as np
 
+from keras_robust.core.atomic_files import replacing
 from keras_robust.evaluation.results import Part
 
-SECONDS = 30.0  # between two writings; what is lost at most
+SECONDS = 30.0  # between two checkpoints
 
 
 class AttackRunState:
-    """What one attack left: which images it fooled, the images themselves, and where it stands.
+    """Progress and result of one attack: the images it fooled, and where it is.
 
     Args:
         alive: `[n]` bool, the images to attack.
-        x: all images.
-        rounds: the name of what runs in each round.
+        x: all images, `[n, ...]`.
+        rounds: the name of the attack that runs in each round.
+
+    Attributes:
+        attacked: number of images to attack.
+        robust: `[n]` bool, the images that were to be attacked and are not fooled yet.
+        images: `[n, ...]`, the latest attempt on each image.
+        seconds: wall-clock time so far.
+        round: number of the next or current round.
+        batch: number of its next batch.
+        remaining: indices of the images that the current round attacks.
+        round_ends: for each completed round, the number of robust images and the seconds so far.
     """
 
     def __init__(self, alive: np.ndarray, x: np.ndarray, rounds: Sequence[str]):
@@ -32,109 +43,101 @@ class AttackRunState:
         self.images = x.copy()
         self.seconds = 0.0
         self.rounds = tuple(rounds)
-        self.round, self.batch = 0, 0  # the next ones
-        self.left = np.flatnonzero(alive)  # what the present round works on
-        self.ends: list[tuple[float, float]] = []  # of each round: images left, seconds so far
+        self.round, self.batch = 0, 0
+        self.remaining = np.flatnonzero(alive)
+        self.round_ends: list[tuple[float, float]] = []
 
     @property
-    def begun(self) -> bool:
-        """Whether any of it was done."""
+    def started(self) -> bool:
+        """Whether at least one batch was attacked."""
         return self.round > 0 or self.batch > 0
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds were done."""
+        """Whether all rounds are complete."""
         return self.round == len(self.rounds)
 
     def end_round(self) -> None:
-        """Goes on to the next round, on the images that are left."""
-        self.ends.append((float(self.robust.sum()), self.seconds))
-        self.round, self.batch, self.left = self.round + 1, 0, np.flatnonzero(self.robust)
+        """Advances to the next round, on the images that are still robust."""
+        self.round_ends.append((float(self.robust.sum()), self.seconds))
+        self.round, self.batch, self.remaining = self.round + 1, 0, np.flatnonzero(self.robust)
 
     def parts(self) -> tuple[Part, ...]:
-        """What was left after each part; rounds in a row of one name are one. None of a single one.
+        """Results by part, where consecutive rounds of one name are one part.
 
-        A record of before there were parts cannot tell them: none either.
+        Empty for a single attack, and for a checkpoint that was written before parts existed.
         """
-        ends = list(self.ends)
+        ends = list(self.round_ends)
         if len(ends) != self.round or len(set(self.rounds)) < 2:
             return ()
-        if self.batch:  # a part that is not at its end
+        if self.batch:  # an unfinished part
             ends.append((float(self.robust.sum()), self.seconds))
         found, before = [], (float(self.attacked), 0.0)
         for name, group in itertools.groupby(zip(self.rounds, ends, strict=False), lambda p: p[0]):
             end = list(group)[-1][1]
-            share = end[0] / len(self.robust)
-            found.append(Part(name, share, int(before[0]), max(end[1] - before[1], 0.0)))
+            accuracy = end[0] / len(self.robust)
+            found.append(Part(name, accuracy, int(before[0]), max(end[1] - before[1], 0.0)))
             before = end
         return tuple(found)
 
-    def place(self, size: int) -> str:
-        """Where it stands, for people.
-
-        Args:
-            size: of a batch.
-        """
-        done = f"{min(self.batch * size, len(self.left)):,} of its {len(self.left):,} images"
+    def position(self, batch_size: int) -> str:
+        """Where the attack stopped, as text."""
+        done = min(self.batch * batch_size, len(self.remaining))
+        images = f"{done:,} of {len(self.remaining):,} images"
         if len(self.rounds) == 1:
-            return f"after {done}"
+            return f"after {images}"
         name = self.rounds[self.round]
-        return f"in round {self.round + 1} of {len(self.rounds)} ({name}), after {done}"
+        return f"in round {self.round + 1} of {len(self.rounds)} ({name}), after {images}"
 
 
 class StateFile:
-    """The file of a run: one for each attack, radius, model and data.
+    """The checkpoint file of an `AttackRunState`: one per attack, radius, model and data.
 
     Args:
-        directory: where to keep it; None to keep nothing.
-        parts: all that the result depends on: text, numbers, arrays.
+        directory: where to write it; None for no checkpoints.
+        key: everything that the result depends on: strings, numbers, arrays.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None, parts: Iterable[Any]):
+    def __init__(self, directory: str | os.PathLike[str] | None, key: Iterable[Any]):
         self._path: Path | None = None
         self._written = time.monotonic()
         if directory is not None:
             digest = hashlib.sha256()
-            for part in parts:
+            for part in key:
                 array = isinstance(part, np.ndarray)
                 digest.update(part.tobytes() if array else repr(part).encode())
             self._path = Path(directory) / f"{digest.hexdigest()[:24]}.npz"
 
     def restore(self, run: AttackRunState) -> bool:
-        """Puts a run where it was; False where nothing was kept."""
+        """Sets a run to the checkpoint; False if there is none."""
         if self._path is None or not self._path.is_file():
             return False
-        with np.load(self._path) as kept:
-            run.robust, run.images, run.left = kept["robust"], kept["images"], kept["left"]
-            run.round, run.batch = map(int, kept["next"])
-            run.seconds = float(kept["seconds"])
-            # Absent where it was kept before there were parts.
-            run.ends = [tuple(end) for end in kept["ends"].tolist()] if "ends" in kept else []
+        with np.load(self._path) as saved:
+            run.robust, run.images, run.remaining = saved["robust"], saved["images"], saved["left"]
+            run.round, run.batch = map(int, saved["next"])
+            run.seconds = float(saved["seconds"])
+            # Absent from checkpoints that were written before parts existed.
+            ends = saved["ends"].tolist() if "ends" in saved else []
+            run.round_ends = [tuple(end) for end in ends]
         return True
 
-    def keep(self, run: AttackRunState, now: bool = False) -> None:
-        """Writes the run, if that was not done a moment ago; the file is whole or not there.
+    def save(self, run: AttackRunState, force: bool = False) -> None:
+        """Writes a checkpoint atomically, unless the last one is recent.
 
         Args:
-            run: to be kept.
-            now: write it in any case.
+            run: the run to save.
+            force: write it in any case.
         """
-        if self._path is None or not (now or time.monotonic() - self._written >= SECONDS):
+        if self._path is None or not (force or time.monotonic() - self._written >= SECONDS):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(f".{os.getpid()}.draft")
-        try:
-            with draft.open("wb") as file:
-                np.savez(
-                    file,
-                    robust=run.robust,
-                    images=run.images,
-                    left=run.left,
-                    next=(run.round, run.batch),
-                    seconds=run.seconds,
-                    ends=np.reshape(run.ends, (-1, 2)),
-                )
-            os.replace(draft, self._path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with replacing(self._path) as draft, draft.open("wb") as file:
+            np.savez(
+                file,
+                robust=run.robust,
+                images=run.images,
+                left=run.remaining,
+                next=(run.round, run.batch),
+                seconds=run.seconds,
+                ends=np.reshape(run.round_ends, (-1, 2)),
+            )
         self._written = time.monotonic()

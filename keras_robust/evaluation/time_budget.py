@@ -1,80 +1,72 @@
-"""The time that an evaluation may take, and what is said where it was too short."""
+"""Time budget of an evaluation, and the message if it was too short."""
 
 from __future__ import annotations
 
 import math
-import numbers
 import time
 from collections.abc import Callable, Sequence
 
+from keras_robust.core.validation import check_number
 from keras_robust.evaluation.rendering.wording import joined, seconds_text
 
 
 class TimeBudget:
-    """Seconds that an evaluation may take, counted from now.
+    """A time limit, counted from construction.
 
     Args:
-        seconds: how many; None for no end.
-        clock: tells the time in seconds.
+        seconds: the limit, > 0; None for no limit.
+        clock: returns the time in seconds.
 
     Raises:
-        ValueError: no number above 0.
+        ValueError: not a number > 0.
 
     Example:
         >>> times = iter([0.0, 4.0, 6.0])
         >>> budget = TimeBudget(5, clock=lambda: next(times))
-        >>> budget.spent, budget.spent
+        >>> budget.expired, budget.expired
         (False, True)
     """
 
     def __init__(
         self, seconds: float | None = None, clock: Callable[[], float] = time.perf_counter
     ):
-        number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
-        if seconds is not None and not (number and 0 < seconds < math.inf):
-            raise ValueError(
-                f"time_budget is {seconds!r}; expected a number of seconds > 0, or None for no end."
-            )
+        if seconds is not None:
+            check_number("time_budget", seconds, above=0, hint=" of seconds, or None for no limit")
         self.seconds, self.clock = seconds, clock
         self._end = math.inf if seconds is None else clock() + float(seconds)
 
     @property
-    def spent(self) -> bool:
-        """Whether the time is over; nothing new is begun then."""
+    def expired(self) -> bool:
+        """Whether the time is over."""
         return self._end < math.inf and self.clock() >= self._end
 
-    def told(self, stopped: Sequence[str], not_begun: Sequence[str], kept: bool) -> str:
-        """What was left undone, and how to go on; empty where nothing was.
+    def summary(self, interrupted: Sequence[str], skipped: Sequence[str], resumable: bool) -> str:
+        """What was left out, and how to resume; empty for a complete evaluation.
 
         Args:
-            stopped: where each attack stopped that was begun, such as `"PGD-20 stopped after ..."`.
-            not_begun: names of what was not begun.
-            kept: whether a later evaluation can go on from here.
+            interrupted: where each interrupted attack stopped, `"PGD-20 stopped after ..."`.
+            skipped: names of what was not started.
+            resumable: whether a later evaluation can resume from here.
 
         Example:
-            >>> print(TimeBudget(90).told(["PGD-20 stopped after 128 of its 900 images"], [], True))
+            >>> print(TimeBudget(90).summary(["PGD-20 stopped after 128 of 900 images"], [], True))
             ... # doctest: +NORMALIZE_WHITESPACE
-            The time budget of 1 min 30 s was spent before the evaluation came to its end. PGD-20
-            stopped after 128 of its 900 images. Accuracies of unfinished attacks, and the worst
-            case, are upper bounds of the robust accuracy; unfinished radii and detectors are left
-            out. The same evaluation, started again with another time budget or none, goes on from
-            here.
+            The time budget of 1 min 30 s expired before the evaluation was complete. PGD-20
+            stopped after 128 of 900 images. Accuracies of unfinished attacks, and the worst
+            case, are upper bounds of the robust accuracy; unfinished radii and detectors are
+            omitted. Run the same evaluation again, with any time budget, to resume from here.
         """
-        if not stopped and not not_begun:
+        if not interrupted and not skipped:
             return ""
-        how = (
-            "The same evaluation, started again with another time budget or none, goes on from "
-            "here."
-            if kept
-            else "Nothing was kept to go on from; give `keep`, a directory, to be able to."
-        )
         sentences = [
-            f"The time budget of {seconds_text(self.seconds or 0)} was spent before the evaluation "
-            "came to its end.",
-            *(f"{clause}." for clause in stopped),
-            *([f"Not begun: {joined(not_begun)}."] if not_begun else []),
+            f"The time budget of {seconds_text(self.seconds or 0)} expired before the evaluation "
+            "was complete.",
+            *(f"{clause}." for clause in interrupted),
+            *([f"Not started: {joined(skipped)}."] if skipped else []),
             "Accuracies of unfinished attacks, and the worst case, are upper bounds of the robust "
-            "accuracy; unfinished radii and detectors are left out.",
-            how,
+            "accuracy; unfinished radii and detectors are omitted.",
+            "Run the same evaluation again, with any time budget, to resume from here."
+            if resumable
+            else "Nothing was saved to resume from; pass `resume_dir` to save checkpoints.",
         ]
         return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""Transfer: who errs on the adversarial examples that were crafted on whom."""
+"""Transfer matrices: accuracy of each model on adversarial examples crafted on each other one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
-from keras_robust.core.classifier import as_forward, check_ensemble, members_of
-from keras_robust.core.types import Images
+from keras_robust.core.classifier import as_forward, check_ensemble, classifier_of, members_of
+from keras_robust.core.types import Images, Logits
 from keras_robust.evaluation import attack_runner, batching
+from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.evaluation.rendering.wording import percent
@@ -22,17 +24,16 @@ ENSEMBLE = "ensemble"
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """The accuracy `a(i, j)` of model `j` on adversarial examples that were crafted on model `i`.
+    """Accuracy `a(i, j)` of model `j` on adversarial examples crafted on model `i`.
 
     Args:
-        names: of the models, sources and targets alike.
-        accuracy: `[sources][targets]`, shares of all images, clean mistakes among them; on the
-            diagonal each model is attacked itself.
-        clean: the accuracy of each model on clean images.
-        attack: what crafted the examples.
-        radius: of its ball.
-        samples: how many images.
-        seed: of the random starts.
+        names: names of the models, both as sources and as targets.
+        accuracy: `[sources][targets]`, fractions of all images; the diagonal is white-box.
+        clean: accuracy of each model on clean images.
+        attack: name of the attack.
+        radius: radius of its ball.
+        samples: number of images.
+        seed: seed of the attack.
 
     Example:
         >>> found = Transfer(("a", "b"), ((0.2, 0.7), (0.6, 0.3)), (0.9, 0.9), "PGD-20", 0.1, 10, 0)
@@ -49,32 +50,32 @@ class Transfer:
     seed: int
 
     def of(self, source: str, target: str) -> float:
-        """`a(source, target)`, by the names of the models."""
+        """`a(source, target)`, by model name."""
         return self.accuracy[self.names.index(source)][self.names.index(target)]
 
     @property
     def transferability(self) -> float:
-        """T: how much better others do than the one attacked, `sum_i mean_(j != i) a_ij - a_ii`.
+        """T, `sum_i mean_(j != i) a_ij - a_ii`: the smaller, the better examples transfer.
 
-        The smaller, the better examples transfer. Of two models it is the thesis's `a_12 - a_11 +
-        a_21 - a_22`; of more, the mean over the others keeps what each source adds between -1 and
-        1. An ensemble as a whole is none of them.
+        For two models it is the paper's `a_12 - a_11 + a_21 - a_22`; for more, the mean over the
+        other models keeps the term of each source in [-1, 1]. An ensemble does not count as a
+        model besides its members.
         """
-        a = np.asarray(self.accuracy)[: self._count, : self._count]
-        others = (a.sum(axis=1) - a.diagonal()) / (self._count - 1)
+        a = np.asarray(self.accuracy)[: self._num_models, : self._num_models]
+        others = (a.sum(axis=1) - a.diagonal()) / (self._num_models - 1)
         return float((others - a.diagonal()).sum())
 
     @property
-    def _count(self) -> int:
-        """How many of the models are compared by `transferability`."""
+    def _num_models(self) -> int:
+        """Number of models that `transferability` compares."""
         return len(self.names)
 
     def table(self) -> Table:
-        """A row for each source, a column for each target, and a first row of clean images."""
+        """One row per source, one column per target, and a first row for clean images."""
         rows = [("no attack", self.clean), *zip(self.names, self.accuracy, strict=True)]
         return Table(
-            f"Accuracy on {self.samples:,} images attacked by {self.attack}",
-            ("Crafted on \\ accuracy of", *self.names),
+            f"Accuracy on {self.samples:,} images under {self.attack}",
+            ("Source \\ target", *self.names),
             tuple((Cell(name), *(Cell(percent(a)) for a in row)) for name, row in rows),
         )
 
@@ -85,11 +86,11 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleTransfer(Transfer):
-    """Transfer among the members of an ensemble, which is the last of the models itself.
+    """Transfer between the members of an ensemble and the ensemble, which is the last model.
 
     Args:
-        subsets: the share of images crafted on the ensemble that the members get right in each
-            way: `"01"` is wrong by the first and right by the second. All ways that occur.
+        subsets: pattern of correct members -> fraction of the images crafted on the ensemble; in
+            `"01"` the first member is wrong and the second correct. Only patterns that occur.
 
     Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
     Adversarial Robustness" (2021), section 4.3; here for any number of members.
@@ -98,62 +99,63 @@ class EnsembleTransfer(Transfer):
     subsets: Mapping[str, float]
 
     @property
-    def _count(self) -> int:
+    def _num_models(self) -> int:
         return len(self.names) - 1
 
     def subset(self, pattern: str) -> float:
-        """`S_pattern`, a digit for each member: 1 where it is right."""
-        if len(pattern) != self._count or set(pattern) - set("01"):
+        """`S_pattern`, with one digit per member: 1 if it is correct."""
+        if len(pattern) != self._num_models or set(pattern) - set("01"):
             raise ValueError(
-                f"The pattern is {pattern!r}; expected 0 or 1 for each of {self._count} members."
+                f"The pattern is {pattern!r}; expected 0 or 1 for each of {self._num_models} "
+                "members."
             )
         return self.subsets.get(pattern, 0.0)
 
     @property
-    def all_right(self) -> float:
-        """`S_1...1`, the images on which no member errs."""
-        return self.subset("1" * self._count)
+    def all_correct(self) -> float:
+        """`S_1...1`, the fraction of images on which all members are correct."""
+        return self.subset("1" * self._num_models)
 
     @property
     def all_wrong(self) -> float:
-        """`S_0...0`, the images that fool every member: what transfers among all of them."""
-        return self.subset("0" * self._count)
+        """`S_0...0`, the fraction of images that fool every member."""
+        return self.subset("0" * self._num_models)
 
     @property
     def non_transferable(self) -> float:
-        """nT: the images that fool the ensemble and not every member, `1 - a_en - S_0...0`."""
+        """nT, the images that fool the ensemble but not every member: `1 - a_en - S_0...0`."""
         return 1 - self.accuracy[-1][-1] - self.all_wrong
 
     @property
     def single(self) -> float:
-        """a_single: where the ensemble is right, though not all members are: `a_en - S_1...1`."""
-        return self.accuracy[-1][-1] - self.all_right
+        """a_single, the ensemble is correct but not all members are: `a_en - S_1...1`."""
+        return self.accuracy[-1][-1] - self.all_correct
 
 
 def transfer(
-    ensemble: Any,
-    data: Any,
+    ensemble: keras.Model,
+    data: Data,
     attack: Attack,
     *,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> EnsembleTransfer:
-    """Crafts on each member of an ensemble, and on the whole, and asks all of them.
+    """Measures transfer between the members of an ensemble, and the ensemble as a whole.
 
     Args:
-        ensemble: as `keras_robust.models.ensemble` makes, or a robust model around one.
+        ensemble: an ensemble of `keras_robust.models.ensemble`, or a robust model around one.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        attack: the attack.
-        limit: use only the first so many images.
-        seed: of the random starts.
-        progress: called with a line of text now and then, such as `print`.
+        attack: crafts on each member, and on the ensemble.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        The matrix and what follows from it.
+        The transfer matrix, and fractions by subsets of correct members.
 
     Raises:
-        TypeError: a model that is no ensemble, or whose members are no models inside of it.
+        TypeError: not an ensemble, or one whose members are not models inside it.
         ValueError: no data, an attack per member, or one that left its ball.
 
     Example:
@@ -166,46 +168,47 @@ def transfer(
 
     Reference: Bui et al. (2021), section 4.3.
     """
-    ensemble = getattr(ensemble, "classifier", ensemble)
+    ensemble = classifier_of(ensemble)
     check_ensemble("transfer", ensemble)
     members = members_of(ensemble)
     if not members:
         raise TypeError(
-            "transfer: the members of this model are no models inside of it; expected an ensemble "
-            "of `keras_robust.models.ensemble`. Models of their own go to `black_box`."
+            "transfer: the members of this model are not models inside it; expected an ensemble of "
+            "`keras_robust.models.ensemble`. Pass separate models to `black_box`."
         )
     models = {member.name: member for member in members} | {ENSEMBLE: ensemble}
-    run = _Run(models, data, attack, limit, seed, progress)
+    runner = _TransferRunner(models, data, attack, limit, seed, progress)
 
-    def everybody(x: Images) -> list[tf.Tensor]:
-        outputs = as_forward(ensemble)(x)  # one pass tells of the members as well
+    def predict(x: Images) -> list[Logits]:
+        outputs = as_forward(ensemble)(x)  # one pass for ensemble and members
         return [*tf.unstack(outputs["member_logits"], axis=1), outputs["logits"]]
 
-    clean, attacked = run(everybody)
-    return EnsembleTransfer(**run.facts(clean, attacked), subsets=subsets(attacked[-1, :-1]))
+    clean, attacked = runner.run(predict)
+    fields = runner.fields(clean, attacked)
+    return EnsembleTransfer(**fields, subsets=correct_subsets(attacked[-1, :-1]))
 
 
 def black_box(
-    models: Mapping[str, Any],
-    data: Any,
+    models: Mapping[str, Model],
+    data: Data,
     attack: Attack,
     *,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Transfer:
-    """Crafts on each of several models, trained apart, and asks all of them.
+    """Measures transfer between several separately trained models (black-box attacks).
 
     Args:
         models: name -> model, at least two, for the same images.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        attack: the attack.
-        limit: use only the first so many images.
-        seed: of the random starts.
-        progress: called with a line of text now and then, such as `print`.
+        attack: crafts on each model.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        The matrix.
+        The transfer matrix.
 
     Raises:
         ValueError: fewer than two models, no data, an attack per member, or one that left its ball.
@@ -222,81 +225,89 @@ def black_box(
     """
     if not isinstance(models, Mapping) or len(models) < 2:
         raise ValueError(f"models is {models!r}; expected names for at least two models.")
-    run = _Run(models, data, attack, limit, seed, progress)
+    runner = _TransferRunner(models, data, attack, limit, seed, progress)
     forwards = [as_forward(model) for model in models.values()]
-    return Transfer(**run.facts(*run(lambda x: [forward(x)["logits"] for forward in forwards])))
+    found = runner.run(lambda x: [forward(x)["logits"] for forward in forwards])
+    return Transfer(**runner.fields(*found))
 
 
-def subsets(right: np.ndarray) -> dict[str, float]:
-    """The share of images for each way in which members are right, in the order of the patterns.
+def correct_subsets(correct: np.ndarray) -> dict[str, float]:
+    """Fraction of images for each pattern of correct members, in the order of the patterns.
 
     Args:
-        right: `[members, images]` bool.
+        correct: `[members, images]` bool.
 
     Returns:
-        A pattern such as `"01"` -> a share of the images.
+        A pattern such as `"01"` -> fraction of the images.
 
     Example:
-        >>> subsets(np.array([[True, False, True], [True, True, True]]))
+        >>> correct_subsets(np.array([[True, False, True], [True, True, True]]))
         {'01': 0.3333333333333333, '11': 0.6666666666666666}
     """
-    patterns, counts = np.unique(right.T.astype(int), axis=0, return_counts=True)
+    patterns, counts = np.unique(correct.T.astype(int), axis=0, return_counts=True)
     return {
-        "".join(map(str, pattern)): float(count / right.shape[1])
+        "".join(map(str, pattern)): float(count / correct.shape[1])
         for pattern, count in zip(patterns, counts, strict=True)
     }
 
 
-class _Run:
-    """The pass over the data: crafted batches are asked about, and forgotten."""
+class _TransferRunner:
+    """Attacks the data batch by batch on each model, and evaluates every model on the result."""
 
     def __init__(
         self,
-        models: Mapping[str, Any],
-        data: Any,
+        models: Mapping[str, Model],
+        data: Data,
         attack: Attack,
         limit: int | None,
         seed: int,
-        progress: Callable[[str], None] | None,
+        progress: Progress | None,
     ):
         check_attack("attack", attack)
         if attack.per_member:
             raise ValueError(
-                f"The attack is {attack.name}; expected the attack inside of it, which is run on "
-                "each member here."
+                f"The attack {attack.name} returns one batch per member; expected a single batch. "
+                "Pass the inner attack, which is run on each member here."
             )
         self.names = tuple(models)
-        self.x, self.y, self.size = batching.arrays(data, limit)
+        self.x, self.y, self.batch_size = batching.arrays(data, limit)
         self.attack, self.seed = attack, seed
-        self._crafts = [
-            attack.compiled(getattr(model, "classifier", model)) for model in models.values()
-        ]
+        self._crafts = [attack.compiled(classifier_of(model)) for model in models.values()]
         self._progress = progress or (lambda line: None)
 
-    def __call__(
-        self, everybody: Callable[[Images], list[tf.Tensor]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Who is right on clean images, `[targets, images]`; and `[sources, targets, images]`."""
-        predict = tf.function(
-            lambda x: tf.stack(everybody(x)), autograph=False, reduce_retracing=True
+    def run(self, predict: Callable[[Images], list[Logits]]) -> tuple[np.ndarray, np.ndarray]:
+        """Which models are correct.
+
+        Args:
+            predict: images -> the logits of each target.
+
+        Returns:
+            On clean images `[targets, images]` bool; on attacked ones `[sources, targets, images]`.
+        """
+        stacked = tf.function(
+            lambda x: tf.stack(predict(x)), autograph=False, reduce_retracing=True
         )
         clean = np.zeros([len(self.names), len(self.x)], bool)
         attacked = np.zeros([len(self.names), *clean.shape], bool)
-        for number, (rows, real) in enumerate(batching.rows_in_batches(len(self.x), self.size)):
+        for number, (rows, real) in enumerate(
+            batching.rows_in_batches(len(self.x), self.batch_size)
+        ):
             x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
-            kept = rows[:real]
-            clean[:, kept] = attack_runner.is_correct(predict(x).numpy(), self.y[rows])[:, :real]
+            unpadded = rows[:real]
+            clean[:, unpadded] = self._correct(stacked(x), rows)[:, :real]
             for source, craft in enumerate(self._crafts):
                 x_adv = craft(x, y, (self.seed, number))
                 attack_runner.check_within_threat_model(
                     self.attack.name, self.attack, None, x, x_adv
                 )
-                found = attack_runner.is_correct(predict(x_adv).numpy(), self.y[rows])
-                attacked[source, :, kept] = found[:, :real].T
-            self._progress(f"transfer: {kept[-1] + 1} of {len(self.x)} images")
+                attacked[source, :, unpadded] = self._correct(stacked(x_adv), rows)[:, :real].T
+            self._progress(f"transfer: {unpadded[-1] + 1} of {len(self.x)} images")
         return clean, attacked
 
-    def facts(self, clean: np.ndarray, attacked: np.ndarray) -> dict[str, Any]:
+    def _correct(self, logits: Logits, rows: np.ndarray) -> np.ndarray:
+        return attack_runner.is_correct(logits.numpy(), self.y[rows])
+
+    def fields(self, clean: np.ndarray, attacked: np.ndarray) -> dict[str, Any]:
         """The fields of a `Transfer`."""
         return {
             "names": self.names,

@@ -16,7 +16,7 @@ PHONE, DESK = 360, 1280
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"
 LONG = "a_name_without_any_space_" * 5
 
-# The plots as they were painted: the number of colours tells a drawing from an empty frame.
+# The plots as they were painted: the number of colors tells a drawing from an empty frame.
 PLOTS = """
 return [...document.images].map(image => {
   const box = image.getBoundingClientRect();
@@ -27,7 +27,7 @@ return [...document.images].map(image => {
   const pixels = new Uint32Array(context.getImageData(0, 0, 200, 200).data.buffer);
   return {natural: image.naturalWidth, width: box.width, height: box.height, right: box.right,
           ratio: (box.width / box.height) / (image.naturalWidth / image.naturalHeight),
-          colours: new Set(pixels).size, alt: image.alt};
+          colors: new Set(pixels).size, alt: image.alt};
 });
 """
 
@@ -50,7 +50,7 @@ def _report(defense, classes=10, channels=1, **changes):
         "detection": Detection(
             0.5, 0.05, 0.05, "entropy (nats)", rng.random(50) / 2,
             DetectorResult("PGD-20", 0.9, 0.05, rng.random(50) * 2, 0.9, (0.8, 0.95)),
-            DetectorResult("PGD-20, aware", 0.2, 0.7, rng.random(50), 0.5, (0.4, 0.6)),
+            DetectorResult("PGD-20, adaptive", 0.2, 0.7, rng.random(50), 0.5, (0.4, 0.6)),
         ),
         "versions": {LONG: LONG},
         "warnings": (f"The attack may be too weak: {LONG}.",),
@@ -88,7 +88,7 @@ def test_page(browser, pages, name, width):
     drawn = browser.run(PLOTS)
     assert len(drawn) == plots
     for plot in drawn:
-        assert plot["natural"] > 0 and plot["colours"] > 10, plot
+        assert plot["natural"] > 0 and plot["colors"] > 10, plot
         assert plot["width"] >= 250 and plot["right"] <= width, plot
         assert plot["ratio"] == pytest.approx(1, abs=0.03), plot
 

@@ -64,7 +64,9 @@ def test_too_few_images_are_refused_and_enough_are_named():
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan, math.inf, "0.05", None, True])
 def test_what_is_no_rate_is_refused(rate):
-    with pytest.raises(ValueError, match=r"false_alarm_rate=.*greater than 0 and less than 1"):
+    with pytest.raises(
+        ValueError, match=r"false_alarm_rate is .*; expected a number in \(0, 1\), such as 0.05"
+    ):
         threshold_at(np.arange(100.0), rate)
 
 
@@ -112,7 +114,7 @@ def test_save_and_load(tmp_path):
 def test_a_broken_file_is_refused_by_name(tmp_path, text):
     path = tmp_path / "detector.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"detector.json holds no calibration"):
+    with pytest.raises(ValueError, match=r"detector.json does not contain a calibration"):
         Calibration.load(path)
 
 

@@ -1,4 +1,4 @@
-"""A small report with everything in it."""
+"""A small report with all parts, and attacks that take time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _report(**changes: Any) -> Report:
             (0.1, 0.2, 0.5),
             DetectorResult("PGD-20", 0.9, 0.05, (0.6, 0.7), 1.0, (0.9, 1.0)),
             DetectorResult(
-                "PGD-20 that knows the detector", 0.25, 0.7, (0.1, 0.3), 0.5, (0.2, 0.8)
+                "PGD-20, adaptive (detector-aware)", 0.25, 0.7, (0.1, 0.3), 0.5, (0.2, 0.8)
             ),
         ),
         "versions": {"keras": "3.15.1", "numpy": "2.4.6"},
@@ -73,7 +73,7 @@ BALL = kr.LinfBall(0.1)
 
 @dataclasses.dataclass
 class Clock:
-    """Shows the seconds that attacks have taken, and no others."""
+    """A clock that advances only while attacks run."""
 
     now: float = 0.0
 

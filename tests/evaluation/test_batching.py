@@ -1,4 +1,4 @@
-"""Batches come one at a time, and with them what an attack makes of them."""
+"""Batches come one at a time, clean and attacked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
 )
 def test_a_data_set_and_arrays_give_the_same(limit, sizes):
     for given in (DATA, (X, Y)):
-        found = list(batches(given, limit, size=3))
+        found = list(batches(given, limit, batch_size=3))
         assert [len(y) for _, y in found] == sizes
         np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), X[:limit])
         np.testing.assert_array_equal(np.concatenate([y for _, y in found]), Y[:limit])
@@ -52,7 +52,7 @@ def test_each_batch_is_attacked_by_a_seed_of_its_own():
         ((X, Y[:3]), None, "7 images and 3 labels"),
         ((X[:0], Y[:0]), None, "0 images and 0 labels"),
         (DATA.take(0), None, "data set is empty"),
-        (DATA, 0, "limit is 0; expected at least 1"),
+        (DATA, 0, "limit is 0; expected a whole number >= 1"),
     ],
 )
 def test_bad_data_is_refused(data, limit, text):

@@ -1,4 +1,4 @@
-"""The suite on a model whose robustness is a formula.
+"""`evaluate` on a model whose robustness is a formula.
 
 The model's logits are twice its two pixels. With the label 0 and the margin `m = x_0 - x_1 > 0`, an
 Linf attack of radius r lowers x_0 and raises x_1 by r each, so the image falls where `2 r > m`.
@@ -37,7 +37,7 @@ def test_accuracies_are_the_formula():
     assert [a.name for a in report.attacks] == ["PGD-5", "FGSM"]
     assert [a.accuracy for a in report.attacks] == pytest.approx([robust_share(0.1)] * 2)
     assert report.worst_case_accuracy == pytest.approx(4 / 7)
-    assert [a.samples_attacked for a in report.attacks] == [6, 6]  # not the clean mistake
+    assert [a.samples_attacked for a in report.attacks] == [6, 6]  # not the misclassified one
     assert report.samples == 7 and report.radius == 0.1
 
 
@@ -60,7 +60,7 @@ def test_curve_is_the_formula_and_begins_with_clean_accuracy():
     assert curve.accuracies == pytest.approx([robust_share(radius) for radius in curve.radii])
 
 
-def test_rounds_work_on_survivors_only():
+def test_rounds_run_on_survivors_only():
     seen = []
     attack = Halving(BALL, seen)
     x = np.stack([np.linspace(0.55, 0.6, 8), np.full(8, 0.5)], 1).astype(np.float32)
@@ -69,7 +69,7 @@ def test_rounds_work_on_survivors_only():
     assert seen == [8, 4, 2]
 
 
-def test_a_batch_that_is_filled_up_counts_each_image_once():
+def test_a_padded_batch_counts_each_image_once():
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     report = kr.evaluation.evaluate(pixels, data, kr.attacks.fgsm(BALL))
     assert report.samples == 7
@@ -77,8 +77,8 @@ def test_a_batch_that_is_filled_up_counts_each_image_once():
 
 
 @pytest.mark.parametrize(("survivors", "sizes"), [(6, {8}), (2, {8, 2})])
-def test_few_survivors_are_attacked_by_themselves(survivors, sizes):
-    """A batch that is nearly full is filled up; traced for one size, and once for any other."""
+def test_few_survivors_are_attacked_without_padding(survivors, sizes):
+    """A batch that is nearly full is padded; traced for one size, and once for any other."""
     given, traced = set(), set()
 
     def forward(x):
@@ -106,7 +106,7 @@ def test_limit_and_same_seed_same_report():
     np.testing.assert_array_equal(first.confusion_adversarial, second.confusion_adversarial)
 
 
-def test_a_robust_model_is_judged_by_its_classifier(tiny_classifier, tiny_batch):
+def test_a_robust_model_is_evaluated_by_its_classifier(tiny_classifier, tiny_batch):
     x, y = tiny_batch
     model = kr.defenses.pgd_at(tiny_classifier, BALL, steps=1)
     attack = kr.attacks.pgd(BALL, 2)
@@ -116,27 +116,27 @@ def test_a_robust_model_is_judged_by_its_classifier(tiny_classifier, tiny_batch)
 
 
 def test_detection_is_measured_on_clean_and_attacked_images():
-    """The score is the first pixel: the clean mistake is the lowest, attacked images are lower."""
+    """The score is the first pixel: lower on attacked images."""
     detector = FirstPixel(threshold=0.6, false_alarm_rate=0.2)
     report = kr.evaluation.evaluate(pixels, (X, Y), kr.attacks.fgsm(BALL), detector=detector)
     detection = report.detection
     assert detection.measured_false_alarm_rate == pytest.approx(np.mean(X[:, 0] > 0.6))
     attacked = X[:6, 0] - 0.1
-    ignorant = detection.unaware
-    assert ignorant.detection_rate == pytest.approx(np.mean(attacked > 0.6))
-    np.testing.assert_allclose(ignorant.scores, attacked, rtol=1e-5)
+    oblivious = detection.oblivious
+    assert oblivious.detection_rate == pytest.approx(np.mean(attacked > 0.6))
+    np.testing.assert_allclose(oblivious.scores, attacked, rtol=1e-5)
     wrong = attacked < X[:6, 1] + 0.1
-    assert ignorant.evasion_rate == pytest.approx(np.mean(wrong & (attacked <= 0.6)))
-    assert ignorant.auc == pytest.approx(kr.detection.auc(X[:, 0], attacked))
-    assert detection.aware is None and detection.attackers == (ignorant,)
-    assert any("does not say which score" in warning for warning in report.warnings)
+    assert oblivious.evasion_rate == pytest.approx(np.mean(wrong & (attacked <= 0.6)))
+    assert oblivious.auc == pytest.approx(kr.detection.auc(X[:, 0], attacked))
+    assert detection.adaptive is None and detection.results == (oblivious,)
+    assert any("does not name its score" in warning for warning in report.warnings)
 
 
-def test_an_attacker_who_knows_of_the_detector_lowers_its_score():
+def test_an_adaptive_attack_lowers_the_score():
     """Three pixels are three logits: (0.6, 0.4, 0.4) times nine.
 
-    Away from the label the cross-entropy raises both others alike, which leaves the model in doubt
-    between the two: an entropy of log 2 at least. Who knows of the entropy raises one alone.
+    Away from the label the cross-entropy raises both other logits equally, which leaves the model
+    undecided between the two: an entropy of log 2 at least. The adaptive attack raises only one.
     """
     x, y = np.tile(np.float32([[0.6, 0.4, 0.4]]), (20, 1)), np.zeros(20, int)
 
@@ -146,13 +146,13 @@ def test_an_attacker_who_knows_of_the_detector_lowers_its_score():
     attack = kr.attacks.pgd(kr.LinfBall(0.4), 20)
     detector = kr.detection.EntropyDetector(model, threshold=0.6, false_alarm_rate=0.05)
     detection = kr.evaluation.evaluate(model, (x, y), attack, detector=detector).detection
-    assert detection.unaware.detection_rate == 1.0 and detection.unaware.evasion_rate == 0.0
-    assert min(detection.unaware.scores) >= np.log(2)
-    assert detection.aware.name == "PGD-20 that knows the detector"
-    assert detection.aware.detection_rate == 0.0 and detection.aware.evasion_rate == 1.0
+    assert detection.oblivious.detection_rate == 1.0 and detection.oblivious.evasion_rate == 0.0
+    assert min(detection.oblivious.scores) >= np.log(2)
+    assert detection.adaptive.name == "PGD-20, adaptive (detector-aware)"
+    assert detection.adaptive.detection_rate == 0.0 and detection.adaptive.evasion_rate == 1.0
 
 
-def test_the_attacker_who_knows_is_made_of_the_longest_climb():
+def test_the_adaptive_attack_is_made_from_the_longest_one():
     ball = kr.LinfBall(0.1)
     attacks = {
         "targets": kr.attacks.multi_targeted(kr.attacks.pgd(ball, 90, targeted=True)),
@@ -175,7 +175,7 @@ def test_the_attacker_who_knows_is_made_of_the_longest_climb():
         (pixels, kr.attacks.fgsm(BALL), "one-step"),
     ],
 )
-def test_warns_of_what_makes_a_figure_doubtful(forward, attack, text):
+def test_warns_of_misleading_results(forward, attack, text):
     report = kr.evaluation.evaluate(forward, (X, Y), attack)
     assert any(text in warning for warning in report.warnings)
 
@@ -202,11 +202,10 @@ def test_an_attack_that_leaves_its_ball_is_refused():
             {},
             "different balls: .*L2Ball",
         ),
-        ((X, Y + 2), kr.attacks.fgsm(BALL), {}, "Labels run from 2 to 2; expected 0 to 1"),
+        ((X, Y + 2), kr.attacks.fgsm(BALL), {}, "Labels range from 2 to 2; expected 0 to 1"),
         ((X, Y[:3]), kr.attacks.fgsm(BALL), {}, "7 images and 3 labels"),
         ((X, Y), kr.attacks.fgsm(BALL), {"limit": 0}, "limit is 0"),
         (tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])), kr.attacks.fgsm(BALL), {}, "is empty"),
-        ((X, Y), kr.attacks.fgsm(BALL), {"author": "x"}, "about: unknown 'author'"),
     ],
 )
 def test_bad_arguments(data, attacks, options, text):
@@ -214,7 +213,27 @@ def test_bad_arguments(data, attacks, options, text):
         kr.evaluation.evaluate(pixels, data, attacks, **options)
 
 
-def test_a_report_says_what_it_is_told():
+def test_misspelled_keywords_are_refused():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'author'"):
+        kr.evaluation.evaluate(pixels, (X, Y), kr.attacks.fgsm(BALL), author="x")
+
+
+@pytest.mark.parametrize(
+    ("detector", "error", "text"),
+    [
+        (0.5, TypeError, "detector is 0.5; expected a .*Detector"),
+        (kr.detection.EntropyDetector(pixels), ValueError, "The detector has no threshold; call"),
+    ],
+)
+def test_detectors_are_checked_before_anything_is_attacked(detector, error, text):
+    def model(x):
+        raise AssertionError("the model was called")
+
+    with pytest.raises(error, match=text):
+        kr.evaluation.evaluate(model, (X, Y), kr.attacks.fgsm(BALL), detector=detector)
+
+
+def test_a_report_has_the_names_it_was_given():
     words = {"dataset": "pixels", "defense": "none", "class_names": ("a", "b"), "command": "c"}
     attack = kr.attacks.fgsm(BALL)
     report = kr.evaluation.evaluate(pixels, (X, Y), attack, model_name="identity", **words)
@@ -254,7 +273,7 @@ class Picky(Scripted):
     seen: list = dataclasses.field(default_factory=list, hash=False, compare=False)
 
     def _note(self, x):
-        self.seen.append(len(np.unique(x, axis=0)))  # the last batch is filled up with copies
+        self.seen.append(len(np.unique(x, axis=0)))  # the last batch is padded with copies
         return np.int64(0)
 
     def craft(self, forward, x, y, seed, targets):
@@ -288,8 +307,12 @@ class Halving(Scripted):
 
 @dataclasses.dataclass(frozen=True)
 class FirstPixel:
+    """A detector of the user's own, with a score that has no name."""
+
     threshold: float
     false_alarm_rate: float
+    scored_by = None
+    score_title = "first pixel"
 
     def score(self, x):
         return tf.convert_to_tensor(x)[:, 0]

@@ -1,4 +1,4 @@
-"""Model cards: they come back whole, and tell where they do not hold.
+"""Model cards round-trip, and name the figures that a re-evaluation contradicts.
 
 The model's logits are its two pixels; an attack of radius 0.1 fools the images whose margin is
 below 0.2.
@@ -44,7 +44,7 @@ def card(report):
     )
 
 
-def test_it_comes_back_whole(card, tmp_path):
+def test_it_round_trips(card, tmp_path):
     path = card.save(tmp_path / "deep")
     assert Card.from_json(path.read_text("utf-8")) == card
     assert {file.name for file in path.parent.iterdir()} == {"card.json", "card.md"}
@@ -60,29 +60,31 @@ def test_the_sample_is_the_first_images(card):
 
 def test_an_honest_card_holds(card):
     again = Card.from_json(card.to_json())  # from its text alone
-    found = again.measured_again(pixels, DATA)
+    found = again.reevaluate(pixels, DATA)
     assert [attack.name for attack in found.attacks] == ["one", "many"]
     assert found.seed == 3
     assert again.differences(found, "w") == ()
 
 
-def test_another_model_is_told(card):
-    said = card.differences(card.measured_again(shifted, DATA), "v")
-    assert said[0] == "The weights are v; the card is of w."
+def test_another_model_is_detected(card):
+    said = card.differences(card.reevaluate(shifted, DATA), "v")
+    assert said[0] == "The weights are v; the card has w."
     assert [sentence.split(":")[0] for sentence in said[1:]] == [
         "Clean accuracy",
         "Accuracy under one",
         "Accuracy under many",
         "Worst case",
     ]
-    assert said[1] == "Clean accuracy: the card says 100.0% of the sample, measured 83.3%."
+    assert said[1] == "Clean accuracy: 100.0% of the sample in the card, 83.3% now."
 
 
-def test_a_headline_that_was_written_by_hand_is_told(card):
+def test_a_forged_accuracy_is_detected(card):
     flattering = dataclasses.replace(card.report, worst_case_accuracy=0.9)
     forged = dataclasses.replace(card, report=flattering)
     (said,) = forged.differences(card.sample)
-    assert said.startswith("Worst case: the card says 90.0% of all images, which its sample (")
+    assert said.startswith(
+        "Worst case: 90.0% of all images in the card, which contradicts its sample ("
+    )
 
 
 def test_one_image_may_fall_on_the_other_side(card):
@@ -92,23 +94,23 @@ def test_one_image_may_fall_on_the_other_side(card):
     assert len(card.differences(two)) == 1
 
 
-def test_fewer_images_are_told(card):
+def test_fewer_images_are_detected(card):
     found = evaluate(pixels, DATA, ATTACKS, limit=20)
     assert card.differences(found)[0] == "There are 20 images; expected 30."
 
 
-def test_markdown_tells_everything(card):
-    text = card.to_markdown()
-    assert text.startswith("# Model card: none\n")
-    for told in (
+def test_markdown_contains_everything(card):
+    card_text = card.to_markdown()
+    assert card_text.startswith("# Model card: none\n")
+    for text in (
         "| Worst case (all attacks together) |",
         "- dataset.name: a line\n",
         "- epochs: 3\n",
         "- Commit: abc\n- Weights: w\n- Sample: the first 30 test images",
-        "## Attacks in full",
+        "## Serialized attacks",
         "keras\\_robust.attacks",
     ):
-        assert told.replace("\\_", "_") in text.replace("\\_", "_"), told
+        assert text.replace("\\_", "_") in card_text.replace("\\_", "_"), text
 
 
 def test_an_attack_from_another_model_needs_that_model():
@@ -116,21 +118,23 @@ def test_an_attack_from_another_model_needs_that_model():
     card = make_card(pixels, DATA, attacks, evaluate(pixels, DATA, attacks))
     again = Card.from_json(card.to_json())
     assert again.sources == ("b",) and card.sources == again.sources
-    with pytest.raises(ValueError, match="attack other is crafted on b; give that model as well"):
-        again.measured_again(pixels, DATA)
-    found = again.measured_again(pixels, DATA, sources={"b": shifted})
+    with pytest.raises(
+        ValueError, match="attack other is crafted on b; pass that model in `sources`"
+    ):
+        again.reevaluate(pixels, DATA)
+    found = again.reevaluate(pixels, DATA, sources={"b": shifted})
     assert [attack.name for attack in found.attacks] == ["one", "other"]
     assert again.differences(found) == ()
     assert '"transferred_from": "b"' in card.to_markdown().replace("\\", "")
 
 
-def test_no_card_of_what_is_not_finished(report):
+def test_an_unfinished_report_has_no_card(report):
     cut = dataclasses.replace(report, unfinished="There was no time.")
-    with pytest.raises(ValueError, match="report is not finished.*There was no time"):
+    with pytest.raises(ValueError, match="report is unfinished.*There was no time"):
         make_card(pixels, DATA, ATTACKS, cut)
 
 
-def test_what_is_no_card(card, report):
+def test_invalid_cards_are_refused(card, report):
     with pytest.raises(ValueError, match="Not a model card; expected the fields attacks, commit"):
         Card.from_json(report.to_json())
     document = json.loads(card.to_json())
@@ -138,6 +142,6 @@ def test_what_is_no_card(card, report):
         Card.from_json(json.dumps({**document, "schema_version": 9}))
     document["attacks"]["one"] = {"module": "os", "class_name": "system", "registered_name": None}
     with pytest.raises(ValueError, match="The attack one is None; expected one of keras_robust"):
-        Card.from_json(json.dumps(document)).measured_again(pixels, DATA)
+        Card.from_json(json.dumps(document)).reevaluate(pixels, DATA)
     with pytest.raises(ValueError, match="The attacks are FGSM; expected those of the report, one"):
         make_card(pixels, DATA, kr.attacks.fgsm(BALL), report)

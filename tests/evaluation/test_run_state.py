@@ -1,4 +1,4 @@
-"""An evaluation that was interrupted goes on where it was."""
+"""An interrupted evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pixels(x):
 
 @dataclasses.dataclass(frozen=True)
 class Draws(Attack):
-    """Moves each image by random amounts; is interrupted at its n-th batch."""
+    """Moves each image by random amounts; fails at its n-th batch."""
 
     calls: list = dataclasses.field(default_factory=list, compare=False, repr=False)
     fails_at: int = dataclasses.field(default=-1, compare=False, repr=False)
@@ -45,11 +45,13 @@ class Draws(Attack):
         return dataclasses.replace(self, ball=kr.LinfBall(radius))
 
 
-def judged(attack, keep=None, say=None, **options):
+def evaluated(attack, resume_dir=None, say=None, **options):
     """Three rounds of batches of 4."""
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     attacks = kr.attacks.restarts(attack, 3)
-    return kr.evaluation.evaluate(pixels, data, attacks, keep=keep, progress=say, seed=5, **options)
+    return kr.evaluation.evaluate(
+        pixels, data, attacks, seed=5, **(options | {"resume_dir": resume_dir, "progress": say})
+    )
 
 
 def found(report):
@@ -57,51 +59,51 @@ def found(report):
 
 
 @pytest.fixture(autouse=True)
-def always_kept(monkeypatch):
+def always_saved(monkeypatch):
     monkeypatch.setattr(run_state, "SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("at", [1, 2, 4, 5, 6])
-def test_it_ends_as_it_would_have(at, tmp_path):
-    whole = Draws()
-    expected = judged(whole)
+def test_it_ends_with_the_result_of_an_uninterrupted_one(at, tmp_path):
+    uninterrupted = Draws()
+    expected = evaluated(uninterrupted)
     with pytest.raises(tf.errors.OpError, match="the power failed"):
-        judged(Draws(fails_at=at), tmp_path)
+        evaluated(Draws(fails_at=at), tmp_path)
     said, rest = [], Draws()
-    report = judged(rest, tmp_path, said.append)
+    report = evaluated(rest, tmp_path, said.append)
     assert found(report) == found(expected)
-    assert len(rest.calls) == len(whole.calls) - (at - 1)
-    assert any("goes on in round" in line for line in said) == (at > 1)
+    assert len(rest.calls) == len(uninterrupted.calls) - (at - 1)
+    assert any("resumes in round" in line for line in said) == (at > 1)
     np.testing.assert_array_equal(report.examples or [], expected.examples or [])
 
 
-def test_what_is_done_is_not_done_again(tmp_path):
-    expected = judged(Draws(), tmp_path, radii=[0.05])
+def test_a_finished_attack_is_not_run_again(tmp_path):
+    expected = evaluated(Draws(), tmp_path, radii=[0.05])
     again = Draws()
-    assert found(judged(again, tmp_path, radii=[0.05])) == found(expected)
+    assert found(evaluated(again, tmp_path, radii=[0.05])) == found(expected)
     assert not again.calls
 
 
 @pytest.mark.parametrize("change", ["seed", "data", "ball", "model"])
-def test_another_evaluation_begins_anew(change, tmp_path):
-    judged(Draws(), tmp_path)
+def test_another_evaluation_starts_over(change, tmp_path):
+    evaluated(Draws(), tmp_path)
     other = Draws(ball=kr.LinfBall(0.09)) if change == "ball" else Draws()
     kr.evaluation.evaluate(
         (lambda x: {"logits": 3 * x}) if change == "model" else pixels,
         tf.data.Dataset.from_tensor_slices((X[::-1] if change == "data" else X, Y)).batch(4),
         kr.attacks.restarts(other, 3),
-        keep=tmp_path,
+        resume_dir=tmp_path,
         seed=6 if change == "seed" else 5,
     )
     assert other.calls
 
 
 def test_nothing_is_left_half_written(tmp_path):
-    judged(Draws(), tmp_path / "kept")
-    assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".npz"]
+    evaluated(Draws(), tmp_path / "saved")
+    assert [path.suffix for path in (tmp_path / "saved").iterdir()] == [".npz"]
 
 
-def test_rounds_are_told():
+def test_progress_names_the_rounds():
     said = []
-    judged(Draws(), say=said.append)
+    evaluated(Draws(), say=said.append)
     assert "round 2 of 3, draws: accuracy" in said[2]

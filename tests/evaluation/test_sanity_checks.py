@@ -1,4 +1,4 @@
-"""Checks trip on models made to trip them, and on a plain one not.
+"""Checks fail on models made to fail them, and pass on a plain one.
 
 Images of the bumpy models are a single pixel at 0.5; the label is class 0, whose output is 0, and
 that of class 1 is a function of `u`, the change of the pixel: the image is fooled where it is > 0.
@@ -27,7 +27,7 @@ def plain(x):
 Y = plain(X)["logits"].numpy().argmax(1)
 MIDDLE = (np.floor(X * 8) + 0.5) / 8  # of the steps of `rounded`
 EIGHTHS = MIDDLE, plain(MIDDLE)["logits"].numpy().argmax(1)
-GREY = np.full((40, 1), 0.5, "float32"), np.zeros(40, int)
+GRAY = np.full((40, 1), 0.5, "float32"), np.zeros(40, int)
 
 
 def rounded(x):
@@ -85,7 +85,7 @@ def test_a_rounded_input_has_no_gradient_and_hides_small_changes():
     found = named(rounded, EIGHTHS, ball=kr.LinfBall(0.07))
     assert not found["gradients"].passed and found["gradients"].value == 1
     assert not found["small changes"].passed and found["small changes"].value == 1
-    assert not {"one step", "steps", "radius"} & set(found)  # attacks that cannot be run
+    assert not {"one step", "steps", "radius"} & set(found)  # need a gradient
 
 
 def test_a_gradient_handed_through_the_rounding_does_not_hide_it():
@@ -103,7 +103,7 @@ def test_saturated_outputs_have_no_gradient_where_attacks_could_follow_it():
     assert found["gradient-free attacks"].passed
 
 
-def test_noise_gives_another_answer():
+def test_noise_fails_repeatability():
     found = named(random, (X, Y), "repeatability", "small changes")
     assert not found["repeatability"].passed and found["repeatability"].value > 0.01
     assert found["small changes"].passed
@@ -118,28 +118,28 @@ def test_a_softmax_in_the_logits_is_seen_whatever_its_scale(scale):
     assert not found.passed and found.value < 1e-5
 
 
-def test_a_log_softmax_is_none():
-    """It is the logits but for a shift, which no loss sees."""
+def test_a_log_softmax_passes():
+    """It is the logits up to a shift, which does not change any loss."""
     found = sanity_checks(
         lambda x: {"logits": tf.math.log(softmax(x)["logits"])}, (X, Y), BALL, only=["logits"]
     )
     assert found[0].passed
 
 
-def test_one_step_jumps_over_what_many_climb():
-    """One step of 0.05 lands beyond 0.048; PGD climbs the hill, or stays where it is flat, and is
+def test_one_step_beats_many_on_a_hill():
+    """One step of 0.05 lands beyond 0.048; PGD ascends the hill, or stays where it is flat, and is
     beyond 0.048 only if it started there, as 2% do."""
-    (found,) = sanity_checks(hill, GREY, BALL, only=["one step"])
+    (found,) = sanity_checks(hill, GRAY, BALL, only=["one step"])
     assert not found.passed and found.value > 0.9
-    assert found.sentence.startswith("One step (FGSM) leaves an accuracy of 0.0%, 20 steps (PGD)")
+    assert found.message.startswith("The accuracy is 0.0% after one step (FGSM) and ")
 
 
-def test_too_few_steps_are_told():
+def test_too_few_steps_fail_a_check():
     """Steps of 2.5 * 0.05 / 4 = 0.031 end anywhere within 0.031 of the peak, so beyond 0.01 in two
     thirds of the images; steps of a quarter of that end within 0.008, and fool all."""
-    (found,) = sanity_checks(peak, GREY, BALL, only=["steps"], steps=4)
+    (found,) = sanity_checks(peak, GRAY, BALL, only=["steps"], steps=4)
     assert not found.passed and found.value == pytest.approx(2 / 3, abs=0.2)
-    assert "use more steps" in found.sentence
+    assert "use more steps" in found.message
 
 
 def test_a_gradient_that_leads_the_wrong_way():
@@ -148,7 +148,7 @@ def test_a_gradient_that_leads_the_wrong_way():
     assert not found["gradient-free attacks"].passed
 
 
-def test_outputs_that_are_no_numbers_are_left_to_the_report():
+def test_outputs_that_are_not_finite_are_left_to_the_report():
     def ill(x):
         logits = plain(x)["logits"]
         return {"logits": tf.where(x[:, :1] < 0.2, np.nan, logits)}
@@ -165,12 +165,12 @@ def test_checks_are_part_of_the_report():
     assert [one.passed for one in found] == [False, True]
 
 
-def test_what_cannot_be_checked():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match=r"only names \['speed'\]; expected some of gradients"):
         sanity_checks(plain, (X, Y), BALL, only=["speed"])
-    with pytest.raises(ValueError, match="expected a radius > 0"):
+    with pytest.raises(ValueError, match=r"ball.radius is 0.0; expected a finite number > 0"):
         sanity_checks(plain, (X, Y), kr.LinfBall(0.0))
-    with pytest.raises(ValueError, match="none of the images rightly"):
+    with pytest.raises(ValueError, match="none of the 40 images correctly"):
         sanity_checks(plain, (X, (Y + 1) % 3), BALL)
-    with pytest.raises(ValueError, match="value holds nan"):
+    with pytest.raises(ValueError, match="value is nan"):
         Check("steps", True, np.nan, "")

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import EnsembleTransfer, Transfer, black_box, transfer
-from keras_robust.evaluation.transfer import subsets
+from keras_robust.evaluation.transfer import correct_subsets
 
 BALL = kr.LinfBall(0.1)
 BIM = kr.attacks.bim(BALL, 2)
@@ -39,20 +39,20 @@ def test_metrics_of_three_members():
     right = np.array([[1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1]], bool)
     names = ("member_1", "member_2", "member_3", "ensemble")
     rows = (*((0.5,) * 4,) * 3, (0.5, 0.5, 0.5, 0.5))
-    found = EnsembleTransfer(names, rows, (1.0,) * 4, **SETTINGS, subsets=subsets(right))
+    found = EnsembleTransfer(names, rows, (1.0,) * 4, **SETTINGS, subsets=correct_subsets(right))
     assert found.subsets == {"000": 0.25, "001": 0.25, "110": 0.25, "111": 0.25}
     assert found.subset("010") == 0.0
-    assert (found.all_right, found.all_wrong) == (0.25, 0.25)
+    assert (found.all_correct, found.all_wrong) == (0.25, 0.25)
     assert found.non_transferable == 1 - 0.5 - 0.25
     assert found.single == 0.5 - 0.25
-    assert found.transferability == 0  # the ensemble is no member
+    assert found.transferability == 0  # the ensemble is not a member
     for pattern in ("01", "0120", "01x"):
         with pytest.raises(ValueError, match="expected 0 or 1 for each of 3 members"):
             found.subset(pattern)
 
 
 def test_the_matrix_is_what_attacks_one_by_one_find(members, make_batch):
-    """Five images in batches of two: the last one is filled up, and counted once."""
+    """Five images in batches of two: the last one is padded, and counted once."""
     x, y = make_batch(5)
     model = kr.models.ensemble(members)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
@@ -65,7 +65,7 @@ def test_the_matrix_is_what_attacks_one_by_one_find(members, make_batch):
         assert row == pytest.approx([accuracy(one, x_adv, y) for one in everybody])
     x_adv = BIM(model, x, y)
     patterns = np.array([m(x_adv)["logits"].numpy().argmax(axis=1) == y for m in members])
-    assert found.subsets == pytest.approx(subsets(patterns))
+    assert found.subsets == pytest.approx(correct_subsets(patterns))
     assert (found.samples, found.attack, found.radius) == (5, "BIM-2", 0.1)
     assert transfer(kr.defenses.cce(model, BALL), data, BIM) == found  # a robust model around it
     assert black_box(dict(zip(found.names, everybody, strict=True)), data, BIM) == Transfer(
@@ -89,7 +89,7 @@ def test_restarts_and_limit(members, make_batch):
 def test_the_table(members, make_batch):
     found = Transfer(("a|b", "c"), ((0.2, 0.7), (0.625, 0.3)), (0.9, 1.0), **SETTINGS)
     assert found.markdown().splitlines() == [
-        "| Crafted on \\\\ accuracy of | a\\|b | c |",
+        "| Source \\\\ target | a\\|b | c |",
         "| --- | ---: | ---: |",
         "| no attack | 90.0% | 100.0% |",
         "| a\\|b | 20.0% | 70.0% |",
@@ -103,7 +103,7 @@ def test_refused(members, make_batch):
         transfer(members[0], batch, BIM)
     with pytest.raises(ValueError, match="names for at least two models"):
         black_box({"one": members[0]}, batch, BIM)
-    with pytest.raises(ValueError, match="expected the attack inside of it"):
+    with pytest.raises(ValueError, match="expected a single batch. Pass the inner attack"):
         transfer(kr.models.ensemble(members), batch, kr.attacks.per_member(BIM))
     with pytest.raises(TypeError, match="attack is"):
         transfer(kr.models.ensemble(members), batch, BALL)

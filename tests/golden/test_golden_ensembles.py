@@ -10,7 +10,7 @@ from keras_robust import detection, losses
 from keras_robust.defenses.adp import AdaptiveDiversity, log_det_diversity
 from keras_robust.defenses.cce import CollaborativeCrossEntropy
 from keras_robust.defenses.ensemble_at import EnsembleAdversarial
-from keras_robust.evaluation.transfer import EnsembleTransfer, subsets
+from keras_robust.evaluation.transfer import EnsembleTransfer, correct_subsets
 from keras_robust.losses import uncertainty
 from keras_robust.losses.robust_loss import total
 
@@ -99,7 +99,7 @@ def test_metrics_of_transfer(load):
     right = everybody.argmax(axis=-1) == y  # [sources, targets, images]
     found = EnsembleTransfer(
         ("1", "2", "ensemble"), tuple(map(tuple, right.mean(axis=-1))), (1.0,) * 3,
-        attack="", radius=0.0, samples=len(y), seed=0, subsets=subsets(right[-1, :-1]),
+        attack="", radius=0.0, samples=len(y), seed=0, subsets=correct_subsets(right[-1, :-1]),
     )  # fmt: skip
     for key, (source, target) in {
         "a11": ("1", "1"),

@@ -50,10 +50,10 @@ def test_goals(load):
     predictions = tf.argmax(d["logits"], axis=-1)
     found = TaskSuccess.of(predictions != d["labels"])
     rounded = {"rtol": 0, "atol": 1e-6}
-    equal(found.together, d["a_all"], **rounded)
+    equal(found.all_tasks, d["a_all"], **rounded)
     equal(found.average, d["a_avg"], **rounded)
-    equal(found.least_one, d["a_at_least_one"], **rounded)
-    equal(found.each, d["a_per_task"], **rounded)
+    equal(found.any_task, d["a_at_least_one"], **rounded)
+    equal(found.per_task, d["a_per_task"], **rounded)
     mean = losses.log_mean_probability(tf.transpose(d["logits"], [1, 0, 2]))
     equal(np.mean(tf.argmax(mean, 1) != d["labels"]), d["asr_ensemble_mean_prob"], **rounded)
 
@@ -63,5 +63,5 @@ def test_goals_of_groups(load):
     d = load("tamoo_metrics")
     fooled = tf.argmax(d["uni_logits"], axis=-1) != d["uni_labels"]
     found = TaskSuccess.of(tf.transpose(fooled))
-    equal(found.together, d["uni_a_all"], rtol=0, atol=1e-6)
+    equal(found.all_tasks, d["uni_a_all"], rtol=0, atol=1e-6)
     equal(found.average, d["uni_a_avg"], rtol=0, atol=1e-6)

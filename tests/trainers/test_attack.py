@@ -22,7 +22,7 @@ def parsed(*arguments):
     return values
 
 
-def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
+def test_images_are_kept_as_arrays_and_as_pictures(trained, loaded, tmp_path):
     values = parsed(
         f"--run={trained}", f"--output_dir={tmp_path}", "--limit=20", "--pictures=2", "--steps=3"
     )
@@ -37,11 +37,11 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
         "clean_predictions",
         "predictions",
     }
-    x, y = opened.test_images(20)
+    x, y = loaded.test_images(20)
     np.testing.assert_array_equal(arrays["images"], x)
     np.testing.assert_array_equal(arrays["labels"], y)
     assert np.abs(arrays["adversarial"] - arrays["images"]).max() <= 0.15 + 1e-6
-    said = opened.model(arrays["adversarial"])["logits"].numpy().argmax(1)
+    said = loaded.model(arrays["adversarial"])["logits"].numpy().argmax(1)
     np.testing.assert_array_equal(arrays["predictions"], said)
     pictures = sorted(tmp_path.glob("*.png"))
     assert len(pictures) == 4
@@ -49,7 +49,7 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, opened, tmp_path):
     np.testing.assert_array_equal(pixels, np.round(255 * arrays["images"][0]))
     assert pictures[1].name == f"0000_label{y[0]}_clean.png"
     assert done["pgd"].attack.steps == 3
-    assert not (tmp_path / "goals.json").exists()
+    assert not (tmp_path / "task_success.json").exists()
 
 
 def test_the_summary_counts_what_was_right_before():
@@ -64,21 +64,21 @@ def test_the_summary_counts_what_was_right_before():
         target=1,
     )
     assert crafted.summary() == (
-        "FGSM: of 4 images the model got 3 right; 2 of these are fooled (66.7%).\n"
+        "FGSM: of 4 images 3 were classified correctly; 2 of these are now misclassified (66.7%).\n"
         "Largest distance 0.25, radius 0.5.\n"
-        "100.0% of the images are taken for class 1."
+        "100.0% of the images are classified as 1."
     )
 
 
-def test_a_target_leaves_its_own_class_out(opened):
-    crafted = attack_run.attack_run(opened, opened.attack("pgd", targeted=True), target=3, limit=40)
+def test_a_target_leaves_its_own_class_out(loaded):
+    crafted = attack_run.attack_run(loaded, loaded.attack("pgd", targeted=True), target=3, limit=40)
     assert 0 < len(crafted.labels) < 40
     assert 3 not in crafted.labels
 
 
-def test_the_seed_decides(opened):
+def test_the_seed_decides(loaded):
     def adversarial(seed):
-        return attack_run.attack_run(opened, opened.attack("pgd"), limit=5, seed=seed).adversarial
+        return attack_run.attack_run(loaded, loaded.attack("pgd"), limit=5, seed=seed).adversarial
 
     np.testing.assert_array_equal(adversarial(1), adversarial(1))
     assert (adversarial(1) != adversarial(2)).any()
@@ -118,18 +118,18 @@ def test_members_by_several_solvers(pair, tmp_path):
         kr.solvers.EqualWeights(),
         kr.solvers.TaskOriented(),
     ]
-    document = json.loads((tmp_path / "goals.json").read_text())
+    document = json.loads((tmp_path / "task_success.json").read_text())
     assert (document["command"], document["seed"]) == ("python -m x", 0)
     model = load_run(pair).model
-    for row in document["goals"]:
+    for row in document["attacks"]:
         arrays = np.load(tmp_path / row["name"] / "adversarial.npz")
         said = model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
         wrong = said != arrays["labels"][:, None]
-        assert row["together"] == pytest.approx(wrong.all(axis=1).mean())
+        assert row["all_tasks"] == pytest.approx(wrong.all(axis=1).mean())
         assert row["average"] == pytest.approx(wrong.mean())
         assert row["names"] == ["member_1", "member_2"]
-        assert f"| {row['name']} |" in (tmp_path / "goals.md").read_text()
-    assert "achieve all 2 goals" in done["uniform"].summary()
+        assert f"| {row['name']} |" in (tmp_path / "task_success.md").read_text()
+    assert "on all 2 tasks at once" in done["uniform"].summary()
 
 
 def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(trained, tmp_path):
@@ -151,9 +151,9 @@ def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(tr
     moved = (arrays["adversarial"] - arrays["images"]).reshape(groups, 3, 64)
     # Where an image meets an end of its range all stop: the perturbation is one.
     np.testing.assert_allclose(moved, moved[:, :1].repeat(3, axis=1), atol=1e-6)
-    assert done["min_max"].goals.points == groups
-    assert f"on {groups} groups of images" in (directory / "goals.md").read_text()
-    assert "image 1" not in (directory / "goals.md").read_text()
+    assert done["min_max"].success.num_points == groups
+    assert f"on {groups} groups of images" in (directory / "task_success.md").read_text()
+    assert "image 1" not in (directory / "task_success.md").read_text()
 
 
 def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, tmp_path):
@@ -161,10 +161,12 @@ def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, 
                  "--steps=1", "--tasks=transformations"]  # fmt: skip
     done, _ = attack.run(parsed(*arguments, "--attack=multi_task", "--stochastic"))
     assert done["multi_task"].attack.tasks.stochastic
-    assert done["multi_task"].goals.names == tuple(t.name for t in kr.transforms.ALL)
+    assert done["multi_task"].success.names == tuple(t.name for t in kr.transforms.ALL)
     done, _ = attack.run(parsed(*arguments, "--attack=pgd", "--nostochastic"))
     assert done["pgd"].attack == load_run(trained).attack("pgd", {"steps": 1})
-    assert len(json.loads((tmp_path / "goals.json").read_text())["goals"][0]["each"]) == 7
+    assert (
+        len(json.loads((tmp_path / "task_success.json").read_text())["attacks"][0]["per_task"]) == 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, 
     [
         ([], ValueError, "--run is missing"),
         (["--run={run}", "--attack=pdg"], ValueError, "no attack 'pdg'"),
-        (["--run={run}", "--solver=hvm"], ValueError, "--solver weighs.*the attack is 'pgd'"),
+        (["--run={run}", "--solver=hvm"], ValueError, "--solver weights.*the attack is 'pgd'"),
         (["--run={run}", "--attack=multi_task"], ValueError, "expected an ensemble"),
         (["--run={run}", "--attack=multi_task", "--solver=hvn"], ValueError, "Did you mean 'hvm'"),
         (["--run={run}", "--group=3"], ValueError, "the tasks are 'members'"),

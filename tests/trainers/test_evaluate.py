@@ -64,7 +64,7 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     values = parsed(
         f"--run={run}", "--limit=20", "--attacks=auto_attack", "--radii=", "--radius=0.01"
     )
-    whole = attack_runner.AttackRunner._round
+    whole = attack_runner.AttackRunner._run_round
 
     def interrupted(self, name, part, *rest):
         if part.attack.name == "Square":
@@ -72,13 +72,13 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
         return whole(self, name, part, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(attack_runner.AttackRunner, "_round", interrupted)
+        patch.setattr(attack_runner.AttackRunner, "_run_round", interrupted)
         evaluate.run(values, command="")
     assert list((run / "unfinished").iterdir())
     capsys.readouterr()
     (directory,) = evaluate.run(values, command="")
     said = capsys.readouterr().out
-    assert "AutoAttack: goes on in round 19 of 20" in said
+    assert "AutoAttack: resumes in round 19 of 20" in said
     assert "round 20 of 20, Square: accuracy" in said and "round 18" not in said
     (report,) = kr.evaluation.load_reports(directory)
     (found,) = report.attacks
@@ -113,18 +113,18 @@ def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
     # The clock is looked at at the beginning, then before the round, before and after each batch.
     (directory,) = evaluate.run(parsed(*arguments, "--card", "--time_budget=3"), "")
     said = capsys.readouterr().out
-    assert "none is written of an evaluation that is not finished" in said
+    assert "model card: not written, as the evaluation is not finished" in said
     (report,) = kr.evaluation.load_reports(directory)
     assert [attack.name for attack in report.attacks] == ["PGD-2"]
-    assert "PGD-2 stopped after 128 of its " in report.unfinished
-    assert "Not begun: FGSM, accuracy over radius and the detector" in report.unfinished
+    assert "PGD-2 stopped after 128 of " in report.unfinished
+    assert "Not started: FGSM, accuracy over radius and the detector" in report.unfinished
     assert report.unfinished in said and report.checks == () and report.detection is None
     assert not (directory / "card.json").exists()
     kept = list((run / "unfinished").iterdir())
     evaluate.run(parsed(f"--run={run}", "--limit=10", "--attacks=fgsm", "--radii="), "")
     assert list((run / "unfinished").iterdir()) == kept  # it is of another evaluation
     evaluate.run(parsed(*arguments), "")
-    assert "PGD-2: goes on in round 1 of 1" in capsys.readouterr().out
+    assert "PGD-2: resumes in round 1 of 1" in capsys.readouterr().out
     (found,) = kr.evaluation.load_reports(directory)
     assert found.unfinished == "" and [check.name for check in found.checks] == ["c"]
     assert [attack.name for attack in found.attacks] == ["PGD-2", "FGSM"]
@@ -142,19 +142,21 @@ def test_attacks_from_another_run(trained, run, capsys):
     card = directory / "card.json"
     evaluate.verify(parsed(f"--verify={card}"))  # the twin lies beside it
     away = shutil.move(twin, run / "twin")
-    with pytest.raises(ValueError, match="crafted on the run twin, .*say by --transfer_from=RUNS/"):
+    with pytest.raises(
+        ValueError, match="crafted on the run twin, .*give its place by --transfer_from=RUNS/"
+    ):
         evaluate.verify(parsed(f"--verify={card}"))
     evaluate.verify(parsed(f"--verify={card}", f"--transfer_from={away}"))
 
 
-def test_runs_that_cannot_be_crafted_on(trained, opened, run):
+def test_runs_that_cannot_be_crafted_on(trained, loaded, run):
     from keras_robust.experiments.runs.loaded_run import load_run
     from keras_robust.experiments.runs.transfer_sources import crafted_on, load_sources
 
     arguments = [f"--run={run}", "--attacks=pgd"]
-    with pytest.raises(ValueError, match="no run but .* itself to craft on"):
+    with pytest.raises(ValueError, match="--transfer_from names .* alone"):
         evaluate.run(parsed(*arguments, f"--transfer_from={run}"), "")
-    with pytest.raises(FileNotFoundError, match="nowhere holds no run"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         evaluate.run(parsed(*arguments, "--transfer_from=nowhere"), "")
     sources = load_sources([trained, str(trained)])
     assert list(sources) == [trained.name]
@@ -170,7 +172,7 @@ def test_runs_that_cannot_be_crafted_on(trained, opened, run):
     assert len(names) == 4 and names[3] == f"AutoAttack from {trained.name}"
     here.config.dataset.name = "mnist"
     with pytest.raises(
-        ValueError, match=r"is of digits \(images .*, 10 classes\), and .* of mnist"
+        ValueError, match=r"trained on digits \(images .*, 10 classes\), and .* on mnist"
     ):
         crafted_on(here, [kr.attacks.pgd(ball)], sources)
 
@@ -202,7 +204,7 @@ def test_a_card_is_verified_and_says_what_differs(run, capsys):
         evaluate.verify(parsed(f"--verify={card}", f"--run={run}"))
     recipe, weights, accuracy = str(told.value).splitlines()[1:]
     assert recipe == "  The recipe differs in epochs."
-    assert weights.endswith("the card is of sha256:0.")
+    assert weights.endswith("the card has sha256:0.")
     assert accuracy.startswith("  Clean accuracy: the card says 90.0% of the sample, measured ")
 
 
@@ -229,31 +231,30 @@ def test_several_runs_on_one_page(tiny, run, tmp_path, capsys):
     assert [report.defense for report in reports] == ["standard", "trades, beta 6, 1 steps"]
 
 
-def test_the_recipe_says_what_is_not_given(opened):
-    attacks, radii = evaluate_run.EvaluationPlan().for_run(opened)
+def test_the_recipe_says_what_is_not_given(loaded):
+    attacks, radii = evaluate_run.EvaluationPlan().for_run(loaded)
     ball = kr.LinfBall(0.15)
     assert attacks == [kr.attacks.pgd(ball, 2), kr.attacks.fgsm(ball)]
     assert radii == (0.1, 0.2)
 
 
-def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(opened):
-    opened.config.evaluation.step_size = 0.01
+def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(loaded):
+    before = loaded.config.evaluation.attacks
+    loaded.config.evaluation.attacks = ("pgd:steps=2:step_size=0.01", "fgsm")
     try:
-        (attack, _), _ = evaluate_run.EvaluationPlan().for_run(opened)
+        (attack, _), _ = evaluate_run.EvaluationPlan().for_run(loaded)
         assert attack == kr.attacks.pgd(kr.LinfBall(0.15), 2, 0.01)
-        plan = evaluate_run.EvaluationPlan(
-            ["pgd"], {"restarts": 2, "step_size": None}, norm="l2", radius=1.0
-        )
-        (attack,), radii = plan.for_run(opened)
+        plan = evaluate_run.EvaluationPlan(["pgd"], {"restarts": 2}, norm="l2", radius=1.0)
+        (attack,), radii = plan.for_run(loaded)
         assert attack == kr.attacks.restarts(kr.attacks.pgd(kr.L2Ball(1.0), 2), 2)
         assert radii == ()
     finally:
-        opened.config.evaluation.step_size = None
+        loaded.config.evaluation.attacks = before
 
 
-def test_another_norm_wants_a_radius(opened):
+def test_another_norm_wants_a_radius(loaded):
     with pytest.raises(ValueError, match=r"radius is 0.15 in linf; give the radius in l2"):
-        evaluate_run.EvaluationPlan(norm="l2").for_run(opened)
+        evaluate_run.EvaluationPlan(norm="l2").for_run(loaded)
 
 
 def test_a_detector_belongs_to_its_checkpoint(run):
@@ -286,7 +287,7 @@ def test_a_detector_is_by_the_score_of_its_calibration(run):
     ("arguments", "error", "message"),
     [
         ([], ValueError, "--run is missing"),
-        (["--run=nowhere"], FileNotFoundError, "nowhere holds no run; train one with"),
+        (["--run=nowhere"], FileNotFoundError, "nowhere does not exist; train one with"),
         (["--run={run}", "--attacks=pdg"], ValueError, "no attack 'pdg'.*Did you mean 'pgd'"),
         (["--run={run}", "--radii=a"], ValueError, "'a' is not a radius"),
         (["--run={run}", "--radius=-1"], ValueError, "radius is -1"),

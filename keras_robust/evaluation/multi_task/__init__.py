@@ -1,1 +1,1 @@
-"""TODO."""
+"""Evaluation of attacks on several tasks: success rates, and conflicts between gradients."""

@@ -1,4 +1,4 @@
-"""The pass over the data of attacks on many tasks: batches of one size, and of whole groups."""
+"""Batches attacked for the evaluation of tasks: of one size, and of whole groups."""
 
 from __future__ import annotations
 
@@ -11,64 +11,64 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.attacks.multi_task import tasks as kinds
+from keras_robust.attacks.multi_task.tasks import Problem, TaskKind
 from keras_robust.core.classifier import classifier_of, members_of
-from keras_robust.core.types import Forward, Images, Labels
+from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.evaluation import attack_runner, batching
-
-Progress = Callable[[str], None]
+from keras_robust.evaluation.batching import Data, Model, Progress
 
 
 class CraftedBatch(NamedTuple):
-    """A batch, and what an attack made of it.
+    """A batch and its attacked version.
 
     Attributes:
         x: images `[batch, ...]`.
         y: labels `[batch]`.
-        made: what the attack returned: perturbed images, or more.
-        real: how many of the images are no filling.
-        seed: of this batch.
+        crafted: what the attack returned: perturbed images, or a tuple that begins with them.
+        real: number of images that are not padding.
+        seed: seed of this batch.
     """
 
     x: Images
     y: Labels
-    made: Any
+    crafted: Any
     real: int
     seed: tf.Tensor
 
 
 class TaskRunner:
-    """The images of an evaluation; where tasks are images of a group, groups drawn at random.
+    """The images of an evaluation, which an attack perturbs batch by batch.
 
     Args:
-        model: a robust model, a classifier, or a function.
-        data: as for an evaluation.
-        attack: one that gives a single batch.
-        limit: use only the first so many images.
-        seed: of the attack, and of the groups.
-        kind: of tasks; None where nobody asks for any.
+        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
+        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        attack: an attack that returns a single batch.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack, and of the groups.
+        kind: tasks, which decide on groups and on images to leave out; None for neither.
 
     Raises:
-        TypeError: what is no attack.
-        ValueError: no data, an attack per member, fewer images than a group has.
+        TypeError: `attack` is not an `Attack`.
+        ValueError: no data, an attack per member, or fewer images than a group needs.
     """
 
     def __init__(
         self,
-        model: Any,
-        data: Any,
+        model: Model,
+        data: Data,
         attack: Attack,
         limit: int | None,
         seed: int,
-        kind: Any = None,
+        kind: TaskKind | None = None,
     ):
         check_attack("attack", attack)
         if attack.per_member:
             raise ValueError(
-                f"The attack is {attack.name}; expected one that makes a single batch."
+                f"The attack {attack.name} returns one batch per member; expected a single batch."
             )
         self.model, self.attack, self.seed = classifier_of(model), attack, seed
         x, y, size = batching.arrays(data, limit)
-        self.x, self.y, self.size = in_groups(self.model, x, y, size, attack, kind, seed)
+        self.x, self.y, self.batch_size = in_groups(self.model, x, y, size, attack, kind, seed)
 
     def crafted(
         self, progress: Progress | None, craft: Callable[..., Any] | None = None
@@ -77,8 +77,8 @@ class TaskRunner:
 
         Args:
             progress: called with a line of text after each batch.
-            craft: `(x, y, seed)` to perturbed images, alone or first of several tensors; default
-                the attack.
+            craft: `(x, y, seed) -> perturbed images`, or a tuple that begins with them; default the
+                attack.
 
         Yields:
             The batches.
@@ -88,109 +88,122 @@ class TaskRunner:
         """
         craft = craft or self.attack.compiled(self.model)
         done = 0
-        for number, (rows, real) in enumerate(batching.rows_in_batches(len(self.x), self.size)):
+        for number, (rows, real) in enumerate(
+            batching.rows_in_batches(len(self.x), self.batch_size)
+        ):
             x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
             seed = as_seed((self.seed, number))
-            made = craft(x, y, seed)
+            crafted = craft(x, y, seed)
             attack_runner.check_within_threat_model(
-                self.attack.name, self.attack, None, x, tf.nest.flatten(made)[0]
+                self.attack.name, self.attack, None, x, tf.nest.flatten(crafted)[0]
             )
-            yield CraftedBatch(x, y, made, real, seed)
+            yield CraftedBatch(x, y, crafted, real, seed)
             done += real
             if progress:
                 progress(f"{self.attack.name}: {done} of {len(self.x)} images")
 
 
 def in_groups(
-    model: Any, x: Images, y: Labels, size: int, attack: Attack, kind: Any, seed: int
+    model: Model,
+    x: Images,
+    y: Labels,
+    batch_size: int,
+    attack: Attack,
+    kind: TaskKind | None,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The images that can be attacked, for batches that are whole groups where there are groups.
+    """The images to attack, and a batch size of whole groups if images form groups.
 
-    Where the goal is another prediction than that of the clean image, images that the model gets
-    wrong are left out: an attack climbs away from the label, and would never reach it.
+    If success is a changed prediction, misclassified images are left out: an attack that moves
+    away from the label could not succeed on them.
 
     Args:
-        model: a classifier, or a function.
+        model: a classifier, or a function `images -> {"logits", ...}`.
         x: images `[n, ...]`.
         y: labels `[n]`.
-        size: of a batch.
-        attack: the attack, which may have a goal of its own.
-        kind: of tasks, or None; without any everything stays as it is.
-        seed: of the order that the images are put into, which decides who is with whom.
+        batch_size: the desired batch size.
+        attack: the attack, which may have a success criterion of its own.
+        kind: tasks; None leaves everything as it is.
+        seed: seed of the random groups.
 
     Returns:
-        Images and labels without those that cannot be attacked or fill no group, and the size of a
-        batch of whole groups.
+        Images, labels and batch size.
 
     Raises:
-        ValueError: no image that the model gets right, or fewer than a group has.
+        ValueError: no correctly classified image, or fewer images than a group needs.
     """
     x, y = np.asarray(x), np.asarray(y)
     given = len(x)
-    if kind is not None and goal_of(attack, kind) == "prediction":
-        logits = attack_runner.logits_of(attack_runner.compiled_forward(model), x, min(size, given))
-        right = attack_runner.is_correct(logits, y)
-        x, y = x[right], y[right]
+    if kind is not None and success_criterion(attack, kind) == "prediction":
+        forward = attack_runner.compiled_forward(model)
+        logits = attack_runner.predict_logits(forward, x, min(batch_size, given))
+        correct = attack_runner.is_correct(logits, y)
+        x, y = x[correct], y[correct]
     if not len(x):
-        raise ValueError(f"The model gets none of the {given} images right; there is no goal left.")
-    size = min(size, len(x))
+        raise ValueError(
+            f"The model classifies none of the {given} images correctly; expected at least one "
+            "whose prediction an attack can change."
+        )
+    batch_size = min(batch_size, len(x))
     if not isinstance(kind, kinds.Universal):
-        return x, y, size
-    group = kind.group or size
+        return x, y, batch_size
+    group = kind.group or batch_size
     if group > len(x):
         raise ValueError(f"There are {len(x)} images to attack; expected a group of {group}.")
     order = np.random.default_rng(seed).permutation(len(x))[: len(x) // group * group]
-    return x[order], y[order], max(size // group, 1) * group
+    return x[order], y[order], max(batch_size // group, 1) * group
 
 
-def goal_of(attack: Attack, kind: Any) -> str:
-    """What a task's goal is: of the attack, if it has one, else of the tasks."""
+def success_criterion(attack: Attack, kind: TaskKind) -> str:
+    """`"label"` or `"prediction"`: the attack's own criterion, or else the tasks'."""
     return attack.success_criterion or kind.success_criterion
 
 
-def kind_of(attack: Attack, tasks: str | Any | None) -> Any:
-    """The tasks that were asked for; else those of the attack, or members if it has none."""
+def task_kind(attack: Attack, tasks: str | TaskKind | None) -> TaskKind:
+    """The given tasks; by default the attack's own, or members for an attack without tasks."""
     check_attack("attack", attack)
     return kinds.get(attack.task_kind or "members" if tasks is None else tasks)
 
 
-def copied(kind: Any, forward: Forward, ball: Any, x: Images, y: Labels) -> tuple[Any, tf.Tensor]:
-    """Tasks on images, and the copies of the points that they see.
+def problem_on(
+    kind: TaskKind, forward: Forward, ball: Ball, x: Images, y: Labels
+) -> tuple[Problem, tf.Tensor]:
+    """Tasks on given images, and the unperturbed points that each task sees.
 
     Args:
-        kind: of `keras_robust.tasks`.
+        kind: tasks of `keras_robust.tasks`.
         forward: the model.
-        ball: around the images.
+        ball: ball around the images.
         x: images `[batch, ...]`.
         y: labels `[batch]`.
 
     Returns:
-        The problem, and `[tasks, points, ...]`, all alike and without a perturbation.
+        The problem, and one copy of the points per task, `[tasks, points, ...]`.
     """
     problem = kind.on(forward, ball, x, y)
     shape = tf.concat([[problem.num_tasks], tf.shape(problem.center)], axis=0)
     copies = tf.broadcast_to(problem.center, shape)
-    known = problem.num_tasks if isinstance(problem.num_tasks, int) else None
-    copies.set_shape([known, *problem.center.shape])  # a loop over tasks needs their number
+    static = problem.num_tasks if isinstance(problem.num_tasks, int) else None
+    copies.set_shape([static, *problem.center.shape])  # a loop over tasks needs their number
     return problem, copies
 
 
-def names_of(kind: Any, model: Any, count: int) -> list[str]:
-    """The names of so many tasks, as a table heads them.
+def task_names(kind: TaskKind, model: Model, count: int) -> list[str]:
+    """Names of the tasks, for tables.
 
     Example:
         >>> from keras_robust import transforms
-        >>> names_of(kinds.Transformations(transforms.ALL[:2]), None, 2)
+        >>> task_names(kinds.Transformations(transforms.ALL[:2]), None, 2)
         ['identity', 'horizontal flip']
-        >>> names_of(kinds.Universal(2), None, 2)
+        >>> task_names(kinds.Universal(2), None, 2)
         ['image 1', 'image 2']
     """
-    named: list[str] = []
+    names: list[str] = []
     if isinstance(kind, kinds.Transformations):
-        named = [getattr(f, "name", getattr(f, "__name__", "")) for f in kind.functions]
+        names = [getattr(f, "name", getattr(f, "__name__", "")) for f in kind.functions]
     elif isinstance(kind, kinds.Members):
-        named = [getattr(member, "name", "") for member in members_of(model)]
-    if len(set(named)) == count and all(named):
-        return named
+        names = [getattr(member, "name", "") for member in members_of(model)]
+    if len(set(names)) == count and all(names):
+        return names
     word = {kinds.Universal: "image", kinds.Members: "member"}.get(type(kind), "task")
     return [f"{word} {i + 1}" for i in range(count)]

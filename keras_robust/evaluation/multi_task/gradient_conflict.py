@@ -1,4 +1,4 @@
-"""The gradients of many tasks where an attack ends: how strong each is, how much they agree."""
+"""Gradient conflict between tasks: norms and cosine similarities of their gradients."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import value_and_sum_gradient, zero_nonfinite
 from keras_robust.attacks.multi_task.combined_gradient import gram
+from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Images, Labels, Logits, PerExample
+from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
-    Progress,
     TaskRunner,
-    copied,
-    kind_of,
-    names_of,
+    problem_on,
+    task_kind,
+    task_names,
 )
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.losses import classification as losses
@@ -28,16 +29,16 @@ from keras_robust.losses import classification as losses
 
 @dataclasses.dataclass(frozen=True)
 class TaskGradients:
-    """The gradients of tasks, means over points: images, or groups that share a perturbation.
+    """Gradients of tasks, averaged over points: images, or groups that share a perturbation.
 
     Args:
-        names: of the tasks.
-        norms: the mean length (L2) of each task's gradient.
-        deviations: the standard deviation of the length.
-        cosines: `[tasks][tasks]`, the mean cosine of the angle between two tasks' gradients.
-        weights: the mean weight of each task in the attack's last step; None without a solver.
-        weight_deviations: the standard deviation of the weight.
-        points: how many images, or groups.
+        names: names of the tasks.
+        norms: mean L2 norm of each task's gradient.
+        deviations: standard deviation of the norm.
+        cosines: `[tasks][tasks]`, mean cosine similarity of two tasks' gradients.
+        weights: mean weight of each task in the last step of the attack; None without a solver.
+        weight_deviations: standard deviation of the weight.
+        num_points: number of images, or of groups.
     """
 
     names: tuple[str, ...]
@@ -46,10 +47,10 @@ class TaskGradients:
     cosines: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...] | None
     weight_deviations: tuple[float, ...] | None
-    points: int
+    num_points: int
 
     def table(self) -> Table:
-        """A row for each task: the length of its gradient, its weight, and the cosines."""
+        """One row per task: the norm of its gradient, its weight, and the cosines."""
         rows = []
         for i, name in enumerate(self.names):
             cells = [Cell(f"{self.norms[i]:.3g}", f"± {self.deviations[i]:.2g}")]
@@ -59,42 +60,41 @@ class TaskGradients:
             rows.append((Cell(name), *cells))
         weight = () if self.weights is None else ("Weight",)
         cosines = (f"Cosine with {name}" for name in self.names)
-        caption = f"Gradients of tasks on {self.points:,} points"
+        caption = f"Gradients of the tasks at {self.num_points:,} points"
         return Table(caption, ("Task", "Norm", *weight, *cosines), tuple(rows))
 
 
 def task_gradients(
-    model: Any,
-    data: Any,
+    model: Model,
+    data: Data,
     attack: Attack,
     *,
-    tasks: str | Any | None = None,
+    tasks: str | TaskKind | None = None,
     loss: Callable[[Logits, Labels], PerExample] = losses.cross_entropy,
     limit: int | None = 1000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TaskGradients:
-    """Attacks images, and compares the gradients that the tasks have there.
+    """Attacks images, and compares the gradients of the tasks at the result.
 
-    A task whose gradient is much shorter than the others' dominates the shortest weighted sum of
-    them, which is what `keras_robust.solvers.MinNorm` follows.
+    A task with a much smaller gradient than the others dominates their minimum-norm combination,
+    which `keras_robust.solvers.MinNorm` follows.
 
     Args:
         model: as for `task_success`.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        attack: the attack; with 0 steps, or in a ball of radius 0, it leaves images (almost) as
-            they are.
+        attack: the attack; with 0 steps, the gradients are those at its starting points.
         tasks: as for `task_success`.
-        loss: of logits `[n, classes]` and labels `[n]`, `[n]`: what is differentiated.
-        limit: use only the first so many images; None for all.
-        seed: of the attack.
-        progress: called with a line of text now and then, such as `print`.
+        loss: `(logits [n, classes], labels [n]) -> [n]`, the function to differentiate.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        Lengths, cosines, and the weights of the attack's last step.
+        Norms, cosine similarities, and the weights in the last step of the attack.
 
     Raises:
-        TypeError, ValueError: as `task_success`.
+        TypeError, ValueError: as for `task_success`.
 
     Example:
         >>> import keras_robust as kr
@@ -107,27 +107,29 @@ def task_gradients(
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), Table 2.
     """
-    kind = kind_of(attack, tasks)
-    images = TaskRunner(model, data, attack, limit, seed, kind)
-    look = tf.function(_products(kind, images.model, attack, loss), autograph=False)
-    traced = _traced(images.model, attack)
+    kind = task_kind(attack, tasks)
+    runner = TaskRunner(model, data, attack, limit, seed, kind)
+    gram_at = tf.function(_gram_matrices(kind, runner.model, attack, loss), autograph=False)
+    with_weights = _craft_with_weights(runner.model, attack)
     products, weights = [], []
-    for x, y, made, real, own in images.crafted(progress, traced):
-        x_adv, *last = made if traced else (made,)
-        found = look(x_adv, y, own).numpy()
-        kept = real // (len(x) // len(found))
-        products.append(found[:kept])
-        weights += [weight.numpy()[:, :kept] for weight in last]
-    names = names_of(kind, images.model, products[0].shape[1])
-    return _summed_up(tuple(names), np.concatenate(products), weights)
+    for x, y, crafted, real, own in runner.crafted(progress, with_weights):
+        x_adv, *last = crafted if with_weights else (crafted,)
+        found = gram_at(x_adv, y, own).numpy()
+        unpadded = real // (len(x) // len(found))
+        products.append(found[:unpadded])
+        weights += [weight.numpy()[:, :unpadded] for weight in last]
+    names = task_names(kind, runner.model, products[0].shape[1])
+    return _averaged(tuple(names), np.concatenate(products), weights)
 
 
-def _products(kind: Any, model: Any, attack: Attack, loss: Callable) -> Callable:
-    """`(x_adv, y, seed)` to the products of the tasks' gradients, `[points, tasks, tasks]`."""
+def _gram_matrices(
+    kind: TaskKind, model: Model, attack: Attack, loss: Callable[[Logits, Labels], PerExample]
+) -> Callable[..., tf.Tensor]:
+    """`(x_adv, y, seed) -> [points, tasks, tasks]`, inner products of the tasks' gradients."""
     forward = as_forward(model)
 
-    def look(x_adv: Images, y: Labels, seed: tf.Tensor) -> tf.Tensor:
-        problem, copies = copied(kind, forward, attack.ball, x_adv, y)
+    def gram_at(x_adv: Images, y: Labels, seed: tf.Tensor) -> tf.Tensor:
+        problem, copies = problem_on(kind, forward, attack.ball, x_adv, y)
         labels = tf.reshape(problem.labels, [-1])
 
         def value(copies: tf.Tensor) -> PerExample:
@@ -136,11 +138,11 @@ def _products(kind: Any, model: Any, attack: Attack, loss: Callable) -> Callable
 
         return gram(zero_nonfinite(upcast_half(value_and_sum_gradient(value, copies)[1])))
 
-    return look
+    return gram_at
 
 
-def _traced(model: Any, attack: Any) -> Callable | None:
-    """`(x, y, seed)` to perturbed images and the last weights; None for an attack without any."""
+def _craft_with_weights(model: Model, attack: Any) -> Callable[..., Any] | None:
+    """`(x, y, seed) -> (perturbed images, last weights)`; None for an attack without weights."""
     if not (attack.can_trace and attack.gradient_steps):
         return None
 
@@ -151,12 +153,12 @@ def _traced(model: Any, attack: Any) -> Callable | None:
     return tf.function(craft, autograph=False)
 
 
-def _summed_up(
+def _averaged(
     names: tuple[str, ...], products: np.ndarray, weights: list[np.ndarray]
 ) -> TaskGradients:
     norms = np.sqrt(np.einsum("bii->bi", products))
     lengths = norms[:, :, None] * norms[:, None, :]
-    # Where there is no gradient there is no angle: counted as a right one.
+    # A zero gradient has no angle; its cosine counts as 0.
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     every = np.concatenate(weights, axis=1) if weights else None
     return TaskGradients(

@@ -1,4 +1,4 @@
-"""Looks which goals an attack achieves: on the tasks it was made for, and on other models."""
+"""Measures per-task and joint success rates (A-Avg, A-All) of an attack or of given images."""
 
 from __future__ import annotations
 
@@ -10,162 +10,182 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.types import Images, Labels, Logits
 from keras_robust.evaluation import attack_runner, batching
+from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
     TaskRunner,
-    copied,
-    goal_of,
-    kind_of,
-    names_of,
+    problem_on,
+    success_criterion,
+    task_kind,
+    task_names,
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess
 from keras_robust.losses import classification as losses
 
 
 def task_success(
-    model: Any,
-    data: Any,
+    model: Model,
+    data: Data,
     attack: Attack,
     *,
-    tasks: str | Any | None = None,
+    tasks: str | TaskKind | None = None,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> TaskSuccess:
-    """Attacks images, and looks which goals are achieved on them.
-
-    Of transformations with a strength that is drawn, another one is drawn for each batch.
+    """Attacks images, and measures per-task and joint success rates (A-Avg, A-All).
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`; an ensemble
-            where the tasks are its members.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays. Groups that
-            share a perturbation are drawn from it at random; images that fill none are left out.
-            So are those that the model gets wrong, where the goal is another prediction than the
-            clean one: an attack climbs away from the label.
-        attack: any attack, `keras_robust.attacks.multi_task` or one that knows of no tasks.
-        tasks: whose goals are looked at: `"members"`, `"universal"`, or of `keras_robust.tasks`;
-            default those of the attack, or the members if it has none.
-        limit: use only the first so many images.
-        seed: of the random starts, groups and strengths.
-        progress: called with a line of text now and then, such as `print`.
+            if the tasks are its members.
+        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays. Images that
+            share a perturbation are grouped at random, and those that fill no group are left out.
+            If success is a changed prediction, misclassified images are left out as well.
+        attack: any attack, not only `keras_robust.attacks.multi_task`.
+        tasks: `"members"`, `"universal"`, or tasks of `keras_robust.tasks`; default those of the
+            attack, or the members if it has none. A random strength of transformations is drawn
+            once per batch.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of random starts, groups and strengths.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        The shares of images, or groups, on which goals are achieved.
+        The success rates.
 
     Raises:
-        TypeError: what is no attack, or no tasks.
+        TypeError: not an attack, or not tasks.
         ValueError: no data, an attack per member, one that left its ball, a model without members,
-            or fewer images than a group has.
+            or fewer images than a group needs.
 
     Example:
         >>> import keras_robust as kr
         >>> model = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
         >>> data = np.full([4, 2, 2, 1], 0.5, "float32"), [0, 1, 2, 0]
         >>> found = task_success(model, data, kr.attacks.multi_task(kr.LinfBall(0.1), steps=2))
-        >>> found.names, found.points
+        >>> found.names, found.num_points
         (('member_1', 'member_2'), 4)
 
     Reference: Bui et al. (2023), section 4, settings ENS, UNI and EoT.
     """
-    images = TaskRunner(model, data, attack, limit, seed, kind_of(attack, tasks))
-    made = [(b.x[: b.real], b.made[: b.real], b.y[: b.real]) for b in images.crafted(progress)]
-    x, x_adv, y = (np.concatenate(part) for part in zip(*made, strict=True))
-    return success_rates(model, x, x_adv, y, attack, tasks=tasks, batch=images.size, seed=seed)
+    runner = TaskRunner(model, data, attack, limit, seed, task_kind(attack, tasks))
+    parts = [(b.x[: b.real], b.crafted[: b.real], b.y[: b.real]) for b in runner.crafted(progress)]
+    x, x_adv, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return success_rates(
+        model, x, x_adv, y, attack, tasks=tasks, batch_size=runner.batch_size, seed=seed
+    )
 
 
 def success_rates(
-    model: Any,
+    model: Model,
     x: Images,
     x_adv: Images,
     y: Labels,
     attack: Attack,
     *,
-    tasks: str | Any | None = None,
-    batch: int = 128,
+    tasks: str | TaskKind | None = None,
+    batch_size: int = 128,
     seed: int = 0,
 ) -> TaskSuccess:
-    """Looks which goals are achieved on images that were attacked before.
+    """Measures per-task and joint success rates of given adversarial images.
 
     Args:
         model: as for `task_success`.
-        x: clean images `[n, ...]`; of groups that share a perturbation, one group after the other.
+        x: clean images `[n, ...]`; images that share a perturbation follow each other.
         x_adv: the same images, attacked.
         y: labels `[n]`.
-        attack: what attacked them.
+        attack: the attack that crafted them.
         tasks: as for `task_success`.
-        batch: how many images are looked at together; a multiple of a group.
-        seed: of strengths that are drawn.
+        batch_size: number of images evaluated at once; a multiple of the group size.
+        seed: seed of random strengths.
 
     Returns:
-        The shares of images, or groups, on which goals are achieved.
+        The success rates.
 
     Raises:
-        TypeError: no tasks.
-        ValueError: not as many attacked images or labels, a model without members, or images that
-            are no whole groups.
+        TypeError: not tasks.
+        ValueError: different numbers of images, attacked images and labels, a model without
+            members, or images that do not form whole groups.
 
     Example:
         >>> import keras_robust as kr
         >>> x, x_adv = np.array([[[0.6, 0.4], [0.9, 0.1]], [[0.4, 0.6], [0.7, 0.3]]], "float32")
         >>> attack = kr.attacks.multi_task(kr.LinfBall(0.2), tasks="universal")
-        >>> success_rates(lambda x: {"logits": x}, x, x_adv, [0, 0], attack).each
+        >>> success_rates(lambda x: {"logits": x}, x, x_adv, [0, 0], attack).per_task
         (1.0, 0.0)
     """
     x, x_adv, y = (np.asarray(part) for part in (x, x_adv, y))
     if not len(x) == len(x_adv) == len(y) > 0:
         raise ValueError(
-            f"There are {len(x)} images, {len(x_adv)} attacked ones and {len(y)} labels; expected "
-            "as many of each."
+            f"There are {len(x)} images, {len(x_adv)} attacked images and {len(y)} labels; "
+            "expected the same number of each, at least one."
         )
-    kind, model = kind_of(attack, tasks), classifier_of(model)
-    look = tf.function(_looking(kind, model, attack), autograph=False)
-    achieved, wrong = [], []
-    for number, (rows, real) in enumerate(batching.rows_in_batches(len(x), min(batch, len(x)))):
-        seen = look(*map(tf.constant, (x[rows], x_adv[rows], y[rows])), as_seed((seed, number)))
-        logits, unwanted, whole = (tensor.numpy() for tensor in seen)
-        found = ~attack_runner.is_correct(logits, unwanted)
-        achieved.append(found[:, : real * found.shape[1] // len(rows)])
-        wrong.append(~attack_runner.is_correct(whole, y[rows])[:real])
-    every = np.concatenate(achieved, axis=1)
-    return TaskSuccess.of(
-        every, names_of(kind, model, len(every)), float(np.concatenate(wrong).mean())
-    )
+    kind, model = task_kind(attack, tasks), classifier_of(model)
+    predict = tf.function(_task_logits(kind, model, attack), autograph=False)
+    success, misclassified = [], []
+    batches = batching.rows_in_batches(len(x), min(batch_size, len(x)))
+    for number, (rows, real) in enumerate(batches):
+        inputs = map(tf.constant, (x[rows], x_adv[rows], y[rows]))
+        outputs = predict(*inputs, as_seed((seed, number)))
+        logits, unchanged, whole = (tensor.numpy() for tensor in outputs)
+        changed = ~attack_runner.is_correct(logits, unchanged)
+        success.append(changed[:, : real * changed.shape[1] // len(rows)])
+        misclassified.append(~attack_runner.is_correct(whole, y[rows])[:real])
+    every = np.concatenate(success, axis=1)
+    ensemble = float(np.concatenate(misclassified).mean())
+    return TaskSuccess.of(every, task_names(kind, model, len(every)), ensemble)
+
+
+def _task_logits(kind: TaskKind, model: Model, attack: Attack) -> Callable[..., Any]:
+    """`(x, x_adv, y, seed) -> (logits of each task, predictions to avoid, logits of the model)`."""
+    forward = as_forward(model)
+    criterion = success_criterion(attack, kind)
+
+    def predict(
+        x: Images, x_adv: Images, y: Labels, seed: tf.Tensor
+    ) -> tuple[Logits, Labels, Logits]:
+        problem, copies = problem_on(kind, forward, attack.ball, x_adv, y)
+        clean = kind.on(forward, attack.ball, x, y)
+        by_label = criterion == "label"
+        unchanged = clean.labels if by_label else tf.argmax(clean.clean(), axis=-1)
+        return problem.logits(copies, seed), unchanged, forward(x_adv)["logits"]
+
+    return predict
 
 
 def transfer_success_rates(
-    source: Any,
-    models: Mapping[str, Any],
+    source: Model,
+    models: Mapping[str, Model],
     ensembles: Mapping[str, Sequence[str]],
-    data: Any,
+    data: Data,
     attack: Attack,
     *,
     limit: int | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, TaskSuccess]:
-    """Crafts on one model, and looks which goals that achieves on ensembles of other models.
+    """Attacks a source model, and measures success rates on ensembles of other models.
 
-    Each model is asked once, whatever the number of ensembles it is part of.
+    Each model is evaluated once, whatever the number of ensembles it belongs to.
 
     Args:
-        source: what is attacked, as for `task_success`.
+        source: the model attacked, as for `task_success`.
         models: name -> classifier, or function `images -> {"logits", ...}`.
-        ensembles: name -> the names of the models that it is made of.
+        ensembles: name of the ensemble -> names of its members.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
         attack: the attack.
-        limit: use only the first so many images.
-        seed: of the random starts.
-        progress: called with a line of text now and then, such as `print`.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack.
+        progress: called with lines of text, such as `print`.
 
     Returns:
-        Name of an ensemble -> its goals: a task is to fool one of its members, the whole is the
-        mean of their probabilities.
+        Name of the ensemble -> success rates: a task is to fool one of its members, and the
+        ensemble predicts by the mean of their probabilities.
 
     Raises:
-        TypeError: what is no attack.
+        TypeError: not an attack.
         ValueError: no ensembles, one of unknown models, no data, an attack per member, or one that
             left its ball.
 
@@ -175,7 +195,7 @@ def transfer_success_rates(
         >>> data = np.array([[0.6, 0.4]], "float32"), [0]
         >>> attack = kr.attacks.fgsm(kr.LinfBall(0.2))
         >>> both = {"RL": ("right", "left")}
-        >>> transfer_success_rates(models["right"], models, both, data, attack)["RL"].each
+        >>> transfer_success_rates(models["right"], models, both, data, attack)["RL"].per_task
         (1.0, 0.0)
 
     Reference: Bui et al. (2023), Table 3.
@@ -183,40 +203,29 @@ def transfer_success_rates(
     unknown = {name for names in ensembles.values() for name in names} - set(models)
     if unknown or not ensembles or not all(ensembles.values()):
         raise ValueError(
-            f"ensembles is {dict(ensembles)!r}; expected a name for the names of some of the "
+            f"ensembles is {dict(ensembles)!r}; expected for each ensemble some names of the "
             f"models {', '.join(models)}."
         )
-    images = TaskRunner(source, data, attack, limit, seed)
+    runner = TaskRunner(source, data, attack, limit, seed)
     forwards = [as_forward(classifier_of(model)) for model in models.values()]
-    ask = tf.function(lambda x: [forward(x)["logits"] for forward in forwards], autograph=False)
+    predict = tf.function(lambda x: [forward(x)["logits"] for forward in forwards], autograph=False)
     logits, labels = [], []
-    for batch in images.crafted(progress):
-        logits.append(np.stack(ask(batch.made))[:, : batch.real])
+    for batch in runner.crafted(progress):
+        logits.append(np.stack(predict(batch.crafted))[:, : batch.real])
         labels.append(batch.y.numpy()[: batch.real])
-    said = dict(zip(models, np.concatenate(logits, axis=1), strict=True))
+    by_model = dict(zip(models, np.concatenate(logits, axis=1), strict=True))
     y = np.concatenate(labels)
     return {
-        name: _goals_of([said[member] for member in members], y, members)
+        name: _ensemble_rates([by_model[member] for member in members], y, members)
         for name, members in ensembles.items()
     }
 
 
-def _goals_of(logits: Sequence[np.ndarray], y: np.ndarray, names: Sequence[str]) -> TaskSuccess:
-    """The goals of an ensemble, from what its members say."""
-    wrong = ~attack_runner.is_correct(np.stack(logits), y)
+def _ensemble_rates(
+    logits: Sequence[np.ndarray], y: np.ndarray, names: Sequence[str]
+) -> TaskSuccess:
+    """Success rates on an ensemble, from the logits of its members."""
+    misclassified = ~attack_runner.is_correct(np.stack(logits), y)
     whole = losses.log_mean_probability(tf.stack(logits, axis=1)).numpy()
-    return TaskSuccess.of(wrong, names, float((~attack_runner.is_correct(whole, y)).mean()))
-
-
-def _looking(kind: Any, model: Any, attack: Attack) -> Callable:
-    """`(x, x_adv, y, seed)` to each task's logits, what they are not to predict, the whole's."""
-    forward = as_forward(model)
-    goal = goal_of(attack, kind)
-
-    def look(x: Images, x_adv: Images, y: Labels, seed: tf.Tensor) -> tuple[Logits, Labels, Logits]:
-        problem, copies = copied(kind, forward, attack.ball, x_adv, y)
-        clean = kind.on(forward, attack.ball, x, y)
-        unwanted = clean.labels if goal == "label" else tf.argmax(clean.clean(), axis=-1)
-        return problem.logits(copies, seed), unwanted, forward(x_adv)["logits"]
-
-    return look
+    ensemble = float((~attack_runner.is_correct(whole, y)).mean())
+    return TaskSuccess.of(misclassified, names, ensemble)

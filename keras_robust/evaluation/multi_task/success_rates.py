@@ -1,12 +1,12 @@
-"""Goals: on how much an attack on many tasks succeeds, on all of them together and on each."""
+"""Success rates of an attack on several tasks: on each, on all at once, on average."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_robust.evaluation.rendering.tables import ABSENT, Cell, Table
 from keras_robust.evaluation.rendering.wording import percent
@@ -14,113 +14,116 @@ from keras_robust.evaluation.rendering.wording import percent
 
 @dataclasses.dataclass(frozen=True)
 class TaskSuccess:
-    """The shares of images on which goals are achieved; the larger, the stronger the attack.
+    """Success rates of an attack on several tasks; higher is a stronger attack.
 
-    Where images share a perturbation, a point is a group of them, and a task one of its images.
+    A point is an image, or a group of images that share a perturbation; in a group, each image is
+    a task.
 
     Args:
-        names: of the tasks.
-        each: A-i, the share of points that achieve each task's goal.
-        together: A-All, the share of points that achieve every goal.
-        least_one: the share of points that achieve at least one.
-        whole: the share of images that the model itself takes for another class than the label, an
-            ensemble as a whole; None where nobody asked.
-        points: how many images, or groups.
+        names: names of the tasks.
+        per_task: A-i, the fraction of points on which each task succeeds.
+        all_tasks: A-All, the fraction of points on which all tasks succeed.
+        any_task: the fraction of points on which at least one task succeeds.
+        ensemble: the fraction of images that the model itself (of an ensemble, the whole)
+            misclassifies; None if not measured.
+        num_points: number of images, or of groups.
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), section 4.
     """
 
     names: tuple[str, ...]
-    each: tuple[float, ...]
-    together: float
-    least_one: float
-    whole: float | None
-    points: int
+    per_task: tuple[float, ...]
+    all_tasks: float
+    any_task: float
+    ensemble: float | None
+    num_points: int
 
     @classmethod
     def of(
-        cls, achieved: Any, names: Sequence[str] | None = None, whole: float | None = None
+        cls,
+        success: npt.ArrayLike,
+        names: Sequence[str] | None = None,
+        ensemble: float | None = None,
     ) -> TaskSuccess:
-        """The shares, of goals that were looked at.
+        """The success rates of given outcomes.
 
         Args:
-            achieved: `[tasks, points]` bool.
-            names: of the tasks; default their numbers.
-            whole: as for the class.
+            success: `[tasks, points]` bool.
+            names: names of the tasks; default their numbers.
+            ensemble: as for the class.
 
         Returns:
-            The shares.
+            The success rates.
 
         Raises:
-            ValueError: another shape, no points, or not as many names.
+            ValueError: another shape, no points, or another number of names than of tasks.
 
         Example:
             >>> found = TaskSuccess.of([[True, True, False], [True, False, False]])
-            >>> round(found.together, 2), found.average, round(found.least_one, 2)
+            >>> round(found.all_tasks, 2), found.average, round(found.any_task, 2)
             (0.33, 0.5, 0.67)
         """
-        achieved = np.asarray(achieved, bool)
-        if achieved.ndim != 2 or not achieved.size:
+        success = np.asarray(success, bool)
+        if success.ndim != 2 or not success.size:
             raise ValueError(
-                f"achieved has shape {achieved.shape}; expected [tasks, points], at least one each."
+                f"success has shape {success.shape}; expected [tasks, points], at least one each."
             )
-        names = tuple(names or (f"task {i + 1}" for i in range(len(achieved))))
-        if len(names) != len(achieved):
-            raise ValueError(f"There are {len(achieved)} tasks and {len(names)} names.")
+        names = tuple(names or (f"task {i + 1}" for i in range(len(success))))
+        if len(names) != len(success):
+            raise ValueError(
+                f"There are {len(success)} tasks and {len(names)} names; expected one name each."
+            )
         return cls(
             names,
-            tuple(map(float, achieved.mean(axis=1))),
-            float(achieved.all(axis=0).mean()),
-            float(achieved.any(axis=0).mean()),
-            whole,
-            achieved.shape[1],
+            tuple(map(float, success.mean(axis=1))),
+            float(success.all(axis=0).mean()),
+            float(success.any(axis=0).mean()),
+            ensemble,
+            success.shape[1],
         )
 
     @property
     def average(self) -> float:
-        """A-Avg: the mean share over tasks."""
-        return float(np.mean(self.each))
+        """A-Avg: the mean of `per_task`."""
+        return float(np.mean(self.per_task))
 
 
-def goals_table(
-    found: Mapping[str, TaskSuccess], caption: str = "Goals achieved", each: bool = True
+def success_table(
+    found: Mapping[str, TaskSuccess],
+    caption: str = "Success rates by task",
+    per_task: bool = True,
 ) -> Table:
-    """A row for each of several attacks: A-All, A-Avg, at least one, the whole, and each task.
+    """One row per attack: A-All, A-Avg, any task, the model as a whole, and each task.
 
     Args:
-        found: name of the attack -> its goals.
-        caption: of the table.
-        each: whether the tasks have columns of their own; those of groups mean little.
+        found: name of the attack -> its success rates.
+        caption: caption of the table.
+        per_task: whether to add a column per task; for groups of images they mean little.
 
     Returns:
-        The table; a task that an attack has not is left blank.
+        The table; a task that an attack does not have is left blank.
 
     Raises:
         ValueError: no attacks.
 
     Example:
         >>> from keras_robust.evaluation.rendering.markdown import markdown_table
-        >>> print(markdown_table(goals_table({"PGD": TaskSuccess.of([[True], [False]])})))
-        | Attack | A-All | A-Avg | At least one | Whole | task 1 | task 2 |
+        >>> print(markdown_table(success_table({"PGD": TaskSuccess.of([[True], [False]])})))
+        | Attack | A-All | A-Avg | Any task | Whole model | task 1 | task 2 |
         | --- | ---: | ---: | ---: | ---: | ---: | ---: |
         | PGD | 0.0% | 50.0% | 100.0% | – | 100.0% | 0.0% |
     """
     if not found:
-        raise ValueError("There are no goals to put into a table; expected at least one attack.")
-    named = (name for goals in found.values() for name in goals.names)
-    tasks = tuple(dict.fromkeys(named)) if each else ()
+        raise ValueError("No success rates were given; expected those of at least one attack.")
+    every = (name for rates in found.values() for name in rates.names)
+    tasks = tuple(dict.fromkeys(every)) if per_task else ()
     rows = []
-    for attack, goals in found.items():
-        own = dict(zip(goals.names, goals.each, strict=True))
-        shares = (
-            goals.together,
-            goals.average,
-            goals.least_one,
-            goals.whole,
-            *map(own.get, tasks),
-        )
-        cells = (Cell(ABSENT if share is None else percent(share)) for share in shares)
+    for attack, rates in found.items():
+        own = dict(zip(rates.names, rates.per_task, strict=True))
+        whole = (rates.all_tasks, rates.average, rates.any_task, rates.ensemble)
+        fractions = (*whole, *map(own.get, tasks))
+        cells = (Cell(ABSENT if one is None else percent(one)) for one in fractions)
         rows.append((Cell(attack), *cells))
-    columns = ("Attack", "A-All", "A-Avg", "At least one", "Whole", *tasks)
+    columns = ("Attack", "A-All", "A-Avg", "Any task", "Whole model", *tasks)
     return Table(caption, columns, tuple(rows))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Rendering of reports as JSON, Markdown and HTML."""

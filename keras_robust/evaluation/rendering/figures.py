@@ -1,4 +1,4 @@
-"""The plots of a page, as data URIs with captions and words for those who cannot see them."""
+"""The plots of a page as data URIs, with captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # example images on the page; report.json keeps all of them
 PIXELS_PER_INCH = 96
-_ATTACKERS = ("does not know the score", "knows it")  # of whom the second may be missing
 
 
 class Picture(NamedTuple):
-    """A plot, drawn once for a wide page and once for a phone, with words for those who see none.
+    """A plot, drawn once for wide and once for narrow screens.
 
-    `upcast_half` and `narrow` are (data URI, width, height) with the sizes in CSS pixels.
+    `wide` and `narrow` are (data URI, width, height) with sizes in CSS pixels.
     """
 
     caption: str
@@ -34,7 +33,7 @@ class Picture(NamedTuple):
 
 
 def radius(reports: Sequence[ReportData]) -> Picture | None:
-    """The curves of all reports in one plot; None without curves."""
+    """Accuracy over radius of all reports in one plot; None without curves."""
     curves = {
         label: {curve.name: (curve.radii, curve.accuracies) for curve in report.curves}
         for label, report in zip(wording.labels(reports), reports, strict=True)
@@ -42,7 +41,7 @@ def radius(reports: Sequence[ReportData]) -> Picture | None:
     }
     if not curves:
         return None
-    told = (
+    texts = (
         f"{attack} on {label}: {wording.percent(accuracies[0])} at radius "
         f"{wording.radius_text(radii[0])}, {wording.percent(accuracies[-1])} at "
         f"{wording.radius_text(radii[-1])}"
@@ -52,8 +51,8 @@ def radius(reports: Sequence[ReportData]) -> Picture | None:
     evaluated = {report.radius for report in reports}
     marked = evaluated.pop() if len(evaluated) == 1 else None
     return _picture(
-        "Accuracy as the attacker may change more; higher is better.",
-        f"Lines of accuracy over radius. {'; '.join(told)}.",
+        "Accuracy over radius; higher is better.",
+        f"Lines of accuracy over radius. {'; '.join(texts)}.",
         functools.partial(plots.accuracy_over_radius, curves, radius=marked),
     )
 
@@ -65,8 +64,8 @@ def confusion(report: ReportData) -> Picture | None:
         return None
     shown = wording.joined([n for n, m in (("clean", clean), ("attacked", attacked)) if m])
     return _picture(
-        "Which class is taken for which. On the diagonal the model is right; the shade is the "
-        "share of the true class, a number counts images.",
+        "Confusion matrices: one row per true class, one column per predicted class. The shade is "
+        "the fraction of the true class; numbers count images.",
         f"Confusion matrices of {shown} images, {len(report.class_names)} classes.",
         functools.partial(plots.confusion_matrix, clean, attacked, report.class_names),
     )
@@ -74,23 +73,23 @@ def confusion(report: ReportData) -> Picture | None:
 
 def examples(report: ReportData) -> Picture | None:
     """A few images before and after the attack; None without any."""
-    few = report.examples
-    if few is None:
+    images = report.examples
+    if images is None:
         return None
-    labels, said = few.labels[:SHOWN], few.adversarial_predictions[:SHOWN]
+    labels, predictions = images.labels[:SHOWN], images.adversarial_predictions[:SHOWN]
     draw = functools.partial(
         plots.example_images,
-        few.clean[:SHOWN],
-        few.adversarial[:SHOWN],
+        images.clean[:SHOWN],
+        images.adversarial[:SHOWN],
         labels,
-        few.clean_predictions[:SHOWN],
-        said,
+        images.clean_predictions[:SHOWN],
+        predictions,
         report.class_names or None,
     )
-    fooled = sum(predicted != label for predicted, label in zip(said, labels, strict=True))
+    fooled = sum(predicted != label for predicted, label in zip(predictions, labels, strict=True))
     return _picture(
-        "Test images before and after the attack, and the change between them, amplified as "
-        "stated (grey: unchanged). Below each image: the class that the model sees.",
+        "Test images before and after the attack, and the perturbations, amplified as stated "
+        "(gray: unchanged). Below each image: the predicted class.",
         f"{len(labels)} example images, their perturbations, and the attacked images, "
         f"{fooled} of which fool the model.",
         draw,
@@ -99,13 +98,13 @@ def examples(report: ReportData) -> Picture | None:
 
 
 def detection(report: ReportData) -> Picture | None:
-    """The histograms of a detector's scores; None without a detector or its scores."""
+    """Histograms of a detector's scores; None without a detector or its scores."""
     found = report.detection
-    if found is None or not found.clean_scores or not found.unaware.scores:
+    if found is None or not found.clean_scores or not found.oblivious.scores:
         return None
-    clean, attacked = found.clean_scores, found.unaware.scores
+    clean, attacked = found.clean_scores, found.oblivious.scores
     return _picture(
-        "Scores of clean and of attacked images; those right of the threshold are flagged.",
+        "Scores of clean and of attacked images; scores above the threshold are flagged.",
         f"Histograms of the score {found.score_name} on {len(clean)} clean and {len(attacked)} "
         f"attacked images. {wording.detection_text(found)}",
         functools.partial(
@@ -119,19 +118,19 @@ def detection(report: ReportData) -> Picture | None:
 
 
 def roc(report: ReportData) -> Picture | None:
-    """The ROC curve of each attacker; None without a detector or its scores."""
+    """ROC curves under the oblivious and the adaptive attack; None without scores."""
     found = report.detection
-    if found is None or not found.clean_scores or not found.unaware.scores:
+    if found is None or not found.clean_scores or not found.oblivious.scores:
         return None
     curves = {
-        name: roc_of(found.clean_scores, attacker.scores)
-        for name, attacker in zip(_ATTACKERS, found.attackers, strict=False)
-        if attacker.scores
+        name: roc_of(found.clean_scores, result.scores)
+        for name, result in zip(("oblivious", "adaptive"), found.results, strict=False)
+        if result.scores
     }
     areas = ", ".join(f"{name}: {curve.auc:.3f}" for name, curve in curves.items())
     return _picture(
-        "How many attacked images are flagged over how many clean ones, at every threshold, for an "
-        "attacker who does not know the score and for one who does.",
+        "Detection rate over false-alarm rate at every threshold, under oblivious and adaptive "
+        "attacks.",
         f"ROC curves of the score {found.score_name}; areas under them: {areas}.",
         functools.partial(plots.roc_curves, curves, false_alarm_rate=found.false_alarm_rate),
     )
@@ -147,7 +146,7 @@ def _picture(caption: str, alt: str, draw: Callable[..., Figure], pixels: bool =
 
 
 def _image(figure: Figure, pixels: bool) -> tuple[str, int, int]:
-    """A figure as a data URI; photographs and digits as PNG, which keeps their pixels sharp."""
+    """A figure as a data URI; as PNG if it shows images, whose pixels stay sharp."""
     kind, data = ("png", plots.to_png(figure)) if pixels else ("svg+xml", plots.to_svg(figure))
     width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.get_size_inches())
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height

@@ -1,4 +1,4 @@
-"""A page of reports as Markdown; needs nothing but Python."""
+"""A page of reports as Markdown; needs no extra package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MATRIX = 12  # larger confusion matrices are unreadable as text; report.json has
 
 
 def markdown_page(reports: Sequence[ReportData], title: str) -> str:
-    """The whole page.
+    """A page of reports.
 
     Args:
         reports: at least one.
-        title: its heading.
+        title: heading of the page.
 
     Returns:
-        GitHub-flavoured Markdown; names given by users are escaped.
+        GitHub-flavored Markdown; names given by users are escaped.
     """
     names = wording.labels(reports)
     blocks = [f"# {escape(title)}"]
@@ -44,7 +44,7 @@ def markdown_page(reports: Sequence[ReportData], title: str) -> str:
 
 
 def _model(report: ReportData, heading: str) -> list[str]:
-    """The blocks about one model."""
+    """The blocks of one model."""
     blocks = [f"## {escape(heading)}", markdown_table(tables.attacks(report))]
     for table in tables.parts(report):
         blocks += [escape(table.caption), markdown_table(table)]
@@ -56,12 +56,12 @@ def _model(report: ReportData, heading: str) -> list[str]:
             matrix = tables.confusion(title, counts, report.class_names)
             blocks += [f"### {title}", markdown_table(matrix)]
     if report.detection:
-        sentences = (wording.CAVEAT, wording.detection_text(report.detection))
-        blocks += ["### Detection", *map(escape, sentences)]
+        texts = (wording.CAVEAT, wording.detection_text(report.detection))
+        blocks += ["### Detection", *map(escape, texts)]
     if report.checks:
-        blocks += ["### Checks", wording.CHECKS, markdown_pairs(tables.checks(report))]
+        blocks += ["### Sanity checks", wording.CHECKS, markdown_pairs(tables.checks(report))]
     pairs = (*tables.facts(report), *report.versions.items())
-    blocks += ["### How it was measured", markdown_pairs(pairs)]
+    blocks += ["### Evaluation settings", markdown_pairs(pairs)]
     if report.command:
         # The fence is longer than any run of backticks inside, so nothing closes it early.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
@@ -75,7 +75,7 @@ def markdown_pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def markdown_table(table: tables.Table) -> str:
-    """A table as GitHub-flavoured Markdown, without its caption."""
+    """A table as GitHub-flavored Markdown, without its caption."""
 
     def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -88,7 +88,7 @@ def markdown_table(table: tables.Table) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text as Markdown shows it, not as Markdown reads it, on one line.
+    r"""Text escaped for Markdown, on one line.
 
     Example:
         >>> print(escape("a|b <script> *c*"))

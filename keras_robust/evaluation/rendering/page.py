@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keras_robust.core.atomic_files import write_text
 from keras_robust.evaluation.rendering import figures, tables, wording
 from keras_robust.evaluation.rendering.markdown import markdown_page
+from keras_robust.evaluation.rendering.report_json import page_to_json
 
 if TYPE_CHECKING:
     from keras_robust.evaluation.report_data import ReportData
@@ -18,7 +19,7 @@ FORMATS = ("json", "md", "html")
 
 
 class Section(NamedTuple):
-    """What the page shows about one model."""
+    """The part of the page about one model."""
 
     report: ReportData
     label: str
@@ -39,59 +40,59 @@ def save_page(
 ) -> Path:
     """Writes one page about several models: a comparison, all curves in one plot, then details.
 
-    `report.json` holds the report, or `{"title", "reports"}` for several; `load_reports` reads
-    both. Each file appears by one atomic rename.
+    `report.json` contains the report, or `{"title", "reports"}` for several; `load_reports` reads
+    both. Each file is written atomically.
 
     Args:
         reports: at least one, in the order in which to show them.
-        directory: made if it is not there.
-        title: heading of the page; by default the models and the data are named.
-        formats: which of `"json"`, `"md"` and `"html"` to write.
+        directory: created if it does not exist.
+        title: heading of the page; by default it names the models and the data.
+        formats: some of `"json"`, `"md"` and `"html"`.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: without reports, or for an unknown format.
-        ImportError: when the HTML page is asked for and the extra `report` is not installed; the
-            other formats are on disk by then.
+        ValueError: no reports, or an unknown format.
+        ImportError: the extra `report`, which the HTML page needs, is not installed; the other
+            formats are written first.
     """
-    shown = tuple(reports)
-    wanted = {formats} if isinstance(formats, str) else set(formats)
-    unknown = sorted(wanted - set(FORMATS))
+    reports = tuple(reports)
+    formats = {formats} if isinstance(formats, str) else set(formats)
+    unknown = sorted(formats - set(FORMATS))
     if unknown:
         raise ValueError(f"Unknown formats {unknown}; expected some of {list(FORMATS)}.")
-    heading = _heading(shown, title)
+    heading = _heading(reports, title)
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
-    # HTML comes last: where its packages are missing, the numbers are safe already.
-    if "json" in wanted:
-        write_whole(target / "report.json", _json(shown, heading))
-    if "md" in wanted:
-        write_whole(target / "report.md", markdown_page(shown, heading))
-    if "html" in wanted:
-        write_whole(target / "report.html", html_page(shown, heading))
+    # HTML comes last: if its packages are missing, the numbers are already saved.
+    if "json" in formats:
+        write_text(target / "report.json", page_to_json(reports, heading))
+    if "md" in formats:
+        write_text(target / "report.md", markdown_page(reports, heading))
+    if "html" in formats:
+        write_text(target / "report.html", html_page(reports, heading))
     return target
 
 
 def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
-    """The page as one HTML file that asks the network for nothing.
+    """The page as one HTML file that loads nothing from the network.
 
     Args:
         reports: at least one.
-        title: heading of the page; by default the models and the data are named.
+        title: heading of the page; by default it names the models and the data.
 
     Returns:
-        HTML 5 with its style and its plots inside.
+        HTML 5 with its style and plots embedded.
 
     Raises:
-        ValueError: without reports.
-        ImportError: when the extra `report` is not installed.
+        ValueError: no reports.
+        ImportError: the extra `report` is not installed.
     """
     heading = _heading(reports, title)
     template = _environment().get_template("report.html.j2")
     several = len(reports) > 1
-    named = list(zip(reports, wording.labels(reports), strict=True))
+    labeled = zip(reports, wording.labels(reports), strict=True)
     return template.render(
         title=heading,
         several=several,
@@ -100,7 +101,7 @@ def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
         comparison=tables.comparison(reports) if several else None,
         curves=tables.curves(reports),
         radius_plot=figures.radius(reports),
-        sections=[_section(report, label) for report, label in named],
+        sections=[_section(report, label) for report, label in labeled],
         caveat=wording.CAVEAT,
         about_checks=wording.CHECKS,
         glossary=wording.glossary(reports),
@@ -111,23 +112,6 @@ def _heading(reports: Sequence[ReportData], title: str | None) -> str:
     if not reports:
         raise ValueError("Got no reports; expected at least one.")
     return title or wording.page_title(reports)
-
-
-def _json(reports: Sequence[ReportData], title: str) -> str:
-    if len(reports) == 1:
-        return reports[0].to_json()
-    inner = ",\n".join(report.to_json().rstrip("\n") for report in reports)
-    return f'{{"title": {json.dumps(title, ensure_ascii=False)}, "reports": [\n{inner}\n]}}\n'
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is either whole or not there."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _environment() -> Any:

@@ -1,4 +1,4 @@
-"""The tables of a report, as text, for Markdown and HTML alike."""
+"""Tables of a report as text cells, for Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ABSENT = "\N{EN DASH}"
 
 
 class Cell(NamedTuple):
-    """One cell: its text, and a smaller note such as an interval."""
+    """A table cell: its text, and a smaller note such as an interval."""
 
     text: str
     note: str = ""
@@ -35,12 +35,12 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def _accuracy(share: float, samples: int) -> Cell:
-    return Cell(percent(share), interval(wilson_interval(share, samples)))
+def _accuracy(accuracy: float, samples: int) -> Cell:
+    return Cell(percent(accuracy), interval(wilson_interval(accuracy, samples)))
 
 
 def comparison(reports: Sequence[ReportData]) -> Table:
-    """A row for each model: clean, each attack, worst case."""
+    """One row per model: clean, each attack, worst case."""
     attacks = tuple(dict.fromkeys(attack.name for report in reports for attack in report.attacks))
     rows = []
     for label, report in zip(labels(reports), reports, strict=True):
@@ -59,7 +59,7 @@ def comparison(reports: Sequence[ReportData]) -> Table:
 
 
 def attacks(report: ReportData) -> Table:
-    """A row for each attack on one model, between the clean and the worst case."""
+    """One row per attack on a model, between the clean accuracy and the worst case."""
     clean = _accuracy(report.clean_accuracy, report.samples)
     rows = [(Cell("Clean", "no attack"), clean, *(Cell(ABSENT),) * 3)]
     for attack in report.attacks:
@@ -76,20 +76,20 @@ def attacks(report: ReportData) -> Table:
     worst = Cell("Worst case", "all attacks together")
     rows.append((worst, _worst(report), radius, Cell(ABSENT), Cell(ABSENT)))
     return Table(
-        f"Accuracy on {report.samples:,} images, with the 95% interval. An attack may leave out "
-        "images that are wrong already.",
+        f"Accuracy on {report.samples:,} images, with the 95% interval. Attacks skip images that "
+        "are already misclassified.",
         ("Attack", "Accuracy", "Radius", "Images attacked", "Time"),
         tuple(rows),
     )
 
 
 def parts(report: ReportData) -> tuple[Table, ...]:
-    """For each attack that is made of several: a row for each of them, in their order."""
+    """One table per combined attack, with a row for each of its parts."""
     return tuple(
         Table(
-            f"{attack.name}, part by part. Each works on the images that those before it left; "
-            f"accuracy is of all {report.samples:,}.",
-            ("Part", "Accuracy left", "Images attacked", "Time"),
+            f"Parts of {attack.name}. Each part runs on the images that withstood the previous "
+            f"ones; accuracy is on all {report.samples:,} images.",
+            ("Part", "Accuracy", "Images attacked", "Time"),
             tuple(
                 (
                     Cell(part.name),
@@ -112,7 +112,7 @@ def _worst(report: ReportData) -> Cell:
 
 
 def curves(reports: Sequence[ReportData]) -> Table | None:
-    """A row for each radius, a column for each curve; None without curves."""
+    """One row per radius, one column per curve; None without curves."""
     lines = {
         (curve.name if len(reports) == 1 else f"{label}, {curve.name}"): dict(
             zip(curve.radii, curve.accuracies, strict=True)
@@ -134,7 +134,7 @@ def curves(reports: Sequence[ReportData]) -> Table | None:
 
 
 def confusion(title: str, counts: Sequence[Sequence[int]], names: Sequence[str]) -> Table:
-    """A confusion matrix: a row for each true class."""
+    """A confusion matrix, one row per true class."""
     rows = tuple(
         (Cell(name), *(Cell(f"{count:,}") for count in row))
         for name, row in zip(names, counts, strict=True)
@@ -143,8 +143,8 @@ def confusion(title: str, counts: Sequence[Sequence[int]], names: Sequence[str])
 
 
 def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
-    """What was measured, name and value; what was not told is left out."""
-    told = [
+    """The settings of an evaluation as (name, value); empty values are left out."""
+    found = [
         ("Data", report.dataset),
         ("Model", report.model),
         ("Training", report.defense),
@@ -153,13 +153,13 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
         ("Test images", f"{report.samples:,}"),
         ("Seed", str(report.seed)),
     ]
-    told += [(f"Attack {attack.name}", attack.description) for attack in report.attacks]
-    return tuple((name, value) for name, value in told if value)
+    found += [(f"Attack {attack.name}", attack.description) for attack in report.attacks]
+    return tuple((name, value) for name, value in found if value)
 
 
 def checks(report: ReportData) -> tuple[tuple[str, str], ...]:
-    """What was checked, with the verdict, and what was found."""
+    """The sanity checks as (name with verdict, message)."""
     return tuple(
-        (f"{check.name.capitalize()} ({'passed' if check.passed else 'failed'})", check.sentence)
+        (f"{check.name.capitalize()} ({'passed' if check.passed else 'failed'})", check.message)
         for check in report.checks
     )

@@ -1,4 +1,4 @@
-"""What a report says in sentences: numbers as text, the summary, the warnings, the glossary."""
+"""Texts of a report: formatted numbers, summary, warnings and glossary."""
 
 from __future__ import annotations
 
@@ -10,78 +10,83 @@ if TYPE_CHECKING:
     from keras_robust.evaluation.results import Detection, DetectorResult
 
 CAVEAT = (
-    "A detector's score is no defense against an attacker who knows of it: such an attacker keeps "
-    "the score low while changing the class. Rates for attacks that ignore the detector say "
-    "nothing of that one."
+    "A detector is not a defense against an adaptive attack, which keeps the score low while it "
+    "changes the prediction. Rates for oblivious attacks, which ignore the detector, do not hold "
+    "for adaptive ones."
 )
 
 CHECKS = (
-    "A model may look robust because attacks by gradients fail on it, not because there is nothing "
-    "to find. These checks look for that; they prove nothing where they pass."
+    "A model can look robust because gradient-based attacks fail on it although adversarial "
+    "images exist (gradient masking). These sanity checks look for signs of that; passing them is "
+    "not a proof of robustness."
 )
 
 _GLOSSARY = (
-    ("Clean accuracy", "The share of test images that the model classifies correctly as they are."),
+    ("Clean accuracy", "The fraction of test images classified correctly without an attack."),
     (
         "Adversarial image",
-        "A test image with a small change, computed to make the model err; most people see no "
-        "difference that matters.",
+        "A test image with a small perturbation, computed to make the model misclassify it; to "
+        "most people it looks unchanged.",
     ),
     (
         "Threat model",
-        "The set of changes that an attacker may make: a norm (how a change is measured), a "
-        "radius (how large it may be) and bounds that every pixel stays in.",
+        "The set of allowed perturbations: a norm (how a change is measured), a radius (how large "
+        "it may be) and bounds that every pixel stays in.",
     ),
     (
         "Radius",
-        "How far an attacked image may be from the original, where pixels run from 0 (black) to "
-        "1 (full). With the norm Linf, a radius of 0.1 lets each pixel change by a tenth of that "
-        "range.",
+        "The largest allowed distance between an attacked image and the original, where pixels "
+        "run from 0 (black) to 1 (full intensity). With the norm Linf, a radius of 0.1 lets each "
+        "pixel change by up to a tenth of that range.",
     ),
     (
         "Robust accuracy",
-        "The share of test images still classified correctly after an attack. It is an upper "
-        "bound: an attack that was not tried may fool more images.",
+        "The fraction of test images still classified correctly after an attack. It is an upper "
+        "bound: other attacks may fool more images.",
     ),
     (
         "Worst case",
-        "An image counts only if it withstood every attack of the report. This is the number to "
-        "compare models by.",
+        "An image counts as correct only if it withstood every attack of the report. Compare "
+        "models by this number.",
     ),
     (
         "95% interval",
-        "The Wilson score interval: how far the share could lie from the truth because only so "
-        "many images were tested. Do not rank models whose intervals overlap.",
+        "The Wilson score interval: the accuracies compatible with the limited number of test "
+        "images. Do not rank models whose intervals overlap.",
     ),
 )
 _DETECTION_GLOSSARY = (
     (
         "False-alarm rate",
-        "The share of clean images that the detector flags as attacked. It is set on validation "
-        "images and measured on test images.",
+        "The fraction of clean images that the detector flags as attacked. It is set on "
+        "validation images and measured on test images.",
     ),
-    ("Detection rate", "The share of attacked images that the detector flags."),
+    ("Detection rate", "The fraction of attacked images that the detector flags."),
+    (
+        "Oblivious and adaptive attacks",
+        "An oblivious attack ignores the detector; an adaptive attack also lowers its score.",
+    ),
     (
         "Area under the ROC curve",
-        "How often an attacked image scores above a clean one: 1 tells all of them apart, 0.5 is "
-        "guessing. The interval is a bootstrap of 95%.",
+        "The probability that an attacked image scores above a clean one: 1 is perfect "
+        "separation, 0.5 is guessing. The interval is a 95% bootstrap interval.",
     ),
 )
 
 
-def percent(share: float) -> str:
-    """A share as text, to a tenth of a per cent.
+def percent(fraction: float) -> str:
+    """A fraction as text, to a tenth of a percent.
 
     Example:
         >>> percent(0.6125)
         '61.3%'
     """
-    # Half away from zero: `format` alone would round the binary neighbour of 61.25 either way.
-    return f"{int(share * 1000 + 0.5 + 1e-9) / 10:.1f}%"
+    # Half away from zero: `format` alone would round the binary neighbor of 61.25 either way.
+    return f"{int(fraction * 1000 + 0.5 + 1e-9) / 10:.1f}%"
 
 
 def interval(ends: tuple[float, float]) -> str:
-    """An interval of shares as text.
+    """An interval of fractions as text.
 
     Example:
         >>> interval((0.4038, 0.5962))
@@ -91,7 +96,7 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def radius_text(radius: float) -> str:
-    """A radius as people write it: a short decimal, or so many of 255 grey levels.
+    """A radius as text: a short decimal, or a number of 255 gray levels.
 
     Example:
         >>> radius_text(0.3), radius_text(8 / 255), radius_text(0.123456)
@@ -117,7 +122,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def labels(reports: Sequence[ReportData]) -> tuple[str, ...]:
-    """A name for each report, as short as keeps them apart: defense, then model, data, number."""
+    """A short unique name per report: defense, then also model, data set, number."""
     names: list[str] = []
     for fields in (("defense",), ("defense", "model"), ("defense", "model", "dataset")):
         parts = [[getattr(report, field) for field in fields] for report in reports]
@@ -128,36 +133,35 @@ def labels(reports: Sequence[ReportData]) -> tuple[str, ...]:
 
 
 def page_title(reports: Sequence[ReportData]) -> str:
-    """What a page is called when nobody gave it a name."""
+    """The default title of a page."""
     data = joined(tuple(dict.fromkeys(r.dataset for r in reports if r.dataset)))
     what = _name(reports[0]) if len(reports) == 1 else f"{len(reports)} models"
     return f"Robustness of {what}" + (f" on {data}" if data else "")
 
 
 def summary(report: ReportData, label: str) -> str:
-    """What was found, for a reader who knows none of the terms."""
+    """The main results in two sentences, for readers who do not know the terms."""
     data = f" of {report.dataset}" if report.dataset else ""
-    found = (
+    clean = (
         f"Of {report.samples:,} test images{data}, {label} classifies "
         f"{percent(report.clean_accuracy)} correctly."
     )
     if not report.attacks:
-        return f"{found} No attack was run, so this says nothing about its robustness."
+        return f"{clean} No attack was run, so this says nothing about its robustness."
     names = tuple(attack.name for attack in report.attacks)
-    by = f"the attack {names[0]}" if len(names) == 1 else f"each of {len(names)} attacks"
-    which = "" if len(names) == 1 else f" ({joined(names)})"
-    end = "; an attack that was not tried may fool more."
+    several = f"each of {len(names)} attacks ({joined(names)})"
+    by = f"the attack {names[0]}" if len(names) == 1 else several
+    end = "; other attacks may fool more."
     if report.unfinished:
-        end = ". The evaluation was not finished: what was left out may fool more."
+        end = ". The evaluation is unfinished; the attacks left out may fool more."
     return (
-        f"{found} When an attacker may change each image within the threat model "
-        f"({report.threat_model}), {percent(report.worst_case_accuracy)} are still classified "
-        f"correctly after {by}{which}{end}"
+        f"{clean} With perturbations inside the threat model ({report.threat_model}), "
+        f"{percent(report.worst_case_accuracy)} are still classified correctly under {by}{end}"
     )
 
 
 def summaries(reports: Sequence[ReportData]) -> tuple[str, ...]:
-    """One `summary` for each report."""
+    """One `summary` per report."""
     if len(reports) == 1:
         return (summary(reports[0], _name(reports[0])),)
     return tuple(
@@ -172,16 +176,16 @@ def _name(report: ReportData) -> str:
 
 
 def all_warnings(reports: Sequence[ReportData]) -> tuple[str, ...]:
-    """The warnings of all reports, and one for each thing they do not have in common."""
+    """The warnings of all reports, and one for each setting in which the reports differ."""
     names = labels(reports)
     several = len(reports) > 1
     found = [
         f"{name}: {warning}" if several else warning
         for name, report in zip(names, reports, strict=True)
-        for warning in (*filter(None, (report.unfinished,)), *report.warnings, *_doubts(report))
+        for warning in (*filter(None, (report.unfinished,)), *report.warnings, *_failed(report))
     ]
     for field, what in (
-        ("dataset", "data"),
+        ("dataset", "data sets"),
         ("threat_model", "threat models"),
         ("samples", "numbers of images"),
     ):
@@ -199,53 +203,50 @@ def all_warnings(reports: Sequence[ReportData]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _doubts(report: ReportData) -> tuple[str, ...]:
+def _failed(report: ReportData) -> tuple[str, ...]:
     return tuple(
-        f"The check of {check.name} failed. {check.sentence}"
+        f"The sanity check “{check.name}” failed. {check.message}"
         for check in report.checks
         if not check.passed
     )
 
 
 def detection_text(detection: Detection) -> str:
-    """What a detector did, against both attackers."""
-    asked = detection.false_alarm_rate
-    how = "by hand" if asked is None else f"for a false-alarm rate of {percent(asked)}"
+    """The results of a detector under oblivious and adaptive attacks."""
+    target = detection.false_alarm_rate
+    how = "by hand" if target is None else f"for a false-alarm rate of {percent(target)}"
     return (
         f"Images with a score above {detection.threshold:.4g} are flagged. The threshold was set "
-        f"{how}; on the test images it flagged {percent(detection.measured_false_alarm_rate)} of "
-        f"the clean ones. {_attackers_text(detection)}"
+        f"{how}; {percent(detection.measured_false_alarm_rate)} of the clean test images are "
+        f"flagged. {_results_text(detection)}"
     )
 
 
-def _attackers_text(detection: Detection) -> str:
-    """One sentence for each attacker, and what the second means."""
-    unaware, aware = detection.unaware, detection.aware
-    ignoring = (
-        f"Of the images of attacks that ignore the detector it flagged "
-        f"{percent(unaware.detection_rate)}{_auc(unaware)}; "
-        f"{percent(unaware.evasion_rate)} were misclassified and not flagged."
-    )
-    if aware is None:
-        return f"{ignoring} No attack that knows the detector was run."
+def _results_text(detection: Detection) -> str:
+    oblivious, adaptive = detection.oblivious, detection.adaptive
+    text = f"Under oblivious attacks, {_rates(oblivious)}."
+    if adaptive is None:
+        return f"{text} No adaptive attack was run."
     return (
-        f"{ignoring} Of those of an attack that knows it ({aware.name}) it flagged "
-        f"{percent(aware.detection_rate)}{_auc(aware)}; {percent(aware.evasion_rate)} were "
-        f"misclassified and not flagged. The second is what to expect once the score is known: "
-        f"the attack lowers it while it changes the class, so only the images it still fails on "
-        f"are protected."
+        f"{text} Under the adaptive attack “{adaptive.name}”, {_rates(adaptive)}. Expect the "
+        "adaptive rates once attackers know the detector: only images on which such an attack "
+        "still fails are protected."
     )
 
 
-def _auc(attacker: DetectorResult) -> str:
-    if attacker.auc is None:
-        return ""
-    low, high = attacker.auc_interval or (attacker.auc, attacker.auc)
-    return f" (area under the ROC curve {attacker.auc:.3f}, {low:.3f} to {high:.3f})"
+def _rates(result: DetectorResult) -> str:
+    area = ""
+    if result.auc is not None:
+        low, high = result.auc_interval or (result.auc, result.auc)
+        area = f" (area under the ROC curve {result.auc:.3f}, {low:.3f} to {high:.3f})"
+    return (
+        f"{percent(result.detection_rate)} of the attacked images are flagged{area} and "
+        f"{percent(result.evasion_rate)} are misclassified and not flagged"
+    )
 
 
 def glossary(reports: Sequence[ReportData]) -> tuple[tuple[str, str], ...]:
-    """The terms that the page uses, each explained for a newcomer."""
+    """The terms that the page uses, with explanations."""
     detecting = any(report.detection for report in reports)
     return _GLOSSARY + (_DETECTION_GLOSSARY if detecting else ())
 

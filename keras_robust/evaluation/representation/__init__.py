@@ -1,1 +1,1 @@
-"""TODO."""
+"""Diagnostics of latent spaces and loss surfaces."""

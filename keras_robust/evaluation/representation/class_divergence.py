@@ -1,11 +1,10 @@
-"""Measures of the latent space: how far classes spread, and how far they are from each other."""
+"""Intra-class and inter-class divergence of the latent space, and their ratio R-DIV."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +12,8 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.types import Labels
-from keras_robust.evaluation.batching import attacked
+from keras_robust.core.validation import check_integer
+from keras_robust.evaluation.batching import Data, Model, attacked
 from keras_robust.evaluation.representation.embeddings import Latents
 from keras_robust.losses.pairwise_distance import unit
 
@@ -22,15 +22,15 @@ _NAMES = ("intra", "inter", "clean_intra", "clean_inter", "own")
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
-    """Mean cosine distances between the latents of a model, each from 0 to 2.
+    """Mean cosine distances between the latents of a model, each in [0, 2].
 
     Args:
         intra: from a clean image to the clean and attacked images of its class, `d_a^+`.
         inter: from a clean image to the clean and attacked images of other classes, `d_a^-`.
         clean_intra: from a clean image to the clean images of its class.
         clean_inter: from a clean image to the clean images of other classes.
-        own: from a clean image to its own attacked one, which is in none of the others.
-        samples: how many images were measured.
+        own: from a clean image to its own attacked version, which the others leave out.
+        samples: number of images.
 
     Example:
         >>> found = Divergence(0.3, 0.6, 0.1, 0.5, 0.2, samples=128)
@@ -47,46 +47,45 @@ class Divergence:
 
     @property
     def ratio(self) -> float:
-        """R-DIV, `intra / inter`: the lower, the more robust; NaN where all latents are one."""
+        """R-DIV, `intra / inter`: the lower, the more robust; NaN if all latents are equal."""
         return _ratio(self.intra, self.inter)
 
     @property
     def clean_ratio(self) -> float:
-        """The same on clean images alone, `clean_intra / clean_inter`."""
+        """The same on clean images only, `clean_intra / clean_inter`."""
         return _ratio(self.clean_intra, self.clean_inter)
 
 
 def divergence(
-    model: Any, data: Any, attack: Attack, *, limit: int | None = None, seed: int = 0
+    model: Model, data: Data, attack: Attack, *, limit: int | None = None, seed: int = 0
 ) -> Divergence:
     """Intra-class and inter-class divergence of the latents, whose ratio is R-DIV.
 
     The anchors are the clean images. An anchor `x_i` is compared with the clean and the attacked
-    version of every other image `x_j` of its mini-batch, `j != i`: with those of its class in
-    `intra`, with those of other classes in `inter`. Each is the mean over the anchors of the mean
-    over what an anchor is compared with. An anchor that has nothing of a kind in its batch is left
-    out of that kind's mean.
+    versions of all other images `x_j` of its mini-batch, `j != i`: with those of its class for
+    `intra`, with those of other classes for `inter`. Each is the mean over anchors of the mean over
+    the images an anchor is compared with; anchors without any such image are left out.
 
-    Only a batch is in memory. Classes must be mixed in it: shuffle data sorted by class. The value
-    depends little on the size of the batches; the paper's is 128, which arrays are cut into.
+    Shuffle data that is sorted by class, as batches must contain several classes. The value depends
+    little on the batch size; arrays are split into batches of 128, the paper's size.
 
-    Differs: the paper takes the mean over mini-batches of their means. Here all anchors count the
-    same, those of a smaller last batch too; without one the two agree.
+    Differs: the paper averages the means of mini-batches; here all anchors have equal weight. The
+    two agree for batches of equal size.
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", "features"}`.
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        attack: makes the attacked images; compiled once.
-        limit: use only the first so many images.
-        seed: of the attack.
+        attack: crafts the attacked images.
+        limit: use only the first `limit` images; None for all.
+        seed: seed of the attack.
 
     Returns:
         The divergences, with `ratio` and `clean_ratio`.
 
     Raises:
-        TypeError: the model returns no features, or `attack` is none.
+        TypeError: the model returns no features, or `attack` is not an `Attack`.
         ValueError: no data, features that are not finite, or no batch in which an image has
-            another of its class, or of another class.
+            another image of its class, or of another class.
 
     Example:
         >>> import keras_robust as kr
@@ -101,27 +100,27 @@ def divergence(
     Supervised Contrastive Learning" (2021), section 2 and appendix B.
     """
     forward = as_forward(classifier_of(model))
-    look = tf.function(
+    features = tf.function(
         lambda images: features_of(forward(images)), reduce_retracing=True, autograph=False
     )
     return _over_batches(
-        (look(tf.constant(x)), look(x_adv), y)
+        (features(tf.constant(x)), features(x_adv), y)
         for x, x_adv, y in attacked(model, data, attack, limit, seed)
     )
 
 
 def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
-    """The divergences of latents that are at hand: as `divergence`, without another attack.
+    """The divergences of given latents, as `divergence` without running the attack again.
 
     Args:
-        latents: of `evaluation.latents`.
-        batch_size: how many images are compared with each other.
+        latents: result of `keras_robust.evaluation.latents`.
+        batch_size: number of images that are compared with each other.
 
     Returns:
         The divergences.
 
     Raises:
-        ValueError: as `divergence`.
+        ValueError: a batch size below 1, or as for `divergence`.
 
     Example:
         >>> import keras_robust as kr
@@ -132,6 +131,7 @@ def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
         >>> print(f"{found.clean_ratio:.3f} {found.ratio:.3f}")
         0.019 0.031
     """
+    check_integer("batch_size", batch_size, 1)
     clean, adversarial = ~latents.adversarial, latents.adversarial
     columns = (latents.features[clean], latents.features[adversarial], latents.labels[clean])
     return _over_batches(
@@ -140,7 +140,7 @@ def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
     )
 
 
-def _over_batches(batches: Iterable[tuple[Any, Any, Any]]) -> Divergence:
+def _over_batches(batches: Iterable[tuple[tf.Tensor, tf.Tensor, Labels]]) -> Divergence:
     """The divergences of batches of clean features, attacked features and labels."""
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -153,9 +153,8 @@ def _over_batches(batches: Iterable[tuple[Any, Any, Any]]) -> Divergence:
         part = measure(*map(tf.constant, (clean, adversarial, y))).numpy()
         if not np.isfinite(part).all():
             raise ValueError(
-                f"The model's features are not finite for some of the images {samples} to "
-                f"{samples + len(y) - 1}; a divergence needs finite ones. Look for NaN in the "
-                "model's weights."
+                f"The features of some of the images {samples} to {samples + len(y) - 1} are not "
+                "finite; expected finite features. Look for NaN in the model's weights."
             )
         totals, samples = totals + part, samples + len(y)
     _check(totals, samples)
@@ -168,14 +167,14 @@ def class_divergence(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Intra-class and inter-class divergence of the latents of one batch.
 
-    Cosine distances, `1 - cos`, from each clean latent to the clean and the adversarial ones of
-    the other images, those of its class and those of other classes; a vector of zeros is at
-    distance 1 from everything. Means as in `divergence`.
+    Cosine distances, `1 - cos`, from each clean latent to the clean and adversarial latents of the
+    other images of its class, and of other classes; a zero vector has distance 1 from everything.
+    Averaged as in `divergence`.
 
     Args:
-        features: `[batch, d]`, float, of the clean images, which are the anchors.
-        labels: `[batch]`, integer.
-        adversarial: `[batch, d]`, float, of the attacked images; None leaves them out.
+        features: `[batch, d]` float, of the clean images, which are the anchors.
+        labels: `[batch]` integer.
+        adversarial: `[batch, d]` float, of the attacked images; None leaves them out.
 
     Returns:
         Two scalars; NaN where no anchor has another image of its class, or of another class.
@@ -195,13 +194,13 @@ def class_divergence(
 def _sums(
     features: tf.Tensor, labels: Labels, adversarial: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sum over the anchors, and how many there are; for the own class, and for the others."""
+    """Sum over anchors and number of anchors, for the same class and for other classes."""
     anchors = unit(features)
     views = [anchors] if adversarial is None else [anchors, unit(adversarial)]
-    # What an anchor is compared with holds both views of an image or none: so their mean will do,
-    # and one matrix [batch, batch] is in memory.
-    similar = tf.add_n([tf.matmul(anchors, view, transpose_b=True) for view in views]) / len(views)
-    distance = tf.maximum(1.0 - similar, 0.0)  # rounding may leave a cosine above 1
+    # An anchor is compared with both views of an image or with none, so the mean over views can
+    # be taken first, and one matrix [batch, batch] is in memory.
+    cosines = tf.add_n([tf.matmul(anchors, view, transpose_b=True) for view in views]) / len(views)
+    distance = tf.maximum(1.0 - cosines, 0.0)  # rounding may leave a cosine above 1
     same = tf.equal(labels[:, None], labels[None, :])
     itself = tf.eye(tf.shape(labels)[0], dtype=tf.bool)
     return (
@@ -225,11 +224,11 @@ def _own(features: tf.Tensor, adversarial: tf.Tensor) -> tf.Tensor:
 
 
 def _check(totals: np.ndarray, samples: int) -> None:
-    for row, what in ((0, "another of its class"), (1, "one of another class")):
+    for row, which in ((0, "of the same class"), (1, "of a different class")):
         if totals[row, 1] == 0:
             raise ValueError(
-                f"None of {samples} images has {what} in its batch, so there is nothing to "
-                "compare it with. Use larger batches, and shuffle data that is sorted by class."
+                f"None of {samples} images has another image {which} in its batch; expected at "
+                "least one. Use larger batches, and shuffle data that is sorted by class."
             )
 
 

@@ -1,4 +1,4 @@
-"""The head of a classifier: what makes the logits of the features."""
+"""The head of a classifier: its layers from the features to the logits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from keras_robust.core.classifier import contract_of
 from keras_robust.core.functional_graph import Graph, is_functional, trace
 from keras_robust.core.types import Logits
 
-# What may stand between a layer and the features read from it: it moves numbers, and no more.
+# Layers that may lie between a layer and the features read from it: they keep all values.
 _COPIES = (keras.layers.Identity, keras.layers.Flatten)
 
 
-def head_of(classifier: Any) -> Callable[[tf.Tensor], Logits]:
-    """The part of a classifier from its features to its logits, made of its own layers.
+def head_of(classifier: keras.Model) -> Callable[[tf.Tensor], Logits]:
+    """The part of a classifier from its features to its logits, sharing its layers.
 
     Args:
         classifier: a built functional model that returns `{"logits", "features"}`.
@@ -26,7 +26,7 @@ def head_of(classifier: Any) -> Callable[[tf.Tensor], Logits]:
         A function `features [batch, d] -> logits [batch, classes]`, in inference mode.
 
     Raises:
-        TypeError: it is no such model.
+        TypeError: another kind of model.
         ValueError: the logits are not a function of the features alone.
 
     Example:
@@ -41,7 +41,7 @@ def head_of(classifier: Any) -> Callable[[tf.Tensor], Logits]:
         contract_of(classifier) or ()
     ):
         raise TypeError(
-            f"A {type(classifier).__name__} was received; expected a functional classifier that "
+            f"classifier is a {type(classifier).__name__}; expected a functional model that "
             "returns 'logits' and 'features'. Wrap a Keras model with "
             "`keras_robust.models.adapt(model, features='layer_name')`."
         )
@@ -49,22 +49,22 @@ def head_of(classifier: Any) -> Callable[[tf.Tensor], Logits]:
     head = _cut(graph, graph.outputs["features"], graph.outputs["logits"])
     if head is None:
         raise ValueError(
-            f"The logits of {classifier.name!r} are not a function of its features alone: a branch "
-            "goes around the layer that they are read from. Name another layer: "
+            f"The logits of {classifier.name!r} do not depend on its features alone: a branch "
+            "bypasses the layer that they are read from. Choose another layer: "
             "`keras_robust.models.adapt(model, features='layer_name')`."
         )
     return head
 
 
 def _cut(graph: Graph, features: Any, logits: Any) -> Callable[[tf.Tensor], Logits] | None:
-    """The way from a tensor of a graph to another one, or None where there is none."""
+    """The layers from a tensor of a graph to another tensor; None without a path."""
     latent = features
     while latent is not None:
         if latent is logits:
             return lambda z: z
         try:
             return _applied(keras.Model(latent, logits))
-        except ValueError:  # of Keras: no way leads from here to the logits
+        except ValueError:  # raised by Keras: no path from here to the logits
             call = graph.producer(latent)
         if call is not None and is_functional(call.operation):
             return _inside(call.operation, call.output, latent, _before_copies(graph, logits))
@@ -72,8 +72,10 @@ def _cut(graph: Graph, features: Any, logits: Any) -> Callable[[tf.Tensor], Logi
     return None
 
 
-def _inside(model: keras.Model, output: Any, features: Any, logits: Any) -> Any:
-    """The way within a model that stands in the graph as one layer and makes both."""
+def _inside(
+    model: keras.Model, output: Any, features: Any, logits: Any
+) -> Callable[[tf.Tensor], Logits] | None:
+    """The layers inside a model that is one layer of the graph and outputs both tensors."""
     if not isinstance(output, dict):
         return None
     names = {id(tensor): name for name, tensor in output.items()}
@@ -92,5 +94,5 @@ def _before_copies(graph: Graph, tensor: Any) -> Any:
 
 
 def _applied(head: keras.Model) -> Callable[[tf.Tensor], Logits]:
-    shape = [-1, *head.inputs[0].shape[1:]]  # of the layer, before it was flattened
+    shape = [-1, *head.inputs[0].shape[1:]]  # of the layer, before flattening
     return lambda z: head(tf.reshape(z, shape), training=False)

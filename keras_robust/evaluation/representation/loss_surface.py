@@ -1,33 +1,35 @@
-"""The loss around an example: over a square of images, or of latents."""
+"""Loss surfaces: the loss on a square around an image, or around its latent."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
-from keras_robust.core.types import Logits
+from keras_robust.core.types import Images, Logits
+from keras_robust.core.validation import check_integer, check_number
+from keras_robust.evaluation.batching import Model
 from keras_robust.evaluation.representation.classifier_head import head_of
 from keras_robust.losses import classification as losses
 
-_BATCH = 256  # points of the grid that are computed at once
+_BATCH_SIZE = 256  # points of the grid per forward pass
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LossSurface:
-    """The loss on a square around an example.
+    """The loss on a square around an image or a latent.
 
     Args:
-        steps: `[points]`, how far each column, and each row, is from the example: L2 distances.
-        losses: `[points, points]`, the cross-entropy with the true label; a column is a step along
-            the gradient, a row a step along a random direction at a right angle to it.
-        labels: `[points, points]`, the predicted classes.
-        label: the true class.
+        steps: `[points]`, signed L2 distance of each column, and of each row, from the center.
+        losses: `[points, points]`, cross-entropy with the true label; columns are steps along the
+            gradient, rows are steps along a random orthogonal direction.
+        labels: `[points, points]`, predicted classes.
+        label: true class.
     """
 
     steps: np.ndarray
@@ -37,8 +39,8 @@ class LossSurface:
 
 
 def input_surface(
-    model: Any,
-    image: Any,
+    model: Model,
+    image: Images,
     label: int,
     extent: float,
     *,
@@ -46,31 +48,30 @@ def input_surface(
     bounds: tuple[float, float] | None = (0.0, 1.0),
     seed: int = 0,
 ) -> LossSurface:
-    """The loss on a square of images around one, clean or attacked.
+    """The loss on a square around an image, clean or attacked.
 
-    The images are `x + a u + b v`, with `u` the gradient of the cross-entropy at `x` brought to
-    length 1, `v` a random direction of length 1 at a right angle to it, and `a` and `b` from
-    `-extent` to `extent`.
+    The points are `x + a u + b v`, with `u` the unit gradient of the cross-entropy at `x`, `v` a
+    random orthogonal unit vector, and `a` and `b` in `[-extent, extent]`.
 
-    Differs: the paper does not say what becomes of pixels that leave their range; here they are cut
-    to `bounds`, since an attacker cannot use them. None leaves them.
+    Differs: the paper does not say how it treats pixels outside their range; here they are clipped
+    to `bounds`, as they are in attacks. None leaves them.
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
         image: one image `[height, width, channels]`, float.
         label: its true class.
         extent: half the side of the square, an L2 distance. The corners of an Linf ball of radius r
-            are `r * sqrt(image.size)` away from its centre.
-        points: how many along a side; odd, so that the example itself is one of them.
-        bounds: the range of a pixel.
-        seed: of the random direction.
+            are at the distance `r * sqrt(image.size)`.
+        points: number of points per side; odd, so that the image itself is one of them.
+        bounds: range of a pixel.
+        seed: seed of the random direction.
 
     Returns:
         The losses and the predicted classes.
 
     Raises:
-        TypeError, ValueError: an image, a label or settings that cannot be meant; a gradient of
-            zero, which has no direction.
+        TypeError, ValueError: an invalid image, label or setting; a zero gradient, which has no
+            direction.
 
     Example:
         >>> surface = input_surface(lambda x: {"logits": x}, [0.6, 0.5], 0, extent=0.2, points=3)
@@ -82,34 +83,33 @@ def input_surface(
     """
     _check(extent, points)
     forward = as_forward(classifier_of(model))
-    x, y = _one(image, label, bounds or (-np.inf, np.inf))
+    x, y = _as_batch(image, label, bounds or (-np.inf, np.inf))
     return _surface(lambda x: forward(x)["logits"], x, y, extent, points, bounds, seed)
 
 
 def latent_surface(
-    model: Any, image: Any, label: int, extent: float, *, points: int = 41, seed: int = 0
+    model: keras.Model, image: Images, label: int, extent: float, *, points: int = 41, seed: int = 0
 ) -> LossSurface:
-    """The loss on a square of latents around that of an image, clean or attacked.
+    """The loss on a square around the latent of an image, clean or attacked.
 
-    As `input_surface`, with the latent `z` of the image in place of the image: the gradient is that
-    of the loss with respect to `z`, and the losses are those of the model's last part alone, from
-    the latents to the logits. Latents are not cut to any range.
+    As `input_surface`, with the latent `z` of the image in place of the image: the gradient is with
+    respect to `z`, and the losses are computed by the model's head. Latents are not clipped.
 
     Args:
         model: a robust model, or a functional classifier that returns `{"logits", "features"}`.
         image: one image `[height, width, channels]`, float.
         label: its true class.
-        extent: half the side of the square, an L2 distance. Lengths of latents depend on the model:
-            the distance from the latent of an image to that of the attacked one is a good start.
-        points: how many along a side; odd, so that the example itself is one of them.
-        seed: of the random direction.
+        extent: half the side of the square, an L2 distance. Scales of latents depend on the model;
+            the distance between the latents of a clean and of an attacked image is a good choice.
+        points: number of points per side; odd, so that the latent itself is one of them.
+        seed: seed of the random direction.
 
     Returns:
         The losses and the predicted classes.
 
     Raises:
-        TypeError: a model without features, or one that cannot be looked into.
-        ValueError: as `input_surface`; logits that are not a function of the features alone.
+        TypeError: a model without features, or one that is not functional.
+        ValueError: as for `input_surface`; logits that do not depend on the features alone.
 
     Example:
         >>> import keras_robust as kr
@@ -122,7 +122,7 @@ def latent_surface(
     _check(extent, points)
     classifier = classifier_of(model)
     head = head_of(classifier)
-    x, y = _one(image, label, (-np.inf, np.inf))
+    x, y = _as_batch(image, label, (-np.inf, np.inf))
     latent = features_of(as_forward(classifier)(x))
     return _surface(head, latent, y, extent, points, None, seed)
 
@@ -144,21 +144,21 @@ def _surface(
         return tape.gradient(loss, x)
 
     @tf.function(autograph=False)
-    def look(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def loss_and_label(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = logits_of(x)
-        same = tf.repeat(label, tf.shape(x)[0])
-        return losses.cross_entropy(logits, same), tf.argmax(logits, axis=1)
+        repeated = tf.repeat(label, tf.shape(x)[0])
+        return losses.cross_entropy(logits, repeated), tf.argmax(logits, axis=1)
 
     u, v = _directions(gradient(center).numpy().ravel(), seed)
     steps = np.linspace(-extent, extent, points)
     across, up = (grid.reshape(-1, 1) for grid in np.meshgrid(steps, steps))
     found = []
-    for begin in range(0, points * points, _BATCH):
-        # The last batch is filled up, so that one size is traced.
-        rows = np.minimum(np.arange(begin, begin + _BATCH), points * points - 1)
+    for begin in range(0, points * points, _BATCH_SIZE):
+        # The last batch is padded, so that one size is traced.
+        rows = np.minimum(np.arange(begin, begin + _BATCH_SIZE), points * points - 1)
         grid = center.numpy() + (across[rows] * u + up[rows] * v).reshape(-1, *center.shape[1:])
         grid = grid if bounds is None else np.clip(grid, *bounds)
-        found.append([part.numpy() for part in look(tf.cast(grid, center.dtype))])
+        found.append([part.numpy() for part in loss_and_label(tf.cast(grid, center.dtype))])
     values, labels = (
         np.concatenate(parts)[: points * points].reshape(points, points)
         for parts in zip(*found, strict=True)
@@ -167,34 +167,34 @@ def _surface(
 
 
 def _directions(gradient: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The gradient and a random direction at a right angle to it, both of length 1."""
+    """The unit gradient and a random orthogonal unit vector."""
     gradient = gradient.astype(np.float64)
     length = np.linalg.norm(gradient)
     if not np.isfinite(length) or length == 0 or gradient.size < 2:
         raise ValueError(
-            f"The gradient of the loss has {gradient.size} numbers and the length {length:g} at "
-            "this example; expected at least 2 numbers and a finite length above 0. A model so "
-            "certain of an example that its loss rounds to 0 needs another example; one whose "
-            "units have died has no gradient anywhere."
+            f"The gradient of the loss at this image has {gradient.size} numbers and the norm "
+            f"{length:g}; expected at least 2 numbers and a finite norm > 0. Choose an image whose "
+            "loss does not round to 0. A model with dead units has no gradient at any image."
         )
     u = gradient / length
     v = tf.random.stateless_normal([gradient.size], as_seed(seed), dtype=tf.float64).numpy()
-    for _ in range(2):  # a second time, for what rounding left of it
+    for _ in range(2):  # the second time removes what rounding left
         v -= (v @ u) * u
     return u, v / np.linalg.norm(v)
 
 
-def _one(image: Any, label: int, bounds: tuple[float, float]) -> tuple[tf.Tensor, tf.Tensor]:
-    """The example as a batch of one."""
+def _as_batch(
+    image: Images, label: int, bounds: tuple[float, float]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """An image and its label as a batch of one."""
     x, y, _ = check_batch(tf.convert_to_tensor(image)[None], np.asarray(label)[None], None, bounds)
     return x, y
 
 
 def _check(extent: float, points: int) -> None:
-    if not (np.isfinite(extent) and extent > 0):
-        raise ValueError(f"extent is {extent}; expected a distance above 0.")
-    if points < 3 or points % 2 == 0:
+    check_number("extent", extent, above=0)
+    check_integer("points", points, 3)
+    if points % 2 == 0:
         raise ValueError(
-            f"points is {points}; expected an odd number of at least 3, so that the example itself "
-            "is one of them."
+            f"points is {points}; expected an odd number, so that the center is one of the points."
         )

@@ -1,36 +1,34 @@
-"""The way that an attack takes: where it stands after each of its steps."""
+"""Trajectories of gradient attacks: the images after each step."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.core.config import replace
 from keras_robust.core.types import Images, Labels, Seed
+from keras_robust.evaluation.batching import Model
 
 
 def trajectory(
-    attack: GradientAttack, model: Any, x: Images, y: Labels, seed: Seed = 0
+    attack: GradientAttack, model: Model, x: Images, y: Labels, seed: Seed = 0
 ) -> np.ndarray:
     """The images after 0, 1, ..., `attack.steps` steps.
 
-    The attack is run anew with each number of steps, so its cost is that of `steps / 2` attacks:
-    for a look at few images.
+    The attack is run again for each number of steps, at the cost of `steps / 2` attacks.
 
     Args:
         attack: a gradient attack.
-        model: a Keras model of the contract, or a function like one.
+        model: a Keras model, or a function, `images -> {"logits", ...}`.
         x: clean images `[batch, ...]`.
         y: labels `[batch]`.
-        seed: of the start, which all of them share.
+        seed: seed of the start, the same for all numbers of steps.
 
     Returns:
-        `[steps + 1, batch, ...]`; the first are the starting points.
+        `[steps + 1, batch, ...]`, from the starting points on.
 
     Raises:
-        TypeError: an attack that is no gradient ascent.
+        TypeError: not a `GradientAttack`.
 
     Example:
         >>> import keras_robust as kr
@@ -41,8 +39,8 @@ def trajectory(
     """
     if not isinstance(attack, GradientAttack):
         raise TypeError(
-            f"A trajectory is of a gradient attack, such as `keras_robust.attacks.pgd(ball)`; "
-            f"received {attack!r}."
+            f"attack is {attack!r}; expected a gradient attack, such as "
+            "`keras_robust.attacks.pgd(ball)`."
         )
     return np.stack(
         [

@@ -1,4 +1,4 @@
-"""Goals on models whose adversarial examples are sums: FGSM takes x to (x0 - r, x1 + r)."""
+"""Success rates on models whose adversarial examples are sums: FGSM takes x to (x0 - r, x1 + r)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keras_robust.attacks.multi_task import tasks, transforms
 from keras_robust.core.config import replace
 from keras_robust.evaluation import (
     TaskSuccess,
-    goals_table,
     success_rates,
+    success_table,
     task_gradients,
     task_success,
     transfer_success_rates,
@@ -48,22 +48,22 @@ def resting(kind, **settings):
 
 def test_shares():
     """Of four points: both goals on one, one goal on two more, none on the last."""
-    found = TaskSuccess.of([[1, 1, 0, 0], [1, 0, 1, 0]], ["a", "b"], whole=0.5)
+    found = TaskSuccess.of([[1, 1, 0, 0], [1, 0, 1, 0]], ["a", "b"], ensemble=0.5)
     assert found == TaskSuccess(("a", "b"), (0.5, 0.5), 0.25, 0.75, 0.5, 4)
     assert found.average == 0.5
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
 def test_members(batch):
-    """Gaps of 0.2 (both), 0.6 (the second), 0.9 (none), in batches that are filled up or not."""
+    """Gaps of 0.2 (both), 0.6 (the second), 0.9 (none), in batches that are padded or not."""
     data = tf.data.Dataset.from_tensor_slices(apart(0.2, 0.6, 0.9)).batch(batch)
     found = task_success(pair, data, FGSM)
     assert found.names == ("member 1", "member 2")
-    np.testing.assert_allclose(found.each, [1 / 3, 2 / 3])
+    np.testing.assert_allclose(found.per_task, [1 / 3, 2 / 3])
     np.testing.assert_allclose(
-        [found.together, found.least_one, found.whole], [1 / 3, 2 / 3, 1 / 3]
+        [found.all_tasks, found.any_task, found.ensemble], [1 / 3, 2 / 3, 1 / 3]
     )
-    assert found.points == 3
+    assert found.num_points == 3
 
 
 def test_an_attack_on_members_has_them_as_its_tasks():
@@ -71,7 +71,7 @@ def test_an_attack_on_members_has_them_as_its_tasks():
     attack = kr.attacks.multi_task(kr.LinfBall(0.25), steps=1, step_size=0.5)
     said = []
     found = task_success(pair, apart(0.2, 0.6, 0.9), attack, limit=2, progress=said.append)
-    assert (found.each, found.points) == ((0.5, 1.0), 2)
+    assert (found.per_task, found.num_points) == ((0.5, 1.0), 2)
     assert said == [f"{attack.name}: 2 of 2 images"]
 
 
@@ -85,7 +85,12 @@ def test_transformations():
     x, y = apart(0.9)
     found = task_success(line, (x[:, None, :, None], y), FGSM, tasks=ways)
     assert found.names == ("identity", "horizontal flip")
-    assert (found.each, found.together, found.average, found.whole) == ((0.0, 1.0), 0.0, 0.5, 0.0)
+    assert (found.per_task, found.all_tasks, found.average, found.ensemble) == (
+        (0.0, 1.0),
+        0.0,
+        0.5,
+        0.0,
+    )
 
 
 def test_strengths_are_drawn_for_each_batch():
@@ -93,29 +98,29 @@ def test_strengths_are_drawn_for_each_batch():
     ways = tasks.Transformations((transforms.HorizontalFlip(),), stochastic=True)
     x, y = apart(*[0.9] * 16)
     data = tf.data.Dataset.from_tensor_slices((x[:, None, :, None], y)).batch(2)
-    share = task_success(line, data, FGSM, tasks=ways).together
+    share = task_success(line, data, FGSM, tasks=ways).all_tasks
     assert 0 < share < 1 and (share * 8).is_integer()
-    assert share == task_success(line, data, FGSM, tasks=ways).together
+    assert share == task_success(line, data, FGSM, tasks=ways).all_tasks
     assert (
-        len({task_success(line, data, FGSM, tasks=ways, seed=seed).together for seed in range(3)})
+        len({task_success(line, data, FGSM, tasks=ways, seed=seed).all_tasks for seed in range(3)})
         > 1
     )
 
 
 def test_a_goal_is_another_class_than_the_clean_prediction_or_than_the_label():
     """An image that is classified wrongly achieves the latter at rest; for the former it is left
-    out, as an attack that climbs away from the label would keep the clean prediction."""
+    out, as an attack that moves away from the label would keep the clean prediction."""
     x, y = apart(0.2, 0.2)
     data = x, 1 - y
     assert (
-        task_success(simple, data, resting("universal", success_criterion="label")).together == 1.0
+        task_success(simple, data, resting("universal", success_criterion="label")).all_tasks == 1.0
     )
-    with pytest.raises(ValueError, match="gets none of the 2 images right"):
+    with pytest.raises(ValueError, match="classifies none of the 2 images correctly"):
         task_success(simple, data, resting("universal"))
     found = task_success(simple, (x, np.array([y[0], 1 - y[1]])), resting("universal"))
-    assert (found.together, found.names) == (0.0, ("image 1",))
+    assert (found.all_tasks, found.names) == (0.0, ("image 1",))
     assert (
-        task_success(pair, (x, y), resting("members", success_criterion="prediction")).together
+        task_success(pair, (x, y), resting("members", success_criterion="prediction")).all_tasks
         == 0.0
     )
 
@@ -123,15 +128,15 @@ def test_a_goal_is_another_class_than_the_clean_prediction_or_than_the_label():
 def test_groups():
     """Five images in groups of two drawn at random: two groups, and an image left out."""
     x, _ = apart(*[0.2] * 5)
-    y = np.array([1, 0, 1, 1, 0])  # 1 is a mistake, and so a goal achieved at rest
+    y = np.array([1, 0, 1, 1, 0])  # 1 is misclassified, a success without a perturbation
     attack = resting(tasks.Universal(group=2), success_criterion="label")
     for seed in (0, 3):
         groups = np.random.default_rng(seed).permutation(5)[:4].reshape(2, 2)
         found = task_success(simple, (x, y), attack, seed=seed)
         assert found.names == ("image 1", "image 2")
-        assert found.each == tuple(y[groups].mean(axis=0))
-        assert found.together == y[groups].all(axis=1).mean()
-        assert (found.whole, found.points) == (y[groups].mean(), 2)
+        assert found.per_task == tuple(y[groups].mean(axis=0))
+        assert found.all_tasks == y[groups].all(axis=1).mean()
+        assert (found.ensemble, found.num_points) == (y[groups].mean(), 2)
 
 
 def test_a_perturbation_is_shared_by_the_images_of_a_group():
@@ -141,7 +146,7 @@ def test_a_perturbation_is_shared_by_the_images_of_a_group():
         kr.LinfBall(0.25), steps=1, step_size=0.5, tasks=tasks.Universal(group=2)
     )
     found = task_success(simple, data, attack)
-    assert (found.together, found.average, found.points) == (1.0, 1.0, 2)
+    assert (found.all_tasks, found.average, found.num_points) == (1.0, 1.0, 2)
 
 
 def test_other_ensembles():
@@ -155,11 +160,11 @@ def test_other_ensembles():
     found = transfer_success_rates(simple, models, ensembles, apart(0.2, 0.6, 0.9), FGSM)
     assert list(found) == ["AB", "BC", "B"]
     assert found["AB"].names == ("A", "B")
-    np.testing.assert_allclose(found["AB"].each, [1 / 3, 2 / 3])
-    np.testing.assert_allclose([g.together for g in found.values()], [1 / 3, 0, 2 / 3])
+    np.testing.assert_allclose(found["AB"].per_task, [1 / 3, 2 / 3])
+    np.testing.assert_allclose([g.all_tasks for g in found.values()], [1 / 3, 0, 2 / 3])
     # The mean probability of class 1 is sigmoid(0.5 - gap) and sigmoid(0.8 - gap), halved: more
     # than a half at gaps up to 0.65. With C it is at most a half.
-    np.testing.assert_allclose([g.whole for g in found.values()], [2 / 3, 0, 2 / 3])
+    np.testing.assert_allclose([g.ensemble for g in found.values()], [2 / 3, 0, 2 / 3])
 
 
 def test_gradients_of_tasks():
@@ -177,7 +182,7 @@ def test_gradients_of_tasks():
     np.testing.assert_allclose(found.cosines, [[1, half, 0], [half, 1, 0], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(found.weights, [1 / 3] * 3, rtol=1e-6)
     np.testing.assert_allclose(found.deviations + found.weight_deviations, 0, atol=1e-6)
-    assert found.points == 3
+    assert found.num_points == 3
     assert markdown_table(found.table()).splitlines()[2] == (
         "| member 1 | 1.41 (± 0) | 0.33 (± 0.00) | 1.00 | 0.71 | 0.00 |"
     )
@@ -195,7 +200,7 @@ def test_gradients_where_an_attack_without_weights_ends():
         simple, (x, np.array([0, 1])), attack, tasks=tasks.Universal(2), loss=losses.margin
     )
     np.testing.assert_allclose(found.cosines, [[1, -1], [-1, 1]], rtol=1e-6)
-    assert (found.weights, found.weight_deviations, found.points) == (None, None, 1)
+    assert (found.weights, found.weight_deviations, found.num_points) == (None, None, 1)
     assert (
         markdown_table(found.table()).splitlines()[2] == "| image 1 | 1.41 (± 0) | 1.00 | -1.00 |"
     )
@@ -203,16 +208,16 @@ def test_gradients_where_an_attack_without_weights_ends():
 
 def test_a_table_of_several_attacks():
     found = {
-        "PGD": TaskSuccess.of([[1, 0], [1, 1]], ["a", "b"], whole=0.25),
+        "PGD": TaskSuccess.of([[1, 0], [1, 1]], ["a", "b"], ensemble=0.25),
         "other": TaskSuccess.of([[1]], ["c"]),
     }
-    assert markdown_table(goals_table(found)).splitlines() == [
-        "| Attack | A-All | A-Avg | At least one | Whole | a | b | c |",
+    assert markdown_table(success_table(found)).splitlines() == [
+        "| Attack | A-All | A-Avg | Any task | Whole model | a | b | c |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| PGD | 50.0% | 75.0% | 100.0% | 25.0% | 50.0% | 100.0% | – |",
         "| other | 100.0% | 100.0% | 100.0% | – | – | – | 100.0% |",
     ]
-    short = markdown_table(goals_table(found, each=False)).splitlines()
+    short = markdown_table(success_table(found, per_task=False)).splitlines()
     assert short[2] == "| PGD | 50.0% | 75.0% | 100.0% | 25.0% |"
 
 
@@ -222,12 +227,12 @@ def test_a_table_of_several_attacks():
         (lambda: TaskSuccess.of([True]), ValueError, r"shape \(1,\); expected \[tasks, points\]"),
         (lambda: TaskSuccess.of(np.zeros([2, 0])), ValueError, "at least one each"),
         (lambda: TaskSuccess.of([[True]], ["a", "b"]), ValueError, "1 tasks and 2 names"),
-        (lambda: goals_table({}), ValueError, "expected at least one attack"),
+        (lambda: success_table({}), ValueError, "of at least one attack"),
         (lambda: task_success(pair, apart(0.2), kr.LinfBall(0.1)), TypeError, "expected an attack"),
         (
             lambda: task_success(pair, apart(0.2), kr.attacks.per_member(FGSM)),
             ValueError,
-            "expected one that makes a single batch",
+            "expected a single batch",
         ),
         (lambda: task_success(simple, apart(0.2), FGSM), ValueError, "expected an ensemble"),
         (
@@ -243,7 +248,7 @@ def test_a_table_of_several_attacks():
         (
             lambda: success_rates(simple, *apart(0.2), [0, 0], FGSM, tasks="universal"),
             ValueError,
-            "There are 1 images, 1 attacked ones and 2 labels",
+            "There are 1 images, 1 attacked images and 2 labels",
         ),
         (
             lambda: success_rates(simple, *3 * [apart(0.2)[0]], FGSM, tasks=tasks.Universal(2)),

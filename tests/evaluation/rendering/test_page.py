@@ -1,4 +1,4 @@
-"""The files that reports are saved as: what they say, what they escape, what they need."""
+"""The files of a report: contents, escaping, and required packages."""
 
 from __future__ import annotations
 
@@ -124,23 +124,24 @@ def test_bad_arguments_are_refused(make_report, tmp_path):
         make_report().save(tmp_path, formats=("pdf",))
 
 
-def test_markdown_tells_everything(make_report, tmp_path):
+def test_markdown_contains_everything(make_report, tmp_path):
     make_report().save(tmp_path, formats=("md",))
     text = (tmp_path / "report.md").read_text("utf-8")
     assert text.startswith("# Robustness of mlp (TRADES) on digits\n")
     assert "Of 100 test images of digits, mlp (TRADES) classifies 96.0% correctly." in text
-    assert "50.0% are still classified correctly after each of 2 attacks (FGSM and PGD-20)" in text
+    assert "50.0% are still classified correctly under each of 2 attacks (FGSM and PGD-20)" in text
     assert "> **Warning:** Only 100 images." in text
     failed = "At the largest radius the accuracy is 30.0%."
-    assert f"> **Warning:** The check of radius failed. {failed}" in text
+    assert f"> **Warning:** The sanity check “radius” failed. {failed}" in text
     assert f"- Steps (passed): More steps change nothing.\n- Radius (failed): {failed}" in text
     assert "| PGD-20 | 50.0% (40.4\N{EN DASH}59.6%) | 0.1 | 96 | 1 min 15 s |" in text
     assert "| 0.2 | 10.0% |" in text
     assert "| ant | 48 | 2 |" in text and "| bee | 25 | 25 |" in text
-    assert wording.CAVEAT in text and "flagged 4.0% of the clean ones" in text
-    assert "flagged 90.0% (area under the ROC curve 1.000, 0.900 to 1.000); 5.0% were" in text
-    assert "an attack that knows it (PGD-20 that knows the detector) it flagged 25.0%" in text
-    assert "70.0% were misclassified and not flagged. The second is what to expect" in text
+    assert wording.CAVEAT in text and "4.0% of the clean test images are flagged" in text
+    area = "(area under the ROC curve 1.000, 0.900 to 1.000)"
+    assert f"oblivious attacks, 90.0% of the attacked images are flagged {area} and 5.0%" in text
+    assert "attack “PGD-20, adaptive (detector-aware)”, 25.0% of the attacked images" in text
+    assert "70.0% are misclassified and not flagged. Expect the adaptive rates" in text
     assert "- Attack PGD-20: 20 steps of 0.02" in text
     assert "```sh\npython -m trainers.evaluate --run=runs/digits\n```" in text
     assert "- keras: 3.15.1" in text
@@ -166,7 +167,7 @@ def test_markdown_takes_names_for_names(make_report, tmp_path):
     assert "- Model: \\__init_\\_" in text
 
 
-def test_html_tells_everything(page):
+def test_html_contains_everything(page):
     reader = Reader(page)
     for text in (
         "Robustness of mlp (TRADES) on digits",
@@ -178,7 +179,7 @@ def test_html_tells_everything(page):
         "3.15.1",
         "Robust accuracy",
         "20 steps of 0.02",
-        "The check of radius failed. At the largest radius the accuracy is 30.0%.",
+        "The sanity check “radius” failed. At the largest radius the accuracy is 30.0%.",
         "Steps (passed)",
         wording.CHECKS,
     ):
@@ -189,12 +190,12 @@ def test_html_tells_everything(page):
 
 def test_the_caveat_comes_with_every_detector_and_only_then(make_report):
     scoreless = dataclasses.replace(make_report().detection, clean_scores=())
-    for detection, told in ((scoreless, True), (None, False)):
+    for detection, expected in ((scoreless, True), (None, False)):
         found = Reader(html_page([make_report(**{**NO_PLOTS, "detection": detection})])).text
-        assert (wording.CAVEAT in found) == told
+        assert (wording.CAVEAT in found) == expected
 
 
-def test_html_asks_the_network_for_nothing(page):
+def test_html_loads_nothing_from_the_network(page):
     reader = Reader(page)
     for tag, attrs in reader.tags:
         assert tag not in ("script", "iframe", "object", "form")

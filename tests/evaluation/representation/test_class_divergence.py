@@ -94,7 +94,7 @@ def data():
 def test_batches_are_streamed_and_anchors_count_the_same(data):
     """Batches of 4, 4 and 3: each sums over its own anchors, all of which have partners but one.
 
-    The last batch has the labels 0, 1, 0: the anchor of class 1 has nobody of its class there.
+    The last batch has the labels 0, 1, 0: the anchor of class 1 is the only one of its class.
     """
     x, y = data
     # FGSM on the logits x lowers the pixel of the label and raises the other one.
@@ -161,7 +161,7 @@ def test_an_attack_that_does_nothing_leaves_the_clean_divergence(tiny_classifier
 
 
 def test_compact_classes_have_the_lower_ratio():
-    """The thesis's reading: two tight classes at a right angle beside two loose ones."""
+    """The thesis's reading: two tight orthogonal classes against two loose ones."""
     y = tf.constant([0, 0, 1, 1])
     ratios = []
     for spread in (5, 30):
@@ -179,15 +179,27 @@ def test_a_ratio_of_nothing_is_no_number():
     [
         (lambda x: {"logits": x}, ([[0.5, 0.5]], [0]), FGSM, TypeError, "expected 'features' too"),
         (identity, ([[0.5, 0.5]], [0]), BALL, TypeError, "attack is LinfBall.*expected an attack"),
-        (identity, ([[0.5, 0.4]] * 2, [0, 1]), FGSM, ValueError, "2 images has another of its cl"),
-        (identity, ([[0.5, 0.4]] * 2, [0, 0]), FGSM, ValueError, "one of another class.*shuffle"),
+        (
+            identity,
+            ([[0.5, 0.4]] * 2, [0, 1]),
+            FGSM,
+            ValueError,
+            "2 images has another image of the same class",
+        ),
+        (
+            identity,
+            ([[0.5, 0.4]] * 2, [0, 0]),
+            FGSM,
+            ValueError,
+            "image of a different class.*shuffle",
+        ),
         (identity, ([[0.5, 0.4]] * 2, [0]), FGSM, ValueError, "2 images and 1 labels"),
         (
             lambda x: {"logits": x, "features": x * np.nan},
             ([[0.5, 0.4]] * 2, [0, 0]),
             FGSM,
             ValueError,
-            "not finite for some of the images 0 to 1",
+            "some of the images 0 to 1 are not finite",
         ),
     ],
 )

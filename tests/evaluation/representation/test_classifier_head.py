@@ -39,7 +39,7 @@ def backbone():
 
 
 class Whole(keras.Model):
-    """Looked into by nobody: its logits are its features."""
+    """Not functional: its logits are its features."""
 
     def __init__(self):
         super().__init__()
@@ -93,11 +93,11 @@ def test_features_that_a_branch_goes_around_are_refused():
     left = keras.layers.Dense(3, name="left")(images)
     total = keras.layers.Add()([left, keras.layers.Dense(3)(images)])
     model = keras.Model(images, keras.layers.Dense(2)(total))
-    with pytest.raises(ValueError, match="a branch goes around the layer"):
+    with pytest.raises(ValueError, match="a branch bypasses the layer"):
         head_of(kr.models.adapt(model, features="left"))
 
 
 @pytest.mark.parametrize("model", [lambda x: {"logits": x}, sequential()], ids=["function", "bare"])
-def test_what_is_no_classifier_is_refused(model):
-    with pytest.raises(TypeError, match="expected a functional classifier.*adapt"):
+def test_other_models_are_refused(model):
+    with pytest.raises(TypeError, match="expected a functional model.*adapt"):
         head_of(model)

@@ -70,8 +70,8 @@ def test_latents_of_one_number_have_a_place_too():
     [
         (np.zeros((5, 2, 2)), 2, r"shape \(5, 2, 2\).*expected finite numbers \[n, d\]"),
         (np.full((5, 2), np.nan), 2, "not finite"),
-        (np.zeros((5, 2)), 30, "perplexity is 30 for 5 latents"),
-        (np.zeros((5, 2)), 0, "perplexity is 0 for 5 latents"),
+        (np.zeros((5, 2)), 30, r"perplexity is 30; expected a number in \(0, 5\) for 5 latents"),
+        (np.zeros((5, 2)), 0, r"perplexity is 0; expected a number in \(0, 5\) for 5 latents"),
     ],
 )
 def test_what_cannot_be_projected_is_refused(features, perplexity, text):

@@ -111,7 +111,7 @@ def test_a_member_of_an_ensemble_has_a_surface_of_its_own():
     for surface, alone in zip(mine, members, strict=False):
         theirs = input_surface(alone, IMAGE, 1, 0.3, points=3)
         np.testing.assert_array_equal(surface.losses, theirs.losses)
-    # Of the whole at the example: the mean probability, which is none of its members'.
+    # Of the ensemble: the mean probability, which differs from every member's.
     probabilities = [np.exp(-surface.losses[1, 1]) for surface in mine]
     assert probabilities[2] == pytest.approx(np.mean(probabilities[:2]), rel=1e-5)
     assert abs(probabilities[0] - probabilities[1]) > 1e-3
@@ -130,14 +130,14 @@ def test_the_seed_is_the_random_direction(tiny_classifier, tiny_batch):
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"extent": 0.0}, ValueError, "extent is 0.0; expected a distance above 0"),
+        ({"extent": 0.0}, ValueError, "extent is 0.0; expected a finite number > 0"),
         ({"extent": np.nan}, ValueError, "extent is nan"),
         ({"points": 4}, ValueError, "points is 4; expected an odd number"),
         ({"points": 1}, ValueError, "points is 1"),
         ({"image": 2 * IMAGE}, ValueError, "values from 0.8 to 1.2"),
         ({"label": -1}, ValueError, "expected class numbers >= 0"),
         ({"label": 0.5}, TypeError, "expected integer class numbers"),
-        ({"model": lambda x: {"logits": 0 * x[:, :, 0, 0]}}, ValueError, "the length 0 at"),
+        ({"model": lambda x: {"logits": 0 * x[:, :, 0, 0]}}, ValueError, "the norm 0;"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(make_linear, changes, error, text):
