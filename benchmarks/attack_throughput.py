@@ -1,8 +1,8 @@
-"""PGD's speed beside the bare gradients it cannot do without, and beside other libraries.
+"""Speed of PGD, compared with the gradients that it needs and with other libraries.
 
-The floor is as many forward passes and input gradients in one compiled function, with nothing
-between them. ART, Foolbox and CleverHans craft with the same model, ball, step size and number of
-steps in the same process; one that is not installed is skipped with a line.
+The lower bound is the same number of forward passes and input gradients in one compiled function.
+ART, Foolbox and CleverHans craft with the same model, ball, step size and number of steps in the
+same process; a library that is not installed is skipped.
 
     python benchmarks/attack_throughput.py --net=small_cnn
     python benchmarks/attack_throughput.py --net=resnet20
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from keras_robust.core.quiet_tensorflow import quiet_start
 
@@ -32,22 +32,23 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import keras_robust as kr
-from benchmarks import gradients, report, rivals, timing
+from benchmarks import baselines, gradients, report, timing
 
-OURS, HALF, BARE, CALLS = "keras_robust", "keras_robust, bfloat16", "bare", "bare, one by one"
-# Random starts: what one attack adds to the mean loss was seen to vary by 8 %.
+OURS, HALF = "keras_robust", "keras_robust, bfloat16"
+BOUND, CALLS = "lower bound", "lower bound, one by one"
+# Random starts: the increase of the mean loss by one attack was seen to vary by 8 %.
 STRENGTH = 0.1
 
 
 class Net(NamedTuple):
-    """A model, the batch and radius it is attacked with, and what is to be reached on it."""
+    """A model, the batch and radius of the attack, and the targets."""
 
     title: str
     shape: tuple[int, int, int]
     batch: int
     radius: float
     bfloat16: report.Target | None
-    rivals: dict[str, report.Target]
+    baselines: dict[str, report.Target]
 
 
 NETS = {
@@ -72,18 +73,18 @@ NETS = {
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_enum("net", "small_cnn", list(NETS), "The model.", flag_values=values)
+    flags.DEFINE_enum("net", "small_cnn", list(NETS), "Model to attack.", flag_values=values)
     for name, default, text in (
-        ("steps", 20, "Steps of PGD."),
-        ("batch_size", None, "Images in a batch; by default 128 for small_cnn, 64 for resnet20."),
-        ("repeats", 15, "Rounds of the library and the floor."),
-        ("rival_repeats", 5, "Rounds of the library and the other libraries."),
+        ("steps", 20, "Number of steps of PGD."),
+        ("batch_size", None, "Images per batch; by default 128 for small_cnn, 64 for resnet20."),
+        ("repeats", 15, "Rounds of the library and the lower bound."),
+        ("baseline_repeats", 5, "Rounds of the library and the other libraries."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Runs the benchmark; returns the rows to print."""
     net, steps = NETS[values.net], values.steps
     batch = values.batch_size or net.batch
     keras.utils.set_random_seed(0)
@@ -93,14 +94,15 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     attack = kr.attacks.pgd(kr.LinfBall(net.radius), steps)
     compiled = attack.compiled(classifier)
     crafters = {OURS: lambda: compiled(x, y), HALF: half_precision(classifier, attack, x, y)}
-    floor = bare(classifier, tf.random.stateless_uniform([steps, *x.shape], [0, 2]), y)
-    times = timing.in_turn({**floor, **crafters}, values.repeats)
+    bound = lower_bound(classifier, tf.random.stateless_uniform([steps, *x.shape], [0, 2]), y)
+    times = timing.interleaved({**bound, **crafters}, values.repeats)
 
     logits = keras.Model(classifier.input, classifier.output["logits"])
-    task = rivals.Task(logits, x, y, net.radius, attack.step_rule.size, steps)
-    others = dict(rivals.installed(task))
+    task = baselines.Task(logits, x, y, net.radius, attack.step_rule.size, steps)
+    others = dict(baselines.installed(task))
     gains = check_strength(task, {**crafters, **others})
-    rival_times = timing.in_turn({OURS: crafters[OURS], **others}, values.rival_repeats, warm_ups=1)
+    work = {OURS: crafters[OURS], **others}
+    baseline_times = timing.interleaved(work, values.baseline_repeats, warm_ups=1)
 
     def row(name: str, to: str, table: dict[str, list[float]], target: Any = None) -> report.Row:
         speed = f"{batch / statistics.median(table[name]):.0f} images/s"
@@ -109,10 +111,10 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
         return report.Row(what, timing.ratio(table[name], table[to]), target, speed + reached)
 
     return [
-        row(OURS, BARE, times, report.Target(1.03)),
-        row(HALF, BARE, times, net.bfloat16),
-        row(CALLS, BARE, times),
-        *(row(name, OURS, rival_times, net.rivals.get(name)) for name in others),
+        row(OURS, BOUND, times, report.Target(1.03)),
+        row(HALF, BOUND, times, net.bfloat16),
+        row(CALLS, BOUND, times),
+        *(row(name, OURS, baseline_times, net.baselines.get(name)) for name in others),
         report.Row(
             f"PGD-{steps}, {net.title}: traces over 3 batches, 3 radii and 3 seeds",
             traces(classifier, attack, batch),
@@ -121,13 +123,13 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
     ]
 
 
-def bare(classifier: keras.Model, points: tf.Tensor, y: tf.Tensor) -> dict[str, Callable]:
-    """The gradients alone: in one compiled function, and one compiled function called for each."""
+def lower_bound(classifier: keras.Model, points: tf.Tensor, y: tf.Tensor) -> dict[str, Callable]:
+    """The gradients alone: in one compiled function, and in one call for each."""
     chained = gradients.chained(classifier)
     single = tf.function(gradients.input_gradient(classifier), autograph=False)
     apart = tf.unstack(points)
     return {
-        BARE: lambda: chained(points, y),
+        BOUND: lambda: chained(points, y),
         CALLS: lambda: [single(x, y) for x in apart],
     }
 
@@ -135,19 +137,18 @@ def bare(classifier: keras.Model, points: tf.Tensor, y: tf.Tensor) -> dict[str, 
 def half_precision(
     classifier: keras.Model, attack: kr.Attack, x: tf.Tensor, y: tf.Tensor
 ) -> Callable[[], tf.Tensor]:
-    """Crafting as a training with `crafting_dtype="bfloat16"` does it."""
+    """Crafting as in a training with `crafting_dtype="bfloat16"`."""
     loss = kr.losses.Adversarial()
     model = kr.RobustModel(classifier, attack, loss, crafting_dtype="bfloat16")
     craft = tf.function(model.craft, autograph=False)
     return lambda: craft(x, y)
 
 
-def check_strength(task: rivals.Task, crafters: dict[str, Callable]) -> dict[str, float]:
-    """What each adds to the mean loss of the clean images.
+def check_strength(task: baselines.Task, crafters: dict[str, Callable]) -> dict[str, float]:
+    """The increase of the mean loss by each implementation.
 
     Raises:
-        RuntimeError: a contender is weaker or stronger than the others, or leaves the ball, and so
-            does other work.
+        RuntimeError: an implementation is weaker or stronger than the others, or leaves the ball.
     """
 
     def loss(x: tf.Tensor) -> float:
@@ -163,12 +164,12 @@ def check_strength(task: rivals.Task, crafters: dict[str, Callable]) -> dict[str
             raise RuntimeError(f"{name} moved a pixel by {moved}; the radius is {task.radius}.")
     usual = statistics.median(gains.values())
     if any(abs(gain / usual - 1) > STRENGTH for gain in gains.values()):
-        raise RuntimeError(f"What they add differs by more than {STRENGTH:.0%}: {gains}.")
+        raise RuntimeError(f"Increases of the loss differ by more than {STRENGTH:.0%}: {gains}.")
     return gains
 
 
 def traces(classifier: keras.Model, attack: kr.Attack, batch: int) -> int:
-    """How often a compiled attack is traced over batches, radii and seeds."""
+    """Number of traces of a compiled attack over batches, radii and seeds."""
     compiled = attack.compiled(classifier)
     for number, radius in enumerate((0.01, 0.02, tf.constant(0.03))):
         x = tf.random.stateless_uniform([batch, *classifier.input_shape[1:]], [number, 0])

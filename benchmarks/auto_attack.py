@@ -1,15 +1,15 @@
-"""AutoAttack beside the official one: what each leaves of a robust model, and the time.
+"""AutoAttack, compared with the official code: robust accuracy and time.
 
-Each attack of a version of AutoAttack, and the whole, is run here and by `pyautoattack`, the
-official code, on the same images and the same network: a perceptron for digits or the MNIST CNN,
-hardened by PGD-AT. Without PyTorch and pyautoattack only this library is run.
+Each attack of a version of AutoAttack, and the whole, is run by this library and by `pyautoattack`,
+the official code, on the same images and the same network: a perceptron for digits or the MNIST
+CNN, hardened by PGD-AT. Without PyTorch and pyautoattack only this library is run.
 
     python benchmarks/auto_attack.py --norm=linf --radius=0.15
     taskset -c 0 python benchmarks/auto_attack.py --model=mnist --run=RUN --radius=0.3 \
         --images=16 --whole --bridge=adapter --clock=processor
 
-The time has everything in it: this library's tracing too, which the official code does not have.
-The whole is run a second time, in which nothing is traced.
+The time includes this library's tracing, which the official code does not have. The whole is run a
+second time without tracing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from keras_robust.core.quiet_tensorflow import quiet_start
 
@@ -43,44 +43,46 @@ from keras_robust.evaluation.attack_runner import AttackRunner
 
 BALLS = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-# Of training, and how long it takes to reach the ball's radius.
+# Radius of the training.
 RADIUS = {"digits": 0.1, "mnist": 0.3}
-# Of one attack and of the whole: accuracies of different random draws.
+# Targets for the difference of accuracies, of one attack and of the whole; random draws differ.
 CLOSE, CLOSE_AS_A_WHOLE = 0.01, 0.005
-# The time of the official code is at least so many times as long.
+# Targets for the time of the official code, relative to this library.
 FASTER = {"adapter": 5.0, "pytorch": 1.0}
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_enum("model", "digits", list(RADIUS), "The data and network.", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "Of TensorFlow Datasets, for MNIST.", flag_values=values)
+    flags.DEFINE_enum("model", "digits", list(RADIUS), "Data and network.", flag_values=values)
     flags.DEFINE_string(
-        "run", None, "A training's directory, whose last checkpoint is taken.", flag_values=values
+        "data_dir", None, "Directory of TensorFlow Datasets, for MNIST.", flag_values=values
     )
-    flags.DEFINE_enum("norm", "linf", list(BALLS), "Of the ball.", flag_values=values)
-    flags.DEFINE_float("radius", 0.15, "Of the ball.", flag_values=values)
+    flags.DEFINE_string(
+        "run", None, "Run directory whose last checkpoint is attacked.", flag_values=values
+    )
+    flags.DEFINE_enum("norm", "linf", list(BALLS), "Norm of the ball.", flag_values=values)
+    flags.DEFINE_float("radius", 0.15, "Radius of the ball.", flag_values=values)
     flags.DEFINE_enum(
-        "version", "standard", list(official.NAMES), "Of AutoAttack.", flag_values=values
+        "version", "standard", list(official.NAMES), "Version of AutoAttack.", flag_values=values
     )
     flags.DEFINE_multi_enum(
-        "bridge", ["pytorch"], official.BRIDGES, "How the official code reaches the model: its own "
+        "bridge", ["pytorch"], official.BRIDGES, "How the official code calls the model: its own "
         "adapter, compiled passes, or a copy in PyTorch.", flag_values=values
     )  # fmt: skip
-    flags.DEFINE_bool("whole", False, "Leave out the attacks by themselves.", flag_values=values)
+    flags.DEFINE_bool("whole", False, "Run the whole only, not each attack.", flag_values=values)
     flags.DEFINE_enum(
-        "clock", "wall", list(CLOCKS), "Processor: for one core that other programs use too.",
+        "clock", "wall", list(CLOCKS), "Clock; processor is for a core that other programs share.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer("epochs", 15, "Of training, without a run.", flag_values=values)
-    flags.DEFINE_integer("images", 360, "How many test images.", flag_values=values)
-    flags.DEFINE_integer("steps", 100, "Of APGD and FAB.", flag_values=values)
-    flags.DEFINE_integer("queries", 5000, "Of Square.", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of weights and starts.", flag_values=values)
+    flags.DEFINE_integer("epochs", 15, "Epochs of the training, without --run.", flag_values=values)
+    flags.DEFINE_integer("images", 360, "Number of test images.", flag_values=values)
+    flags.DEFINE_integer("steps", 100, "Number of steps of APGD and FAB.", flag_values=values)
+    flags.DEFINE_integer("queries", 5000, "Number of queries of Square.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Seed of weights and attacks.", flag_values=values)
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Runs the benchmark; returns the rows to print."""
     model = trained(values)
     x, y = images(values)
     whole = kr.attacks.auto_attack(
@@ -96,16 +98,16 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
         theirs = {bridge: official.reached_by(bridge, model) for bridge in values.bridge}
     rows = []
     for name, attack in {**parts, values.version: whole}.items():
-        asked = list(names) if attack is whole else [name]
-        rows += compared(name, attack, asked, model, theirs, x, y, values)
+        parts_named = list(names) if attack is whole else [name]
+        rows += compared(name, attack, parts_named, model, theirs, x, y, values)
     return rows
 
 
 def compared(
-    name: str, attack: Any, asked: list[str], model: keras.Model, theirs: dict[str, Any],
+    name: str, attack: Any, official_names: list[str], model: keras.Model, theirs: dict[str, Any],
     x: np.ndarray, y: np.ndarray, values: flags.FlagValues,
 ) -> list[report.Row]:  # fmt: skip
-    """The rows of one attack: `asked` are its official names, `theirs` the model by bridge."""
+    """The rows for one attack; `theirs` is the model by bridge."""
     is_whole = name == values.version
     left, seconds, again = ours(attack, model, x, y, values)
     note = f"keras_robust {left:.4f} in {seconds:.1f} s"
@@ -118,13 +120,14 @@ def compared(
     rows = []
     for bridge, reached in theirs.items():
         found, slower = timed(
-            functools.partial(official.accuracy_left, reached, settings, asked, x, y), values.clock
+            functools.partial(official.accuracy_left, reached, settings, official_names, x, y),
+            values.clock,
         )
-        said = f"{note}; official, {bridge}, {found:.4f} in {slower:.1f} s"
-        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        both = f"{note}; official, {bridge}, {found:.4f} in {slower:.1f} s"
+        print(f"{name}: {both}", file=sys.stderr, flush=True)
         close = report.Target(CLOSE_AS_A_WHOLE if is_whole else CLOSE)
         gap = round(abs(left - found), 6)
-        rows.append(report.Row(f"{what}: difference of the accuracies left", gap, close, said))
+        rows.append(report.Row(f"{what}: difference of the accuracies left", gap, close, both))
         time_of = f"{what}: time of official, {bridge} / keras_robust"
         aimed = name == "standard" and values.model == "mnist" and bridge in FASTER
         target = report.Target(FASTER[bridge], least=True) if aimed else None
@@ -137,32 +140,32 @@ def compared(
 def ours(
     attack: Any, model: keras.Model, x: np.ndarray, y: np.ndarray, values: flags.FlagValues
 ) -> tuple[float, float, float]:
-    """The accuracy left, the seconds of a first run, and of a second, for which all is traced."""
+    """The robust accuracy, the seconds of a first run, and of a second one without tracing."""
 
-    def said(text: str) -> None:
+    def log(text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)
 
     def first() -> tuple[AttackRunner, float]:
-        data = tf.data.Dataset.from_tensors((x, y))  # one batch, as there
-        bench = AttackRunner(model, data, None, values.seed, said)
-        return bench, float(bench.run(attack.name, attack).robust.mean())
+        data = tf.data.Dataset.from_tensors((x, y))  # one batch, as in the official code
+        runner = AttackRunner(model, data, None, values.seed, log)
+        return runner, float(runner.run(attack.name, attack).robust.mean())
 
-    (bench, left), seconds = timed(first, values.clock)
+    (runner, left), seconds = timed(first, values.clock)
     if attack.name != "AutoAttack":
         return left, seconds, seconds
-    _, again = timed(lambda: bench.run(attack.name, attack), values.clock)
+    _, again = timed(lambda: runner.run(attack.name, attack), values.clock)
     return left, seconds, again
 
 
 def timed(work: Callable[[], Any], clock: str) -> tuple[Any, float]:
-    """What some work gives, and the seconds by a clock."""
+    """The result of some work, and its seconds by a clock."""
     begin = CLOCKS[clock]()
     found = work()
     return found, CLOCKS[clock]() - begin
 
 
 def trained(values: flags.FlagValues) -> keras.Model:
-    """The network of a run, or one that is hardened here, a little."""
+    """The network of a run, or one that is trained here for a short time."""
     if values.run is not None:
         saved = Path(values.run) / "checkpoints" / "last.keras"
         return keras.saving.load_model(saved, compile=False).classifier

@@ -1,8 +1,8 @@
-"""What a defense adds to the training step that it is built upon, through Keras `fit`.
+"""Cost that a defense adds to the training step of its base, through Keras `fit`.
 
-UDR replaces the projection and learns a multiplier; AWP takes one more gradient of the weights;
-ADR and ASCL add terms on latents, pairs of the whole batch among them. Each is timed beside its
-base, in turn, on the MNIST CNN.
+UDR replaces the projection and learns a multiplier; AWP takes one more weight gradient; ADR and
+ASCL add terms on latents, for all pairs of a batch. Each is timed against its base, interleaved, on
+the MNIST CNN.
 
     python benchmarks/defense_cost.py
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from keras_robust.core.quiet_tensorflow import quiet_start
 
@@ -31,7 +31,7 @@ from absl import app, flags, logging
 
 import keras_robust as kr
 from benchmarks import report, timing
-from benchmarks.train_step import CLASSES, RADIUS, SHAPE, Contender
+from benchmarks.train_step import CLASSES, RADIUS, SHAPE, TimedTraining
 from keras_robust import defenses
 
 BASE = "PGD-AT"
@@ -41,16 +41,16 @@ WITH_CLEAN, TRADES = "PGD-AT with the clean term", "TRADES"
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
     for name, default, text in (
-        ("k", 10, "Steps of PGD."),
-        ("batch_size", 128, "Images in a batch."),
-        ("fit_steps", 4, "Steps of an epoch; all but the first are timed."),
-        ("repeats", 8, "Epochs of each contender that count."),
+        ("k", 10, "Number of steps of PGD."),
+        ("batch_size", 128, "Images per batch."),
+        ("fit_steps", 4, "Steps per epoch; all but the first are timed."),
+        ("repeats", 8, "Epochs of each implementation that count."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
 
 
 def factories(k: int) -> dict[str, Callable[[keras.Model], kr.RobustModel]]:
-    """The contenders, bases first."""
+    """The implementations, bases first."""
     ball, awp = kr.LinfBall(RADIUS), kr.AWP(0.01)
     pgd_at, trades = defenses.pgd_at, defenses.trades
 
@@ -72,7 +72,7 @@ def factories(k: int) -> dict[str, Callable[[keras.Model], kr.RobustModel]]:
     }
 
 
-# The contender, what it is built upon, and the most that its step may cost beside that one's.
+# The defense, its base, and the target for the ratio of their steps.
 PAIRS = (
     ("UDR", BASE, report.Target(1.03)),
     ("UDR over TRADES", TRADES, report.Target(1.03)),
@@ -83,7 +83,7 @@ PAIRS = (
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Runs the benchmark; returns the rows to print."""
     batch, steps = values.batch_size, values.fit_steps + 1
     images = tf.random.stateless_uniform([batch * steps, *SHAPE], [0, 0])
     labels = tf.random.stateless_uniform([batch * steps], [0, 1], 0, CLASSES, tf.int32)
@@ -92,8 +92,8 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
         keras.utils.set_random_seed(0)
         model = factory(kr.models.build("small_cnn", SHAPE, CLASSES))
         model.compile(optimizer=keras.optimizers.Adam(1e-4))
-        work[name] = Contender(model, images, labels, batch)
-    times = timing.in_turn(work, values.repeats, measure=lambda work: work())
+        work[name] = TimedTraining(model, images, labels, batch)
+    times = timing.interleaved(work, values.repeats, measure=lambda work: work())
     what = f"training step through `fit`, k = {values.k}, MNIST CNN, batch {batch}: time of"
     rows = [
         report.Row(

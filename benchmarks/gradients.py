@@ -1,6 +1,6 @@
-"""The floor of all crafting: gradients that nothing can do without, and nothing beside them.
+"""The lower bound of crafting: the gradients that it needs, and nothing else.
 
-Written without the library: a floor must not move with what stands on it.
+Written without the library, so that the bound does not change with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 
 def input_gradient(classifier: keras.Model) -> Callable[[Any, Any], tf.Tensor]:
-    """`(x, y)` -> the gradient of the cross-entropy in the images, in inference mode."""
+    """`(x, y)` -> the gradient of the cross-entropy w.r.t. the images, in inference mode."""
 
     def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -26,7 +26,7 @@ def input_gradient(classifier: keras.Model) -> Callable[[Any, Any], tf.Tensor]:
 
 
 def weight_gradients(classifier: keras.Model) -> Callable[[Any, Any], list[tf.Tensor]]:
-    """`(x, y)` -> the gradients of the mean cross-entropy in the weights, in training mode."""
+    """`(x, y)` -> the gradients of the mean cross-entropy w.r.t. the weights, in training mode."""
 
     def gradients(x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -40,8 +40,8 @@ def weight_gradients(classifier: keras.Model) -> Callable[[Any, Any], list[tf.Te
 def chained(classifier: keras.Model) -> Callable[[Any, Any], list[tf.Tensor]]:
     """A compiled function of input gradients at many points, one after the other.
 
-    Its points `[steps, batch, ...]` are given: each gradient has images of its own, or a graph
-    optimizer would compute one for all.
+    Each gradient has its own images, `[steps, batch, ...]`; for equal ones a graph optimizer would
+    compute a single gradient.
     """
     gradient = input_gradient(classifier)
 

@@ -1,4 +1,4 @@
-"""What `import keras_robust` adds to importing TensorFlow and Keras, in fresh processes.
+"""Time that `import keras_robust` adds to importing TensorFlow and Keras, in fresh processes.
 
 python benchmarks/import_time.py
 """
@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from absl import app, flags
 
 from benchmarks import report, timing
 
-# NumPy and scikit-learn count as the library's own, as far as TensorFlow has not imported them.
+# NumPy and scikit-learn count as the library's, unless TensorFlow has imported them.
 CODE = """
 from time import perf_counter
 began = perf_counter()
@@ -31,12 +31,14 @@ print(base - began, perf_counter() - base)
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_integer("repeats", 9, "Processes that count.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "repeats", 9, "Number of processes that count.", lower_bound=1, flag_values=values
+    )
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
-    imported()  # fills the caches of the disk, and compiles what was not
+    """Runs the benchmark; returns the rows to print."""
+    imported()  # fills the disk cache, and compiles modules
     times = [imported() for _ in range(values.repeats)]
     base, added = (timing.spread(column) for column in zip(*times, strict=True))
     return [

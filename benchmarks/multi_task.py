@@ -1,8 +1,8 @@
-"""What weighing many tasks adds to an attack: TA-MOO beside equal weights of the same tasks.
+"""Cost of weighting tasks in an attack: TA-MOO, compared with equal weights of the same tasks.
 
-Both have the same tasks, the same steps and the same backward passes; TA-MOO also multiplies the
-tasks' gradients with each other and solves for the weights. For one number of tasks and pixels that
-is a fixed amount of work, so that the larger the model, the smaller the ratio.
+Both have the same tasks, steps and backward passes; TA-MOO also multiplies the gradients of the
+tasks with each other and solves for the weights. This work depends on the number of tasks and
+pixels alone, so that the ratio is smaller for larger models.
 
     python benchmarks/multi_task.py
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from keras_robust.core.quiet_tensorflow import quiet_start
 
@@ -38,7 +38,7 @@ TARGETS = {"ensemble of 4": 1.15, "7 transformations": 1.15, "universal, groups 
 
 
 class Setting(NamedTuple):
-    """A kind of tasks, the model that it is for, and how many images are attacked."""
+    """A kind of tasks, a model for it, and the number of images to attack."""
 
     tasks: Any
     model: keras.Model
@@ -47,25 +47,30 @@ class Setting(NamedTuple):
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_enum("net", "resnet20", list(SHAPES), "The architecture.", flag_values=values)
+    flags.DEFINE_enum(
+        "net", "resnet20", list(SHAPES), "Architecture of the model.", flag_values=values
+    )
     flags.DEFINE_multi_string(
-        "solver", ["task_oriented"], "Compared with uniform; may be repeated.", flag_values=values
+        "solver",
+        ["task_oriented"],
+        "Solver to compare with uniform; may be repeated.",
+        flag_values=values,
     )
     for name, default, text in (
-        ("steps", 20, "Steps of the attack."),
-        ("batch_size", 32, "Images in a batch; for universal attacks, the next multiple of 12."),
-        ("repeats", 10, "Rounds that count."),
+        ("steps", 20, "Number of steps of the attack."),
+        ("batch_size", 32, "Images per batch; for universal attacks, the next multiple of 12."),
+        ("repeats", 10, "Number of rounds that count."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Runs the benchmark; returns the rows to print."""
     return [row for name in TARGETS for row in compared(name, values)]
 
 
 def setting(name: str, values: flags.FlagValues) -> Setting:
-    """What is attacked under a name of `TARGETS`."""
+    """The setting of a name in `TARGETS`."""
     keras.utils.set_random_seed(0)
     shape, batch = SHAPES[values.net], values.batch_size
     if name == "ensemble of 4":
@@ -78,7 +83,7 @@ def setting(name: str, values: flags.FlagValues) -> Setting:
 
 
 def compared(name: str, values: flags.FlagValues) -> list[report.Row]:
-    """The rows of one kind of tasks."""
+    """The rows for one kind of tasks."""
     tasks, model, images = setting(name, values)
     x = tf.random.stateless_uniform([images, *SHAPES[values.net]], [0, 0])
     y = tf.random.stateless_uniform([images], [0, 1], 0, CLASSES, tf.int32)
@@ -89,7 +94,7 @@ def compared(name: str, values: flags.FlagValues) -> list[report.Row]:
         )
         attacked = attack.compiled(model)
         work[solver] = lambda attacked=attacked: attacked(x, y).numpy()
-    times = timing.in_turn(work, values.repeats, warm_ups=2)
+    times = timing.interleaved(work, values.repeats, warm_ups=2)
     what = f"{values.steps} steps on {name}, {values.net}, {images} images"
     return [
         report.Row(

@@ -1,7 +1,6 @@
 """The official AutoAttack (`pyautoattack`) on a Keras model: by an adapter, a bridge, or a copy.
 
-PyTorch and pyautoattack are imported when they are asked for, so that without them the benchmarks
-can be imported.
+PyTorch and pyautoattack are imported on use, so that the benchmarks can be imported without them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _AGREE = 1e-4
 
 
 class Settings(NamedTuple):
-    """What the official code is told; names as of the flags of `auto_attack.py`."""
+    """Settings of the official code, named as the flags of `auto_attack.py`."""
 
     norm: str
     radius: float
@@ -39,7 +38,7 @@ class Settings(NamedTuple):
 
 
 def installed() -> bool:
-    """Whether the official code can be run; if not, it is said what is missing."""
+    """Whether the official code can be run; prints what is missing."""
     for package in ("torch", "pyautoattack"):
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed: the official AutoAttack is skipped.")
@@ -48,7 +47,7 @@ def installed() -> bool:
 
 
 def reached_by(bridge: str, model: keras.Model) -> Any:
-    """The model as the official code takes it, on as many threads as the process has cores.
+    """The model for the official code, with one thread per core.
 
     Args:
         bridge: `"adapter"`, the official code's own for TensorFlow; `"compiled"`, a PyTorch
@@ -64,12 +63,12 @@ def reached_by(bridge: str, model: keras.Model) -> Any:
 def accuracy_left(
     model: Any, settings: Settings, names: list[str], x: np.ndarray, y: np.ndarray
 ) -> float:
-    """What the official attacks of these names, one after the other, leave.
+    """The robust accuracy under official attacks, run one after the other.
 
     Args:
-        model: of `reached_by`.
-        settings: what the attacks are told.
-        names: out of `NAMES`.
+        model: from `reached_by`.
+        settings: settings of the attacks.
+        names: the attacks, of `NAMES`.
         x: images `[batch, height, width, channels]`, attacked in one batch.
         y: labels `[batch]`.
     """
@@ -79,15 +78,15 @@ def accuracy_left(
     labels = torch.from_numpy(y.astype("int64"))
     official = _official(model, settings)
     official.attacks_to_run = names
-    _, said = official.run_standard_evaluation(images, labels, batch_size=len(y))
-    return int((said == labels).sum()) / len(y)
+    _, predictions = official.run_standard_evaluation(images, labels, batch_size=len(y))
+    return int((predictions == labels).sum()) / len(y)
 
 
 def _official(model: Any, settings: Settings) -> Any:
-    """`AutoAttack`, its parts made anew: they derive more from the steps than can be set.
+    """`AutoAttack` with parts created again, as they derive settings from the number of steps.
 
-    Those of the adapter are the ones that `AutoAttack` itself made of a TensorFlow model, before
-    `pyautoattack` dropped its flag for it.
+    For the adapter, the parts are those that `AutoAttack` created for TensorFlow models before
+    `pyautoattack` dropped its flag for them.
     """
     from pyautoattack.autoattack import AutoAttack
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -98,9 +97,9 @@ def _official(model: Any, settings: Settings) -> Any:
     official = AutoAttack(model, version="custom", **shared)
     shared |= {"n_iter": settings.steps, "device": "cpu"}
     by_adapter = hasattr(model, "get_logits_loss_grad_xent")
-    climbs = {**shared, "is_tf_model": by_adapter, "logger": official.logger}
-    official.apgd = APGDAttack(model, **climbs)
-    official.apgd_targeted = APGDAttack_targeted(model, **climbs)
+    apgd = {**shared, "is_tf_model": by_adapter, "logger": official.logger}
+    official.apgd = APGDAttack(model, **apgd)
+    official.apgd_targeted = APGDAttack_targeted(model, **apgd)
     official.fab = (FABAttack_TF if by_adapter else FABAttack_PT)(model, **shared)
     official._set_version(settings.version)
     official.square.n_queries = settings.queries
@@ -108,11 +107,11 @@ def _official(model: Any, settings: Settings) -> Any:
 
 
 def adapted(model: keras.Model) -> Any:
-    """The official adapter for TensorFlow 2, on the processor.
+    """The official adapter for TensorFlow 2, on the CPU.
 
-    Its predictions are eager, its gradients compiled, once for each size of the batch; NumPy lies
-    between it and PyTorch. It is changed in two things, both for want of a GPU: results stay where
-    they are, and images are detached, as moving them does elsewhere.
+    Its predictions are eager, its gradients compiled for each batch size; it passes NumPy arrays to
+    PyTorch. Differs in two points, as there is no GPU: results are not moved, and images are
+    detached.
     """
     import torch
     from pyautoattack.utils_tf2 import ModelAdapter
@@ -138,7 +137,7 @@ def adapted(model: keras.Model) -> Any:
         setattr(OnProcessor, name, detached(name))
     # The name that Python gives to `__tf_to_pt` of that class.
     OnProcessor._ModelAdapter__tf_to_pt = staticmethod(lambda t: torch.tensor(t.numpy()))
-    with contextlib.redirect_stdout(sys.stderr):  # it prints what it guesses of the channels
+    with contextlib.redirect_stdout(sys.stderr):  # it prints its guess of the channels
         return OnProcessor(keras.Model(model.inputs, model.output["logits"]))
 
 
@@ -196,7 +195,7 @@ def copied(model: keras.Model) -> Any:
 
 
 def _in_torch(layer: Any) -> list[Any]:
-    """What a layer is in PyTorch, where channels come first and predictions drop nothing."""
+    """A layer in PyTorch, with channels first and no dropout."""
     from torch import nn
 
     if isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout, keras.layers.Identity)):

@@ -1,4 +1,4 @@
-"""What a benchmark found, as rows of a table in Markdown."""
+"""Results of a benchmark as rows of a Markdown table."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Target(NamedTuple):
         return f"at {'least' if self.least else 'most'} {self.bound:g}"
 
     def reached_by(self, value: float) -> bool:
-        """Whether a value keeps to the bound."""
+        """Whether a value is within the bound."""
         return value >= self.bound if self.least else value <= self.bound
 
 
 class Row(NamedTuple):
-    """A line of the table: what was measured, and how it stands to its target if it has one."""
+    """A row of the table: what was measured, its value, and its target if it has one."""
 
     what: str
     measured: Spread | float
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     note: str = ""
 
     def cells(self) -> list[str]:
-        """The first four cells; whether a target is reached is said of the median."""
+        """The first four cells; a target is compared with the median."""
         value = self.measured.median if isinstance(self.measured, Spread) else self.measured
         measured = str(self.measured) if isinstance(self.measured, Spread) else f"{value:g}"
         reached = "" if self.target is None else "yes" if self.target.reached_by(value) else "no"
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 def table(rows: Sequence[Row], command: str) -> str:
-    """The rows in Markdown, under their header, each with the command and the machine."""
+    """The table in Markdown, with the command and the machine in each row."""
     ends = [f"`{command}`", machine()]
     return "\n".join([HEADER, *(f"| {' | '.join(row.cells() + ends)} |" for row in rows)])
 
@@ -63,7 +63,7 @@ def show(rows: Sequence[Row], program: str) -> None:
 
 
 def machine() -> str:
-    """The processor, the cores that this process may use, and the versions that matter."""
+    """The processor, the cores available to this process, and the versions of packages."""
     versions = [f"{name} {metadata.version(name)}" for name in _PACKAGES]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join(
@@ -72,7 +72,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    """Model, family and what it computes bfloat16 with; cloud machines hide the model's number."""
+    """Model, family and bfloat16 units; cloud machines hide the model's number."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""All benchmarks, one after the other, as one table in Markdown: the rows of `README.md`.
+"""Runs all benchmarks and prints one Markdown table: the rows of `README.md`.
 
     python benchmarks/run_all.py
 
-Run it on a machine that does nothing else. Each part has a time limit; a part that fails is named,
-the others go on, and the exit code is 1.
+Run it on an idle machine. Each part has a time limit; if a part fails, it is named, the others run,
+and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from absl import app, flags
@@ -38,14 +38,14 @@ PARTS = {
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
     flags.DEFINE_multi_enum(
-        "part", list(PARTS), list(PARTS), "Which to run; may be repeated.", flag_values=values
+        "part", list(PARTS), list(PARTS), "Part to run; may be repeated.", flag_values=values
     )
-    flags.DEFINE_list("extra", [], "Flags that each part is given too.", flag_values=values)
-    flags.DEFINE_float("limit", 900.0, "Seconds that a part may take.", flag_values=values)
+    flags.DEFINE_list("extra", [], "Further flags of each part.", flag_values=values)
+    flags.DEFINE_float("limit", 900.0, "Time limit of a part in seconds.", flag_values=values)
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Prints the rows as they come; the parts that failed."""
+    """Prints the rows of each part; returns the parts that failed."""
     print(report.HEADER, flush=True)
     failed = []
     for part in values.part:
@@ -58,7 +58,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[str]:
 
 
 def rows_of(part: str, extra: list[str], limit: float) -> list[str]:
-    """The rows that a part prints; none when it fails."""
+    """The rows that a part prints; empty if it fails."""
     program, *arguments = PARTS[part]
     command = [sys.executable, f"benchmarks/{program}.py", *arguments, *extra]
     try:

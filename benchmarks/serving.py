@@ -108,7 +108,7 @@ def measured(
         return lambda: requests_per_second(way, images, signature, clients, values.seconds)
 
     work = {(way, name): rate(ways[way], name) for way in ways for name in signatures}
-    return timing.in_turn(work, values.repeats, measure=lambda work: work(), warm_ups=1)
+    return timing.interleaved(work, values.repeats, measure=lambda work: work(), warm_ups=1)
 
 
 def load_rows(rates: Rates, batch: int, clients: int, name: str) -> Iterator[report.Row]:

@@ -1,4 +1,4 @@
-"""How contenders are timed: in turn, in one process, round after round."""
+"""Interleaved timing: all implementations in one process, round after round."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Work = Callable[[], Any]
 
 
 class Spread(NamedTuple):
-    """A median over the rounds, and the smallest and the largest round."""
+    """The median over the rounds, the smallest and the largest round."""
 
     median: float
     low: float
@@ -33,47 +33,47 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def seconds(work: Work) -> float:
-    """What one call lasts."""
+    """The duration of one call."""
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
 
 
-def in_turn(
-    contenders: Mapping[str, Work],
+def interleaved(
+    implementations: Mapping[str, Work],
     repeats: int,
     measure: Callable[[Work], float] = seconds,
     warm_ups: int = 2,
 ) -> dict[str, list[float]]:
-    """Measures contenders in turn, so that a slow spell of the machine strikes all alike.
+    """Measures implementations in turn, so that a slow spell of the machine affects all of them.
 
-    Each round begins with another contender: nobody always comes after the same one, whose data
-    fill the caches.
+    Each round starts with another implementation, so that none always runs after the same one,
+    whose data fill the caches.
 
     Args:
-        contenders: name -> the work, done once by a call.
-        repeats: rounds that count.
-        measure: what is measured of a contender in a round.
-        warm_ups: calls of each contender that do not count; the first ones trace and allocate.
+        implementations: name -> the work, done once by a call.
+        repeats: number of rounds that count.
+        measure: measures an implementation in a round.
+        warm_ups: calls of each implementation that do not count; the first ones trace and allocate.
 
     Returns:
-        Name -> one value for each round.
+        Name -> one value per round.
     """
-    names = list(contenders)
+    names = list(implementations)
     for name in names:
         for _ in range(warm_ups):
-            contenders[name]()
+            implementations[name]()
     measured: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
             gc.collect()
-            measured[name].append(measure(contenders[name]))
+            measured[name].append(measure(implementations[name]))
     return measured
 
 
 def ratio(values: Sequence[float], to: Sequence[float]) -> Spread:
-    """The spread of the ratios of two contenders, formed round by round.
+    """The spread of the ratios of two implementations, round by round.
 
     Example:
         >>> print(ratio([2.0, 4.0, 9.0], to=[1.0, 2.0, 3.0]))

@@ -1,9 +1,9 @@
-"""One training step through Keras `fit`, beside the gradients that it cannot do without.
+"""Training step through Keras `fit`, compared with the gradients that it needs.
 
 PGD adversarial training of the MNIST CNN with k steps needs k input gradients and one weight
-gradient. The floor is those, compiled, with nothing between them: no projection, optimizer, clean
-accuracy, metrics, data pipeline or callbacks. A step lasts from the end of one to the end of the
-next, so that all of these count, and the start of an epoch does not.
+gradient. The lower bound is these gradients, compiled: no projection, optimizer, clean accuracy,
+metrics, data pipeline or callbacks. A step is measured from the end of one to the end of the next,
+so that all of these count, and the start of an epoch does not.
 
     python benchmarks/train_step.py
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The root, for the packages; here, `serving` would be a benchmark.
+    # The root, for the packages: `serving` is a benchmark in this directory.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from keras_robust.core.quiet_tensorflow import quiet_start
 
@@ -36,26 +36,26 @@ import keras_robust as kr
 from benchmarks import gradients, report, timing
 
 SHAPE, CLASSES, RADIUS = (28, 28, 1), 10, 0.3
-OURS = "PGD-AT"
+OURS, BOUND = "PGD-AT", "lower bound"
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
     for name, default, text in (
-        ("k", 10, "Steps of PGD."),
-        ("batch_size", 128, "Images in a batch."),
-        ("fit_steps", 6, "Steps of an epoch; all but the first are timed."),
-        ("repeats", 10, "Epochs of each contender that count."),
+        ("k", 10, "Number of steps of PGD."),
+        ("batch_size", 128, "Images per batch."),
+        ("fit_steps", 6, "Steps per epoch; all but the first are timed."),
+        ("repeats", 10, "Epochs of each implementation that count."),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=1, flag_values=values)
 
 
-class Contender:
-    """A model that trains for one epoch at each call, and knows how long its steps took.
+class TimedTraining:
+    """A model that trains for one epoch at each call and returns the duration of a step.
 
     Args:
-        model: compiled.
-        images, labels, batch_size: what it is trained on.
+        model: the compiled model.
+        images, labels, batch_size: the training data.
     """
 
     def __init__(self, model: keras.Model, images: Any, labels: Any, batch_size: int):
@@ -69,7 +69,7 @@ class Contender:
         return self._step(data)
 
     def __call__(self) -> float:
-        """Seconds of a step."""
+        """Trains an epoch; returns the seconds of a step."""
         ends: list[float] = []
         end = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
@@ -79,24 +79,24 @@ class Contender:
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Runs the benchmark; returns the rows to print."""
     batch, steps, k = values.batch_size, values.fit_steps + 1, values.k
     images = tf.random.stateless_uniform([batch * steps, *SHAPE], [0, 0])
     labels = tf.random.stateless_uniform([batch * steps], [0, 1], 0, CLASSES, tf.int32)
-    models = {name: Contender(model, images, labels, batch) for name, model in built(k).items()}
-    floor = bare(models[OURS].model.classifier, images, labels, batch, k)
-    work = {"floor": lambda: repeated(floor, values.fit_steps), **models}
-    for contender in work.values():
-        contender()
+    models = {name: TimedTraining(model, images, labels, batch) for name, model in built(k).items()}
+    bound = lower_bound(models[OURS].model.classifier, images, labels, batch, k)
+    work = {BOUND: lambda: repeated(bound, values.fit_steps), **models}
+    for implementation in work.values():
+        implementation()
     traced = {name: model.traces for name, model in models.items()}
-    times = timing.in_turn(work, values.repeats, measure=lambda work: work(), warm_ups=1)
+    times = timing.interleaved(work, values.repeats, measure=lambda work: work(), warm_ups=1)
     retraced = sum(model.traces - traced[name] for name, model in models.items())
     what = f"training step through `fit`, k = {k}, MNIST CNN, batch {batch}"
     return [
         *(
             report.Row(
                 f"{what}: time of {name} / the {k + 1} gradients of PGD-AT",
-                timing.ratio(times[name], times["floor"]),
+                timing.ratio(times[name], times[BOUND]),
                 report.Target(1.05) if name == OURS else None,
                 f"{1000 * statistics.median(times[name]):.0f} ms",
             )
@@ -111,7 +111,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
 
 
 def built(k: int) -> dict[str, keras.Model]:
-    """The contenders, each on a net of its own with the same weights."""
+    """The implementations, each on its own network with the same weights."""
     ball = kr.LinfBall(RADIUS)
     factories = {
         OURS: lambda net: kr.defenses.pgd_at(net, ball, steps=k),
@@ -130,10 +130,10 @@ def built(k: int) -> dict[str, keras.Model]:
     return models
 
 
-def bare(
+def lower_bound(
     classifier: keras.Model, images: tf.Tensor, labels: tf.Tensor, batch: int, k: int
 ) -> Callable[[], Any]:
-    """One step's gradients: k in the images, in one compiled function, and one in the weights."""
+    """The gradients of a step: k w.r.t. images in one compiled function, and one w.r.t. weights."""
     chained = gradients.chained(classifier)
     weights = tf.function(gradients.weight_gradients(classifier), autograph=False)
     x, y = images[:batch], labels[:batch]
@@ -142,7 +142,7 @@ def bare(
 
 
 def repeated(work: Callable[[], Any], times: int) -> float:
-    """Seconds of a call, over several."""
+    """Mean seconds of several calls."""
     return timing.seconds(lambda: [work() for _ in range(times)]) / times
 
 

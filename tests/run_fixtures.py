@@ -1,4 +1,4 @@
-"""Runs that several rooms are tested on: small recipes, a trained run, comparisons of runs."""
+"""Fixtures of runs: small recipes, a trained run, comparisons of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def _tiny(defense="trades", **changes):
     config.model.options = ConfigDict({"hidden": (16,)})
     config.defense.options.steps = 1
     config.optimizer.learning_rate = 0.01
-    config.evaluation.steps = 2
+    config.evaluation.attacks = (
+        {"name": "pgd", "options": {"steps": 2}},
+        {"name": "fgsm", "options": {}},
+    )
     config.evaluation.radii = (0.1, 0.2)
     config.update_from_flattened_dict(changes)
     return config
@@ -37,19 +40,20 @@ def tiny():
 def trained(tmp_path_factory):
     """A run of one epoch; read it, do not write into it."""
     path = tmp_path_factory.mktemp("runs") / "trained"
-    said = []
-    train_run.train(_tiny(), path, command="python -m x", verbose=0, say=said.append)
-    assert said == []
+    lines = []
+    train_run.train(_tiny(), path, command="python -m x", verbose=0, log=lines.append)
+    assert lines == []
     return path
 
 
 @pytest.fixture(scope="session")
-def opened(trained):
+def loaded(trained):
+    """The run of one epoch, loaded."""
     return load_run(trained)
 
 
-def _everything(path):
-    """All that a run has come to: rows, every variable of both checkpoints, the detector."""
+def _results(path):
+    """The results of a run: rows, every variable of both checkpoints, the detector."""
     run = RunDirectory(path)
     state = {}
     for name in ("last", "best"):
@@ -64,7 +68,7 @@ def _everything(path):
 
 
 def _assert_same_runs(mine, theirs):
-    mine, theirs = _everything(mine), _everything(theirs)
+    mine, theirs = _results(mine), _results(theirs)
     assert mine[0] == theirs[0]
     assert mine[1].keys() == theirs[1].keys()
     for name, value in mine[1].items():
@@ -74,5 +78,5 @@ def _assert_same_runs(mine, theirs):
 
 @pytest.fixture(scope="session")
 def assert_same_runs():
-    """Two runs have come to the same, bit for bit; only the seconds may differ."""
+    """Asserts that two runs are equal bit for bit, except for their seconds."""
     return _assert_same_runs

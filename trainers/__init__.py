@@ -5,6 +5,5 @@
     python -m trainers.attack   --run=runs/digits --attack=pgd --output_dir=runs/digits/attacked
     python -m trainers.demo     --output_dir=runs/demo
 
-The programs are thin: flags, and a call of a function that a program of your own can call too
-(`training`, `measuring`, `crafting`).
+They consist of flags and flow; the functions that they call are in `keras_robust.experiments`.
 """

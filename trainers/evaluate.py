@@ -1,72 +1,71 @@
-"""Judges trained runs: attacks their test images, and writes the reports.
+"""Evaluates trained runs: attacks their test images, and writes the reports.
 
     python -m trainers.evaluate --run=runs/digits --attacks=pgd,fgsm --radii=0.05,0.1,0.2
 
-The report is written to report/ in the run. Several runs, as in --run=runs/a,runs/b, are compared
-on one page in --output_dir as well. What is not given is as the recipe of the run says. --checks
-also looks for reasons to doubt the figures, such as gradients that vanish. Started again after an
-interruption, the same command goes on where it was. --card writes a model card beside the report,
-with the recipe, the attacks and the commit, and
+writes the report to report/ in the run. Several runs, as in --run=runs/a,runs/b, are also compared
+on one page in --output_dir. The recipe of the run sets what is not given. --checks adds sanity
+checks for gradient masking. The same command resumes an interrupted evaluation. --card writes a
+model card next to the report, with the recipe, the attacks and the commit, and
 
     python -m trainers.evaluate --verify=runs/digits/report/card.json
 
-measures a sample of it again: it says what differs, and fails if anything does.
+evaluates a sample of it again: it lists the differences, and fails if there are any.
 
     python -m trainers.evaluate --run=runs/digits --attacks=auto_attack --time_budget=3600
 
-begins nothing after an hour; the report says what was left undone, and the same command, with
-another budget or none, goes on there. --transfer_from=runs/a,runs/b also crafts each iterated
-attack on these runs, of the same data, as an attacker would who does not have the model.
+starts no batch after an hour; the report lists what is missing, and the same command, with another
+budget or none, resumes. --transfer_from=runs/a,runs/b crafts each iterated attack on these runs, of
+the same dataset, as well: a transfer attack.
+
+Options belong to all attacks, as in --attacks=pgd,bim --steps=40, or to one of them, as in
+--attacks=pgd:steps=100:restarts=5,fgsm.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
+from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.lookup import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keras_robust.evaluation import Report
     from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.evaluate"
+WITH_VERIFY = ("verify", "run", "checkpoint", "data_dir", "transfer_from")
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_list("run", None, "A run directory, or several.", flag_values=values)
+    flags.DEFINE_list("run", None, "Run directory, or several.", flag_values=values)
     flags.DEFINE_list(
         "attacks",
         None,
-        "Names of attacks, such as pgd,fgsm; accuracy over radius is of the strongest.",
+        f"Names of attacks, such as pgd,fgsm, with {attack_flags.NAMES_HELP}; accuracy over radius "
+        "is measured with the strongest.",
         flag_values=values,
     )
-    flags.DEFINE_list("radii", None, "To measure accuracy over radius.", flag_values=values)
+    flags.DEFINE_list("radii", None, "Radii of the accuracy over radius.", flag_values=values)
     flags.DEFINE_string(
-        "output_dir", None, "For the page that compares several runs.", flag_values=values
+        "output_dir", None, "Directory of the page that compares the runs.", flag_values=values
     )
-    flags.DEFINE_bool("checks", False, "Look for reasons to doubt the figures.", flag_values=values)
-    flags.DEFINE_bool("card", False, "Write a model card beside the report.", flag_values=values)
+    flags.DEFINE_bool("checks", False, "Run the sanity checks.", flag_values=values)
+    flags.DEFINE_bool("card", False, "Write a model card next to the report.", flag_values=values)
     flags.DEFINE_string(
-        "verify", None, "A card.json, of which to measure a sample again.", flag_values=values
+        "verify", None, "A card.json to verify by evaluating a sample again.", flag_values=values
     )
     flags.DEFINE_list(
         "transfer_from",
         None,
-        "Other runs of the same data, to craft the iterated attacks on as well; of --verify, the "
-        "runs that the card's attacks were crafted on.",
+        "Other runs of the same dataset, on which the iterated attacks are crafted as well; with "
+        "--verify, the runs that the card's attacks were crafted on.",
         flag_values=values,
     )
     attack_flags.define(values)
@@ -74,17 +73,17 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> EvaluationPlan:
-    """What the parsed flags ask for, with the runs to craft on.
+    """The evaluation that the parsed flags describe.
 
     Raises:
-        ValueError: a radius that is no number.
+        ValueError: a radius that is not a number.
     """
     from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 
     radii = values.radii
     return EvaluationPlan(
         attacks=values.attacks,
-        settings=attack_flags.settings(values),
+        options=attack_flags.options(values),
         norm=values.norm,
         radius=values.radius,
         radii=None if radii is None else [number("radius", text) for text in radii],
@@ -97,84 +96,52 @@ def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> Evaluati
 
 
 def run(values: flags.FlagValues, command: str) -> list[Path]:
-    """Judges the runs that the flags name.
+    """Evaluates the runs that the flags name.
 
     Args:
         values: the parsed flags.
-        command: what the user typed, to be kept in the reports.
+        command: the command of the user, for the reports.
 
     Returns:
         The directories of the reports.
 
     Raises:
-        ValueError, OSError: what the user can mend, before the first attack where it can be known.
+        ValueError, OSError: a user error, if possible before the first attack.
     """
     paths = command_line.required(values, "run", "runs/digits")
     if len(paths) > 1:
         command_line.required(values, "output_dir", "runs/comparison")
     with quiet_start():
-        from keras_robust.evaluation import save_page
-        from keras_robust.experiments.runs import evaluate_run, loaded_run
+        from keras_robust.experiments.runs.evaluation_reports import write_reports
+        from keras_robust.experiments.runs.loaded_run import load_run
         from keras_robust.experiments.runs.transfer_sources import load_sources
 
         command_line.initialize_devices()
     where = values.checkpoint, values.data_dir
-    wanted = plan(values, load_sources(values.transfer_from or (), *where))
-    runs = [loaded_run.load_run(path, *where) for path in paths]
-    for one in runs:
-        wanted.for_run(one)
-    reports, written = [], []
-    for one in runs:
-        print(f"{one.run.path}, {one.checkpoint} checkpoint")
-        kept = wanted.kept(one)
-        with quiet_logger():  # many attacks on one model are traced on purpose
-            report = evaluate_run.evaluate_run(
-                one, wanted, command=command, progress=_say, keep=kept
-            )
-        reports.append(report)
-        written.append(one.run.report)
-        save_page(reports[-1:], one.run.report)
-        if report.unfinished:
-            _say(report.unfinished)
-        if values.card:
-            _say(_card(one, wanted, report))
-    if len(runs) > 1:
-        written.append(save_page(reports, values.output_dir))
-    if not any(report.unfinished for report in reports):  # else the same command goes on
-        for one in runs:
-            _forget(wanted.kept(one))
-    return written
-
-
-def _forget(kept: Path) -> None:
-    """Deletes what a finished evaluation had kept; what others have come to stays."""
-    shutil.rmtree(kept, ignore_errors=True)
-    with contextlib.suppress(OSError):  # not empty, or not there
-        kept.parent.rmdir()
-
-
-def _card(one: LoadedRun, wanted: EvaluationPlan, report: Report) -> str:
-    """Writes the card of a report, if that is finished; says what was done."""
-    from keras_robust.experiments.runs import run_cards
-
-    if report.unfinished:
-        return "model card: none is written of an evaluation that is not finished"
-    return f"model card: {run_cards.write(one, wanted, report)}"
+    return write_reports(
+        [load_run(path, *where) for path in paths],
+        plan(values, load_sources(values.transfer_from or (), *where)),
+        output_dir=values.output_dir,
+        card=values.card,
+        command=command,
+        log=_log,
+    )
 
 
 def verify(values: flags.FlagValues) -> None:
-    """Measures a sample of the card that the flags name again.
+    """Verifies the model card that the flags name.
 
     Args:
         values: the parsed flags.
 
     Raises:
-        ValueError: the card does not hold, with what differs; or it is none.
-        OSError: there is no card, or no run.
+        ValueError: the card does not hold, with the differences; or the file is not a card.
+        OSError: the card or the run is missing.
     """
     paths = values.run or [None]
     if len(paths) > 1:
-        raise ValueError(f"--verify is of one run; --run names {len(paths)}.")
+        raise ValueError(f"--verify takes one run; --run names {len(paths)}.")
+    command_line.check_only(values, define_flags, WITH_VERIFY)
     with quiet_start():
         from keras_robust.experiments.runs import run_cards
 
@@ -184,29 +151,26 @@ def verify(values: flags.FlagValues) -> None:
         None if paths[0] is None else Path(paths[0]),
         values.checkpoint,
         values.data_dir,
-        _say,
+        lambda line: _log(f"  {line}"),
         values.transfer_from or (),
     )
     if different:
         raise ValueError("\n  ".join((f"{values.verify} does not hold.", *different)))
 
 
-def _say(line: str) -> None:
-    print(f"  {line}", flush=True)
+def _log(line: str) -> None:
+    print(line, flush=True)
 
 
 def main(_: list[str]) -> None:
-    """Judges; what the user can mend ends it with one sentence."""
-    try:
-        if flags.FLAGS.verify:
-            verify(flags.FLAGS)
-            print(f"{flags.FLAGS.verify} holds.")
-            return
-        command = f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}"
-        for directory in run(flags.FLAGS, command):
-            print(f"Report: {directory / 'report.html'}")
-    except command_line.USER_ERRORS as error:
-        command_line.fail(PROGRAM, error)
+    """Runs the program."""
+    values = flags.FLAGS
+    if values.verify:
+        verify(values)
+        print(f"{values.verify} holds.")
+        return
+    for directory in run(values, command_line.command(PROGRAM)):
+        print(f"Report: {directory / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""Crafts adversarial examples on each of several runs, and asks all of them: black-box transfer.
+"""Measures black-box transfer: crafts adversarial examples on each run, and evaluates all of them.
 
     python -m trainers.transfer --run=runs/a,runs/b --output_dir=runs/transfer
 
-attacks the same test images on each run with PGD (flags as for `trainers.evaluate`), and writes the
-accuracy of every run on every run's examples to `transfer.md`, `transfer.json` and `transfer.png`.
+attacks the same test images on each run (flags as for `trainers.evaluate`), and writes the accuracy
+of every run on every run's adversarial examples to `transfer.md`, `transfer.json` and
+`transfer.png`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,25 +28,31 @@ PROGRAM = "trainers.transfer"
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_list("run", None, "Two run directories or more.", flag_values=values)
-    flags.DEFINE_string("output_dir", None, "For the table and the picture.", flag_values=values)
-    flags.DEFINE_string("attack", "pgd", "What crafts the examples.", flag_values=values)
+    flags.DEFINE_list("run", None, "Run directories, at least two.", flag_values=values)
+    flags.DEFINE_string(
+        "output_dir", None, "Directory of the table and the picture.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "attack",
+        "pgd",
+        f"Name of the attack, with {attack_flags.NAMES_HELP}.",
+        flag_values=values,
+    )
     attack_flags.define(values)
 
 
 def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
-    """Attacks the runs that the flags name; the attack is as the first of them has it.
+    """Attacks the runs that the flags name, with the attack as the first of them has it.
 
     Args:
         values: the parsed flags.
-        command: what the user typed, to be kept.
+        command: the command of the user, for the files.
 
     Returns:
-        The matrix.
+        The transfer matrix.
 
     Raises:
-        ValueError, OSError: what the user can mend: fewer than two runs, runs of other data, two
-            of one name, a name or a number that cannot be.
+        ValueError, OSError: a user error, if possible before the first attack.
     """
     paths = command_line.required(values, "run", "runs/a,runs/b")
     directory = Path(command_line.required(values, "output_dir", "runs/transfer"))
@@ -61,11 +66,12 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
     data = {one.config.dataset.name for one in runs}
     if len(runs) < 2 or len(set(names)) < len(names) or len(data) > 1:
         raise ValueError(
-            f"The runs are {', '.join(map(str, paths))}, of {', '.join(sorted(data))}; expected "
-            "two or more of one data set, in directories with names that differ."
+            f"--run names {', '.join(map(str, paths))}, trained on {', '.join(sorted(data))}; "
+            "expected at least two runs of one dataset, in directories of different names."
         )
-    settings = attack_flags.settings(values)
-    attack = runs[0].attack(values.attack, settings, norm=values.norm, radius=values.radius)
+    attack = runs[0].attack(
+        values.attack, attack_flags.options(values), norm=values.norm, radius=values.radius
+    )
     models = {name: one.model for name, one in zip(names, runs, strict=True)}
     found = kr.evaluation.black_box(
         models, runs[0].splits.test, attack, limit=values.limit, seed=values.seed
@@ -78,14 +84,11 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
 
 
 def main(_: list[str]) -> None:
-    """Attacks; what the user can mend ends it with one sentence."""
-    values = flags.FLAGS
-    try:
-        found = run(values, f"python -m {PROGRAM} {shlex.join(sys.argv[1:])}")
-    except command_line.USER_ERRORS as error:
-        command_line.fail(PROGRAM, error)
+    """Runs the program."""
+    found = run(flags.FLAGS, command_line.command(PROGRAM))
     print(found.markdown())
-    print(f"Written: {Path(values.output_dir) / 'transfer.md'}, transfer.json and transfer.png")
+    directory = Path(flags.FLAGS.output_dir)
+    print(f"Written: {directory / 'transfer.md'}, transfer.json and transfer.png")
 
 
 if __name__ == "__main__":

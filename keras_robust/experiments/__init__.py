@@ -1,1 +1,1 @@
-"""TODO."""
+"""Runs: recipes, training sessions, run directories, evaluations, and the flags of the programs."""

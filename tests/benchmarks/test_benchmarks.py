@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a size that says nothing of speed, and prints its table."""
+"""Every benchmark runs, at a tiny size, and prints its table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def started(monkeypatch, capsys):
-    """Runs a benchmark with flags; what it returned, and what it printed."""
+    """Runs a benchmark with flags; returns its rows and its output."""
     monkeypatch.syspath_prepend(str(ROOT))
 
     def start(name, *arguments):
@@ -41,27 +41,27 @@ def cells(line):
 
 
 def test_attack_throughput(started, benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark("rivals"), "_RIVALS", {"no_such_library": None})
+    monkeypatch.setattr(benchmark("baselines"), "_LIBRARIES", {"no_such_library": None})
     rows, said = started(
-        "attack_throughput", "--batch_size=2", "--steps=2", "--repeats=1", "--rival_repeats=1"
+        "attack_throughput", "--batch_size=2", "--steps=2", "--repeats=1", "--baseline_repeats=1"
     )
     assert "no_such_library is not installed and skipped" in said
     ours, half, calls, traces = rows
-    assert ours.what.endswith("time of keras_robust / bare")
+    assert ours.what.endswith("time of keras_robust / lower bound")
     assert ours.target == (1.03, False)
     assert "bfloat16" in half.what and "one by one" in calls.what
     assert "images/s, loss" in ours.note
     assert traces.measured == 1
 
 
-def test_weaker_work_is_no_contender(benchmark):
-    """One that leaves the images alone, or goes twice as far, is found out."""
+def test_weaker_attacks_are_refused(benchmark):
+    """An attack that leaves the images alone, or moves them twice as far, raises."""
     import keras
     import tensorflow as tf
 
-    throughput, rivals = benchmark("attack_throughput"), benchmark("rivals")
+    throughput, baselines = benchmark("attack_throughput"), benchmark("baselines")
     inputs = keras.Input([2])
-    task = rivals.Task(
+    task = baselines.Task(
         keras.Model(inputs, keras.layers.Activation("linear")(inputs)),
         tf.constant([[0.5, 0.5]]), tf.constant([0]), 0.1, 0.1, 1,
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_weaker_work_is_no_contender(benchmark):
 
 @pytest.mark.slow
 def test_auto_attack(started, benchmark, monkeypatch):
-    """Without the official code its own accuracies are what is left."""
+    """Without the official code, the rows are accuracies."""
     monkeypatch.setattr(benchmark("official"), "installed", lambda: False)
     rows, _ = started(
         "auto_attack", "--epochs=1", "--images=8", "--steps=2", "--queries=3"
@@ -88,7 +88,7 @@ def test_auto_attack(started, benchmark, monkeypatch):
 
 
 def test_a_copy_in_pytorch_has_the_logits_of_the_network(benchmark):
-    """It is refused where it has not: whoever copies compares."""
+    """The copy compares them itself."""
     torch = pytest.importorskip("torch")
     model = kr.models.small_cnn((28, 28, 1), 10)
     copy = benchmark("official").copied(model)
@@ -178,16 +178,16 @@ def test_ratios_are_formed_round_by_round(benchmark):
     assert timing.ratio([2.0, 30.0, 4.0], to=[1.0, 10.0, 4.0]) == (2.0, 1.0, 3.0)
 
 
-def test_every_round_begins_with_another_contender(benchmark):
+def test_every_round_starts_with_another_implementation(benchmark):
     calls = []
     work = {name: lambda name=name: calls.append(name) for name in "abc"}
-    measured = benchmark("timing").in_turn(work, 3, warm_ups=0)
+    measured = benchmark("timing").interleaved(work, 3, warm_ups=0)
     assert "".join(calls) == "abcbcacab"
     assert {name: len(values) for name, values in measured.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_gradients_of_the_floor_are_the_gradients(benchmark, tiny_classifier, tiny_batch):
-    """Each point its own, as the library finds them."""
+def test_the_gradients_of_the_lower_bound(benchmark, tiny_classifier, tiny_batch):
+    """Those of the library, for each point."""
     import numpy as np
     import tensorflow as tf
 

@@ -29,7 +29,7 @@ def test_the_whole_road(tiny, tmp_path):
     configs = {"cce": tiny("cce_detection", **quick)}
     (report,) = demo.run(tmp_path, configs, said.append, verbose=0, command="make demo")
     text = "\n".join(said)
-    for number, heading in enumerate(["Train: cce", "Judge", "Export", "Serve"], start=1):
+    for number, heading in enumerate(["Train: cce", "Evaluate", "Export", "Serve"], start=1):
         assert f"\n{number}. {heading}" in text
     assert report.command == "make demo"
     assert kr.evaluation.load_reports(tmp_path / "report") == (report,)
@@ -79,11 +79,11 @@ def test_the_attacker_who_knows_is_judged_by_what_is_wrong_and_not_flagged():
     ignorant = answers([1, 1, 0, 0], [True, False, True, False])  # of three errors one is unseen
     knowing = answers([1, 1, 0, 0], [False, False, False, False])
     text = serving_demo.adaptive_summary(labels, ignorant, knowing)
-    assert "75.0% of the images end up wrong and not flagged, against 25.0% with an" in text
+    assert "75.0% of the images are misclassified and not flagged, against 25.0% under" in text
 
 
 def test_a_directory_of_something_else_is_left_alone(tiny, tmp_path):
     (tmp_path / "standard").mkdir()
     (tmp_path / "standard" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="holds other files than a run"):
+    with pytest.raises(FileExistsError, match="contains other files than a run"):
         demo.run(tmp_path, {"standard": tiny("standard")}, print)

@@ -16,23 +16,21 @@ def parsed(*arguments):
     return values
 
 
-def test_it_measures_and_draws(trained, opened, tmp_path, capsys):
+def test_it_measures_and_draws(trained, loaded, tmp_path, capsys):
     arguments = [f"--run={trained}", f"--output_dir={tmp_path}", "--limit=100", "--points=40"]
     (found,) = diagnose_latents.run(parsed(*arguments), command="python -m x")
-    attack = opened.attack("pgd")
-    expected = kr.evaluation.divergence(opened.model, opened.splits.test, attack, limit=100)
+    attack = loaded.attack("pgd")
+    expected = kr.evaluation.divergence(loaded.model, loaded.splits.test, attack, limit=100)
     assert found.divergence == expected
-    report = kr.evaluation.evaluate(opened.model, opened.splits.test, attack, limit=100)
+    report = kr.evaluation.evaluate(loaded.model, loaded.splits.test, attack, limit=100)
     assert found.clean_accuracy == pytest.approx(report.clean_accuracy)
     # The report's attack leaves out what is wrong already, and draws other starts.
     assert found.robust_accuracy == pytest.approx(report.worst_case_accuracy, abs=0.05)
     assert found.row() in (tmp_path / "latents.md").read_text()
-    sizes = kr.evaluation.perturbations(
-        opened.model, opened.splits.test, kr.attacks.pgd(opened.ball(), 1, initialization="gaussian"),
-        limit=100,
-    )  # fmt: skip
+    training = kr.attacks.pgd(loaded.ball(), 1, initialization="gaussian")
+    sizes = kr.evaluation.perturbations(loaded.model, loaded.splits.test, training, limit=100)
     assert found.trained_on.linf == pytest.approx(sizes.linf, rel=0.05)
-    assert found.row_of_training() in (tmp_path / "latents.md").read_text()
+    assert found.training_row() in (tmp_path / "latents.md").read_text()
     document = json.loads((tmp_path / "latents.json").read_text())
     assert document["command"] == "python -m x"
     assert document["runs"][0]["divergence"]["intra"] == found.divergence.intra

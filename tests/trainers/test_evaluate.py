@@ -58,12 +58,11 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     """Killed before its last round; what was kept is used, and gone when the report is there."""
     from keras_robust.evaluation import attack_runner
 
-    quick = kr.attacks.auto_attack
-    monkeypatch.setattr(kr.attacks, "auto_attack", lambda ball: quick(ball, steps=2, queries=3))
     monkeypatch.setattr("keras_robust.evaluation.run_state.SECONDS", 0.0)
     values = parsed(
-        f"--run={run}", "--limit=20", "--attacks=auto_attack", "--radii=", "--radius=0.01"
-    )
+        f"--run={run}", "--limit=20", "--attacks=auto_attack:steps=2:queries=3", "--radii=",
+        "--radius=0.01",
+    )  # fmt: skip
     whole = attack_runner.AttackRunner._run_round
 
     def interrupted(self, name, part, *rest):
@@ -205,7 +204,7 @@ def test_a_card_is_verified_and_says_what_differs(run, capsys):
     recipe, weights, accuracy = str(told.value).splitlines()[1:]
     assert recipe == "  The recipe differs in epochs."
     assert weights.endswith("the card has sha256:0.")
-    assert accuracy.startswith("  Clean accuracy: the card says 90.0% of the sample, measured ")
+    assert accuracy.startswith("  Clean accuracy: 90.0% of the sample in the card, ")
 
 
 def test_a_card_that_cannot_be_verified(run, tmp_path):

@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.experiments.runs import evaluate_ensemble
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.training import train_run
 from trainers import evaluate_ensembles
@@ -34,12 +35,12 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     arguments = [f"--run={ensemble_run}", f"--output_dir={tmp_path}", "--limit=60", "--steps=3"]
     more = ["--attacks=pgd", "--radii=0.02,0.15"]
     (found,) = evaluate_ensembles.run(parsed(*arguments, *more), command="python -m x")
-    opened = load_run(ensemble_run)
-    attack = opened.attack("pgd", {"steps": 3})
-    transfer = kr.evaluation.transfer(opened.model, opened.splits.test, attack, limit=60)
+    loaded = load_run(ensemble_run)
+    attack = loaded.attack("pgd", {"steps": 3})
+    transfer = kr.evaluation.transfer(loaded.model, loaded.splits.test, attack, limit=60)
     assert found.transfer == transfer
     knowing = {
-        one.radius: one for one in found.detected if one.attack == evaluate_ensembles.KNOWING
+        one.radius: one for one in found.detected if one.attack == evaluate_ensemble.ADAPTIVE
     }
     ignorant = {one.radius: one for one in found.detected if one.attack == "pgd"}
     assert list(knowing) == list(ignorant) == [0.02, 0.15]
@@ -56,16 +57,16 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
 
 
 def test_a_model_alone_is_refused(trained, tmp_path):
-    with pytest.raises(ValueError, match="is no ensemble; expected one"):
+    with pytest.raises(ValueError, match="is not an ensemble; expected one"):
         evaluate_ensembles.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10"))
 
 
-def test_the_attacker_who_knows_needs_a_detector(opened):
-    attack = opened.attack("pgd", {"loss": "detector_aware"})
-    assert attack.objective == kr.objectives.AdaptiveObjective(opened.detector.scored_by)
-    opened.__dict__["detector"] = None
+def test_the_attacker_who_knows_needs_a_detector(loaded):
+    attack = loaded.attack("pgd", {"loss": "detector_aware"})
+    assert attack.objective == kr.objectives.AdaptiveObjective(loaded.detector.scored_by)
+    loaded.__dict__["detector"] = None
     try:
         with pytest.raises(ValueError, match="has no calibrated detector"):
-            opened.attack("pgd", {"loss": "detector_aware"})
+            loaded.attack("pgd", {"loss": "detector_aware"})
     finally:
-        del opened.__dict__["detector"]
+        del loaded.__dict__["detector"]

@@ -59,8 +59,8 @@ def test_a_training_that_is_stopped_says_how_to_go_on(tmp_path):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err == "\nStopping after this step; press Ctrl-C again to stop at once.\n"
-    assert f"Go on with: python -m trainers.train --resume --output_dir={path}" in out
+    assert f"Resume with: python -m trainers.train --resume --output_dir={path}" in out
     assert run.facts()["sessions"][0]["state"] == "interrupted"
     assert run.checkpoint("last").is_file()

@@ -87,7 +87,7 @@ def test_the_thesis_settings_of_mnist(defense):
 @pytest.mark.parametrize("family", ["mnist", "mnist_thesis"])
 def test_mnist_is_judged_with_40_steps_of_a_hundredth(family):
     evaluation = recipes.load(f"{family}/trades").evaluation
-    assert (evaluation.attacks[0], evaluation.steps, evaluation.step_size) == ("pgd", 40, 0.01)
+    assert evaluation.attacks[0] == {"name": "pgd", "options": {"steps": 40, "step_size": 0.01}}
 
 
 def test_the_settings_of_cifar10_are_exact_fractions():
@@ -143,8 +143,11 @@ def test_lists_as_a_shell_gives_them():
     config.evaluation.radii = ("0.1,8/255", 1)
     config.optimizer.schedule.boundaries = ("5,7.5",)
     config.model.options = ConfigDict({"members": ("mlp, small_cnn",)})
-    schema.normalised(config)
-    assert config.evaluation.attacks == ("pgd", "fgsm")
+    schema.normalize(config, ["pgd:steps=40"])
+    assert config.evaluation.attacks == (
+        {"name": "pgd", "options": {"steps": 40}},
+        {"name": "fgsm", "options": {}},
+    )
     assert config.evaluation.radii == (0.1, 8 / 255, 1.0)
     assert config.optimizer.schedule.boundaries == (5, 7.5)
     assert config.model.options.members == ("mlp", "small_cnn")

@@ -25,7 +25,7 @@ def test_it_trains_judges_and_draws_and_does_not_train_twice(tmp_path, monkeypat
     names = (toy.HARD, toy.SOFT)
     monkeypatch.setattr(toy, "TRAININGS", {name: toy.TRAININGS[name] for name in names})
     monkeypatch.setattr(toy, "STEPS", 5)
-    monkeypatch.setattr(toy, "SHOWN_STEPS", 3)
+    monkeypatch.setattr(toy, "DRAWN_STEPS", 3)
     found = toy.run(tmp_path, seeds=1, epochs=1, command="python -m x")
     assert json.loads((tmp_path / "toy.json").read_text()) == found
     assert list(found["trainings"]) == list(names)

@@ -70,7 +70,11 @@ def finish(workers):
 
 # A radius of 0 has no random starts; the soft ball's images leave it all the same. (Those of TRADES
 # would follow rounding: its divergence has no gradient at the image itself.)
-SOFT = {"ball.radius": 0.0, "defense.options.step_size": 0.01, "evaluation.step_size": 0.01}
+SOFT = {
+    "ball.radius": 0.0,
+    "defense.options.step_size": 0.01,
+    "evaluation.attacks": ("pgd:step_size=0.01", "fgsm"),
+}
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,8 @@ def test_a_worker_that_dies_ends_the_other_and_both_go_on(
     said, _ = other.communicate(timeout=120)
     assert other.returncode == 1
     assert re.search(
-        f"^trainers.train: Another worker is gone, so worker {1 - victim} of 2 ends as well. Start "
-        "all workers again with the same command and --resume.$",
+        f"^trainers.train: Another worker has ended, so worker {1 - victim} of 2 ends as well. "
+        "Start all workers again with the same command and --resume.$",
         said,
         re.MULTILINE,
     ), said
@@ -141,6 +145,8 @@ def test_workers_that_do_not_see_the_same_directory(tiny, tmp_path, launch):
     for worker in launch(tiny("standard", epochs=2), tmp_path / "run", tmp_path / "elsewhere"):
         said, _ = worker.communicate(timeout=120)
         assert worker.returncode == 1
-        assert "Worker 1 and worker 0 do not agree on the recipe, or where the run stands." in said
+        assert (
+            "Worker 1 and worker 0 do not agree on the recipe, or the progress of the run." in said
+        )
     assert len(RunDirectory(tmp_path / "run").rows()) == 1
     assert not (tmp_path / "elsewhere").exists()

@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> ConfigDict:
-    """The recipe of that name, with every field that `fields.defaults` describes.
+    """The recipe of a name, with all fields of `schema.defaults`.
 
     Args:
         name: one of `names()`.
@@ -40,7 +40,7 @@ def load(name: str) -> ConfigDict:
         A recipe that can be changed.
 
     Raises:
-        ValueError: there is no such recipe; the message names those that there are.
+        ValueError: an unknown recipe.
 
     Example:
         >>> load("mnist/trades").ball.radius

@@ -33,8 +33,10 @@ def get_config(defense: str) -> ConfigDict:
     config.optimizer.weight_decay = WEIGHT_DECAY
     config.optimizer.schedule.kind = "step"
     config.optimizer.schedule.boundaries = (75, 90, 100)
-    config.evaluation.steps = 20
-    config.evaluation.step_size = 2 / 255
+    config.evaluation.attacks = (
+        {"name": "pgd", "options": {"steps": 20, "step_size": 2 / 255}},
+        {"name": "fgsm", "options": {}},
+    )
     config.evaluation.radii = (2 / 255, 4 / 255, 8 / 255, 12 / 255, 16 / 255)
     crafting = {"steps": 10, "step_size": 2 / 255}
     return with_defense(

@@ -32,7 +32,10 @@ def get_config(defense: str) -> ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.optimizer.schedule.kind = "constant"
     config.evaluation.limit = 1000
-    config.evaluation.step_size = 1 / 255
+    config.evaluation.attacks = (
+        {"name": "pgd", "options": {"steps": 20, "step_size": 1 / 255}},
+        {"name": "fgsm", "options": {}},
+    )
     config.evaluation.radii = tuple(radius / 255 for radius in (1, 2, 4, 6, 8))
     crafting = {"steps": 5, "step_size": 2 / 255}
     return with_defense(

@@ -23,8 +23,10 @@ def get_config(defense: str) -> ConfigDict:
     config.ball.radius = 0.3
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
-    config.evaluation.steps = 40
-    config.evaluation.step_size = 0.01
+    config.evaluation.attacks = (
+        {"name": "pgd", "options": {"steps": 40, "step_size": 0.01}},
+        {"name": "fgsm", "options": {}},
+    )
     config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
     crafting = {"steps": 10, "step_size": 0.075}
     return with_defense(

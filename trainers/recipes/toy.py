@@ -31,9 +31,9 @@ def get_config(defense: str) -> ConfigDict:
     config.ball.radius = 1 / SIDE
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
-    config.evaluation.attacks = ("pgd",)
-    config.evaluation.steps = 200
-    config.evaluation.step_size = 0.1 / SIDE
+    config.evaluation.attacks = (
+        {"name": "pgd", "options": {"steps": 200, "step_size": 0.1 / SIDE}},
+    )
     config.evaluation.radii = tuple(radius / SIDE for radius in (0.5, 1.0, 1.5, 2.0))
     crafting = {"steps": 20, "step_size": 0.1 / SIDE}
     config = with_defense(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Command-line flags of the programs; none of these modules imports TensorFlow."""

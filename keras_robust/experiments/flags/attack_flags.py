@@ -1,4 +1,4 @@
-"""The flags of an attack, which the programs that attack share."""
+"""The flags of attacks that the programs share."""
 
 from __future__ import annotations
 
@@ -11,55 +11,89 @@ from keras_robust.experiments.flags.recipe_flags import NumberParser
 
 flags.disclaim_key_flags()  # `--help` is to show them as the program's own
 
+OPTIONS = ("steps", "step_size", "restarts", "loss", "queries")
+TASKS = ("tasks", "group", "stochastic")
+NAMES_HELP = "options as in pgd:steps=40:step_size=0.01,apgd:restarts=2"
+
 
 def define(values: flags.FlagValues) -> None:
-    """Declares the flags of a run and of an attack; what is not given is as the recipe says."""
+    """Declares the flags of a run and an attack; the run's recipe sets what is not given."""
 
-    def number(name: str, text: str) -> None:
-        flags.DEFINE(NumberParser(), name, None, text, values)
+    def integer(name: str, text: str) -> None:
+        flags.DEFINE_integer(name, None, text, lower_bound=1, flag_values=values)
 
-    def whole(name: str, text: str, least: int) -> None:
-        flags.DEFINE_integer(name, None, text, lower_bound=least, flag_values=values)
-
-    flags.DEFINE_enum(
-        "checkpoint",
-        None,
-        ["best", "last"],
-        "By default the best one if there is one.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("data_dir", None, "Of TensorFlow Datasets.", flag_values=values)
-    flags.DEFINE_enum("norm", None, ["linf", "l2", "l1"], "Of the ball.", flag_values=values)
-    number("radius", "Of the ball, such as 0.3 or 8/255.")
-    whole("steps", "Of iterated attacks.", 1)
-    number(
+    define_files(values)
+    define_ball(values)
+    define_images(values)
+    integer("steps", "Number of steps of the attack.")
+    _define_number(
         "step_size",
-        "Of iterated attacks; with other steps or another ball than the recipe's, by default "
-        "2.5 radius / steps.",
+        "Step size of the attack, e.g. 0.01 or 2/255. With other steps or another ball than the "
+        "recipe's, the default is 2.5 radius / steps.",
+        values,
     )
-    whole("restarts", "Of attacks with a random start.", 1)
+    integer("restarts", "Number of restarts of an attack with a random start.")
     flags.DEFINE_enum(
         "loss",
         None,
         ["cross_entropy", "margin", "dlr", "kl", "detector_aware"],
-        "What attacks climb; detector_aware also lowers the score of the run's detector.",
+        "Loss that the attack maximizes; detector_aware also lowers the score of the run's "
+        "detector (an adaptive attack).",
         flag_values=values,
     )
-    whole("queries", "Of attacks by random search, for each image.", 1)
-    whole("limit", "Use only the first so many test images.", 1)
-    flags.DEFINE_integer("seed", 0, "Of random starts.", flag_values=values)
+    integer("queries", "Number of queries of the attack for each image.")
+
+
+def define_files(values: flags.FlagValues) -> None:
+    """Declares the checkpoint of a run, and where the data is."""
+    flags.DEFINE_enum(
+        "checkpoint",
+        None,
+        ["best", "last"],
+        "Checkpoint of the run; by default the best one if there is one.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets.", flag_values=values)
+
+
+def define_ball(values: flags.FlagValues) -> None:
+    """Declares the threat model."""
+    flags.DEFINE_enum(
+        "norm",
+        None,
+        ["linf", "l2", "l1"],
+        "Norm of the ball; another norm than the recipe's needs --radius.",
+        flag_values=values,
+    )
+    _define_number("radius", "Radius of the ball, e.g. 0.3 or 8/255.", values)
+
+
+def define_images(values: flags.FlagValues) -> None:
+    """Declares how many images to attack, and the seed."""
+    flags.DEFINE_integer(
+        "limit",
+        None,
+        "Number of test images, from the first one; by default all.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the attack.", flag_values=values)
+
+
+def _define_number(name: str, text: str, values: flags.FlagValues) -> None:
+    flags.DEFINE(NumberParser(), name, None, text, values)
 
 
 def define_time_budget(values: flags.FlagValues) -> None:
-    """Declares how long the attacks on a run may take."""
+    """Declares the time limit for the attacks on a run."""
     name = "time_budget"
     flags.DEFINE(
         NumberParser(),
         name,
         None,
-        "Seconds for the attacks on each run, after which nothing more is begun; the same command, "
-        "with another budget or none, goes on there. What --checks and --card ask for comes when "
-        "the attacks are done, and is not counted.",
+        "Seconds for the attacks on each run, after which no further batch is attacked; the same "
+        "command, with another budget or none, resumes. Sanity checks and model cards follow the "
+        "finished attacks and are not counted.",
         values,
     )
     flags.register_validator(
@@ -70,45 +104,49 @@ def define_time_budget(values: flags.FlagValues) -> None:
     )
 
 
-def settings(values: flags.FlagValues) -> dict[str, Any]:
-    """What was given of `keras_robust.experiments.recipes.attack_options.Settings`; None where nothing was."""
-    names = ("steps", "step_size", "restarts", "loss", "queries")
-    return {name: values[name].value for name in names}
-
-
 def define_tasks(values: flags.FlagValues) -> None:
-    """Declares the flags of attacks on many tasks."""
+    """Declares the flags of multi-task attacks."""
     flags.DEFINE_enum(
         "tasks",
         None,
         ["members", "universal", "transformations"],
-        "What one perturbation is to fool: the members of an ensemble, many images, or the model "
-        "however the image is transformed. Of other attacks than multi_task, what is looked at.",
+        "Tasks of one perturbation: to fool the members of an ensemble, a group of images, or the "
+        "model under transformations of the image. With another attack than multi_task, the tasks "
+        "whose success rates are measured.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "group",
         None,
-        "Images that share a perturbation, of --tasks=universal; by default a batch.",
+        "Number of images that share a perturbation with --tasks=universal; by default a batch.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_bool(
         "stochastic",
         None,
-        "Whether each step draws how strong --tasks=transformations are.",
+        "Draw the strength of --tasks=transformations in each step.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "solver",
         None,
-        "What weighs the tasks of --attack=multi_task: uniform, min_max, min_norm, task_oriented, "
-        "pcgrad, cagrad, hvm; with settings as in task_oriented:lam=10:balance=20; or several, to "
-        "compare.",
+        "Solver that weights the tasks of --attack=multi_task: uniform, min_max, min_norm, "
+        "task_oriented, pcgrad, cagrad or hvm; with options as in "
+        "task_oriented:lam=10:balance=20. Several solvers are compared.",
         flag_values=values,
     )
 
 
-def task_settings(values: flags.FlagValues) -> dict[str, Any]:
-    """What was given of the settings of tasks; None where nothing was."""
-    return {name: values[name].value for name in ("tasks", "group", "stochastic")}
+def options(values: flags.FlagValues) -> dict[str, Any]:
+    """The options of attacks that were given."""
+    return _given(values, OPTIONS)
+
+
+def task_options(values: flags.FlagValues) -> dict[str, Any]:
+    """The options of tasks that were given."""
+    return _given(values, TASKS)
+
+
+def _given(values: flags.FlagValues, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name].value for name in names if values[name].value is not None}

@@ -1,11 +1,12 @@
-"""What the programs share: flags parsed early, and one plain sentence for whatever a user can mend.
+"""Parsing of flags and the start of a program; user errors end it with a one-line message.
 
-TensorFlow takes seconds to start. So a program parses its command line first, with nothing but
-absl and the recipes loaded, and a typo is answered at once.
+TensorFlow takes seconds to import, so a program parses its command line first, with absl and the
+recipes alone, and answers a typing error at once.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -15,14 +16,14 @@ from absl import app, flags, logging
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags import recipe_flags
 
-# What a user can mend: a name, a number, a file. Anything else is a defect, and shows where.
-USER_ERRORS = (ValueError, OSError, ImportError)
+# Errors that a user can correct: a name, a number, a file, a learning rate.
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 Define = Callable[[flags.FlagValues], None]
 
 
 def early(argv: Sequence[str], define_flags: Define) -> flags.FlagValues:
-    """A first look at the command line: the program's own flags, whatever else stands there.
+    """Parses the program's own flags and ignores everything else on the command line.
 
     Args:
         argv: the command line, the program's name first.
@@ -46,14 +47,14 @@ def parse(
     Args:
         argv: the command line, the program's name first.
         define_flags: declares the program's flags; they are in `values` already.
-        values: what to fill.
+        values: the flags to fill.
 
     Returns:
-        What is not a flag: the program's name alone.
+        The arguments that are not flags: the program's name alone.
 
     Raises:
-        ValueError: an unknown flag, with the valid ones; an argument that is no flag.
-        absl.flags.Error: a value that does not fit.
+        ValueError: an unknown flag, or an argument that is not a flag.
+        absl.flags.Error: an invalid value.
     """
     try:
         rest = values(list(argv))
@@ -67,19 +68,49 @@ def parse(
             sentence += f" The recipe's field is --config.{field}."
         raise ValueError(sentence) from None
     if len(rest) > 1:
-        raise ValueError(f"{rest[1]!r} is no flag; write flags as --NAME=VALUE.")
+        raise ValueError(f"{rest[1]!r} is not a flag; write flags as --NAME=VALUE.")
     return rest
 
 
 def required(values: flags.FlagValues, name: str, example: str) -> Any:
-    """The value of a flag that a program cannot do without.
+    """The value of a required flag.
 
     Raises:
-        ValueError: it was not given.
+        ValueError: the flag was not given.
     """
     if values[name].value in (None, []):
         raise ValueError(f"--{name} is missing; give it as in --{name}={example}")
     return values[name].value
+
+
+def check_only(values: flags.FlagValues, define_flags: Define, valid: Sequence[str]) -> None:
+    """Raises if flags were given that do not go with another one.
+
+    Args:
+        values: the parsed flags.
+        define_flags: declares the program's flags.
+        valid: the flag in question, then those that go with it.
+
+    Raises:
+        ValueError: flags that would be ignored.
+    """
+    own = flags.FlagValues()
+    define_flags(own)
+    ignored = [f"--{name}" for name in own if values[name].present and name not in valid]
+    if ignored:
+        raise ValueError(
+            f"--{valid[0]} does not take {', '.join(ignored)}; it takes "
+            f"{', '.join(f'--{name}' for name in valid[1:])}."
+        )
+
+
+def command(program: str) -> str:
+    """The command that started this program, to be kept with its results.
+
+    Args:
+        program: its module, such as `"trainers.train"`.
+    """
+    return shlex.join(["python", "-m", program, *sys.argv[1:]])
 
 
 def start(
@@ -88,13 +119,15 @@ def start(
     define_flags: Define,
     parser: Callable[[Sequence[str]], list[str]] | None = None,
 ) -> None:
-    """Runs a program under absl; what the user can mend in its flags ends it with one sentence.
+    """Runs a program under absl; user errors end it with a one-line message.
+
+    With `--verbosity=1` they end it with a traceback instead.
 
     Args:
         program: its module, such as `"trainers.train"`.
         main: the program; returns the exit code.
         define_flags: declares its flags.
-        parser: parses its command line, if `parse` alone does not do.
+        parser: parses its command line; default `parse`.
     """
 
     def flags_parser(argv: Sequence[str]) -> list[str]:
@@ -104,21 +137,26 @@ def start(
             fail(program, error)
 
     def run(argv: list[str]) -> int | None:
-        if not flags.FLAGS["verbosity"].present:  # absl makes INFO of the default
-            logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every export
-        return main(argv)
+        if not flags.FLAGS["verbosity"].present:  # absl's default is INFO
+            logging.set_verbosity(logging.WARNING)  # TensorFlow logs every export
+        try:
+            return main(argv)
+        except USER_ERRORS as error:
+            if flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0:
+                raise
+            fail(program, error)
 
     define_flags(flags.FLAGS)
     app.run(run, flags_parser=flags_parser)
 
 
 def fail(program: str, error: BaseException) -> NoReturn:
-    """Ends the program with what an error says, and an exit code that is not zero."""
+    """Ends the program with the message of an error and exit code 1."""
     sys.exit(f"{program}: {error}")
 
 
 def initialize_devices() -> None:
-    """Lets TensorFlow look for devices, about which it prints lines the first time."""
+    """Lets TensorFlow look for devices, which logs lines the first time."""
     import tensorflow as tf
 
     tf.config.list_logical_devices()

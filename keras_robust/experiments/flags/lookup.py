@@ -1,4 +1,4 @@
-"""Names and numbers that users type: looked up, or refused with the ones that are valid."""
+"""Checks of options and numbers that users type."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def check_options(
     options: Iterable[str],
     passed_on: Iterable[str] = (),
 ) -> None:
-    """Refuses options that a function has no argument for.
+    """Raises unless each option is an argument of a function.
 
     Args:
-        kind: what the function is, for the message.
-        name: what it is called there.
+        kind: the kind of function, for the message.
+        name: its name, for the message.
         function: takes the options as arguments.
-        skip: how many of its first arguments are no options.
-        options: the names that were given.
-        passed_on: options that a function with `**options` takes too.
+        skip: number of leading arguments that are not options.
+        options: the names received.
+        passed_on: further options of a function that has `**options`.
 
     Raises:
-        ValueError: an option that there is not; the message names those that there are.
+        ValueError: an unknown option; the message lists the valid ones.
 
     Example:
         >>> check_options("defense", "f", lambda classifier, beta: None, 1, ["beta"])
@@ -44,17 +44,14 @@ def check_options(
 
 
 def number(kind: str, value: Any) -> float:
-    """A number as typed in a shell, which may be a fraction.
+    """A number as typed in a shell, where it may be a fraction.
 
     Args:
-        kind: what it is, for the message.
+        kind: the kind of number, for the message.
         value: a number, or text such as `"0.3"` or `"8/255"`.
 
-    Returns:
-        The number; a fraction as exact as a float can be.
-
     Raises:
-        ValueError: it is none.
+        ValueError: not a number.
 
     Example:
         >>> number("radius", "8/255") == 8 / 255

@@ -8,30 +8,43 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections.config_flags import tuple_parser
 
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags.lookup import number
 
 _FIELD = re.compile(r"--?(?:no)?config(?:\.([^=]+))?(?:=|$)")
-# Groups whose fields are the arguments of a function, which checks their names itself.
+# Groups of arguments of a function, which checks their names itself.
 _OPEN = ("options",)
 
 
 class NumberParser(flags.FloatParser):
-    """A float that may be typed as a fraction, such as `8/255`."""
+    """Parses a float that may be typed as a fraction, such as `8/255`."""
 
     def convert(self, argument: Any) -> float:
-        """The number that was typed."""
+        """The number."""
         return number("number", argument)
 
 
+class ListParser(tuple_parser.TupleParser):
+    """Parses a tuple; text that is not one, such as `pgd:steps=40,fgsm`, is split later."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """The tuple, or the text as its only element."""
+        try:
+            return super().parse(argument)
+        except ValueError:
+            return (argument,)
+
+
 config_flags.register_flag_parser_for_type(float, NumberParser())
+config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
 def define(config: ConfigDict, argv: Sequence[str], values: flags.FlagValues) -> None:
     """Declares the flag `--config`, and one for each field that the command line changes.
 
-    Where the model is another one, the recipe's options of its own model are forgotten.
+    If the command line changes the model, the options of the recipe's own model are dropped.
 
     Args:
         config: the recipe; parsing the flags changes it.
@@ -39,11 +52,11 @@ def define(config: ConfigDict, argv: Sequence[str], values: flags.FlagValues) ->
         values: where to declare the flags.
 
     Raises:
-        ValueError: a field that the recipe has not, or a group of fields.
+        ValueError: an unknown field, or a group of fields.
     """
     arguments = values.read_flags_from_files(list(argv), force_gnu=False)
     given = list(_given(arguments[1:]))
-    _forget_the_options_of_another_model(config, {path: text for path, text in given if path})
+    _drop_options_of_replaced_model(config, {path: text for path, text in given if path})
     for path, _ in given:
         _check(config, path)
     config_flags.DEFINE_config_dict(
@@ -56,14 +69,14 @@ def define(config: ConfigDict, argv: Sequence[str], values: flags.FlagValues) ->
 
 
 def field_called(name: str, values: flags.FlagValues) -> str | None:
-    """The recipe's field that a flag without `config.` may have meant.
+    """The recipe's field that a flag without `config.` may refer to.
 
     Args:
-        name: of the flag, such as `"epochs"` or `"ball.radius"`.
-        values: the flags; where they hold no recipe, there is no field.
+        name: the flag, such as `"epochs"` or `"ball.radius"`.
+        values: the flags, with or without a recipe.
 
     Returns:
-        The whole path of the field, such as `"ball.radius"`, or None.
+        The full path of the field, such as `"ball.radius"`; None if there is no such field.
     """
     if "config" not in values:
         return None
@@ -73,7 +86,7 @@ def field_called(name: str, values: flags.FlagValues) -> str | None:
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """The fields of a recipe by their whole paths.
+    """The fields of a recipe by their full paths.
 
     Example:
         >>> leaves({"epochs": 3, "ball": {"radius": 0.3}})
@@ -86,15 +99,15 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """The fields of the recipe on a command line, each with the text of its value."""
+    """The recipe fields on a command line, each with the text of its value."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         match = _FIELD.match(argument)
         if match:
             yield match.group(1), argument.partition("=")[2] or following
 
 
-def _forget_the_options_of_another_model(config: ConfigDict, given: Mapping[str, str]) -> None:
-    """Drops what the recipe says of its own architecture, which another one would refuse."""
+def _drop_options_of_replaced_model(config: ConfigDict, given: Mapping[str, str]) -> None:
+    """Drops options of the recipe's model, which another model would refuse."""
     model = config.model
     with config.unlocked():
         if given.get("model.name", model.name) != model.name:
@@ -105,7 +118,7 @@ def _forget_the_options_of_another_model(config: ConfigDict, given: Mapping[str,
 
 
 def _check(config: ConfigDict, path: str | None) -> None:
-    """Refuses what is not a field; opens a place for a new option."""
+    """Raises unless `path` is a field; creates the field of a new option."""
     if path is None:
         raise ValueError(
             "--config stands for the whole recipe; choose one with --recipe=NAME, and change its "

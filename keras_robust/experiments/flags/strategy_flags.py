@@ -1,4 +1,4 @@
-"""`--strategy`: what a training runs on, checked before TensorFlow starts."""
+"""`--strategy`: the devices of a training, checked before TensorFlow starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from absl import flags
 
+from keras_robust.core.validation import check_integer
+
 STRATEGIES = ("none", "mirrored", "multi_worker")
 _EXAMPLE = (
     """TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]}, """
@@ -19,13 +21,13 @@ _EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class StrategyConfig:
-    """What the user asked for.
+    """The devices that the flags choose.
 
     Args:
         strategy: one of `STRATEGIES`.
-        replicas: of `"mirrored"`: how many; None for one on each GPU.
-        workers: of `"multi_worker"`: how many processes there are.
-        worker: the number of this one, from 0.
+        replicas: number of replicas of `"mirrored"`; None for one on each GPU.
+        workers: number of processes of `"multi_worker"`.
+        worker: index of this process, from 0.
     """
 
     strategy: str = "none"
@@ -40,14 +42,15 @@ def define(values: flags.FlagValues) -> None:
         "strategy",
         "none",
         STRATEGIES,
-        "none: one device. mirrored: all GPUs of this machine. multi_worker: this process is one "
-        "of several, which TF_CONFIG names. Each batch is divided among them.",
+        "Devices of the training. none: one device. mirrored: all GPUs of this machine. "
+        "multi_worker: this process is one of several, which TF_CONFIG lists. Each batch is "
+        "divided among them.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "replicas",
         None,
-        "With --strategy=mirrored, use so many GPUs; without a GPU, divide the processor.",
+        "Number of GPUs of --strategy=mirrored; without a GPU, of logical CPU devices.",
         flag_values=values,
     )
 
@@ -55,63 +58,60 @@ def define(values: flags.FlagValues) -> None:
 def strategy_config(
     values: flags.FlagValues, environment: Mapping[str, str] = os.environ
 ) -> StrategyConfig:
-    """What the parsed flags and TF_CONFIG ask for.
+    """The devices that the parsed flags and TF_CONFIG choose.
 
     Args:
         values: the parsed flags.
-        environment: the variables of the environment.
-
-    Returns:
-        What to train on.
+        environment: the environment variables.
 
     Raises:
-        ValueError: flags that do not fit together; no TF_CONFIG, or one that cannot be.
+        ValueError: incompatible flags; a missing or invalid TF_CONFIG.
     """
     if values.replicas is not None:
         if values.strategy != "mirrored":
             raise ValueError(
-                f"--replicas={values.replicas} is for --strategy=mirrored, and the strategy is "
+                f"--replicas={values.replicas} needs --strategy=mirrored; the strategy is "
                 f"{values.strategy}."
             )
-        if values.replicas < 1:
-            raise ValueError(f"--replicas is {values.replicas}; expected a whole number >= 1.")
+        check_integer("--replicas", values.replicas, 1)
     if values.strategy != "multi_worker":
         return StrategyConfig(values.strategy, values.replicas)
     text = environment.get("TF_CONFIG")
     if not text:
         raise ValueError(
-            "--strategy=multi_worker needs the variable TF_CONFIG, which names all workers and "
-            f"says which of them this process is: {_EXAMPLE}"
+            "--strategy=multi_worker needs the variable TF_CONFIG, which lists all workers and "
+            f"gives the index of this process: {_EXAMPLE}"
         )
     try:
-        workers, worker = _place(json.loads(text))
+        workers, worker = _position(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"TF_CONFIG cannot be used: {reason}. Expected: {_EXAMPLE}") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"TF_CONFIG is invalid: {reason}. Expected: {_EXAMPLE}") from None
     return StrategyConfig("multi_worker", None, workers, worker)
 
 
-def typed(config: StrategyConfig) -> list[str]:
-    """The flags that give a strategy.
+def as_flags(config: StrategyConfig) -> list[str]:
+    """The flags that choose a strategy.
 
     Example:
-        >>> typed(StrategyConfig("mirrored", 2)), typed(StrategyConfig())
+        >>> as_flags(StrategyConfig("mirrored", 2)), as_flags(StrategyConfig())
         (['--strategy=mirrored', '--replicas=2'], [])
     """
     strategy = [] if config.strategy == "none" else [f"--strategy={config.strategy}"]
     return strategy + ([] if config.replicas is None else [f"--replicas={config.replicas}"])
 
 
-def _place(document: Any) -> tuple[int, int]:
-    """How many workers there are, and which of them this is."""
+def _position(document: Any) -> tuple[int, int]:
+    """The number of workers, and the index of this one."""
     cluster, task = document["cluster"], document["task"]
     others = set(cluster) - {"chief", "worker"}
     if others:
-        raise ValueError(f"its cluster has {', '.join(sorted(others))}, where workers are expected")
+        names = ", ".join(sorted(others))
+        raise ValueError(f"its cluster has {names}; only chief and worker are valid")
     addresses = {kind: cluster.get(kind, []) for kind in ("chief", "worker")}
     for kind, listed in addresses.items():
         if not isinstance(listed, list) or not all(map(_is_address, listed)):
-            raise ValueError(f"its cluster.{kind} is {listed!r}, where host:port are expected")
+            raise ValueError(f"its cluster.{kind} is {listed!r}, not a list of host:port")
     every = [*addresses["chief"], *addresses["worker"]]
     if len(set(every)) != len(every) or len(addresses["chief"]) > 1:
         raise ValueError("its cluster has an address twice, or several chiefs")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Recipes: their fields, and the parts that are built from them."""

@@ -1,181 +1,240 @@
-"""Attacks by name, with the settings that the programs have flags for."""
+"""Builds attacks from names and options."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 import keras_robust as kr
-from keras_robust.core.types import Ball, Objective
-from keras_robust.core.validation import lookup
+from keras_robust.core.types import Ball
+from keras_robust.core.validation import check_integer, check_number, did_you_mean, lookup
 from keras_robust.experiments.flags.lookup import check_options, number
 
-MULTI_TARGETED = "multi_targeted"  # PGD towards every class but the label
+MULTI_TARGETED = "multi_targeted"  # PGD toward every class but the label
 MULTI_TASK = "multi_task"
-_OF_THEIR_OWN = ("auto_attack",)  # restarts
-_FIXED = {("steps", "auto_attack")}  # published results take 100
+# Attacks that restarts do not apply to: one has a schedule of its own; of several results of the
+# other, the worst image by image would be kept by the whole model and not by the tasks.
+_NOT_REPEATED = ("auto_attack", MULTI_TASK)
+# Options that only the attack's own specification sets: published AutoAttack takes 100 steps,
+# whatever the others take.
+_NOT_SHARED = {("auto_attack", "steps")}
 LOSSES = ("cross_entropy", "margin", "dlr", "kl")
-# What one climbs who knows the score of a run's detector; see `Opened.attack`.
+# The loss of an adaptive attack on a run with a detector; see `LoadedRun.attack`.
 DETECTOR_AWARE = "detector_aware"
 TASKS = ("members", "universal", "transformations")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a user can set of an attack; each attack takes what it has.
-
-    Args:
-        steps: of iterated attacks; None for the attack's own.
-        step_size: in units of the [0, 1] pixel range; None for the attack's own.
-        restarts: how often attacks with a random start are repeated.
-        loss: what is climbed, one of `LOSSES`, or an objective; None for the attack's own.
-        queries: of attacks by random search; None for the attack's own.
-        tasks: what one perturbation is to fool, one of `TASKS`.
-        group: how many images share a universal perturbation; None for a batch.
-        stochastic: whether the strength of transformations is drawn in each step.
-        solver: what weighs the tasks' gradients, one of `keras_robust.solvers.NAMES`, with settings
-            as in `task_oriented:lam=10:balance=20`.
-    """
-
-    steps: int | None = 20
-    step_size: float | None = None
-    restarts: int = 1
-    loss: str | Objective | None = None
-    queries: int | None = None
-    tasks: str = "members"
-    group: int | None = None
-    stochastic: bool = False
-    solver: str = "task_oriented"
-
-
-def from_recipe(config: ConfigDict, name: str) -> Settings:
-    """The settings of a recipe's evaluation, as far as they are meant for an attack of that name.
-
-    A recipe's number of steps is of attacks that follow the gradient by steps of one length. Others
-    need another one altogether: twenty steps of a random walk lead nowhere.
-    """
-    evaluation = config.evaluation
-    own = name in names() and name != MULTI_TARGETED and "step_size" not in _parameters(name)
-    steps = None if own else evaluation.steps
-    return Settings(steps, evaluation.step_size, evaluation.restarts)
-
-
 def names() -> tuple[str, ...]:
-    """The names of the attacks: those that are made of a ball, and `multi_targeted`.
+    """The names of the attacks: the factories that take a ball, and `multi_targeted`.
 
     Example:
         >>> "pgd" in names()
         True
     """
-    factories = (name for name in kr.attacks.__all__ if _first(name) == "ball")
+    factories = (name for name in kr.attacks.__all__ if _parameters(name)[:1] == ("ball",))
     return (*factories, MULTI_TARGETED)
 
 
-def _first(name: str) -> str | None:
-    return next(iter(_parameters(name)), None)
-
-
 def _parameters(name: str) -> tuple[str, ...]:
-    factory = getattr(kr.attacks, name)
-    return tuple(inspect.signature(factory).parameters) if callable(factory) else ()
+    return tuple(inspect.signature(getattr(kr.attacks, name)).parameters)
 
 
-def attack(name: str, ball: Ball, settings: Settings, *, targeted: bool = False) -> kr.Attack:
-    """An attack.
+def option_names(name: str) -> tuple[str, ...]:
+    """The options of an attack: arguments of its factory, and `restarts` if it is random.
+
+    Raises:
+        ValueError: an unknown attack.
+
+    Example:
+        >>> option_names("fgsm"), "restarts" in option_names("pgd")
+        (('loss',), True)
+    """
+    if lookup("attack", name, names()) == MULTI_TARGETED:
+        return (*option_names("pgd"), *_parameters(MULTI_TARGETED)[1:])
+    own = tuple(option for option in _parameters(name)[1:] if option != "targeted")
+    if name == MULTI_TASK:
+        own += ("group", "stochastic")
+    if "restarts" in own or name in _NOT_REPEATED:
+        return own
+    return (*own, "restarts") if getattr(kr.attacks, name)(kr.LinfBall(0.1)).is_random else own
+
+
+def check(name: str, options: Iterable[str]) -> None:
+    """Raises unless an attack takes all options.
+
+    Args:
+        name: the attack.
+        options: names of options.
+
+    Raises:
+        ValueError: an unknown attack, or an option that it does not take; the message names those
+            that it takes.
+
+    Example:
+        >>> check("fgsm", ["steps", "queries"])
+        Traceback (most recent call last):
+        ...
+        ValueError: The attack 'fgsm' does not take steps, queries; it takes loss.
+    """
+    valid = option_names(name)
+    unknown = [option for option in options if option not in valid]
+    if unknown:
+        raise ValueError(
+            f"The attack {name!r} does not take {', '.join(unknown)}; it takes "
+            f"{did_you_mean(unknown[0], valid)}"
+        )
+
+
+def taken(attacks: Iterable[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options that are given for several attacks at once, divided among those that take them.
+
+    Args:
+        attacks: names of attacks.
+        options: the options.
+
+    Returns:
+        For each attack the options that it takes.
+
+    Raises:
+        ValueError: an unknown attack, or an option that none of the attacks takes.
+
+    Example:
+        >>> taken(["pgd", "fgsm", "auto_attack"], {"steps": 3})
+        {'pgd': {'steps': 3}, 'fgsm': {}, 'auto_attack': {}}
+    """
+    valid = {
+        name: tuple(option for option in option_names(name) if (name, option) not in _NOT_SHARED)
+        for name in attacks
+    }
+    for option in options:
+        if not any(option in there for there in valid.values()):
+            takes = "; ".join(f"{name} takes {', '.join(there)}" for name, there in valid.items())
+            raise ValueError(f"None of the attacks takes {option}: {takes}.")
+    return {
+        name: {key: value for key, value in options.items() if key in there}
+        for name, there in valid.items()
+    }
+
+
+def build_attack(
+    name: str, ball: Ball, options: Mapping[str, Any], *, targeted: bool = False
+) -> kr.Attack:
+    """Builds an attack.
 
     Args:
         name: one of `names()`.
         ball: the threat model.
-        settings: of these, the attack takes what it has.
-        targeted: whether it climbs towards given classes.
+        options: of `option_names(name)`. `loss` is one of `LOSSES` or an objective. Of
+            `multi_task`, `tasks`, `group` and `stochastic` are as for `build_tasks`, and `solver`
+            as for `build_solver`.
+        targeted: whether it moves toward given classes.
 
     Returns:
         The attack.
 
     Raises:
-        ValueError: there is no such attack, or it refuses a setting.
+        ValueError: an unknown attack, an option that it does not take, or an invalid value.
 
     Example:
-        >>> attack("pgd", kr.LinfBall(0.1), Settings(steps=5)).steps
+        >>> build_attack("pgd", kr.LinfBall(0.1), {"steps": 5}).gradient_steps
         5
     """
-    if lookup("attack", name, names()) == MULTI_TARGETED:
-        if targeted:
-            raise ValueError(f"{MULTI_TARGETED} chooses its targets itself; give no target.")
-        return kr.attacks.multi_targeted(attack("pgd", ball, settings, targeted=True))
-    factory = getattr(kr.attacks, name)
-    has = _parameters(name)
-    given: dict[str, Any] = {"step_size": settings.step_size}
-    for setting in ("steps", "queries"):
-        if getattr(settings, setting) is not None and (setting, name) not in _FIXED:
-            given[setting] = getattr(settings, setting)
-    if settings.loss is not None:
-        named = isinstance(settings.loss, str)
-        given["loss"] = lookup("loss", settings.loss, LOSSES) if named else settings.loss
+    check(name, options)
+    arguments = dict(options)
+    for key in ("steps", "queries", "restarts"):
+        if key in arguments:
+            check_integer(f"{name}: {key}", arguments[key])
+    if arguments.get("step_size") is not None:
+        check_number(f"{name}: step_size", arguments["step_size"])
+    if isinstance(arguments.get("loss"), str):
+        lookup("loss", arguments["loss"], LOSSES)
     if name == MULTI_TASK:
-        given |= {"tasks": tasks(settings), "solver": _solver(settings)}
+        kind = {key: arguments.pop(key) for key in ("tasks", "group", "stochastic")
+                if key in arguments}  # fmt: skip
+        arguments["tasks"] = build_tasks(**kind)
+        arguments["solver"] = build_solver(arguments.get("solver", "task_oriented"))
+    own = _parameters(name)
+    count = 1 if "restarts" in own else arguments.pop("restarts", 1)
+    try:
+        if name == MULTI_TARGETED:
+            attack = _multi_targeted(ball, arguments, targeted)
+        else:
+            attack = getattr(kr.attacks, name)(ball, **arguments, **_targeted(name, targeted))
+        return attack if count == 1 else kr.attacks.restarts(attack, count)
+    except TypeError as error:  # such as an option that stands for an object
+        raise ValueError(f"The attack {name!r}: {error}") from error
+
+
+def _targeted(name: str, targeted: bool) -> dict[str, bool]:
+    if targeted and "targeted" not in _parameters(name):
+        raise ValueError(f"The attack {name!r} cannot be targeted; give no target.")
+    return {"targeted": True} if targeted else {}
+
+
+def _multi_targeted(ball: Ball, options: Mapping[str, Any], targeted: bool) -> kr.Attack:
     if targeted:
-        given["targeted"] = True
-        if "targeted" not in has:
-            raise ValueError(f"The attack {name!r} has no targets.")
-    if "restarts" in has:  # it repeats itself, in its own way
-        given["restarts"] = settings.restarts
-    made = factory(ball, **{key: value for key, value in given.items() if key in has})
-    if "restarts" in has:
-        return made
-    if settings.restarts != 1 and made.is_random and name not in _OF_THEIR_OWN:
-        return kr.attacks.restarts(made, settings.restarts)
-    return made
+        raise ValueError(f"{MULTI_TARGETED} chooses its targets itself; give no target.")
+    own = {key: options[key] for key in _parameters(MULTI_TARGETED) if key in options}
+    inner = {key: value for key, value in options.items() if key not in own}
+    return kr.attacks.multi_targeted(kr.attacks.pgd(ball, targeted=True, **inner), **own)
 
 
-def tasks(settings: Settings) -> Any:
-    """What one perturbation is to fool: of `keras_robust.tasks`.
+def build_tasks(tasks: str = "members", group: int | None = None, stochastic: bool = False) -> Any:
+    """Builds the tasks of a perturbation, of `keras_robust.tasks`.
 
     Args:
-        settings: of these, `tasks`, `group` and `stochastic`.
+        tasks: one of `TASKS`.
+        group: how many images share a universal perturbation; None for a batch.
+        stochastic: whether each step draws the strength of the transformations.
 
     Returns:
-        The kind of tasks; transformations are those of `keras_robust.transforms.ALL`.
+        The tasks; transformations are those of `keras_robust.transforms.ALL`.
 
     Raises:
-        ValueError: there are no such tasks, or a setting is of others.
+        ValueError: unknown tasks, or an option of other tasks.
 
     Example:
-        >>> tasks(Settings(tasks="universal", group=12))
+        >>> build_tasks("universal", group=12)
         Universal(group=12)
     """
-    name = lookup("kind of tasks", settings.tasks, TASKS)
-    if settings.group is not None and name != "universal":
-        raise ValueError(f"A group is of the tasks 'universal'; the tasks are {name!r}.")
-    if settings.stochastic and name != "transformations":
-        raise ValueError(f"Strengths are drawn of 'transformations'; the tasks are {name!r}.")
-    if name == "transformations":
-        return kr.tasks.Transformations(kr.transforms.ALL, settings.stochastic)
-    return kr.tasks.Universal(settings.group) if name == "universal" else kr.tasks.Members()
-
-
-def _solver(settings: Settings) -> Any:
-    """A solver from its name, or from its name with settings: `task_oriented:lam=10:balance=20`."""
-    if settings.restarts != 1:
+    name = lookup("kind of tasks", tasks, TASKS)
+    if group is not None and name != "universal":
+        raise ValueError(f"group is an option of the tasks 'universal'; the tasks are {name!r}.")
+    if stochastic and name != "transformations":
         raise ValueError(
-            f"{MULTI_TASK} is not repeated: of several results the worst of each image would be "
-            "kept, by the model as a whole and not by the tasks. Leave restarts at 1."
+            f"stochastic is an option of the tasks 'transformations'; the tasks are {name!r}."
         )
-    name, *given = settings.solver.split(":")
+    if name == "transformations":
+        return kr.tasks.Transformations(kr.transforms.ALL, stochastic)
+    return kr.tasks.Universal(group) if name == "universal" else kr.tasks.Members()
+
+
+def build_solver(text: str) -> Any:
+    """Builds a solver from its name, or its name and options.
+
+    Args:
+        text: one of `keras_robust.solvers.NAMES`, or as in `task_oriented:lam=10:balance=20`.
+
+    Raises:
+        ValueError: an unknown solver or option, or an invalid value.
+
+    Example:
+        >>> build_solver("min_norm:exact=true").exact
+        True
+    """
+    name, *given = text.split(":")
     solver = kr.solvers.NAMES[lookup("solver", name, kr.solvers.NAMES)]
     options = dict(option.partition("=")[::2] for option in given)
     check_options("solver", name, solver, 0, options)
-    usual = solver()
-    return solver(**{key: _like(getattr(usual, key), key, text) for key, text in options.items()})
+    default = solver()
+    return solver(**{key: _like(getattr(default, key), key, text) for key, text in options.items()})
 
 
-def _like(usual: Any, name: str, text: str) -> Any:
-    """A setting as typed, of the type that it usually is of."""
-    if isinstance(usual, bool):
+def _like(default: Any, name: str, text: str) -> Any:
+    """The typed value of an option, of the type of its default."""
+    if isinstance(default, bool):
         return lookup(name, text.lower(), ("true", "false")) == "true"
-    if isinstance(usual, int):
+    if isinstance(default, int):
         return int(number(name, text))
-    return number(name, text) if isinstance(usual, float) else text
+    return number(name, text) if isinstance(default, float) else text

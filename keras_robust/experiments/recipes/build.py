@@ -1,4 +1,4 @@
-"""From a recipe to its parts: data, classifier, robust model, optimizer."""
+"""Builds the parts of a recipe: data, classifier, robust model, optimizer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.core.types import Ball
-from keras_robust.core.validation import lookup
+from keras_robust.core.validation import check_integer, check_number, lookup
 from keras_robust.experiments.flags.lookup import check_options
 from keras_robust.experiments.recipes import attack_options, defense_options
+from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
 from keras_robust.models.registry import architecture
@@ -26,43 +27,47 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "rmsprop": keras.optimizers.RMSprop,
 }
 SCHEDULES = ("constant", "step", "cosine")
-_OF_ENSEMBLES = {name for name, _ in ENSEMBLES.values()}
+_ENSEMBLE_DEFENSES = {name for name, _ in ENSEMBLES.values()}
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses names and numbers of a recipe that cannot be, before any data is read.
+    """Raises unless names and numbers of a recipe are valid; reads no data.
 
     Args:
         config: the recipe.
 
     Raises:
-        ValueError: naming the field, what it holds and what it may hold.
+        ValueError: an invalid field.
     """
-    for name, least in (("epochs", 1), ("steps_per_execution", 1)):
-        if config[name] < least:
-            raise ValueError(f"{name} is {config[name]}; expected a whole number >= {least}.")
+    for name in ("epochs", "steps_per_execution"):
+        check_integer(name, config[name], 1)
     lookup("precision (mixed_precision)", config.mixed_precision, PRECISIONS)
     augmentation(config)
     _check_model(config.model.name, config.model.options)
     defense_options.resolved(config.defense.name, config.defense.options)
-    if config.defense.name in _OF_ENSEMBLES and config.model.name != "ensemble":
+    if config.defense.name in _ENSEMBLE_DEFENSES and config.model.name != "ensemble":
         raise ValueError(
             f"The defense {config.defense.name!r} trains ensembles, and model.name is "
             f"{config.model.name!r}; expected 'ensemble', with at least two names in "
             "model.options.members."
         )
-    where = ball(config)
-    for name in config.evaluation.attacks:
-        attack_options.attack(name, where, attack_options.from_recipe(config, name))
+    lookup("score (detector.score)", config.detector.score, scores.SCORES)
+    _check_attacks(config)
     optimizer(config, steps_per_epoch=1)
     for name, value in config.checkpoint.items():
-        if value < 0:
-            raise ValueError(f"checkpoint.{name} is {value}; expected 0 for never, or more.")
-    rate = config.detector.false_alarm_rate
-    if not 0 < rate < 1:
-        raise ValueError(f"detector.false_alarm_rate is {rate}; expected a share in (0, 1).")
-    lookup("score (detector.score)", config.detector.score, scores.SCORES)
+        check_number(f"checkpoint.{name}", value)
+    check_number("detector.false_alarm_rate", config.detector.false_alarm_rate, above=0, below=1)
+
+
+def _check_attacks(config: ConfigDict) -> None:
+    """Builds the attacks of the evaluation, which raises for invalid ones."""
+    for one in config.evaluation.attacks:
+        spec = attack_spec(one)
+        options = spec["options"]
+        if options.get("loss") == attack_options.DETECTOR_AWARE:
+            options["loss"] = kr.objectives.AdaptiveObjective(config.detector.score)
+        attack_options.build_attack(spec["name"], ball(config), options)
 
 
 def _check_model(name: str, options: Any) -> None:
@@ -73,14 +78,14 @@ def _check_model(name: str, options: Any) -> None:
 
 
 def check_score(config: ConfigDict, classifier: keras.Model) -> None:
-    """Refuses a detector's score that the classifier has not, before it is trained for hours.
+    """Raises unless the detector's score can be computed from the classifier's outputs.
 
     Args:
         config: the recipe.
-        classifier: what will be trained.
+        classifier: the model to train.
 
     Raises:
-        ValueError: the score is of ensembles alone, and this is none.
+        ValueError: a score of ensembles, and the classifier is a single model.
     """
     outputs = {key: tf.zeros([1, *value.shape[1:]]) for key, value in classifier.output.items()}
     try:
@@ -93,7 +98,7 @@ def augmentation(config: ConfigDict) -> Any:
     """The augmentation of training images, or None.
 
     Raises:
-        ValueError: there is no such augmentation, or no such option of it.
+        ValueError: an unknown augmentation or option.
     """
     settings = config.dataset.augment
     name = lookup("augmentation", settings.name, ("none", *defense_options.AUGMENTATIONS))
@@ -108,8 +113,9 @@ def data(config: ConfigDict) -> kr.data.Splits:
     """Reads the data.
 
     Raises:
-        ValueError: there is no such data set.
-        FileNotFoundError: it is not there; the message is the command that fetches it.
+        ValueError: an unknown dataset.
+        FileNotFoundError: the dataset is not on this machine; the message has the command that
+            downloads it.
     """
     settings = config.dataset
     held_out = settings.validation
@@ -128,24 +134,24 @@ def ball(config: ConfigDict) -> Ball:
     """The threat model.
 
     Raises:
-        ValueError: there is no such norm, or the radius is negative.
+        ValueError: an unknown norm, or a negative radius.
     """
     name = lookup("norm (ball.norm)", config.ball.norm, BALLS)
     return BALLS[name](config.ball.radius)
 
 
 def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
-    """A classifier with new weights, drawn from the recipe's seed.
+    """Builds a classifier with new weights, drawn from the recipe's seed.
 
     Args:
         config: the recipe.
-        info: of the data: the shape of an image, and the number of classes.
+        info: the shape of an image and the number of classes.
 
     Returns:
         A functional model, in the precision of the recipe.
 
     Raises:
-        ValueError: an option that the architecture refuses.
+        ValueError: an invalid option of the architecture.
     """
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
@@ -163,18 +169,15 @@ def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
 def robust_model(
     config: ConfigDict, info: kr.data.DatasetInfo, steps_per_epoch: int
 ) -> kr.RobustModel:
-    """The model to train, compiled.
+    """Builds and compiles the model to train.
 
     Args:
         config: the recipe.
-        info: of the data.
-        steps_per_epoch: batches in an epoch.
-
-    Returns:
-        A model to `fit`.
+        info: the shape of an image and the number of classes.
+        steps_per_epoch: number of batches in an epoch.
 
     Raises:
-        ValueError: an option that the model or the defense refuses.
+        ValueError: an invalid option of the model or the defense.
     """
     settings = config.defense
     options = defense_options.resolved(settings.name, settings.options.to_dict())
@@ -183,41 +186,36 @@ def robust_model(
     )
     rule: Any = optimizer(config, steps_per_epoch)
     if config.mixed_precision == "mixed_float16":
-        # Keras would wrap it by itself only under a global policy.
+        # Keras wraps it by itself only under a global policy.
         rule = keras.optimizers.LossScaleOptimizer(rule)
     model.compile(optimizer=rule, steps_per_execution=config.steps_per_execution)
     return model
 
 
 def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its schedule.
+    """Builds the optimizer with its schedule.
 
     Args:
         config: the recipe.
-        steps_per_epoch: batches in an epoch.
-
-    Returns:
-        A new optimizer.
+        steps_per_epoch: number of batches in an epoch.
 
     Raises:
-        ValueError: an unknown name, or a number that the optimizer refuses.
+        ValueError: an unknown name, or an invalid number.
     """
     settings = config.optimizer
     kind = OPTIMIZERS[lookup("optimizer", settings.name, OPTIMIZERS)]
-    if not settings.learning_rate > 0:
-        raise ValueError(f"optimizer.learning_rate is {settings.learning_rate}; expected > 0.")
-    if not (settings.weight_decay >= 0 and 0 <= settings.ema < 1):
-        raise ValueError(
-            f"optimizer.weight_decay is {settings.weight_decay} and optimizer.ema is "
-            f"{settings.ema}; expected >= 0, and a share in [0, 1)."
-        )
+    check_number("optimizer.learning_rate", settings.learning_rate, above=0)
+    check_number("optimizer.weight_decay", settings.weight_decay)
+    check_number("optimizer.ema", settings.ema, below=1)
     options: dict[str, Any] = {"weight_decay": settings.weight_decay or None}
     if settings.ema:
         options |= {"use_ema": True, "ema_momentum": settings.ema}
     if "momentum" in inspect.signature(kind).parameters:
         options["momentum"] = settings.momentum
     elif settings.momentum:
-        raise ValueError(f"optimizer.momentum is {settings.momentum}; {settings.name} takes none.")
+        raise ValueError(
+            f"optimizer.momentum is {settings.momentum}; {settings.name} has no momentum."
+        )
     return kind(learning_rate=_learning_rate(config, steps_per_epoch), **options)
 
 
@@ -233,7 +231,7 @@ def _learning_rate(config: ConfigDict, steps_per_epoch: int) -> Any:
         raise ValueError(
             f"optimizer.schedule.boundaries is {boundaries}; expected increasing epochs > 0."
         )
-    # Keras still gives the old rate at the boundary itself, which is a step's number from 0.
+    # Keras applies the old rate at the boundary itself; steps count from 0.
     steps = [max(round(epoch * steps_per_epoch) - 1, 0) for epoch in boundaries]
     rates = [rate * schedule.factor**passed for passed in range(len(boundaries) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(steps, rates)

@@ -1,17 +1,23 @@
-"""Every field that a recipe has, with its default; reading recipes from files, and back."""
+"""The fields of a recipe with their defaults, and reading recipes from files."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from keras_robust.experiments.flags.lookup import number
+from keras_robust.experiments.recipes.attack_spec import (
+    attack_spec,
+    read_evaluation,
+    recipe_options,
+)
 
-# Recipes of a defense over another one: its name, and that of its base.
+# Recipes of a defense that is built over another one: its name, and the name of its base.
 OVER = {
     "udr_pgd_at": ("udr", "pgd_at"),
     "udr_trades": ("udr", "trades"),
@@ -19,7 +25,7 @@ OVER = {
     "adr_pgd_at": ("adr", "pgd_at"),
     "adr_trades": ("adr", "trades"),
 }
-# Recipes of a defense of ensembles: its name, and its own options.
+# Recipes of a defense for ensembles: its name, and its own options.
 ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
     "ensemble_at": ("ensemble_at", {}),
     "adp": ("adp", {}),
@@ -31,10 +37,10 @@ ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def defaults() -> ConfigDict:
-    """A recipe with every field: what a new recipe starts from.
+    """A recipe with every field at its default.
 
-    Radii and step sizes are in units of the [0, 1] pixel range. `options` hold the further
-    arguments of the function that the `name` beside them stands for.
+    Radii and step sizes are in units of the [0, 1] pixel range. `options` holds arguments of the
+    function that the `name` next to it stands for.
 
     Returns:
         A recipe that can be changed.
@@ -45,67 +51,69 @@ def defaults() -> ConfigDict:
     """
     config = ConfigDict()
     config.name = ""
-    config.seed = 0  # of the weights, the order of the data and all random starts
+    config.seed = 0  # for the weights, the order of the data and all random starts
     config.epochs = 10
     config.mixed_precision = "float32"  # or "mixed_float16", "mixed_bfloat16"
-    config.steps_per_execution = 1  # training steps in one call of TensorFlow; divides an epoch
+    config.steps_per_execution = 1  # training steps per TensorFlow call; a divisor of an epoch
     config.dataset = ConfigDict(
         {
             "name": "digits",  # or a name in TensorFlow Datasets
             "batch_size": 128,
-            "data_dir": config_dict.placeholder(str),  # of TensorFlow Datasets; None: its own
-            "limit": config_dict.placeholder(int),  # use only so many training images
-            "validation": 0.1,  # taken from the training set: a part below 1, or a number of images
+            "data_dir": config_dict.placeholder(str),  # of TensorFlow Datasets; None: its default
+            "limit": config_dict.placeholder(int),  # the number of training images; None: all
+            "validation": 0.1,  # held out of the training set: a fraction, or a number of images
             "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip", "shift"
         }
     )
-    # Of keras_robust.models. `features` names the layer whose output is the latent; "": its own.
+    # A name in keras_robust.models. `features` names the layer whose output is the latent; "": the
+    # model's default.
     config.model = ConfigDict({"name": "small_cnn", "options": {}, "features": ""})
-    config.defense = ConfigDict({"name": "standard", "options": {}})  # of keras_robust.defenses
+    config.defense = ConfigDict({"name": "standard", "options": {}})  # in keras_robust.defenses
     config.ball = ConfigDict({"norm": "linf", "radius": 0.1})  # or "l2", "l1"
     config.optimizer = ConfigDict(
         {
             "name": "adam",  # or "sgd", "adamw", "rmsprop"
             "learning_rate": 1e-3,
-            "momentum": 0.0,  # of SGD and RMSprop
-            # As in Keras: each step takes this part times the learning rate off every weight.
+            "momentum": 0.0,  # for SGD and RMSprop
+            # As in Keras: each step subtracts this fraction times the learning rate of each weight.
             "weight_decay": 0.0,
-            "ema": 0.0,  # momentum of an average of the weights, judged and kept as best; 0: none
+            "ema": 0.0,  # decay of the averaged weights that are validated and kept; 0: off
             "schedule": {
                 "kind": "constant",  # or "step", "cosine"
-                "boundaries": (),  # of "step", in epochs that are over
-                "factor": 0.1,  # of "step", at each boundary
+                "boundaries": (),  # for "step": after so many epochs
+                "factor": 0.1,  # for "step": multiplies the rate at each boundary
             },
         }
     )
-    # What chooses the best checkpoint, always on the validation images.
+    # The metric on the validation images that selects the best checkpoint.
     config.monitor = "val_robust_accuracy"
     config.evaluation = ConfigDict(
         {
-            "attacks": ("pgd", "fgsm"),  # accuracy over radius is of the strongest
-            "steps": 20,
-            "step_size": config_dict.placeholder(float),  # None: 2.5 radius / steps
-            "restarts": 1,
+            # Accuracy over radius is measured with the strongest.
+            "attacks": (
+                {"name": "pgd", "options": {"steps": 20}},
+                {"name": "fgsm", "options": {}},
+            ),
             "radii": (),
-            "limit": config_dict.placeholder(int),  # only the first so many test images
+            "limit": config_dict.placeholder(int),  # the number of test images; None: all
         }
     )
-    # The score is one of keras_robust.detection.scores.SCORES; "disagreement" is of ensembles alone.
+    # The score is one of keras_robust.detection.scores.SCORES; "disagreement" needs an ensemble.
     config.detector = ConfigDict({"score": "entropy", "false_alarm_rate": 0.05})
-    # How often to keep what a killed run goes on with, beside the end of each epoch; 0: not so.
+    # How often to write a checkpoint within an epoch; 0: never.
     config.checkpoint = ConfigDict({"seconds": 60.0, "steps": 0})
     return config.lock()
 
 
 def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any]]) -> ConfigDict:
-    """The recipe with a defense of that name and its options.
+    """Sets the defense of a recipe, with its options.
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`, or one of `OVER` or `ENSEMBLES`. Of the latter,
-            the model becomes an ensemble of two such as the recipe has.
-        options: for each name, the options of the defense; one over another has those of its base,
-            and one of ensembles has those of `"ensembles"`.
+        name: a defense of `keras_robust.defenses`, or a key of `OVER` or `ENSEMBLES`. For the
+            latter, the model becomes an ensemble of two of the recipe's models.
+        options: name -> options of the defense. A defense over another one takes those of its base,
+            a defense for ensembles those of `"ensembles"`.
 
     Returns:
         The same recipe.
@@ -123,33 +131,48 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
         config.defense.name, base = OVER[name]
         config.defense.options = ConfigDict({**options[base], "base": base})
         if config.defense.name == "adr" and config.model.name == "small_cnn":
-            config.model.features = "flatten"  # after the last convolution, as the paper has it
+            config.model.features = "flatten"  # after the last convolution, as in the paper
         if name == "udr_mart":
-            config.defense.options.boosted_on = "clean"  # the risk of the thesis
+            config.defense.options.boosted_on = "clean"  # the loss of the thesis
         return config
     config.defense.name = name
     config.defense.options = ConfigDict(options[name])
     if name == "standard":
-        config.monitor = "val_accuracy"  # its robust accuracy says nothing of how well it trains
+        config.monitor = "val_accuracy"  # robust accuracy does not measure its progress
     return config
 
 
-def normalised(config: ConfigDict) -> ConfigDict:
-    """The same recipe with lists as a shell gives them taken apart: `pgd,fgsm`, `0.1,8/255`.
+def normalize(config: ConfigDict, listed: Iterable[str | Mapping[str, Any]] = ()) -> ConfigDict:
+    """Splits the lists that a shell passes as text, such as `pgd,fgsm` and `0.1,8/255`.
+
+    Args:
+        config: the recipe, which is changed.
+        listed: the attacks of the recipe before they were changed; an attack that is given by its
+            name takes its options there.
+
+    Returns:
+        The same recipe.
 
     Raises:
-        ValueError: a radius or a boundary that is not a number.
+        ValueError: a radius or a boundary that is not a number, or an invalid attack.
 
     Example:
         >>> config = defaults()
         >>> config.evaluation.radii = ("0.1,1/4",)
-        >>> normalised(config).evaluation.radii
+        >>> normalize(config).evaluation.radii
         (0.1, 0.25)
     """
     evaluation, schedule = config.evaluation, config.optimizer.schedule
     if "members" in config.model.options:
         config.model.options.members = tuple(map(str, _flat(config.model.options.members)))
-    evaluation.attacks = tuple(map(str, _flat(evaluation.attacks)))
+    listed = tuple(listed)
+    specs = []
+    for item in _flat(evaluation.attacks):
+        spec = attack_spec(item)
+        if isinstance(item, str):
+            spec["options"] = recipe_options(spec["name"], listed, spec["options"])
+        specs.append(spec)
+    evaluation.attacks = tuple(specs)
     evaluation.radii = tuple(number("radius", item) for item in _flat(evaluation.radii))
     schedule.boundaries = tuple(
         int(value) if value == int(value) else value
@@ -164,36 +187,46 @@ def _flat(items: tuple[Any, ...]) -> list[Any]:
 
 
 def from_json(path: str | os.PathLike[str]) -> ConfigDict:
-    """The recipe in a file that `trainers.train` wrote, to run it again.
+    """Reads a recipe from a file that `trainers.train` wrote.
 
     Args:
-        path: a `recipe.json`.
+        path: a `recipe.json`, of this release or of 0.1.
 
     Returns:
         A recipe that can be changed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a recipe.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a recipe.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no recipe at {path}.")
     try:
-        document = json.loads(path.read_text("utf-8"))
-        document["dataset"].pop("class_names", None)  # told for those who export the model
-        config = defaults()
-        _fill(config, _tuples(document))
+        return from_document(json.loads(path.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a recipe that this release reads ({error}); expected a recipe.json "
             "that `python -m trainers.train` wrote."
         ) from error
+
+
+def from_document(document: Mapping[str, Any]) -> ConfigDict:
+    """The recipe in a JSON document.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: the document is not a recipe.
+    """
+    dataset = {**document["dataset"]}
+    dataset.pop("class_names", None)  # for exports only
+    evaluation = read_evaluation(document.get("evaluation", {}))
+    config = defaults()
+    _fill(config, _tuples({**document, "dataset": dataset, "evaluation": evaluation}))
     return config
 
 
 def _fill(config: ConfigDict, values: dict[str, Any]) -> None:
-    """Sets the fields of a recipe; refuses others, except among options."""
+    """Sets the fields of a recipe; raises for unknown ones, except in `options`."""
     for name, value in values.items():
         if isinstance(value, dict) and name != "options":
             _fill(config[name], value)

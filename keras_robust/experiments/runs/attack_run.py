@@ -1,8 +1,9 @@
-"""Attacks a run's test images with one attack, and keeps what came out."""
+"""Attacks a run's test images with one attack, and saves the results."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.core.atomic_files import replacing
+from keras_robust.core.atomic_files import replacing, write_json, write_text
 from keras_robust.evaluation.multi_task.crafted_batches import in_groups
+from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 ARRAYS_FILE = "adversarial.npz"
@@ -20,17 +22,18 @@ ARRAYS = ("images", "labels", "adversarial", "clean_predictions", "predictions")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackedTestSet:
-    """Test images and what an attack made of them.
+    """Test images before and after an attack.
 
     Args:
-        attack: what crafted them.
+        attack: the attack.
         images: `[n, height, width, channels]` float32 in [0, 1].
         labels: `[n]` int32, the true classes.
         adversarial: the perturbed images.
-        clean_predictions: `[n]` int32, what the model says of the images.
-        predictions: `[n]` int32, what it says of the perturbed ones.
-        target: the class that was aimed at; None for any other than the label.
-        goals: what was achieved of tasks; None where there are none.
+        clean_predictions: `[n]` int32, the classes predicted for the clean images.
+        predictions: `[n]` int32, the classes predicted for the perturbed images.
+        target: the target class; None for an untargeted attack.
+        tasks: of `keras_robust.tasks`; None without tasks.
+        success: success rates of the tasks; None without tasks.
     """
 
     attack: kr.Attack
@@ -40,25 +43,27 @@ class AttackedTestSet:
     clean_predictions: np.ndarray
     predictions: np.ndarray
     target: int | None = None
-    goals: kr.evaluation.TaskSuccess | None = None
+    tasks: Any = None
+    success: kr.evaluation.TaskSuccess | None = None
 
     def summary(self) -> str:
-        """What the attack achieved, in a few lines."""
-        right = self.clean_predictions == self.labels
-        fooled = right & (self.predictions != self.labels)
+        """The success of the attack in a few lines."""
+        correct = self.clean_predictions == self.labels
+        fooled = correct & (self.predictions != self.labels)
         distance = self.attack.ball.distance(self.adversarial, self.images).numpy().max()
         lines = [
-            f"{self.attack.name}: of {len(right)} images the model got {right.sum()} right; "
-            f"{fooled.sum()} of these are fooled ({fooled.sum() / max(right.sum(), 1):.1%}).",
+            f"{self.attack.name}: of {len(correct)} images {correct.sum()} were classified "
+            f"correctly; {fooled.sum()} of these are now misclassified "
+            f"({fooled.sum() / max(correct.sum(), 1):.1%}).",
             f"Largest distance {distance:.4g}, radius {float(self.attack.ball.radius):.4g}.",
         ]
         if self.target is not None:
             reached = (self.predictions == self.target).mean()
-            lines.append(f"{reached:.1%} of the images are taken for class {self.target}.")
-        if self.goals is not None:
+            lines.append(f"{reached:.1%} of the images are classified as {self.target}.")
+        if self.success is not None:
             lines.append(
-                f"{self.goals.together:.1%} achieve all {len(self.goals.names)} goals, "
-                f"{self.goals.average:.1%} a goal on average."
+                f"Success rate {self.success.all_tasks:.1%} on all {len(self.success.names)} tasks "
+                f"at once, {self.success.average:.1%} on average."
             )
         return "\n".join(lines)
 
@@ -66,23 +71,23 @@ class AttackedTestSet:
         """Writes the arrays, and the first images as PNG files of 8 bits per channel.
 
         Args:
-            directory: made if it is not there.
-            pictures: how many images to write as PNG, a clean and an adversarial file each.
+            directory: created if it does not exist.
+            pictures: number of images to write as PNG, a clean and an adversarial file each.
         """
         arrays = {name: getattr(self, name) for name in ARRAYS}
         with replacing(directory / ARRAYS_FILE) as draft, draft.open("wb") as file:
             np.savez_compressed(file, **arrays)
         for row in range(min(pictures, len(self.labels))):
-            label, said = self.labels[row], self.predictions[row]
+            label, prediction = self.labels[row], self.predictions[row]
             _save_png(directory / f"{row:04d}_label{label}_clean.png", self.images[row])
             _save_png(
-                directory / f"{row:04d}_label{label}_adversarial_as{said}.png",
+                directory / f"{row:04d}_label{label}_adversarial_as{prediction}.png",
                 self.adversarial[row],
             )
 
 
 def attack_run(
-    opened: LoadedRun,
+    run: LoadedRun,
     attack: kr.Attack,
     *,
     target: int | None = None,
@@ -93,48 +98,43 @@ def attack_run(
     """Attacks the test images of a run.
 
     Args:
-        opened: the run.
+        run: the run.
         attack: the attack; a targeted one if there is a target.
         target: the class to reach; images of that class are left out.
-        tasks: of `keras_robust.tasks`, to look which goals are achieved; default those of the
-            attack, if it has any. Where they are images of a group, groups are drawn, and images
-            that fill none left out; where a goal is another prediction than the clean one, images
-            that the model gets wrong as well.
-        limit: use only the first so many test images.
-        seed: of all random starts.
+        tasks: of `keras_robust.tasks`, whose success rates to measure; default those of the attack.
+            If images share a perturbation, groups are drawn, and the images that do not fill a
+            group are left out. If a task is a changed prediction, misclassified images are left
+            out as well.
+        limit: number of test images, from the first one.
+        seed: seed of the attack.
 
     Returns:
         The images, before and after.
 
     Raises:
-        ValueError: no test images are left, the target is no class, or the model has no members
-            that tasks ask for.
+        ValueError: no test images, an unknown target, or tasks that the model does not have.
     """
-    x, y = _images(opened, target, limit)
+    x, y = _images(run, target, limit)
     if tasks is None:
         tasks = attack.task_kind
-    size = min(opened.config.dataset.batch_size, len(y))
-    x, y, size = in_groups(opened.model, x, y, size, attack, tasks, seed)
-    arrays = dict(zip(ARRAYS, _attacked(opened, attack, x, y, size, target, seed), strict=True))
-    goals = None
+    size = min(run.config.dataset.batch_size, len(y))
+    x, y, size = in_groups(run.model, x, y, size, attack, tasks, seed)
+    arrays = dict(zip(ARRAYS, _attacked(run, attack, x, y, size, target, seed), strict=True))
+    success = None
     if tasks is not None:
-        goals = kr.evaluation.success_rates(
-            opened.model, x, arrays["adversarial"], y, attack, tasks=tasks, batch=size, seed=seed
+        success = kr.evaluation.success_rates(
+            run.model, x, arrays["adversarial"], y, attack, tasks=tasks, batch_size=size, seed=seed
         )
-    return AttackedTestSet(attack, **arrays, target=target, goals=goals)
+    return AttackedTestSet(attack, **arrays, target=target, tasks=tasks, success=success)
 
 
-def _images(
-    opened: LoadedRun, target: int | None, limit: int | None
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _images(run: LoadedRun, target: int | None, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
     """The test images to attack, and their labels."""
-    x, y = opened.test_images(limit)
+    x, y = run.test_images(limit)
     if target is not None:
-        if not 0 <= target < opened.splits.info.classes:
-            raise ValueError(
-                f"The target is {target}; expected a class from 0 to "
-                f"{opened.splits.info.classes - 1}."
-            )
+        classes = run.splits.info.classes
+        if not 0 <= target < classes:
+            raise ValueError(f"target is {target}; expected a class from 0 to {classes - 1}.")
         x, y = x[y != target], y[y != target]
     if not len(y):
         raise ValueError("No test images are left to attack; expected a limit of at least 1.")
@@ -142,7 +142,7 @@ def _images(
 
 
 def _attacked(
-    opened: LoadedRun,
+    run: LoadedRun,
     attack: kr.Attack,
     x: np.ndarray,
     y: np.ndarray,
@@ -150,20 +150,51 @@ def _attacked(
     target: int | None,
     seed: int,
 ) -> list[np.ndarray]:
-    """The arrays of `ARRAYS`, crafted in batches of that size."""
-    run = attack.compiled(opened.model)
+    """The arrays of `ARRAYS`, crafted in batches of `size` images."""
+    craft = attack.compiled(run.model)
     predict = tf.function(
-        lambda x: tf.argmax(opened.model(x, training=False)["logits"], 1, tf.int32),
+        lambda x: tf.argmax(run.model(x, training=False)["logits"], 1, tf.int32),
         reduce_retracing=True,
     )
     parts = []
     for number, start in enumerate(range(0, len(y), size)):
         images, labels = x[start : start + size], y[start : start + size]
         targets = None if target is None else tf.fill(labels.shape, target)
-        adversarial = run(images, labels, seed=(seed, number), targets=targets)
+        adversarial = craft(images, labels, seed=(seed, number), targets=targets)
         parts.append((images, labels, adversarial, predict(images), predict(adversarial)))
     return [np.concatenate([np.asarray(part) for part in column])
             for column in zip(*parts, strict=True)]  # fmt: skip
+
+
+def write_task_success(
+    directory: Path, name: str, attacked: Mapping[str, AttackedTestSet], command: str, seed: int
+) -> None:
+    """Writes success rates as `task_success.md` and `task_success.json`; nothing without tasks.
+
+    Args:
+        directory: the directory of the files.
+        name: the name of the attack.
+        attacked: the results by name, such as that of the solver.
+        command: the command of the user.
+        seed: seed of the attack.
+    """
+    success = {key: one.success for key, one in attacked.items() if one.success is not None}
+    if not success:
+        return
+    groups = isinstance(next(iter(attacked.values())).tasks, kr.tasks.Universal)
+    # A task of a universal perturbation is one of many images: its own rate is of little interest.
+    table = kr.evaluation.success_table(success, per_task=not groups)
+    points = next(iter(success.values())).num_points
+    head = f"Success rates of {name} on {points:,} {'groups of images' if groups else 'images'}"
+    text = f"{head}\n\n{markdown_table(table)}\n\nCommand: `{command}`\n"
+    write_text(directory / "task_success.md", text)
+    rows = [
+        {"name": key, "attack": attacked[key].attack.name, "average": rates.average}
+        | {"radius": float(attacked[key].attack.ball.radius), **dataclasses.asdict(rates)}
+        for key, rates in success.items()
+    ]
+    document = {"command": command, "seed": seed, "attacks": rows}
+    write_json(directory / "task_success.json", document)
 
 
 def _save_png(path: Path, image: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Judges a run: attacks its test images, and writes the report."""
+"""Evaluates a run: attacks its test images and returns the report."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ import keras_robust as kr
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.transfer_sources import crafted_on
 
-CHECKED = 100  # images; a check looks for what stands out, not for a tenth of a per cent
+CHECKED_IMAGES = 100  # sanity checks look for gross effects
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationPlan:
-    """What to measure; what is None is as the run's recipe says.
+    """What to evaluate; the run's recipe replaces what is None.
 
     Args:
-        attacks: names of attacks; accuracy over radius is of the strongest.
-        settings: of the attacks, those that differ from the recipe's: see `Opened.attack`.
-        norm: of the threat model.
-        radius: of the threat model.
-        radii: to measure accuracy over; empty for none.
-        limit: use only the first so many test images.
-        seed: of all random starts.
-        checks: whether to look for reasons to doubt the figures, on the first images, once the
-            attacks have come to their end.
+        attacks: names of attacks, such as `"pgd"` or `"pgd:steps=40"`, or `{"name", "options"}`;
+            accuracy over radius is measured with the strongest.
+        options: options of the attacks. Each attack in `attacks` has to take all of them; of the
+            recipe's attacks, at least one. See `LoadedRun.attack`.
+        norm: norm of the threat model.
+        radius: radius of the threat model.
+        radii: radii of the accuracy over radius; empty for none.
+        limit: number of test images.
+        seed: seed of the attacks.
+        checks: whether to run the sanity checks, after the attacks are finished.
         sources: name -> another run, on which the iterated attacks are crafted as well.
-        time_budget: seconds for the attacks on a run; None for no end.
+        time_budget: seconds for the attacks on a run; None for no limit.
     """
 
-    attacks: Sequence[str] | None = None
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attacks: Sequence[str | Mapping[str, Any]] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     norm: str | None = None
     radius: float | None = None
     radii: Sequence[float] | None = None
@@ -46,111 +47,110 @@ class EvaluationPlan:
     sources: Mapping[str, LoadedRun] = dataclasses.field(default_factory=dict)
     time_budget: float | None = None
 
-    def for_run(self, opened: LoadedRun) -> tuple[list[kr.Attack], tuple[float, ...]]:
+    def for_run(self, run: LoadedRun) -> tuple[list[kr.Attack], tuple[float, ...]]:
         """The attacks and the radii for a run.
 
         Raises:
-            ValueError: a name or a number that cannot be, or a source of other data.
+            ValueError: an invalid name, option or number, or a source for other data.
         """
-        recipe = opened.config.evaluation
-        attacks = [
-            opened.attack(name, self.settings, norm=self.norm, radius=self.radius)
-            for name in self.attacks or recipe.attacks
-        ]
-        attacks += crafted_on(opened, attacks, self.sources)
-        # The recipe's radii mean nothing in another norm.
-        same_norm = self.norm in (None, opened.config.ball.norm)
-        default = recipe.radii if same_norm else ()
+        ball: dict[str, Any] = {"norm": self.norm, "radius": self.radius}
+        if self.attacks:
+            attacks = [run.attack(attack, self.options, **ball) for attack in self.attacks]
+        else:
+            attacks = run.recipe_attacks(self.options, **ball)
+        attacks += crafted_on(run, attacks, self.sources)
+        # The recipe's radii do not apply to another norm.
+        same_norm = self.norm in (None, run.config.ball.norm)
+        default = run.config.evaluation.radii if same_norm else ()
         return attacks, tuple(default if self.radii is None else self.radii)
 
-    def kept(self, opened: LoadedRun) -> Path:
-        """Where the run keeps what this plan has come to, whatever time it is given."""
-        what = (opened.checkpoint, *self.for_run(opened), self.limit, self.seed)
-        return opened.run.unfinished / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    def checkpoint_path(self, run: LoadedRun) -> Path:
+        """Where an interrupted evaluation of this plan is kept, whatever its time budget."""
+        what = (run.checkpoint, *self.for_run(run), self.limit, self.seed)
+        return run.run.unfinished / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def evaluate_run(
-    opened: LoadedRun,
+    run: LoadedRun,
     plan: EvaluationPlan | None = None,
     *,
     command: str = "",
     progress: Callable[[str], None] | None = None,
-    keep: Path | None = None,
+    resume_dir: Path | None = None,
 ) -> kr.evaluation.Report:
-    """Judges a run on its test images.
+    """Evaluates a run on its test images.
 
     Args:
-        opened: the run.
-        plan: what to measure; default what the recipe says.
-        command: what the user typed, to be kept in the report.
-        progress: called with a line of text now and then.
-        keep: a directory for what was measured so far, to go on from after an interruption.
+        run: the run.
+        plan: what to evaluate; default the recipe's evaluation.
+        command: the command of the user, for the report.
+        progress: called with lines of text.
+        resume_dir: checkpoint directory; an interrupted evaluation resumes from it.
 
     Returns:
         The report, not saved yet.
 
     Raises:
-        ValueError: a name or a number of the plan that cannot be.
+        ValueError: an invalid name or number in the plan.
     """
     plan = plan or EvaluationPlan()
-    attacks, radii = plan.for_run(opened)
-    config, info = opened.config, opened.splits.info
+    attacks, radii = plan.for_run(run)
+    config, info = run.config, run.splits.info
     limit = plan.limit if plan.limit is not None else config.evaluation.limit
     report = kr.evaluation.evaluate(
-        opened.model,
-        opened.splits.test,
+        run.model,
+        run.splits.test,
         attacks,
         radii=radii,
-        detector=opened.detector,
+        detector=run.detector,
         limit=limit,
         seed=plan.seed,
         progress=progress,
-        keep=keep,
+        resume_dir=resume_dir,
         time_budget=plan.time_budget,
         dataset=info.name,
         model_name=_architecture(config),
-        defense=_training(opened),
+        defense=_defense(config),
         class_names=info.class_names,
         command=command,
     )
     if not plan.checks or report.unfinished:
         return report
-    checks = _checks(opened, plan, attacks[0].ball, limit, progress)
+    checks = _checks(run, plan, attacks[0].ball, limit, progress)
     return dataclasses.replace(report, checks=checks)
 
 
 def _checks(
-    opened: LoadedRun,
+    run: LoadedRun,
     plan: EvaluationPlan,
     ball: kr.types.Ball,
     limit: int | None,
     progress: Callable[[str], None] | None,
 ) -> tuple[kr.evaluation.Check, ...]:
-    """Whether there are reasons to doubt the figures of a run."""
+    """The sanity checks of a run."""
     return kr.evaluation.sanity_checks(
-        opened.model,
-        opened.splits.test,
+        run.model,
+        run.splits.test,
         ball,
-        limit=min(limit or CHECKED, CHECKED),
+        limit=min(limit or CHECKED_IMAGES, CHECKED_IMAGES),
         seed=plan.seed,
         progress=progress,
     )
 
 
 def _architecture(config: ConfigDict) -> str:
-    """The name of the model; of an ensemble, those of its members."""
+    """The name of the model; for an ensemble, those of its members."""
     members = config.model.options.get("members", ())
     return f"ensemble of {', '.join(members)}" if members else config.model.name
 
 
-def _training(opened: LoadedRun) -> str:
-    """How the run was trained, such as `trades, beta 6, 10 steps`."""
-    defense = opened.config.defense
-    options = defense.options.to_dict()
+def _defense(config: ConfigDict) -> str:
+    """The defense with its options, such as `trades, beta 6, 10 steps`."""
+    options = config.defense.options.to_dict()
     steps = options.pop("steps", None)
-    words = [defense.name]
-    if defense.name != "standard":  # its only attack is that of the validation
-        words += [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+    parts = [config.defense.name]
+    if config.defense.name != "standard":  # its only attack is that of the validation
+        parts += [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                   for name, value in options.items() if value is not None]  # fmt: skip
-        words += [] if steps is None else [f"{steps} steps"]
-    return ", ".join(words)
+        parts += [] if steps is None else [f"{steps} steps"]
+    return ", ".join(parts)

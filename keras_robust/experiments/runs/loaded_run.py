@@ -1,11 +1,11 @@
-"""A trained run: its recipe, its classifier, its data and its detector."""
+"""A trained run: its recipe, classifier, data and detector."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -16,17 +16,18 @@ import keras_robust as kr
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Ball
 from keras_robust.experiments.recipes import attack_options, build
+from keras_robust.experiments.recipes.attack_spec import attack_spec, recipe_options
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadedRun:
-    """A run to judge, attack or export.
+    """A trained run, to evaluate, attack or export.
 
     Attributes:
-        run: the directory.
+        run: the run directory.
         config: its recipe.
-        checkpoint: `"best"` or `"last"`, whichever was read.
+        checkpoint: the checkpoint that was loaded, `"best"` or `"last"`.
         model: the classifier.
     """
 
@@ -35,24 +36,34 @@ class LoadedRun:
     checkpoint: str
     model: keras.Model
 
+    @property
+    def title(self) -> str:
+        """The directory and the checkpoint, for messages."""
+        return f"{self.run.path}, {self.checkpoint} checkpoint"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes; None in a recipe without them."""
+        return self.run.class_names()
+
     @functools.cached_property
     def splits(self) -> kr.data.Splits:
         """The data.
 
         Raises:
-            FileNotFoundError: the data set is not on this machine.
+            FileNotFoundError: the dataset is not on this machine.
         """
         return build.data(self.config)
 
     @functools.cached_property
     def detector(self) -> kr.detection.Detector | None:
-        """A calibrated detector of the model; None where the run has none.
+        """A calibrated detector of the model; None if the run has none.
 
-        The run's threshold is of its best checkpoint, or of the last one if there is no best. For
-        another checkpoint the detector is calibrated anew on the validation images.
+        The threshold of the run belongs to its best checkpoint, or to the last one if there is no
+        best. For another checkpoint the detector is calibrated on the validation images.
 
         Raises:
-            FileNotFoundError: another checkpoint, and the data set is not on this machine.
+            FileNotFoundError: another checkpoint, and the dataset is not on this machine.
             ValueError: the calibration cannot be read.
         """
         if not self.run.detector_file.is_file():
@@ -60,17 +71,17 @@ class LoadedRun:
         calibration = kr.detection.Calibration.load(self.run.detector_file)
         if self.checkpoint == self.run.checkpoint().stem:
             return kr.detection.Detector.from_calibration(self.model, calibration)
-        # A threshold means nothing for another model than the one it was calibrated for.
+        # A threshold is valid only for the model that it was calibrated for.
         detector = kr.detection.Detector(self.model, scored_by=calibration.score)
         return detector.calibrate(self.validation, calibration.false_alarm_rate)
 
     @property
     def validation(self) -> tf.data.Dataset:
-        """The validation images, on which the model was not trained.
+        """The validation images.
 
         Raises:
-            FileNotFoundError: the data set is not on this machine.
-            ValueError: the run held no images out.
+            FileNotFoundError: the dataset is not on this machine.
+            ValueError: the run was trained without validation images.
         """
         if self.splits.validation is None:
             raise ValueError(
@@ -80,7 +91,7 @@ class LoadedRun:
         return self.splits.validation
 
     def test_images(self, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """The first test images and their labels; all of them for None."""
+        """The first `limit` test images and their labels; all of them for None."""
         batches = list(self.splits.test)
         x, y = (tf.concat(parts, axis=0) for parts in zip(*batches, strict=True))
         return x[:limit], y[:limit]
@@ -89,7 +100,7 @@ class LoadedRun:
         """The threat model of the recipe, or one with another norm or radius.
 
         Raises:
-            ValueError: another norm without a radius, which says nothing in another norm.
+            ValueError: another norm without a radius.
         """
         if norm is not None and norm != self.config.ball.norm and radius is None:
             raise ValueError(
@@ -103,47 +114,77 @@ class LoadedRun:
 
     def attack(
         self,
-        name: str,
-        settings: Mapping[str, Any] | None = None,
+        attack: str | Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
         *,
         norm: str | None = None,
         radius: float | None = None,
         targeted: bool = False,
     ) -> kr.Attack:
-        """An attack with the settings of the recipe's evaluation, or others.
+        """Builds an attack; the recipe's evaluation sets the options that are not given.
 
         Args:
-            name: of the attack.
-            settings: those that differ from the recipe's: fields of `attack_settings.Settings`.
-                The loss `"detector_aware"` is that of an attacker who knows the run's detector.
-                With other steps, or in another ball, the recipe's step size does not hold: the
-                default is then the attack's own.
-            norm: of the ball.
-            radius: of the ball.
-            targeted: whether it climbs towards given classes.
-
-        Returns:
-            The attack.
+            attack: its name, as in `"pgd"` or `"pgd:steps=40"`, or `{"name", "options"}`.
+            options: further options. The loss `"detector_aware"` makes the attack adaptive: it
+                also lowers the score of the run's detector. With other steps, or in another ball,
+                the step size of the recipe does not apply.
+            norm: the norm of the ball, if not the recipe's.
+            radius: the radius of the ball, if not the recipe's.
+            targeted: whether the attack moves toward given classes.
 
         Raises:
-            ValueError: a name or a number that cannot be.
+            ValueError: an unknown attack, an option that it does not take, or an invalid value.
         """
-        given = {key: value for key, value in (settings or {}).items() if value is not None}
-        base = attack_options.from_recipe(self.config, name)
-        if "steps" in given or norm is not None or radius is not None:
-            base = dataclasses.replace(base, step_size=None)
-        if given.get("loss") == attack_options.DETECTOR_AWARE:
-            given["loss"] = self._knowing()
-        ball = self.ball(norm, radius)
-        return attack_options.attack(
-            name, ball, dataclasses.replace(base, **given), targeted=targeted
-        )
+        spec = attack_spec(attack)
+        given = {**(options or {}), **spec["options"]}
+        listed = self.config.evaluation.attacks
+        return self._build(spec["name"], listed, given, norm, radius, targeted)
 
-    def _knowing(self) -> kr.objectives.AdaptiveObjective:
+    def recipe_attacks(
+        self,
+        options: Mapping[str, Any] | None = None,
+        *,
+        norm: str | None = None,
+        radius: float | None = None,
+    ) -> list[kr.Attack]:
+        """Builds the attacks of the recipe's evaluation.
+
+        Args:
+            options: options that replace the recipe's, of the attacks that take them.
+            norm: the norm of the ball, if not the recipe's.
+            radius: the radius of the ball, if not the recipe's.
+
+        Raises:
+            ValueError: an option that none of the attacks takes, or an invalid value.
+        """
+        specs = [attack_spec(one) for one in self.config.evaluation.attacks]
+        given = attack_options.taken([spec["name"] for spec in specs], options or {})
+        return [
+            self._build(spec["name"], [spec], given[spec["name"]], norm, radius) for spec in specs
+        ]
+
+    def _build(
+        self,
+        name: str,
+        listed: Iterable[str | Mapping[str, Any]],
+        given: Mapping[str, Any],
+        norm: str | None,
+        radius: float | None,
+        targeted: bool = False,
+    ) -> kr.Attack:
+        attack_options.check(name, given)
+        options = recipe_options(name, listed, given, same_ball=norm is None and radius is None)
+        if options.get("loss") == attack_options.DETECTOR_AWARE:
+            options["loss"] = self._adaptive_objective()
+        ball = self.ball(norm, radius)
+        return attack_options.build_attack(name, ball, options, targeted=targeted)
+
+    def _adaptive_objective(self) -> kr.objectives.AdaptiveObjective:
         if self.detector is None:
             raise ValueError(
-                f"{self.run.path} has no calibrated detector to know of; expected one, as every "
-                "training with validation images leaves. Choose another loss."
+                f"{self.run.path} has no calibrated detector, which the loss "
+                f"{attack_options.DETECTOR_AWARE!r} needs. A training with validation images "
+                "writes one; choose another loss."
             )
         return kr.objectives.AdaptiveObjective(self.detector.scored_by)
 
@@ -158,13 +199,13 @@ def load_run(
     """Loads a run directory.
 
     Args:
-        path: of a directory that `trainers.train` made.
+        path: a directory that `trainers.train` wrote.
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
-        data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
-        read_data: read the data now; if False, at the first use of `splits`.
+        data_dir: the directory of TensorFlow Datasets, if not the one of the training.
+        read_data: whether to read the data now, or at the first use of `splits`.
 
     Raises:
-        FileNotFoundError: the run, its checkpoint or its data is not there.
+        FileNotFoundError: the run, its checkpoint or its dataset is missing.
         ValueError: its recipe cannot be read.
     """
     run = RunDirectory(path)

@@ -1,4 +1,4 @@
-"""Figures as PNG files."""
+"""Figures written as PNG files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from keras_robust.core.atomic_files import replacing
 
 
 def write_pictures(directory: Path, figures: Mapping[str, Any], prefix: str = "") -> None:
-    """Writes figures as PNG files that are either whole or not there.
+    """Writes figures as PNG files, each atomically.
 
     Args:
-        directory: made if it is not there.
-        figures: name -> a figure of matplotlib.
-        prefix: what each file's name begins with.
+        directory: created if it does not exist.
+        figures: name -> a matplotlib figure.
+        prefix: start of each file name.
     """
-    from keras_robust.plots import to_png  # TensorFlow takes seconds, and other files need none
+    from keras_robust.plots import to_png  # here, as it imports TensorFlow
 
     for name, figure in figures.items():
         with replacing(directory / f"{prefix}{name}.png") as draft:

@@ -1,4 +1,4 @@
-"""Model cards of runs: written beside the report, and verified by measuring a sample again."""
+"""Model cards of runs: written next to the report, verified by evaluating a sample again."""
 
 from __future__ import annotations
 
@@ -6,134 +6,143 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 import keras_robust as kr
 from keras_robust.evaluation import Card, Report
+from keras_robust.experiments.recipes import schema
 from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.transfer_sources import load_sources
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def write(opened: LoadedRun, plan: EvaluationPlan, report: Report, say: Say | None = None) -> Path:
-    """Writes the card of a report, beside it.
+def write(run: LoadedRun, plan: EvaluationPlan, report: Report, log: Log | None = None) -> Path:
+    """Writes the card of a report next to it.
 
     Args:
-        opened: the run that was measured.
-        plan: what was measured.
-        report: what came out.
-        say: called with a line of text now and then.
+        run: the run that was evaluated.
+        plan: what was evaluated.
+        report: the results.
+        log: called with lines of text.
 
     Returns:
         The path of `card.json`.
     """
-    attacks, _ = plan.for_run(opened)
+    attacks, _ = plan.for_run(run)
     card = kr.evaluation.make_card(
-        opened.model,
-        opened.splits.test,
+        run.model,
+        run.splits.test,
         attacks,
         report,
-        recipe=json.loads(opened.run.recipe_file.read_text("utf-8")),
+        recipe=json.loads(run.run.recipe_file.read_text("utf-8")),
         commit=commit(),
-        weights=fingerprint(opened),
-        progress=say,
+        weights=fingerprint(run),
+        progress=log,
     )
-    return card.save(opened.run.report)
+    return card.save(run.run.report)
 
 
 def verify(
     path: Path,
-    run: Path | None = None,
+    directory: Path | None = None,
     checkpoint: str | None = None,
     data_dir: str | None = None,
-    say: Say | None = None,
+    log: Log | None = None,
     sources: Sequence[str | os.PathLike[str]] = (),
 ) -> tuple[str, ...]:
-    """Measures the sample of a card again.
+    """Evaluates the sample of a card again.
 
     Args:
-        path: of a `card.json`.
-        run: the run that it is of; by default the one whose `report/` it lies in.
+        path: a `card.json`.
+        directory: the run of the card; default the one whose `report/` it is in.
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
-        data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
-        say: called with a line of text now and then.
+        data_dir: the directory of TensorFlow Datasets, if not the one of the training.
+        log: called with lines of text.
         sources: the runs that attacks of the card are crafted on; by default those of their names
-            beside the run.
+            in the directory of the run.
 
     Returns:
-        Where the card does not hold, a sentence each; nothing where it does.
+        A sentence for each difference; empty if the card holds.
 
     Raises:
-        FileNotFoundError: there is no card, or no run.
-        ValueError: the file is no card, does not say of which run it is, or has attacks that are
-            crafted on a run that is not found.
+        FileNotFoundError: the card or the run is missing.
+        ValueError: the file is not a card, its run is not known, or a run that its attacks are
+            crafted on is not found.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No model card at {path}; `--card` writes one.")
     card = Card.from_json(path.read_text("utf-8"))
-    run = run or path.absolute().parent.parent
-    if not RunDirectory(run).is_run:
-        raise ValueError(f"{path} lies in no run; say by --run which one it is of.")
-    opened = load_run(run, checkpoint, data_dir)
-    others = _sources(card, run, sources or (), (checkpoint, data_dir))
-    found = card.measured_again(opened.model, opened.splits.test, say, others)
-    said = [*_recipe(card, opened), *card.differences(found, fingerprint(opened))]
-    if said:  # the reason, perhaps
-        said += [
-            f"{name} is {found.versions.get(name, 'absent')} here; the card says {version}."
+    directory = directory or path.absolute().parent.parent
+    if not RunDirectory(directory).is_run:
+        raise ValueError(f"{path} is not in a run directory; give the run of the card by --run.")
+    run = load_run(directory, checkpoint, data_dir)
+    models = _source_models(card, directory, sources or (), (checkpoint, data_dir))
+    measured = card.reevaluate(run.model, run.splits.test, log, models)
+    differences = [*_recipe_differences(card, run), *card.differences(measured, fingerprint(run))]
+    if differences:  # other versions may be the reason
+        differences += [
+            f"{name} is {measured.versions.get(name, 'absent')} here; the card says {version}."
             for name, version in card.report.versions.items()
-            if found.versions.get(name) != version
+            if measured.versions.get(name) != version
         ]
-    return tuple(said)
+    return tuple(differences)
 
 
-def _sources(
+def _source_models(
     card: Card,
-    run: Path,
-    given: Sequence[str | os.PathLike[str]],
+    directory: Path,
+    sources: Sequence[str | os.PathLike[str]],
     where: tuple[str | None, str | None],
 ) -> dict[str, keras.Model]:
     """The models of other runs that the card's attacks are crafted on, by their names."""
-    found = {name: one.model for name, one in load_sources(given, *where).items()}
+    models = {name: run.model for name, run in load_sources(sources, *where).items()}
     for name in card.sources:
-        places = [run.absolute().parent / name, Path(name)]  # the name may be a path
-        beside = next((path for path in places if RunDirectory(path).is_run), None)
-        if name not in found and beside is not None:
-            found[name] = load_run(beside, *where).model
-        if name not in found:
+        places = [directory.absolute().parent / name, Path(name)]  # the name may be a path
+        place = next((path for path in places if RunDirectory(path).is_run), None)
+        if name not in models and place is not None:
+            models[name] = load_run(place, *where).model
+        if name not in models:
             raise ValueError(
-                f"Attacks of the card are crafted on the run {name}, which is not beside {run}; "
-                f"say by --transfer_from=RUNS/{name} where it is."
+                f"Attacks of the card are crafted on the run {name}, which is not next to "
+                f"{directory}; give its place by --transfer_from=RUNS/{name}."
             )
-    return found
+    return models
 
 
-def _recipe(card: Card, opened: LoadedRun) -> list[str]:
-    """Whether the run's recipe is the card's."""
-    recipe = json.loads(opened.run.recipe_file.read_text("utf-8"))
-    changed = sorted(
-        name for name in {*recipe, *card.recipe} if recipe.get(name) != card.recipe.get(name)
-    )
+def _recipe_differences(card: Card, run: LoadedRun) -> list[str]:
+    """The fields in which the run's recipe differs from the card's."""
+    recipes = [json.loads(run.run.recipe_file.read_text("utf-8")), card.recipe]
+    mine, theirs = map(_read, recipes)
+    changed = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
     return [f"The recipe differs in {', '.join(changed)}."] if changed else []
 
 
-def fingerprint(opened: LoadedRun) -> str:
-    """The SHA-256 of the weights, in their order; not of the file, which holds times as well."""
+def _read(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as this release reads it; as it is if it does not."""
+    try:
+        return schema.from_document(recipe).to_dict()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return dict(recipe)
+
+
+def fingerprint(run: LoadedRun) -> str:
+    """The SHA-256 of the weights in their order; the file also contains times."""
     digest = hashlib.sha256()
-    for variable in opened.model.weights:
+    for variable in run.model.weights:
         digest.update(variable.numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 
 def commit() -> str:
-    """The commit of the code, marked where files differ from it; empty outside a repository."""
-    here = Path(__file__).parents[1]
+    """The commit of the code, marked if files differ from it; empty outside a repository."""
+    here = Path(__file__).parents[3]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -142,7 +151,7 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
-        # A library inside another project's repository is not of that project's commit.
+        # A library installed inside another repository has no commit of its own.
         if Path(git("rev-parse", "--show-toplevel")) != here.resolve():
             return ""
         changed = git("status", "--porcelain", "--untracked-files=no")

@@ -1,18 +1,18 @@
-"""The directory of a run: where what was trained, and how, is kept.
+"""The directory of a run.
 
-| file | what it holds |
+| file | contents |
 |---|---|
-| `recipe.json` | the recipe with every field, as it was run |
-| `run.json` | versions, seed, the data, and each session with its command, times and end |
+| `recipe.json` | the recipe with every field |
+| `run.json` | versions, seed, the data, and each session with its command, times and outcome |
 | `metrics.csv`, `metrics.json` | one row per epoch |
 | `tensorboard/` | the same for TensorBoard |
 | `checkpoints/last.keras`, `checkpoints/best.keras` | the whole model with its optimizer |
-| `checkpoints/previous.keras` | what `last.keras` was before, in case that is damaged |
+| `checkpoints/previous.keras` | the checkpoint before `last.keras`, in case that is damaged |
 | `detector.json` | the detector's threshold, calibrated on the validation images |
 | `report/` | the last evaluation |
-| `unfinished/` | what an evaluation that was interrupted, or out of time, had come to |
+| `unfinished/` | checkpoints of interrupted evaluations |
 
-Every file appears by one atomic rename: whenever a program is killed, what is there is whole.
+Every file is written atomically: after a kill at any moment, all files are complete.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from keras_robust.core.atomic_files import is_draft, write_json, write_text
 from keras_robust.experiments.recipes import schema
 
 CHECKPOINTS = ("best", "last")
-# The recipe goes last: until then, what is left is a run that can be cleared once more.
+# The recipe comes last: until then, what is left is a run that can be cleared again.
 _FILES = ("run.json", "metrics.csv", "metrics.json", "detector.json", "recipe.json")
 _DIRECTORIES = ("tensorboard", "checkpoints", "report", "unfinished")
 
 
 class RunDirectory:
-    """A run directory, which need not exist yet.
+    """A run directory, which may not exist yet.
 
     Args:
-        path: where it is.
-        writes: whether this process may change it; of several workers only one does.
+        path: the directory.
+        writes: whether this process may write; of several workers only one does.
 
     Example:
         >>> RunDirectory("runs/digits").detector_file.name
@@ -61,23 +61,23 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether there is a run."""
+        """Whether the directory contains a run."""
         return self.recipe_file.is_file()
 
     def check_new(self, overwrite: bool = False) -> None:
-        """Refuses a directory that a new run cannot have, before any work is done.
+        """Raises unless a new run can be written to the directory.
 
         Args:
-            overwrite: whether a run that is there may be lost.
+            overwrite: whether an existing run may be deleted.
 
         Raises:
-            FileExistsError: something is there.
-            NotADirectoryError, PermissionError: nothing can be written there.
+            FileExistsError: the directory contains files.
+            NotADirectoryError, PermissionError: the directory cannot be written.
         """
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir():
             raise NotADirectoryError(
-                f"{self.path} cannot be made: {there} is a file. Choose another --output_dir."
+                f"{self.path} cannot be created: {there} is a file. Choose another --output_dir."
             )
         if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(
@@ -88,23 +88,23 @@ class RunDirectory:
             return
         if not self.is_run:
             raise FileExistsError(
-                f"{self.path} holds other files than a run. Choose another --output_dir."
+                f"{self.path} contains other files than a run. Choose another --output_dir."
             )
         if not overwrite:
             raise FileExistsError(
-                f"{self.path} holds a run already. Pass --resume to go on with it, --overwrite to "
-                "lose it, or choose another --output_dir."
+                f"{self.path} already contains a run. Pass --resume to resume it, --overwrite to "
+                "delete it and start over, or choose another --output_dir."
             )
 
     def clear(self) -> None:
-        """Removes a run, and nothing else that may lie beside it."""
+        """Deletes the run and no other files."""
         for name in _DIRECTORIES:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Removes what a killed training left half written."""
+    def remove_drafts(self) -> None:
+        """Deletes the unfinished files of a killed training."""
         for directory in (self.path, self.path / "checkpoints"):
             for path in filter(is_draft, directory.glob(".*")):
                 if path.is_dir():
@@ -112,12 +112,12 @@ class RunDirectory:
                 else:
                     path.unlink(missing_ok=True)
 
-    def go_on_from(self, rows: list[dict[str, float]], file: Path | None) -> None:
-        """Makes the checkpoint that a training goes on from the last one.
+    def resume_from(self, rows: list[dict[str, float]], file: Path | None) -> None:
+        """Makes the checkpoint that a training resumes from the last one.
 
         Args:
-            rows: the metrics in that checkpoint; a later epoch, if there is one, comes again.
-            file: the checkpoint; None if the training begins.
+            rows: the metrics in that checkpoint; later epochs are trained again.
+            file: the checkpoint; None for a new training.
         """
         last = self.checkpoint_file("last")
         if file not in (None, last):
@@ -129,11 +129,11 @@ class RunDirectory:
         """The recipe of the run.
 
         Raises:
-            FileNotFoundError: there is no run.
+            FileNotFoundError: the directory does not contain a run.
         """
         if not self.is_run:
             what = (
-                f"{self.recipe_file} does not exist, so {self.path} holds no run"
+                f"{self.recipe_file} does not exist, so {self.path} is not a run directory"
                 if self.path.is_dir()
                 else f"The run directory {self.path} does not exist"
             )
@@ -149,13 +149,13 @@ class RunDirectory:
         return None if names is None else tuple(names)
 
     def write_recipe(self, config: ConfigDict, class_names: tuple[str, ...]) -> None:
-        """Keeps the recipe as it is run, with the names of the classes for those who export."""
+        """Writes the recipe, with the names of the classes for exports."""
         document = config.to_dict()
         document["dataset"]["class_names"] = list(class_names)
         write_json(self.recipe_file, document)
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` holds."""
+        """The contents of `run.json`."""
         return json.loads(self.run_file.read_text("utf-8")) if self.run_file.is_file() else {}
 
     def rows(self) -> list[dict[str, float]]:
@@ -165,7 +165,7 @@ class RunDirectory:
         return json.loads(self.metrics_file.read_text("utf-8"))
 
     def write_rows(self, rows: list[dict[str, float]]) -> None:
-        """Keeps the metrics as JSON and as CSV, if this process may."""
+        """Writes the metrics as JSON and CSV, if this process may write."""
         if not self.writes:
             return
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -177,17 +177,17 @@ class RunDirectory:
         write_json(self.metrics_file, rows)
 
     def checkpoint_file(self, name: str) -> Path:
-        """Where the checkpoint of that name is kept."""
+        """The path of a checkpoint."""
         return self.path / "checkpoints" / f"{name}.keras"
 
     def checkpoint(self, name: str | None = None) -> Path:
-        """A checkpoint that is there.
+        """The path of a checkpoint that exists.
 
         Args:
             name: `"best"` or `"last"`; by default the best one if there is one.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the checkpoint is missing.
         """
         names = (name,) if name else CHECKPOINTS
         for path in map(self.checkpoint_file, names):

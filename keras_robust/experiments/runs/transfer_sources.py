@@ -1,4 +1,4 @@
-"""Other runs that attacks are crafted on: black-box transfer in an evaluation."""
+"""Other runs that attacks are crafted on: transfer attacks in an evaluation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ def load_sources(
     checkpoint: str | None = None,
     data_dir: str | None = None,
 ) -> dict[str, LoadedRun]:
-    """Opens the runs to craft on.
+    """Loads the source runs.
 
     Args:
-        paths: of run directories; one that is named twice is one.
+        paths: run directories; duplicates are dropped.
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
-        data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
+        data_dir: the directory of TensorFlow Datasets, if not the one of the training.
 
     Returns:
-        The runs by the names of their directories, or by their whole paths where names are the
-        same.
+        The runs by the names of their directories, or by their paths if names coincide.
 
     Raises:
-        FileNotFoundError, ValueError: as `keras_robust.experiments.runs.loaded_run.load_run`.
+        FileNotFoundError, ValueError: see `keras_robust.experiments.runs.loaded_run.load_run`.
     """
     distinct = list({Path(path).resolve(): Path(path) for path in paths}.values())
     short = len({path.name for path in distinct}) == len(distinct)
@@ -39,35 +38,35 @@ def load_sources(
 
 
 def crafted_on(
-    opened: LoadedRun, attacks: Sequence[kr.Attack], sources: Mapping[str, LoadedRun]
+    target: LoadedRun, attacks: Sequence[kr.Attack], sources: Mapping[str, LoadedRun]
 ) -> list[kr.Attack]:
     """The iterated attacks of an evaluation, crafted on other runs.
 
-    Attacks of a single step are left out, and those for the nearest mistake, which stop where the
-    source begins to err.
+    Attacks of a single step are left out, and so are minimum-norm attacks, which stop at the
+    source's decision boundary.
 
     Args:
-        opened: the run to judge; where it is among the sources, it is left out.
-        attacks: those on the run itself.
+        target: the run to evaluate; it is not its own source.
+        attacks: the attacks on the run itself.
         sources: name -> run.
 
     Returns:
-        One attack for each source and iterated attack; none without sources.
+        One attack for each source and iterated attack; empty without sources.
 
     Raises:
-        ValueError: no source but the run itself, one of other data, or no iterated attack.
+        ValueError: no source except the target, a source for other data, or no iterated attack.
     """
     if not sources:
         return []
-    here = opened.run.path.resolve()
-    others = {name: one for name, one in sources.items() if one.run.path.resolve() != here}
+    here = target.run.path.resolve()
+    others = {name: run for name, run in sources.items() if run.run.path.resolve() != here}
     if not others:
         raise ValueError(
-            f"There is no run but {opened.run.path} itself to craft on; expected another one in "
-            "--transfer_from."
+            f"--transfer_from names {target.run.path} alone, the run to evaluate; expected another "
+            "run."
         )
-    for one in others.values():
-        _check_data(opened, one)
+    for source in others.values():
+        _check_data(target, source)
     iterated = [attack for attack in attacks if _iterates(attack)]
     if not iterated:
         raise ValueError(
@@ -75,23 +74,23 @@ def crafted_on(
             "another run; expected one that iterates within the radius, such as --attacks=pgd."
         )
     return [
-        kr.attacks.transfer(attack, one.model, name)
-        for name, one in others.items()
+        kr.attacks.transfer(attack, source.model, name)
+        for name, source in others.items()
         for attack in iterated
     ]
 
 
-def _check_data(opened: LoadedRun, source: LoadedRun) -> None:
-    """Refuses a source that is for other images or classes."""
+def _check_data(target: LoadedRun, source: LoadedRun) -> None:
+    """Raises if a source classifies other images or classes."""
     mine, other = (
-        (one.config.dataset.name, tuple(one.splits.info.image_shape), one.splits.info.classes)
-        for one in (opened, source)
+        (run.config.dataset.name, tuple(run.splits.info.image_shape), run.splits.info.classes)
+        for run in (target, source)
     )
     if mine != other:
         described = "{0} (images {1}, {2} classes)".format
         raise ValueError(
-            f"{source.run.path} is of {described(*other)}, and {opened.run.path} of "
-            f"{described(*mine)}; expected runs of one data set in --transfer_from."
+            f"{source.run.path} was trained on {described(*other)}, and {target.run.path} on "
+            f"{described(*mine)}; expected runs of one dataset in --transfer_from."
         )
 
 

@@ -1,4 +1,4 @@
-"""What happens around the epochs of a training: metrics, checkpoints, TensorBoard, averages."""
+"""Callbacks of a training: metrics, checkpoints, TensorBoard, averaged weights, signals."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Keeps one row of metrics per epoch.
+    """Writes one row of metrics per epoch.
 
     Args:
-        run: where.
-        rows: those of the epochs before.
-        begun: what `so_far` told when the training stopped in the middle of an epoch.
+        run: the run directory.
+        rows: the rows of earlier epochs.
+        begun: the result of `so_far` when the training stopped in the middle of an epoch.
 
     Raises:
-        FloatingPointError: in training, when the loss is no number any more.
+        FloatingPointError: in training, if the loss is NaN or infinite.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EpochLog(keras.callbacks.Callback):
         self._begin = self._rate = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the clock, and notes the learning rate with which the epoch begins."""
+        """Starts the clock and records the initial learning rate of the epoch."""
         begun, self._begun = self._begun, {}
         self._begin = time.perf_counter() - begun.get("seconds", 0.0)
         if "learning_rate" in begun:
@@ -58,7 +58,7 @@ class EpochLog(keras.callbacks.Callback):
             self._rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
 
     def so_far(self) -> dict[str, float]:
-        """What is known of the row of an epoch before it is over."""
+        """The part of the row of an unfinished epoch that is known."""
         seconds = round(time.perf_counter() - self._begin, 3)
         return {"seconds": seconds, "learning_rate": self._rate}
 
@@ -67,26 +67,27 @@ class EpochLog(keras.callbacks.Callback):
         values = {name: float(value) for name, value in (logs or {}).items()}
         if not math.isfinite(values.get("loss", 0.0)):
             raise FloatingPointError(
-                f"The loss is {values['loss']} after epoch {epoch + 1}. Checkpoints are of before. "
-                "Train again with a smaller optimizer.learning_rate."
+                f"Training diverged: the loss is {values['loss']} after epoch {epoch + 1}. The "
+                "last checkpoint is from before. Train again with a smaller "
+                "optimizer.learning_rate."
             )
         self.rows.append({"epoch": epoch + 1, **self.so_far(), **values})
         self.run.write_rows(self.rows)
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keeps the last model, to go on with, and the best one on the validation images.
+    """Writes the last checkpoint, to resume from, and the best one on the validation images.
 
-    The last model is kept after every epoch, and within an epoch as often as the recipe says, but
-    so that no more than a twentieth of the time is spent on it.
+    The last checkpoint is written after every epoch, and within an epoch as often as the recipe
+    says, but on at most a twentieth of the time.
 
     Args:
-        training: what is trained, and where it goes.
-        log: of the epochs, which comes before this callback.
-        stop: whether to stop, which comes after this callback.
+        training: the training.
+        log: the log of the epochs, a callback before this one.
+        stop: the request to stop, a callback after this one.
 
     Raises:
-        FloatingPointError: in training, when the weights are no numbers any more.
+        FloatingPointError: in training, if weights are NaN or infinite.
     """
 
     def __init__(self, training: Training, log: EpochLog, stop: Stop):
@@ -104,22 +105,22 @@ class Checkpoints(keras.callbacks.Callback):
         self._next = time.perf_counter() + self._seconds
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Puts back what Keras's file does not hold, and what Keras has just set to zero."""
+        """Restores the state that Keras does not save, and the metrics that it has just reset."""
         self._base = max(epoch * self.length, self._begin)
         progress, self._resumed = self._resumed, None
         if progress is None:
             return
-        checkpoint.put_back(self.model, self.devices, progress)
+        checkpoint.restore(self.model, self.devices, progress)
         if not progress.epoch:
-            self.model.reset_metrics()  # they are of the validation after the epoch before
+            self.model.reset_metrics()  # they are those of the last validation
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Keeps the model if it is time to, or the training is about to stop."""
+        """Writes a checkpoint if it is due, or the training is about to stop."""
         step = self._base + batch + 1
         if step % self.length == 0:
-            return  # the epoch is validated first
+            return  # validation comes first
         due = (
-            self.stop.asked
+            self.stop.requested
             or (self._steps and step - self._saved >= self._steps)
             or (self._seconds and time.perf_counter() >= self._next)
         )
@@ -127,7 +128,7 @@ class Checkpoints(keras.callbacks.Callback):
             self._save(step, self.log.so_far())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Keeps the model; as the best one first, so that a resumed run compares with it again."""
+        """Writes the checkpoints; the best one first, so that a resumed run compares with it."""
         value = (logs or {}).get(self.monitor) if self.monitor else None
         if value is not None and value > self.best:
             self.best = float(value)
@@ -140,8 +141,8 @@ class Checkpoints(keras.callbacks.Callback):
         begin = time.perf_counter()
         if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
             raise FloatingPointError(
-                f"Weights are no numbers any more after step {step}. Checkpoints are of before. "
-                "Train again with a smaller optimizer.learning_rate."
+                f"Training diverged: weights are NaN or infinite after step {step}. The last "
+                "checkpoint is from before. Train again with a smaller optimizer.learning_rate."
             )
         progress = checkpoint.progress_of(self.model, self.devices, step, self.log.rows, epoch)
         if self.run.writes:
@@ -152,12 +153,12 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class EventFiles(keras.callbacks.Callback):
-    """Writes the metrics of each epoch for TensorBoard, as Keras's own callback names them.
+    """Writes the metrics of each epoch for TensorBoard, under the names of Keras's own callback.
 
-    Keras's callback needs the package tensorboard, to write them too; this one needs nothing.
+    Unlike Keras's callback it works without the package tensorboard.
 
     Args:
-        run: where; `tensorboard/train` and `tensorboard/validation`.
+        run: the run directory; files go to `tensorboard/train` and `tensorboard/validation`.
     """
 
     def __init__(self, run: RunDirectory):
@@ -189,11 +190,11 @@ class EventFiles(keras.callbacks.Callback):
 
 
 class AveragedValidation(keras.callbacks.Callback):
-    """Validates the averaged weights, if the optimizer keeps an average.
+    """Validates the averaged weights, if the optimizer averages weights.
 
-    Keras's `SwapEMAWeights` swaps by adding and subtracting, which rounds the weights; this one
-    leaves them as they were, bit for bit. Neither does it leave the average in the place of the
-    weights when `fit` is over, as Keras does, so that another `fit` goes on with them.
+    Differs: Keras's `SwapEMAWeights` swaps by adding and subtracting, which rounds the weights, and
+    leaves the average in their place after `fit`. This one restores the weights bit for bit, also
+    after `fit`, so that another `fit` continues with them.
     """
 
     def __init__(self) -> None:
@@ -202,34 +203,34 @@ class AveragedValidation(keras.callbacks.Callback):
         self._weights: list[np.ndarray] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Notes the weights."""
+        """Records the weights."""
         if _averaging(self.model).use_ema:
             self._weights = [variable.numpy() for variable in self.model.trainable_variables]
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Puts the weights back."""
+        """Restores the weights."""
         if self._weights:
             _set_weights(self.model, self._weights)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Puts the average in place."""
+        """Replaces the weights by their average."""
         self._stack.enter_context(averaged(self.model))
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        """Puts the weights back."""
+        """Restores the weights."""
         self._stack.close()
 
 
 class Stop(keras.callbacks.Callback):
-    """Ends a training between two steps, once it was asked to."""
+    """Ends a training between two steps, once this was requested."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = False
+        self.requested = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ends the training by a `KeyboardInterrupt`."""
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
 
     on_test_batch_end = on_train_batch_end
@@ -239,22 +240,22 @@ class Stop(keras.callbacks.Callback):
 def stopped_by_signals() -> Iterator[Stop]:
     """A callback that ends a training when the process gets SIGINT (Ctrl-C) or SIGTERM.
 
-    Left to itself, Python raises wherever it happens to be: in the middle of a write, or in a
-    place that swallows the exception. A second signal still does that.
+    By default Python raises wherever it is: in the middle of a write, or in a place that swallows
+    the exception. A second signal still does that.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
         return
 
-    def ask(*_: Any) -> None:
-        if stop.asked:
+    def request(*_: Any) -> None:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
-        # Not `print`, which cannot be called while it is at work.
+        stop.requested = True
+        # Not `print`, which is not reentrant.
         os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -264,7 +265,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """The model with the averaged weights of its optimizer, where it keeps an average."""
+    """Replaces the weights of a model by their average, if its optimizer averages weights."""
     optimizer = _averaging(model)
     if not optimizer.use_ema:
         yield
@@ -278,7 +279,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
 
 
 def _averaging(model: keras.Model) -> Any:
-    """The optimizer that keeps the average, if any does."""
+    """The optimizer that averages weights, if any does."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 

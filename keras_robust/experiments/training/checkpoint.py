@@ -1,8 +1,8 @@
-"""A model in a file of Keras's, with all that is needed to go on as if it had never stopped.
+"""Checkpoints: Keras model files with the further state that an exact resume needs.
 
-Keras keeps weights and optimizer, but not the state of random layers nor that of metrics, nor how
-far the training was. This lies in the same file, which is a zip archive: what belongs together is
-there together or not at all. The last bytes of the file are a digest of all others.
+Keras saves weights and optimizer, but neither the state of random layers and metrics nor the
+progress of the training. These are stored in the same file, a zip archive, so that they always fit
+together. The last bytes of the file are a digest of all others.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _DIGEST = 2 * hashlib.sha256().digest_size
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Progress:
-    """How far a training is.
+    """The progress of a training.
 
     Args:
-        step: how many steps it has done.
-        rows: the metrics of the epochs that are over.
-        epoch: of the epoch that is not over, if any: its row so far.
-        seeds: of random layers, for each variable what each replica holds, `[replicas, ...]`.
-        metrics: the same of the trackers.
+        step: number of steps done.
+        rows: the metrics of the finished epochs.
+        epoch: the row so far of the unfinished epoch, if any.
+        seeds: the variables of random layers, `[replicas, ...]` each.
+        metrics: the variables of metrics, `[replicas, ...]` each.
     """
 
     step: int = 0
@@ -49,12 +49,12 @@ class Progress:
 
     @property
     def replicas(self) -> int:
-        """How many replicas there were."""
+        """Number of replicas."""
         return len(self.metrics[0])
 
 
 def seeds(model: keras.Model) -> list[keras.Variable]:
-    """The variables that Keras leaves out of a file: where random layers are in their streams."""
+    """The variables that Keras does not save: the states of random layers."""
     kept = {id(v) for v in (*model.weights, *model.optimizer.variables, *model.metrics_variables)}
     return list({id(v): v for v in model.variables if id(v) not in kept}.values())
 
@@ -66,50 +66,51 @@ def progress_of(
     rows: list[dict[str, float]],
     epoch: dict[str, float],
 ) -> Progress:
-    """How far a training is; every worker has to take part.
+    """The progress of a training; all workers have to call it.
 
     Args:
-        model: what is trained.
-        devices: on what.
-        step: how many steps it has done.
-        rows: the metrics of the epochs that are over.
-        epoch: of the epoch that is not over, if any: its row so far.
+        model: the model in training.
+        devices: the devices of the training.
+        step: number of steps done.
+        rows: the metrics of the finished epochs.
+        epoch: the row so far of the unfinished epoch, if any.
 
     Returns:
-        What `put_back` puts back.
+        The state that `restore` restores.
     """
     streams = devices.gather(seeds(model))
     return Progress(step, list(rows), epoch, streams, devices.gather(model.metrics_variables))
 
 
-def put_back(model: keras.Model, devices: Devices, progress: Progress) -> None:
-    """Gives random layers and metrics the state that they had.
+def restore(model: keras.Model, devices: Devices, progress: Progress) -> None:
+    """Restores the state of random layers and metrics.
 
     Args:
-        model: as it was loaded from the checkpoint.
-        devices: on what it is trained.
-        progress: of the checkpoint.
+        model: the model that was loaded from the checkpoint.
+        devices: the devices of the training.
+        progress: the progress that was read from the checkpoint.
     """
     devices.assign(seeds(model), progress.seeds, additive=False)
     devices.assign(model.metrics_variables, progress.metrics, additive=True)
 
 
 def write(path: Path, model: keras.Model, progress: Progress, previous: Path | None = None) -> None:
-    """Writes a checkpoint that is either whole or not there.
+    """Writes a checkpoint atomically.
 
     Args:
-        path: of the file.
-        model: compiled.
-        progress: how far its training is.
-        previous: where to keep the checkpoint that was there; None to lose it.
+        path: the file.
+        model: the compiled model.
+        progress: the progress of its training.
+        previous: where to move an existing checkpoint; None to replace it.
     """
     document = {"step": progress.step, "rows": progress.rows, "epoch": progress.epoch}
     arrays = io.BytesIO()
-    np.savez(
-        arrays,
-        **{f"seeds-{i:04}": value for i, value in enumerate(progress.seeds)},
-        **{f"metrics-{i:04}": value for i, value in enumerate(progress.metrics)},
-    )
+    named: dict[str, Any] = {
+        f"{kind}-{i:04}": value
+        for kind, values in (("seeds", progress.seeds), ("metrics", progress.metrics))
+        for i, value in enumerate(values)
+    }
+    np.savez(arrays, **named)
     with replacing(path, previous) as draft:
         model.save(draft)
         with zipfile.ZipFile(draft, "a") as archive:
@@ -123,15 +124,15 @@ def write(path: Path, model: keras.Model, progress: Progress, previous: Path | N
 
 
 def read(path: Path) -> Progress:
-    """How far the training in a checkpoint is.
+    """Reads the progress in a checkpoint.
 
     Raises:
-        ValueError: the file is not as it was written.
+        ValueError: the file is damaged.
     """
     with path.open("rb") as file:
         digest = _digest(file)
         if file.read() != digest:
-            raise ValueError(f"{path} is damaged: it was cut short or changed after it was written")
+            raise ValueError(f"{path} is damaged: it was truncated or changed after it was written")
     with zipfile.ZipFile(path) as archive:
         document = json.loads(archive.read(_PROGRESS))
         with np.load(io.BytesIO(archive.read(_ARRAYS))) as arrays:
@@ -141,39 +142,39 @@ def read(path: Path) -> Progress:
     return Progress(**document)
 
 
-def newest(run: RunDirectory, say: Callable[[str], None]) -> tuple[Path | None, Progress]:
-    """The checkpoint to go on with.
+def newest(run: RunDirectory, log: Callable[[str], None]) -> tuple[Path | None, Progress]:
+    """Finds the checkpoint to resume from.
 
     Args:
-        run: its directory.
-        say: is told of a checkpoint that is damaged.
+        run: the run directory.
+        log: called with a line about each damaged checkpoint.
 
     Returns:
-        The file, None if there is none yet; and how far it is.
+        The file, None if there is no checkpoint yet; and its progress.
 
     Raises:
-        ValueError: there are checkpoints, and none of them is whole.
+        ValueError: all checkpoints are damaged.
     """
-    damage: list[Any] = []
+    damage: list[ValueError] = []
     for path in filter(Path.is_file, map(run.checkpoint_file, ("last", "previous"))):
         try:
             progress = read(path)
         except ValueError as error:
             damage.append(error)
             continue
-        for error in damage:
-            say(f"{error}. Going on with the one before it, {path.name}, of step {progress.step}.")
+        for found in damage:
+            log(f"{found}. Resuming from the one before it, {path.name}, of step {progress.step}.")
         return path, progress
     if damage:
         raise ValueError(
-            f"{'; '.join(map(str, damage))}. No checkpoint is left to go on with: train the run "
-            "anew with --overwrite, or in another --output_dir."
+            f"{'; '.join(map(str, damage))}. No checkpoint is left to resume from: start over with "
+            "--overwrite, or train in another --output_dir."
         )
     return None, Progress()
 
 
 def _digest(file: BinaryIO) -> bytes:
-    """The digest of all but the last bytes, with the place in the file left where those begin."""
+    """The digest of all but the last bytes, before which the file is then positioned."""
     left = max(file.seek(0, os.SEEK_END) - _DIGEST, 0)
     file.seek(0)
     digest = hashlib.sha256()

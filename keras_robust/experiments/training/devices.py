@@ -1,4 +1,4 @@
-"""On what a training runs: one device, several replicas, several workers."""
+"""The devices of a training: one device, several replicas, several workers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """A strategy, and the part that this process has in it.
+    """A strategy, and the position of this process in it.
 
     Args:
-        strategy: of `tf.distribute`; by default the one that is in force, which is one device.
-        workers: how many processes train together.
-        worker: the number of this one, from 0.
+        strategy: a `tf.distribute` strategy; default the current one, which is one device.
+        workers: number of processes that train together.
+        worker: index of this process, from 0.
     """
 
     strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
@@ -35,30 +35,30 @@ class Devices:
 
     @property
     def replicas(self) -> int:
-        """Among how many replicas each batch is divided."""
+        """Number of replicas that share each batch."""
         return self.strategy.num_replicas_in_sync
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where the model, the attack and the optimizer are made."""
+        """The scope in which to create the model, the attack and the optimizer."""
         return self.strategy.scope()
 
     def gather(self, variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-        """What each replica holds of some variables; every worker has to take part.
+        """The values of variables on each replica; all workers have to call it.
 
         Args:
-            variables: such as those of metrics, of which each replica has a sum of its own.
+            variables: variables that differ between replicas, such as those of metrics.
 
         Returns:
-            For each variable an array `[replicas, ...]`.
+            An array `[replicas, ...]` for each variable.
         """
         held = [np.stack([part.numpy() for part in self._parts(v)]) for v in variables]
-        if self.workers == 1 or not held:  # a collective of nothing brings TensorFlow down
+        if self.workers == 1 or not held:  # a collective of nothing crashes TensorFlow
             return held
-        told = self._tell(b"".join(values.tobytes() for values in held))
+        rows_of_all = self._exchange(b"".join(values.tobytes() for values in held))
         gathered, begin = [], 0
         for values in held:
             end = begin + values.nbytes
-            rows = [np.frombuffer(row[begin:end], values.dtype) for row in told]
+            rows = [np.frombuffer(row[begin:end], values.dtype) for row in rows_of_all]
             gathered.append(np.concatenate([row.reshape(values.shape) for row in rows]))
             begin = end
         return gathered
@@ -66,13 +66,14 @@ class Devices:
     def assign(
         self, variables: Sequence[keras.Variable], values: Sequence[np.ndarray], additive: bool
     ) -> None:
-        """Gives each replica what it held, by what `gather` returned.
+        """Restores the values on each replica that `gather` returned.
 
         Args:
-            variables: as many as there were.
-            values: for each an array `[replicas, ...]`. If there were not as many replicas as now,
-                all of them go on with what the first one held.
-            additive: whether the replicas' values are parts of a sum, which then is the first's.
+            variables: the variables that were gathered.
+            values: an array `[replicas, ...]` for each. If the number of replicas has changed, all
+                replicas get the value of the first one.
+            additive: whether the values are parts of a sum; if the number of replicas has changed,
+                the first replica then gets the whole sum.
         """
         for variable, value in zip(variables, values, strict=True):
             if len(value) != self.replicas:
@@ -85,27 +86,29 @@ class Devices:
                 part.assign(number)
 
     def numbers(self, number: float) -> list[float]:
-        """A number of each worker, told to all; every worker has to take part."""
+        """The number of every worker; all workers have to call it."""
         if self.workers == 1:
             return [number]
-        return [float(np.frombuffer(row)[0]) for row in self._tell(np.float64(number).tobytes())]
+        return [
+            float(np.frombuffer(row)[0]) for row in self._exchange(np.float64(number).tobytes())
+        ]
 
     def wait(self) -> None:
-        """Waits until every worker has come to the same place."""
+        """Waits until every worker has called it."""
         self.numbers(0.0)
 
     def agree(self, what: str, text: str) -> None:
-        """Makes sure that every worker has the same text; every worker has to take part.
+        """Raises unless every worker has the same text; all workers have to call it.
 
         Args:
-            what: what the text tells, for the message.
-            text: of this worker.
+            what: the subject of the text, for the message.
+            text: the text of this worker.
 
         Raises:
             ValueError: on every worker, if the texts differ.
         """
-        told = self.numbers(float(zlib.crc32(text.encode())))
-        different = [worker for worker, number in enumerate(told) if number != told[0]]
+        checksums = self.numbers(float(zlib.crc32(text.encode())))
+        different = [worker for worker, value in enumerate(checksums) if value != checksums[0]]
         if different:
             raise ValueError(
                 f"Worker {', '.join(map(str, different))} and worker 0 do not agree on {what}. "
@@ -114,21 +117,21 @@ class Devices:
             )
 
     def _parts(self, variable: keras.Variable) -> Sequence[tf.Variable]:
-        """A variable as each replica of this worker has it."""
+        """The copies of a variable on the replicas of this worker."""
         return self.strategy.experimental_local_results(variable.value)
 
-    def _tell(self, mine: bytes) -> list[bytes]:
-        """Bytes of each worker, told to all."""
+    def _exchange(self, mine: bytes) -> list[bytes]:
+        """The bytes of every worker."""
         size = len(mine)
         mine += bytes(-size % 4)
-        told = self._gathered(tf.constant(np.frombuffer(mine, np.int32)))
-        # Each replica of a worker tells the same, so that there is one trace for all.
-        rows = self.strategy.experimental_local_results(told)[0].numpy()
+        gathered = self._gathered(tf.constant(np.frombuffer(mine, np.int32)))
+        # All replicas of a worker send the same bytes, so that one trace serves all.
+        rows = self.strategy.experimental_local_results(gathered)[0].numpy()
         return [row.tobytes()[:size] for row in rows[:: self.replicas // self.workers]]
 
     @functools.cached_property
     def _gathered(self) -> Callable[[tf.Tensor], Any]:
-        """Gathers a vector of each replica as a row, traced once for each length."""
+        """Gathers a vector of each replica as a row; traced once for each length."""
 
         def row(vector: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()

@@ -1,4 +1,4 @@
-"""What a run may be resumed with."""
+"""Compares the recipe of a run with the one to resume it with."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from ml_collections import ConfigDict
 
 from keras_robust.experiments.flags.recipe_flags import leaves
 
-# What may differ when a run is resumed: nothing that its steps depend on.
+# Fields that may differ when a run is resumed: its training steps do not depend on them.
 _FREE = ("epochs", "evaluation.", "detector.", "checkpoint.", "dataset.data_dir", "name")
 
 
 def check_resumable(kept: ConfigDict, config: ConfigDict) -> None:
-    """Refuses to resume a run with another recipe.
+    """Raises unless a run can be resumed with a recipe.
 
     Args:
         kept: the recipe of the run.
-        config: the recipe to go on with.
+        config: the recipe to resume with.
 
     Raises:
-        ValueError: a field differs that steps depend on.
+        ValueError: fields differ on which the training steps depend.
     """
     before, now = leaves(kept.to_dict()), leaves(config.to_dict())
     different = [
@@ -28,11 +28,11 @@ def check_resumable(kept: ConfigDict, config: ConfigDict) -> None:
     ]
     if different:
         raise ValueError(
-            f"--resume goes on with the recipe of the run, which differs in {', '.join(different)}."
-            " Train it anew in another --output_dir, or leave those fields as they were."
+            f"--resume needs the recipe of the run, which differs in {', '.join(different)}. Train "
+            "in another --output_dir, or leave those fields unchanged."
         )
     if kept.epochs != config.epochs and config.optimizer.schedule.kind == "cosine":
         raise ValueError(
-            f"The run was planned for {kept.epochs} epochs, and its cosine schedule with them; "
-            "resume it without changing the epochs."
+            f"The cosine schedule of the run ends with its {kept.epochs} epochs; resume it without "
+            "changing the epochs."
         )

@@ -1,4 +1,4 @@
-"""`run.json`: what was run, when, on what, and how it ended."""
+"""`run.json`: the command, time, data, versions and outcome of each training session."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy", "tensorflow-dataset
 
 @contextmanager
 def session(training: Training, command: str) -> Iterator[None]:
-    """Keeps in `run.json` what was run, when, and how it ended.
+    """Records a training session in `run.json`.
 
     Args:
-        training: what is run.
-        command: what the user typed.
+        training: the training.
+        command: the command of the user.
     """
     run, config, info = training.run, training.config, training.splits.info
     this = {
@@ -37,9 +37,9 @@ def session(training: Training, command: str) -> Iterator[None]:
         "state": "running",
     }
     before = run.facts().get("sessions", [])
-    for one in before:
-        if one["state"] == "running":
-            one["state"] = "killed"  # nobody was left to write it
+    for earlier in before:
+        if earlier["state"] == "running":
+            earlier["state"] = "killed"  # it could not write its own end
     facts = {
         "recipe": config.name,
         "seed": config.seed,

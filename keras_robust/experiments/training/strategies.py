@@ -1,4 +1,4 @@
-"""From what the user asked for to a strategy of `tf.distribute`."""
+"""Creates the `tf.distribute` strategy that the flags choose."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ _GONE = (
 )
 
 
-def make(wanted: StrategyConfig) -> Devices:
-    """What to train on; to be called before anything else has woken TensorFlow's devices.
+def make(config: StrategyConfig) -> Devices:
+    """Creates the strategy; call it before TensorFlow's devices are initialized.
 
-    With several workers it waits until all of them are there.
+    With several workers it waits until all of them have started.
 
     Args:
-        wanted: what was asked for.
+        config: the devices that the flags choose.
 
     Returns:
-        The strategy, and the part that this process has in it.
+        The strategy, and the position of this process in it.
 
     Raises:
-        ValueError: there are not as many devices, or it is too late to divide the processor.
+        ValueError: too few devices, or TensorFlow's devices are already initialized.
     """
-    if wanted.strategy == "mirrored":
-        return Devices(_mirrored(wanted.replicas))
-    if wanted.strategy == "multi_worker":
+    if config.strategy == "mirrored":
+        return Devices(_mirrored(config.replicas))
+    if config.strategy == "multi_worker":
         communication = tf.distribute.experimental.CommunicationImplementation
-        # On GPUs TensorFlow chooses; on processors it would as well, and warns that it has to.
+        # AUTO works on CPUs as well, but logs a warning.
         kind = communication.AUTO if tf.config.list_physical_devices("GPU") else communication.RING
         options = tf.distribute.experimental.CommunicationOptions(implementation=kind)
         strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-        return Devices(strategy, wanted.workers, wanted.worker)
+        return Devices(strategy, config.workers, config.worker)
     return Devices()
 
 
 def _mirrored(replicas: int | None) -> tf.distribute.Strategy:
-    graphics = len(tf.config.list_physical_devices("GPU"))
-    if graphics:
-        if (replicas or 1) > graphics:
-            raise ValueError(f"--replicas is {replicas}, and there are {graphics} GPUs here.")
-        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(replicas or graphics)])
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        if (replicas or 1) > gpus:
+            raise ValueError(f"--replicas is {replicas}; this machine has {gpus} GPUs.")
+        return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(replicas or gpus)])
     count = replicas or 1
-    processor = tf.config.list_physical_devices("CPU")[0]
+    cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(
-            processor, [tf.config.LogicalDeviceConfiguration()] * count
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
     except RuntimeError:
         raise ValueError(
-            f"The processor cannot be divided into {count} any more: TensorFlow has started to use "
-            "it. Make the strategy before anything else."
+            f"Cannot create {count} logical CPU devices: TensorFlow is already initialized. Create "
+            "the strategy before anything else."
         ) from None
-    # The default works on processors only once in a process, and for one step at a time.
+    # On CPUs the default works only once per process, and for one step per execution.
     return tf.distribute.MirroredStrategy(
         [f"CPU:{i}" for i in range(count)],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
@@ -70,13 +70,13 @@ def _mirrored(replicas: int | None) -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def workers_lost(devices: Devices) -> Iterator[None]:
-    """Says in one sentence that another worker is gone, which TensorFlow says in many.
+    """Turns TensorFlow's errors about a lost worker into a one-line `ConnectionError`.
 
     Args:
-        devices: on what is trained.
+        devices: the devices of the training.
 
     Raises:
-        ConnectionError: another worker is gone.
+        ConnectionError: another worker has ended.
     """
     try:
         yield
@@ -84,6 +84,6 @@ def workers_lost(devices: Devices) -> Iterator[None]:
         if devices.workers == 1:
             raise
         raise ConnectionError(
-            f"Another worker is gone, so worker {devices.worker} of {devices.workers} ends as "
+            f"Another worker has ended, so worker {devices.worker} of {devices.workers} ends as "
             "well. Start all workers again with the same command and --resume."
         ) from error

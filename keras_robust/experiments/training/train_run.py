@@ -24,7 +24,7 @@ from keras_robust.experiments.training.resume_check import check_resumable
 from keras_robust.experiments.training.session_log import session
 from keras_robust.experiments.training.training_state import Training
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def train(
@@ -35,29 +35,28 @@ def train(
     overwrite: bool = False,
     command: str = "",
     verbose: int | str = "auto",
-    say: Say = print,
+    log: Log = print,
 ) -> RunDirectory:
     """Trains a recipe.
 
     Args:
         config: the recipe.
         output_dir: the run directory.
-        resume: go on with the run that is there, after its last checkpoint; begin it if there is
-            none.
-        overwrite: lose the run that is there.
-        command: what the user typed, to be kept.
+        resume: resume an existing run from its last checkpoint; start it if there is none.
+        overwrite: delete an existing run and start over.
+        command: the command of the user, for `run.json`.
         verbose: as for Keras's `fit`.
-        say: called with lines of text.
+        log: called with lines of text.
 
     Returns:
         The run directory.
 
     Raises:
         ValueError, OSError: see `prepare`.
-        FloatingPointError: the loss is no number any more.
+        FloatingPointError: the training diverged.
     """
-    training = prepare(config, output_dir, resume=resume, overwrite=overwrite, say=say)
-    return complete(training, command=command, verbose=verbose, say=say)
+    training = prepare(config, output_dir, resume=resume, overwrite=overwrite, log=log)
+    return complete(training, command=command, verbose=verbose, log=log)
 
 
 def prepare(
@@ -67,26 +66,22 @@ def prepare(
     resume: bool = False,
     overwrite: bool = False,
     devices: Devices | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> Training:
-    """Checks a recipe and its directory, reads the data and builds the model; writes nothing yet.
+    """Checks a recipe and its directory, reads the data and builds the model; writes nothing.
 
     Args:
         config: the recipe.
         output_dir: the run directory.
-        resume: go on with the run that is there, after its last checkpoint; begin it if there is
-            none.
-        overwrite: lose the run that is there.
-        devices: on what to train; default one device.
-        say: called with lines of text.
-
-    Returns:
-        The training.
+        resume: resume an existing run from its last checkpoint; start it if there is none.
+        overwrite: delete an existing run and start over.
+        devices: the devices of the training; default one device.
+        log: called with lines of text.
 
     Raises:
-        ValueError: names, numbers or options of the recipe that cannot be; a resumed run that has
-            another recipe, or no whole checkpoint.
-        OSError: the directory cannot be written or is not free; the data is not there.
+        ValueError: an invalid recipe; a run to resume that has another recipe, or only damaged
+            checkpoints.
+        OSError: the directory cannot be written or holds other files; the dataset is missing.
     """
     devices = devices or Devices()
     run = RunDirectory(output_dir, writes=devices.chief)
@@ -96,18 +91,18 @@ def prepare(
         check_resumable(run.recipe(), config)
     else:
         run.check_new(overwrite)
-    file, progress = checkpoint.newest(run, say) if resumed else (None, Progress())
+    file, progress = checkpoint.newest(run, log) if resumed else (None, Progress())
     splits = build.data(config)
     _check_batches(splits, config, devices.replicas)
     if file and progress.replicas != devices.replicas:
-        say(
-            f"The run goes on with {devices.replicas} replicas instead of {progress.replicas}: it "
-            "will not end with the very numbers that it would have ended with."
+        log(
+            f"The run resumes with {devices.replicas} replicas instead of {progress.replicas}: its "
+            "results will differ from those of an uninterrupted training."
         )
-    # Before they build models, which takes all of them, and before one of them writes what the
-    # others have yet to read.
+    # Before models are built, which takes all workers, and before the chief writes what the others
+    # have yet to read.
     place = [_portable(config), dataclasses.asdict(splits.info), progress.step, resumed]
-    devices.agree("the recipe, or where the run stands", json.dumps(place))
+    devices.agree("the recipe, or the progress of the run", json.dumps(place))
     with devices.scope():
         if file:
             model = keras.saving.load_model(file)
@@ -119,54 +114,55 @@ def prepare(
 
 
 def complete(
-    training: Training, *, command: str = "", verbose: int | str = "auto", say: Say = print
+    training: Training, *, command: str = "", verbose: int | str = "auto", log: Log = print
 ) -> RunDirectory:
-    """Trains what is left of a training, then calibrates the detector.
+    """Trains the remaining epochs, then calibrates the detector.
 
     Args:
         training: from `prepare`.
-        command: what the user typed, to be kept.
+        command: the command of the user, for `run.json`.
         verbose: as for Keras's `fit`.
-        say: called with lines of text.
+        log: called with lines of text.
 
     Returns:
         The run directory.
 
     Raises:
-        FloatingPointError: the loss is no number any more.
-        KeyboardInterrupt: the user stopped it; `run.json` says so.
+        FloatingPointError: the training diverged.
+        KeyboardInterrupt: the user stopped it.
     """
     run, config, devices = training.run, training.config, training.devices
     if run.writes:
         if not training.resumed:
             run.clear()
-        run.sweep()
-        run.go_on_from(training.progress.rows, training.file)
+        run.remove_drafts()
+        run.resume_from(training.progress.rows, training.file)
         run.write_recipe(config, training.splits.info.class_names)
     with session(training, command) if run.writes else contextlib.nullcontext():
         if not training.trained:
-            if run.writes:  # it is of a model that may not stay the best
+            if run.writes:  # its model may not stay the best
                 run.detector_file.unlink(missing_ok=True)
             fit(training, verbose)
         elif run.detector_file.is_file():
-            say(
-                f"{run.path} has had its {len(training.progress.rows)} epochs; train it longer "
-                "with a larger --config.epochs."
+            log(
+                f"{run.path} is already trained for {len(training.progress.rows)} epochs; train it "
+                "longer with a larger --config.epochs."
             )
         if run.writes and not run.detector_file.is_file():
-            calibrate(training, say)
+            calibrate(training, log)
         devices.wait()
     return run
 
 
 def fit(training: Training, verbose: int | str = "auto") -> None:
-    """Trains the epochs that are left, keeping metrics and checkpoints.
+    """Trains the remaining epochs, writing metrics and checkpoints.
 
     Args:
+        training: from `prepare`.
         verbose: as for Keras's `fit`.
 
     Raises:
-        FloatingPointError: the loss or the weights are no numbers any more.
+        FloatingPointError: the training diverged.
     """
     epoch, done = divmod(training.progress.step, training.steps_per_epoch)
     log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
@@ -174,13 +170,12 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
         parts = [
             callbacks.AveragedValidation(),
             log,
-            # Before the checkpoint: after a kill between the two, points come twice rather
-            # than not at all.
+            # Before the checkpoint: after a kill between the two, points are duplicated, not lost.
             *([callbacks.EventFiles(training.run)] if training.run.writes else []),
             callbacks.Checkpoints(training, log, stop),
             stop,
         ]
-        if done:  # Keras gives all epochs of one `fit` as many steps
+        if done:  # all epochs of one `fit` have the same number of steps
             _fit_epochs(training, parts, epoch, epoch + 1, done, verbose)
             epoch += 1
         if epoch < training.config.epochs:
@@ -195,7 +190,7 @@ def _fit_epochs(
     done: int,
     verbose: int | str,
 ) -> None:
-    """Trains epochs; `done` steps of the first one are over."""
+    """Trains epochs; `done` steps of the first one are done already."""
     training.model.fit(
         training.splits.stream(start_step=first * training.steps_per_epoch + done),
         steps_per_epoch=training.steps_per_epoch - done,
@@ -207,12 +202,12 @@ def _fit_epochs(
     )
 
 
-def calibrate(training: Training, say: Say) -> None:
-    """Sets the detector's threshold on the validation images, for the best model."""
+def calibrate(training: Training, log: Log) -> None:
+    """Calibrates the detector of the best model on the validation images."""
     rate, score = training.config.detector.false_alarm_rate, training.config.detector.score
     validation = training.splits.validation
     if validation is None or training.splits.info.validation_size * rate < 1:
-        say(
+        log(
             f"No detector: {training.splits.info.validation_size} validation images are too few "
             f"for a false-alarm rate of {rate:g}."
         )
@@ -229,12 +224,12 @@ def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
 
 
 def _portable(config: ConfigDict) -> dict[str, str]:
-    """The fields of a recipe that do not depend on the machine."""
+    """The fields of a recipe that are the same on all machines."""
     return {k: repr(v) for k, v in leaves(config.to_dict()).items() if k != "dataset.data_dir"}
 
 
 def _check_batches(splits: kr.data.Splits, config: ConfigDict, replicas: int) -> None:
-    """Refuses steps that make no epoch, and batches of which some replica would get less."""
+    """Raises for steps that do not divide an epoch, and batches that replicas cannot share."""
     steps, size = len(splits.train), config.dataset.batch_size
     if steps % config.steps_per_execution:
         divisors = [n for n in range(1, steps + 1) if not steps % n]
@@ -245,7 +240,7 @@ def _check_batches(splits: kr.data.Splits, config: ConfigDict, replicas: int) ->
     if size % replicas:
         raise ValueError(
             f"dataset.batch_size is {size}, which {replicas} replicas cannot share equally; "
-            f"expected a multiple of {replicas}. It is the size of the whole batch, not of a part."
+            f"expected a multiple of {replicas}. It is the size of the whole batch."
         )
     rest = splits.info.validation_size % size
     if 0 < rest < replicas:

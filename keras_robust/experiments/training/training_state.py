@@ -19,13 +19,13 @@ class Training:
 
     Attributes:
         config: the recipe.
-        run: where it goes.
+        run: the run directory.
         splits: the data.
-        model: compiled, with the weights and the optimizer to begin with.
-        devices: on what it is trained.
-        progress: how far it is.
-        file: the checkpoint that it goes on from; None if it begins.
-        resumed: whether what is in the directory is its own.
+        model: the compiled model, with initial or resumed weights and optimizer.
+        devices: the devices that train it.
+        progress: the steps and epochs done.
+        file: the checkpoint to resume from; None for a new training.
+        resumed: whether the directory already belongs to this training.
     """
 
     config: ConfigDict
@@ -39,15 +39,30 @@ class Training:
 
     @property
     def monitor(self) -> str | None:
-        """The metric that chooses the best checkpoint; None without validation images."""
+        """The metric that selects the best checkpoint; None without validation images."""
         return self.config.monitor if self.splits.validation is not None else None
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many steps an epoch has."""
+        """Number of steps in an epoch."""
         return len(self.splits.train)
 
     @property
     def trained(self) -> bool:
-        """Whether it has had its epochs."""
+        """Whether all epochs are done."""
         return len(self.progress.rows) >= self.config.epochs
+
+    def summary(self) -> str:
+        """What is going to be trained, in two lines."""
+        config, info = self.config, self.splits.info
+        done = self.progress.step % self.steps_per_epoch
+        replicas = self.devices.replicas
+        return (
+            f"{config.name}: {config.defense.name} of {config.model.name} "
+            f"({self.model.classifier.count_params():,} parameters) on {info.name}, "
+            f"{config.ball.norm} radius {config.ball.radius:.4g}\n"
+            f"{info.train_size:,} training, {info.validation_size:,} validation images; epochs "
+            f"{len(self.progress.rows) + 1} to {config.epochs} of {self.steps_per_epoch} steps"
+            + (f", {done} of them done" if done else "")
+            + (f", on {replicas} replicas" if replicas > 1 else "")
+        )

@@ -28,7 +28,7 @@ def test_fields_are_changed_whatever_their_kind():
         "sgd",
         "--config.dataset.data_dir=data",
         "--config.dataset.validation=2000",
-        "--config.evaluation.step_size=1/100",
+        "--config.optimizer.weight_decay=1/100",
         "--config.evaluation.limit=7",
         "--config.evaluation.radii=(0.1, 0.2)",
         "--config.evaluation.attacks=pgd,fgsm",
@@ -38,9 +38,9 @@ def test_fields_are_changed_whatever_their_kind():
     assert config.optimizer.name == "sgd"
     assert config.dataset.data_dir == "data"
     assert config.dataset.validation == 2000
-    assert (config.evaluation.step_size, config.evaluation.limit) == (0.01, 7)
+    assert (config.optimizer.weight_decay, config.evaluation.limit) == (0.01, 7)
     assert config.evaluation.radii == (0.1, 0.2)
-    assert config.evaluation.attacks == ("pgd,fgsm",)  # taken apart by `fields.normalised`
+    assert config.evaluation.attacks == ("pgd,fgsm",)  # split by `schema.normalize`
 
 
 def test_options_may_be_added():
@@ -61,7 +61,7 @@ def test_the_members_of_an_ensemble_and_their_options():
         "--config.detector.score=disagreement",
         recipe="digits/cce_detection",
     )
-    options = schema.normalised(config).model.options
+    options = schema.normalize(config).model.options
     assert options.members == ("mlp", "mlp", "mlp")
     assert options.options.to_dict() == {"dropout": 0.5}  # "variant" is of the recipe's own members
     assert config.detector.score == "disagreement"

@@ -45,14 +45,14 @@ def test_the_place_among_the_workers(cluster, kind, index, place):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "needs the variable TF_CONFIG, which names all workers"),
-        ({"TF_CONFIG": "{"}, "TF_CONFIG cannot be used: Expecting property name"),
-        ({"TF_CONFIG": "[]"}, "cannot be used"),
-        ({"TF_CONFIG": "{}"}, "it has no 'cluster'"),
+        ({}, "needs the variable TF_CONFIG, which lists all workers"),
+        ({"TF_CONFIG": "{"}, "TF_CONFIG is invalid: Expecting property name"),
+        ({"TF_CONFIG": "[]"}, "is invalid"),
+        ({"TF_CONFIG": "{}"}, "'cluster' is missing"),
         (told({"worker": "host0:2222"}), "its cluster.worker is 'host0:2222'"),
         (told({"worker": ["host0"]}), r"its cluster.worker is \['host0'\]"),
         (told({"worker": [HOSTS[0], HOSTS[0]]}), "an address twice"),
-        (told({"worker": HOSTS, "ps": ["host2:1"]}), "its cluster has ps"),
+        (told({"worker": HOSTS, "ps": ["host2:1"]}), "its cluster has ps; only chief and worker"),
         (told({"worker": HOSTS}, index=2), "its task is worker 2, of 2 in the cluster"),
         (told({"worker": HOSTS}, "chief"), "its task is chief 0, of 0"),
         (told({"worker": HOSTS}, "evaluator"), "its task is {'type': 'evaluator'"),
@@ -73,7 +73,7 @@ def test_the_example_is_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--replicas=2"], "--replicas=2 is for --strategy=mirrored, and the strategy is none"),
+        (["--replicas=2"], "--replicas=2 needs --strategy=mirrored; the strategy is none"),
         (["--strategy=mirrored", "--replicas=0"], "--replicas is 0; expected"),
     ],
 )

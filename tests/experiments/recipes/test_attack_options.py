@@ -1,70 +1,71 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 import keras_robust as kr
 from keras_robust.experiments.recipes import attack_options
-from keras_robust.experiments.recipes.attack_options import Settings
+from keras_robust.experiments.recipes.attack_options import build_attack, option_names, taken
+from keras_robust.experiments.recipes.attack_spec import FIXED_STEP_ATTACKS
 
 BALL = kr.LinfBall(0.1)
 
 
 @pytest.mark.parametrize("name", attack_options.names())
-def test_every_attack_is_made_in_the_ball(name):
-    attack = attack_options.attack(name, BALL, Settings(steps=3))
-    assert attack.ball == BALL
+def test_every_attack_is_built_in_the_ball(name):
+    assert build_attack(name, BALL, {}).ball == BALL
 
 
-def test_an_attack_takes_the_settings_it_has():
-    made = attack_options.attack("pgd", BALL, Settings(7, 0.01, loss="margin"))
+@pytest.mark.parametrize("name", attack_options.names())
+def test_options_are_the_arguments_of_the_factory(name):
+    factory = kr.attacks.pgd if name == "multi_targeted" else getattr(kr.attacks, name)
+    arguments = set(inspect.signature(factory).parameters) - {"ball", "targeted"}
+    assert arguments <= set(option_names(name))
+
+
+def test_the_attacks_that_take_the_steps_of_a_recipe_have_a_step_size():
+    found = {name for name in attack_options.names() if "step_size" in option_names(name)}
+    assert found == set(FIXED_STEP_ATTACKS)
+
+
+def test_an_attack_gets_its_options():
+    made = build_attack("pgd", BALL, {"steps": 7, "step_size": 0.01, "loss": "margin"})
     assert made == kr.attacks.pgd(BALL, 7, 0.01, loss="margin")
-    assert attack_options.attack("fgsm", BALL, Settings(7, 0.01)) == kr.attacks.fgsm(BALL)
+    assert build_attack("mim", BALL, {"decay": 0.5}) == kr.attacks.mim(BALL, decay=0.5)
 
 
-def test_the_steps_of_a_recipe_are_for_attacks_by_steps_of_one_length(opened):
-    steps = opened.config.evaluation.steps
-    assert opened.attack("pgd").steps == opened.attack("spsa").steps == steps
-    assert opened.attack("boundary") == kr.attacks.boundary(opened.ball())
-    assert opened.attack("boundary", {"steps": 7}).steps == 7
-    assert opened.attack("square") == kr.attacks.square(opened.ball())
-    assert opened.attack("square", {"queries": 7}).queries == 7
-    assert opened.attack("multi_targeted").attack.steps == steps
+def test_random_attacks_alone_are_repeated():
+    for name in ("pgd", "spsa", "square", "boundary"):
+        assert build_attack(name, BALL, {"restarts": 3}).count == 3
+    for name in ("bim", "fgsm", "carlini_wagner", "auto_attack", "multi_task"):
+        with pytest.raises(ValueError, match=f"attack '{name}' does not take restarts; it takes "):
+            build_attack(name, BALL, {"restarts": 3})
 
 
-def test_only_a_random_start_is_repeated():
-    assert len(attack_options.attack("pgd", BALL, Settings(restarts=3)).rounds(10)) == 3
-    assert len(attack_options.attack("spsa", BALL, Settings(restarts=3)).rounds(10)) == 3
-    for name in ("bim", "carlini_wagner"):
-        assert len(attack_options.attack(name, BALL, Settings(restarts=3)).rounds(10)) == 1
-
-
-def test_auto_attack_is_never_weakened_nor_repeated():
-    made = attack_options.attack("auto_attack", BALL, Settings(steps=3, restarts=2, loss="margin"))
-    assert made == kr.attacks.auto_attack(BALL)
-
-
-def test_an_attack_may_repeat_itself_in_its_own_way():
-    """FAB begins at the image, and at random points only from the second run on."""
-    rounds = attack_options.attack("fab", BALL, Settings(restarts=3)).rounds(10)
+def test_an_attack_may_repeat_itself():
+    """FAB starts at the image, and at random points only from the second run on."""
+    rounds = build_attack("fab", BALL, {"restarts": 3}).rounds(10)
     assert [part.attack.random_start for part in rounds] == [False, True, True]
 
 
 def test_multi_targeted_tries_every_other_class():
-    assert len(attack_options.attack("multi_targeted", BALL, Settings()).rounds(10)) == 9
+    made = build_attack("multi_targeted", BALL, {"steps": 3})
+    assert len(made.rounds(10)) == 9 and made.gradient_steps == 3
+    assert len(build_attack("multi_targeted", BALL, {"restarts": 2}).rounds(10)) == 18
     with pytest.raises(ValueError, match="chooses its targets itself"):
-        attack_options.attack("multi_targeted", BALL, Settings(), targeted=True)
+        build_attack("multi_targeted", BALL, {}, targeted=True)
 
 
 def test_targeted():
-    assert isinstance(
-        attack_options.attack("mim", BALL, Settings(), targeted=True).objective,
-        kr.objectives.Targeted,
-    )
+    assert build_attack("mim", BALL, {}, targeted=True).takes_targets
+    with pytest.raises(ValueError, match="'square' cannot be targeted"):
+        build_attack("square", BALL, {}, targeted=True)
 
 
-def test_an_attack_on_many_tasks():
-    def made(**given):
-        return attack_options.attack("multi_task", BALL, Settings(steps=3, **given))
+def test_a_multi_task_attack():
+    def made(**options):
+        return build_attack("multi_task", BALL, {"steps": 3, **options})
 
     assert (made().tasks, made().steps, made().ball) == (kr.tasks.Members(), 3, BALL)
     assert made().solver == kr.solvers.TaskOriented()
@@ -76,27 +77,68 @@ def test_an_attack_on_many_tasks():
     assert made(solver="task_oriented:lam=10:steps=3:norm=unachieved").solver == tuned
     assert made(solver="min_norm:exact=true").solver == kr.solvers.MinNorm(exact=True)
     for solver in kr.solvers.NAMES:
-        assert made(solver=solver).solver == kr.solvers.get(solver)
+        assert made(solver=solver).solver == attack_options.build_solver(solver)
+
+
+def test_common_options_go_to_the_attacks_that_take_them():
+    assert taken(["pgd", "fgsm", "square"], {"steps": 3, "loss": "dlr", "queries": 7}) == {
+        "pgd": {"steps": 3, "loss": "dlr"},
+        "fgsm": {"loss": "dlr"},
+        "square": {"queries": 7},
+    }
+    with pytest.raises(ValueError, match=r"None of the attacks takes queries: pgd takes .*; fgsm"):
+        taken(["pgd", "fgsm"], {"queries": 7})
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "options", "message"),
     [
-        ("pdg", Settings(), "no attack 'pdg'.*Did you mean 'pgd'"),
-        ("pgd", Settings(loss="ce"), "no loss 'ce'; expected one of cross_entropy"),
-        ("fgsm", Settings(loss="kl"), "no gradient"),
-        ("pgd", Settings(restarts=0), "count is 0"),
-        ("multi_task", Settings(restarts=2), "is not repeated.*Leave restarts at 1"),
-        ("multi_task", Settings(solver="moo"), "no solver 'moo'; expected one of uniform"),
-        ("multi_task", Settings(solver="task_oriented:lamda=1"), "no option 'lamda'.*mean 'lam'"),
-        ("multi_task", Settings(solver="task_oriented:lam=x"), "'x' is not a lam"),
-        ("multi_task", Settings(solver="min_norm:exact=1"), "no exact '1'; expected one of true"),
-        ("multi_task", Settings(tasks="member"), "no kind of tasks 'member'.*mean 'members'"),
-        ("multi_task", Settings(group=2), "group is of the tasks 'universal'.*'members'"),
-        ("multi_task", Settings(stochastic=True), "Strengths are drawn of 'transformations'"),
-        ("multi_task", Settings(loss="dlr"), "loss is 'dlr'"),
+        ("pdg", {}, "no attack 'pdg'.*Did you mean 'pgd'"),
+        ("fab", {"loss": "dlr", "queries": 7}, "'fab' does not take loss, queries; it takes steps"),
+        ("pgd", {"stepsize": 1}, "'pgd' does not take stepsize; .*Did you mean 'step_size'"),
+        ("pgd", {"targeted": True}, "'pgd' does not take targeted"),
+        ("pgd", {"loss": "ce"}, "no loss 'ce'; expected one of cross_entropy"),
+        ("pgd", {"steps": "many"}, "steps is 'many'"),
+        ("pgd", {"step_size": "x"}, "step_size is 'x'"),
+        ("r_fgsm", {"fraction": "x"}, "'x'"),
+        ("fgsm", {"loss": "kl"}, "no gradient|gradient"),
+        ("pgd", {"restarts": 0}, "count is 0"),
+        ("hop_skip_jump", {"start": "pgd"}, "The attack 'hop_skip_jump': .*'pgd'"),
+        ("multi_task", {"solver": "moo"}, "no solver 'moo'; expected one of uniform"),
+        ("multi_task", {"solver": "task_oriented:lamda=1"}, "no option 'lamda'.*mean 'lam'"),
+        ("multi_task", {"solver": "task_oriented:lam=x"}, "'x' is not a lam"),
+        ("multi_task", {"solver": "min_norm:exact=1"}, "no exact '1'; expected one of true"),
+        ("multi_task", {"tasks": "member"}, "no kind of tasks 'member'.*mean 'members'"),
+        ("multi_task", {"group": 2}, "group is an option of the tasks 'universal'.*'members'"),
+        ("multi_task", {"stochastic": True}, "stochastic is an option of the tasks 'transfor"),
+        ("multi_task", {"loss": "dlr"}, "loss is 'dlr'"),
     ],
 )
-def test_what_an_attack_cannot_be(name, settings, message):
+def test_invalid_attacks(name, options, message):
     with pytest.raises(ValueError, match=message):
-        attack_options.attack(name, BALL, settings)
+        build_attack(name, BALL, options)
+
+
+def test_a_run_adds_the_options_of_its_recipe(loaded):
+    """The recipe has PGD-2; its steps are those of attacks by steps of one length."""
+    assert loaded.attack("pgd").steps == loaded.attack("spsa").steps == 2
+    assert loaded.attack("multi_targeted").gradient_steps == 2
+    assert loaded.attack("boundary") == kr.attacks.boundary(loaded.ball())
+    assert loaded.attack("boundary", {"steps": 7}).steps == 7
+    assert loaded.attack("square") == kr.attacks.square(loaded.ball())
+    assert loaded.attack("auto_attack") == kr.attacks.auto_attack(loaded.ball())
+
+
+def test_the_options_of_one_attack_precede_those_of_all(loaded):
+    assert loaded.attack("pgd:steps=7:step_size=1/4", {"steps": 3}) == kr.attacks.pgd(
+        loaded.ball(), 7, 0.25
+    )
+    spec = {"name": "bim", "options": {"loss": "margin"}}
+    assert loaded.attack(spec) == kr.attacks.bim(loaded.ball(), 2, loss="margin")
+
+
+def test_options_of_the_attacks_of_a_recipe(loaded):
+    pgd, fgsm = loaded.recipe_attacks({"steps": 5})
+    assert (pgd, fgsm) == (kr.attacks.pgd(loaded.ball(), 5), kr.attacks.fgsm(loaded.ball()))
+    with pytest.raises(ValueError, match="None of the attacks takes queries"):
+        loaded.recipe_attacks({"queries": 5})

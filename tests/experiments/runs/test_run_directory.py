@@ -22,7 +22,7 @@ def test_a_new_directory_may_be_missing_or_empty(tmp_path):
 
 
 def test_a_run_is_not_lost_by_mistake(run):
-    with pytest.raises(FileExistsError, match=r"holds a run already\. Pass --resume.*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"already contains a run\. Pass --resume.*--overwrite"):
         run.check_new()
     run.check_new(overwrite=True)
 
@@ -30,7 +30,7 @@ def test_a_run_is_not_lost_by_mistake(run):
 def test_other_files_are_never_overwritten(tmp_path):
     (tmp_path / "thesis.tex").touch()
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="holds other files than a run"):
+        with pytest.raises(FileExistsError, match="contains other files than a run"):
             RunDirectory(tmp_path).check_new(overwrite)
 
 
@@ -55,7 +55,7 @@ def test_what_a_killed_program_left_half_written_is_no_obstacle(tmp_path):
     write_text(drafts[1], "half of")
     (tmp_path / ".detector.json-x_4y").mkdir()
     (tmp_path / ".hidden.json").touch()
-    run.sweep()
+    run.remove_drafts()
     assert {path.name for path in tmp_path.iterdir()} == {".hidden.json", "checkpoints"}
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -91,7 +91,7 @@ def test_a_recipe_comes_back(run, tiny):
 def test_no_run(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match=r"recipe.json does not exist, so .* holds no run; train one with `python -m",
+        match=r"recipe.json does not exist, so .* is not a run directory; train one with `python -m",
     ):
         RunDirectory(tmp_path).recipe()
     with pytest.raises(FileNotFoundError, match=r"run directory .*nowhere does not exist; train"):

@@ -47,10 +47,10 @@ def test_each_epoch_is_a_row(tmp_path, model):
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path, model, loss):
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, model, loss):
     log = started(callbacks.EpochLog(RunDirectory(tmp_path), []), model)
     log.on_epoch_begin(0)
-    with pytest.raises(FloatingPointError, match=f"The loss is {loss} after epoch 1"):
+    with pytest.raises(FloatingPointError, match=f"diverged: the loss is {loss} after epoch 1"):
         log.on_epoch_end(0, {"loss": loss})
     assert RunDirectory(tmp_path).rows() == []
 
@@ -76,7 +76,7 @@ def keeper(tmp_path, tiny, model):
     return make
 
 
-def test_the_best_is_kept_beside_the_last(tmp_path, model, keeper):
+def test_the_best_and_the_last_checkpoint(tmp_path, model, keeper):
     run = RunDirectory(tmp_path)
     variable = model.trainable_variables[0]
     keep = keeper()
@@ -95,7 +95,7 @@ def test_the_best_is_kept_beside_the_last(tmp_path, model, keeper):
     end_epoch(3.0, 0.6)
     assert np.unique(kept("last")).tolist() == [3.0]
     assert np.unique(kept("previous")).tolist() == [2.0]
-    assert np.unique(kept("best")).tolist() == [20.0]  # the average, which was judged
+    assert np.unique(kept("best")).tolist() == [20.0]  # the average, which was validated
     assert np.unique(variable.numpy()).tolist() == [3.0]
 
 
@@ -108,7 +108,7 @@ def test_the_best_is_kept_beside_the_last(tmp_path, model, keeper):
         ({"steps": 0, "seconds": 3600.0}, []),
     ],
 )
-def test_an_epoch_is_kept_on_the_way(tmp_path, keeper, monkeypatch, settings, kept):
+def test_checkpoints_within_an_epoch(tmp_path, keeper, monkeypatch, settings, kept):
     """But not at its last step, after which it is validated first."""
     now = [0.0]
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
@@ -125,7 +125,7 @@ def test_an_epoch_is_kept_on_the_way(tmp_path, keeper, monkeypatch, settings, ke
     assert found == kept
 
 
-def test_what_takes_long_is_done_seldom(tmp_path, keeper, monkeypatch):
+def test_checkpoints_take_a_twentieth_of_the_time(tmp_path, keeper, monkeypatch):
     """A checkpoint that takes 1 second is followed by none for 19."""
     now = [0.0]
 
@@ -148,7 +148,7 @@ def test_what_takes_long_is_done_seldom(tmp_path, keeper, monkeypatch):
     assert np.diff(times).tolist() == [20.0]
 
 
-def test_averages_are_judged_and_the_weights_come_back_exactly(model):
+def test_averages_are_validated_and_the_weights_restored_exactly(model):
     before = [v.numpy() for v in model.trainable_variables]
     for average in averages(model):
         average.assign(tf.ones_like(average))

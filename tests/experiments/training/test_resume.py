@@ -1,4 +1,4 @@
-"""A training that was broken off anywhere goes on as if it had never stopped, bit for bit."""
+"""A training that was killed anywhere resumes as if it had never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def killer(method, count):
 
 
 def die_at(config, path, method, count):
-    """Trains, going on with what is there, until a callback's method is called so many times."""
+    """Trains or resumes until a callback's method is called for the `count`-th time."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Death):
         patch.setattr(callbacks, "AveragedValidation", killer(method, count))
         train_run.train(config, path, resume=True, verbose=0)
@@ -138,7 +138,7 @@ def damages(length):
     yield "a byte more", lambda data: data + b"0"
 
 
-def test_a_damaged_checkpoint_is_never_taken_for_whole(run):
+def test_a_damaged_checkpoint_is_always_noticed(run):
     last, previous = map(run.checkpoint_file, ("last", "previous"))
     data = last.read_bytes()
     for name, damage in damages(len(data)):
@@ -147,12 +147,12 @@ def test_a_damaged_checkpoint_is_never_taken_for_whole(run):
         file, progress = checkpoint.newest(run, said.append)
         assert (file, progress.step) == (previous, STEPS), name
         assert said == [
-            f"{last} is damaged: it was cut short or changed after it was written. Going on with "
+            f"{last} is damaged: it was truncated or changed after it was written. Resuming from "
             "the one before it, previous.keras, of step 9."
         ], name
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path, assert_same_runs):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path, assert_same_runs):
     config = recipe(**{"checkpoint.steps": 2, "epochs": 1})
     for name in ("damaged", "whole"):
         die_at(config, tmp_path / name, "on_train_batch_begin", 7)
@@ -161,13 +161,13 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path
     last.write_bytes(last.read_bytes()[:-100])
     said = []
     for name in ("damaged", "whole"):
-        train_run.train(config, tmp_path / name, resume=True, verbose=0, say=said.append)
+        train_run.train(config, tmp_path / name, resume=True, verbose=0, log=said.append)
     assert len(said) == 1
     assert "previous.keras, of step 4" in said[0]
     assert_same_runs(tmp_path / "damaged", tmp_path / "whole")
 
 
-def test_no_checkpoint_is_whole(run, tiny):
+def test_all_checkpoints_are_damaged(run, tiny):
     for name in ("last", "previous"):
         run.checkpoint_file(name).write_bytes(b"PK")
     with pytest.raises(
@@ -178,24 +178,24 @@ def test_no_checkpoint_is_whole(run, tiny):
         train_run.prepare(tiny(), run.path, resume=True)
 
 
-def test_a_checkpoint_is_a_model_that_keras_loads(run, opened):
+def test_a_checkpoint_is_a_model_that_keras_loads(run, loaded):
     model = keras.saving.load_model(run.checkpoint("last"), compile=False)
-    x, _ = opened.test_images(3)
+    x, _ = loaded.test_images(3)
     assert model(x)["logits"].shape == (3, 10)
 
 
-def test_resume_begins_where_there_is_nothing_to_go_on_with(tiny, tmp_path):
+def test_resume_starts_a_new_run_where_there_is_none(tiny, tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "new"):
         ready = train_run.prepare(tiny(), path, resume=True)
         assert (ready.progress.step, ready.file, ready.resumed) == (0, None, False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="holds other files"):
+    with pytest.raises(FileExistsError, match="contains other files"):
         train_run.prepare(tiny(), tmp_path / "other", resume=True)
 
 
-def test_other_replicas_go_on_with_the_sums_of_all():
+def test_other_replicas_resume_with_the_sums_of_all():
     """Of three replicas, of which each had its part of the sum, there is one left."""
     total, stream = keras.Variable(0.0), keras.Variable([0, 0])
     Devices().assign([total], [np.array([1.0, 2.0, 4.0])], additive=True)

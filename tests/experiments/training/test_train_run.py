@@ -14,7 +14,6 @@ from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import checkpoint, train_run
 from keras_robust.experiments.training.devices import Devices
-from trainers import train
 
 
 def weights(path, name="last"):
@@ -26,7 +25,7 @@ def assert_same(mine, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_a_run_directory_holds(trained):
+def test_the_files_of_a_run_directory(trained):
     names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("tensorboard/")}
     assert {name.split("/")[1] for name in events} == {"train", "validation"}
@@ -41,7 +40,7 @@ def test_what_a_run_directory_holds(trained):
     }
 
 
-def test_what_is_known_of_a_run(trained):
+def test_the_facts_of_a_run(trained):
     facts = json.loads((trained / "run.json").read_text())
     assert facts["recipe"] == "digits/trades"
     assert facts["seed"] == 0
@@ -64,16 +63,16 @@ def test_metrics_of_a_run(trained):
     assert header == ",".join(row)
 
 
-def test_the_detector_keeps_to_its_rate_on_the_validation_images(trained, opened):
+def test_the_detector_keeps_to_its_rate_on_the_validation_images(trained, loaded):
     calibration = kr.detection.Calibration.load(trained / "detector.json")
-    assert calibration.samples == opened.splits.info.validation_size == 216
-    flagged = [opened.detector.is_adversarial(x).numpy() for x, _ in opened.splits.validation]
+    assert calibration.samples == loaded.splits.info.validation_size == 216
+    flagged = [loaded.detector.is_adversarial(x).numpy() for x, _ in loaded.splits.validation]
     assert np.concatenate(flagged).sum() <= 0.05 * 216
 
 
 @pytest.mark.parametrize("defense", ["standard", "pgd_at", "trades", "mart", "wrm", "udr_trades"])
 def test_every_defense_trains(tiny, tmp_path, defense):
-    run = train_run.train(tiny(defense), tmp_path / "run", verbose=0, say=lambda line: None)
+    run = train_run.train(tiny(defense), tmp_path / "run", verbose=0, log=lambda line: None)
     (row,) = run.rows()
     assert np.isfinite(row["loss"])
     assert {"val_accuracy", "val_robust_accuracy"} <= set(row)
@@ -83,7 +82,7 @@ def test_every_defense_trains(tiny, tmp_path, defense):
 def test_an_ensemble_trains_and_its_detector_is_by_the_score_of_the_recipe(tiny, tmp_path):
     pair = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}}
     changes = {"model.name": "ensemble", "model.options": pair, "detector.score": "disagreement"}
-    run = train_run.train(tiny("cce_detection", **changes), tmp_path / "run", verbose=0, say=print)
+    run = train_run.train(tiny("cce_detection", **changes), tmp_path / "run", verbose=0, log=print)
     (row,) = run.rows()
     assert {"demoting", "val_robust_accuracy"} <= set(row)
     found = load_run(run.path)
@@ -101,7 +100,7 @@ class Interrupt(keras.callbacks.Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_an_interrupted_run_goes_on_after_its_last_step(tiny, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_after_its_last_step(tiny, tmp_path, monkeypatch):
     config = tiny(epochs=3)
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -116,8 +115,7 @@ def test_an_interrupted_run_goes_on_after_its_last_step(tiny, tmp_path, monkeypa
     # A row without its checkpoint, as a kill between the two leaves it, is forgotten.
     run.write_rows([*run.rows(), {**run.rows()[0], "epoch": 2}])
     ready = train_run.prepare(tiny(epochs=3), path, resume=True)
-    train.describe(ready)
-    assert "epochs 2 to 3 of 9 steps, of which 4 are done" in capsys.readouterr().out
+    assert "epochs 2 to 3 of 9 steps, 4 of them done" in ready.summary()
     train_run.complete(ready, verbose=0)
     assert [row["epoch"] for row in run.rows()] == [1, 2, 3]
     sessions = run.facts()["sessions"]
@@ -125,7 +123,7 @@ def test_an_interrupted_run_goes_on_after_its_last_step(tiny, tmp_path, monkeypa
     assert [session["first_step"] for session in sessions] == [0, 13]
 
 
-def test_a_run_that_diverges_keeps_what_it_had(tiny, tmp_path):
+def test_a_run_that_diverges_keeps_its_checkpoint(tiny, tmp_path):
     config = tiny("standard")
     run = train_run.train(config, tmp_path / "run", verbose=0)
     document = json.loads(run.recipe_file.read_text())
@@ -146,7 +144,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tiny, tmp_path):
 def test_without_validation_images_there_is_no_best(tiny, tmp_path):
     said = []
     config = tiny(**{"dataset.validation": 0.0})
-    run = train_run.train(config, tmp_path / "run", verbose=0, say=said.append)
+    run = train_run.train(config, tmp_path / "run", verbose=0, log=said.append)
     assert run.checkpoint().stem == "last"
     assert not run.detector_file.exists()
     assert said == ["No detector: 0 validation images are too few for a false-alarm rate of 0.05."]
@@ -163,7 +161,7 @@ def test_overwriting_removes_the_old_run_when_the_new_one_begins(tiny, tmp_path)
 
 
 def test_a_run_is_not_resumed_with_another_recipe(tiny, trained):
-    changed = tiny(**{"ball.radius": 0.2, "evaluation.steps": 99, "epochs": 5})
+    changed = tiny(**{"ball.radius": 0.2, "evaluation.attacks": ("pgd:steps=99",), "epochs": 5})
     with pytest.raises(ValueError, match=r"differs in ball.radius \(0.15, not 0.2\)\. Train"):
         train_run.prepare(changed, trained, resume=True)
 
@@ -171,29 +169,30 @@ def test_a_run_is_not_resumed_with_another_recipe(tiny, trained):
 def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
     cosine = {"optimizer.schedule.kind": "cosine"}
     RunDirectory(tmp_path).write_recipe(tiny(**cosine), ("",))
-    with pytest.raises(ValueError, match="planned for 1 epochs"):
+    with pytest.raises(ValueError, match="schedule of the run ends with its 1 epochs"):
         train_run.prepare(tiny(**cosine, epochs=2), tmp_path, resume=True)
 
 
-def test_a_run_that_is_over_says_so(tiny, tmp_path):
+def test_a_finished_run_is_not_trained_again(tiny, tmp_path):
     train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
     said = []
-    train_run.train(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    train_run.train(tiny("standard"), tmp_path / "run", resume=True, log=said.append)
     assert said == [
-        f"{tmp_path / 'run'} has had its 1 epochs; train it longer with a larger --config.epochs."
+        f"{tmp_path / 'run'} is already trained for 1 epochs; train it longer with a larger "
+        "--config.epochs."
     ]
 
 
-def test_other_replicas_may_go_on_with_a_run(tiny, tmp_path):
+def test_other_replicas_may_resume_a_run(tiny, tmp_path):
     train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
     file = RunDirectory(tmp_path / "run").checkpoint_file("last")
     kept = checkpoint.read(file)
     twice = dataclasses.replace(kept, metrics=[np.repeat(v, 2, axis=0) for v in kept.metrics])
     checkpoint.write(file, keras.saving.load_model(file), twice)
     said = []
-    train_run.prepare(tiny("standard"), tmp_path / "run", resume=True, say=said.append)
+    train_run.prepare(tiny("standard"), tmp_path / "run", resume=True, log=said.append)
     assert len(said) == 1
-    assert said[0].startswith("The run goes on with 1 replicas instead of 2")
+    assert said[0].startswith("The run resumes with 1 replicas instead of 2")
 
 
 class Two(Devices):
@@ -217,7 +216,7 @@ def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"checkpoint.seconds": -1.0}, "checkpoint.seconds is -1.0; expected 0 for never"),
+        ({"checkpoint.seconds": -1.0}, "checkpoint.seconds is -1.0; expected a finite"),
         ({"monitor": "val_acuracy"}, r"no metric \(monitor\) 'val_acuracy'.*'val_accuracy'"),
         ({"steps_per_execution": 2}, "expected a divisor of the 9 steps of an epoch: 1, 3, 9"),
         ({"dataset.name": "digit"}, "Did you mean .*digits"),
@@ -226,13 +225,13 @@ def test_batches_that_replicas_cannot_share(tiny, tmp_path, changes, message):
         ({"detector.score": "disagreement"}, "detector.score is 'disagreement': .*of an ensemble"),
     ],
 )
-def test_what_cannot_be_trained_leaves_nothing_behind(tiny, tmp_path, changes, message):
+def test_an_invalid_recipe_writes_nothing(tiny, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train_run.prepare(tiny(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_data_is_answered_with_the_command_that_fetches_it(tiny, tmp_path):
+def test_missing_data_is_answered_with_the_command_that_downloads_it(tiny, tmp_path):
     config = tiny(**{"dataset.name": "mnist", "dataset.data_dir": str(tmp_path)})
     with pytest.raises(FileNotFoundError, match="tensorflow_datasets"):
         train_run.prepare(config, tmp_path / "run")

@@ -1,6 +1,6 @@
-"""PGD on the same model by other libraries, each as its documentation calls it.
+"""PGD on the same model by other libraries, each called as in its documentation.
 
-A library that is not installed is skipped with a line; `pip install -e '.[benchmark]'` brings all.
+A library that is not installed is skipped; `pip install -e '.[benchmark]'` installs all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Crafter = Callable[[], Any]
 
 
 class Task(NamedTuple):
-    """What all contenders do: PGD from a uniform start in an Linf ball, on images in [0, 1]."""
+    """The common work: PGD from a uniform start in an Linf ball, on images in [0, 1]."""
 
     logits: keras.Model
     x: tf.Tensor
@@ -28,12 +28,12 @@ class Task(NamedTuple):
 
 
 def installed(task: Task) -> Iterator[tuple[str, Crafter]]:
-    """Name and crafter of each contender whose library is installed; says which is not."""
-    for package, contenders in _RIVALS.items():
+    """Name and crafter of each installed implementation; prints which are not installed."""
+    for package, crafters in _LIBRARIES.items():
         if importlib.util.find_spec(package) is None:
             print(f"{package} is not installed and skipped: pip install -e '.[benchmark]'")
         else:
-            yield from contenders(task).items()
+            yield from crafters(task).items()
 
 
 def _art(task: Task) -> dict[str, Crafter]:
@@ -106,8 +106,8 @@ def _cleverhans(task: Task) -> dict[str, Crafter]:
 
 
 def _compiled(model: keras.Model) -> Callable[..., tf.Tensor]:
-    """The forward pass as a `tf.function`: not what these libraries' documents show, but faster."""
+    """The forward pass as a `tf.function`: faster than what the libraries document."""
     return tf.function(lambda x, training=False: model(x, training=training), autograph=False)
 
 
-_RIVALS = {"art": _art, "foolbox": _foolbox, "cleverhans": _cleverhans}
+_LIBRARIES = {"art": _art, "foolbox": _foolbox, "cleverhans": _cleverhans}
