@@ -1,4 +1,4 @@
-"""Attack, harden, judge and serve Keras 3 image classifiers.
+"""Adversarial robustness of Keras 3 image classifiers: attacks, defenses, evaluation, serving.
 
 ```python
 import keras_robust as kr
@@ -95,7 +95,7 @@ _DEFINED_IN = {
 
 
 def __getattr__(name: str) -> Any:
-    """Loads all rooms at the first use of any: TensorFlow takes seconds, and `--help` needs none."""
+    """Imports all public modules at the first use of one, as TensorFlow takes seconds to import."""
     if name not in __all__:
         raise AttributeError(f"module 'keras_robust' has no attribute {name!r}")
     _load()
@@ -103,7 +103,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _load() -> None:
-    """Imports every public module, so that Keras finds every class that a saved file names."""
+    """Imports all public modules, so that Keras knows every class that a saved file may name."""
     for public in __all__:
         if public in _DEFINED_IN:
             module = importlib.import_module(f"keras_robust.{_DEFINED_IN[public]}")
@@ -117,6 +117,6 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-# Whoever has Keras already may read a saved model next, without another word to this package.
+# A program that imported Keras may load a saved model without using this package again.
 if "keras" in sys.modules:
     _load()

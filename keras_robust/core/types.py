@@ -16,6 +16,28 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 if TYPE_CHECKING:  # programs answer --help before TensorFlow is imported
     import tensorflow as tf
 
+__all__ = [
+    "Ball",
+    "Forward",
+    "Images",
+    "Initialization",
+    "Labels",
+    "Logits",
+    "Objective",
+    "Outputs",
+    "PerExample",
+    "Radius",
+    "RobustLoss",
+    "Seed",
+    "Solver",
+    "StepRule",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 # Any, to a type checker: TensorFlow ships no types. The names are for the reader.
 Images: TypeAlias = Any
 Labels: TypeAlias = Any

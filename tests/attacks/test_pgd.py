@@ -206,7 +206,9 @@ def test_kl_without_a_start(loss, start):
 @every_factory
 def test_targeted_belongs_to_names_of_losses(factory):
     """It would be ignored beside an objective, and the attack would not be targeted."""
-    with pytest.raises(ValueError, match=r"targeted=True was received with the objective .*expected the name"):
+    with pytest.raises(
+        ValueError, match=r"targeted=True was received with the objective .*expected the name"
+    ):
         factory(BALL, loss=objectives.LabelLoss("margin"), targeted=True)
     with pytest.raises(ValueError, match=r"'kl'.*has no targets|no gradient"):
         factory(BALL, loss="kl", targeted=True)

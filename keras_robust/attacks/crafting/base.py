@@ -1,7 +1,7 @@
 """The base class of attacks: images in, perturbed images out.
 
-A new attack implements `craft` and `at_radius`; the checks of a batch, seeds, compilation and rounds
-are here. docs/adding_an_attack.md shows one.
+A new attack implements `craft` and `at_radius`; the checks of a batch, seeds, compilation and the
+rounds of attacks that repeat others are here. docs/adding_an_attack.md shows one.
 """
 
 from __future__ import annotations

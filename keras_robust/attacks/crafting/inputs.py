@@ -1,4 +1,4 @@
-"""TODO keras_robust.attacks.crafting.inputs."""
+"""Checks of seeds and batches before an attack."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def as_seed(seed: Seed) -> tf.Tensor:
     """An int tensor of shape `[2]`, as stateless random ops take it.
 
     Args:
-        seed: a whole number, a pair of them, or an int tensor of shape `[]` or `[2]`.
+        seed: an integer, a pair of integers, or an int tensor of shape `[]` or `[2]`.
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other seed.
 
     Example:
         >>> as_seed(7).numpy().tolist()
@@ -25,10 +25,8 @@ def as_seed(seed: Seed) -> tf.Tensor:
     """
     tensor = _tensor(seed)
     if tensor is None or not tensor.dtype.is_integer or tensor.shape not in ([], [2]):
-        raise ValueError(
-            f"seed is {seed!r}; expected a whole number or a pair of whole numbers of 64 bits."
-        )
-    if tensor.dtype not in (tf.int32, tf.int64):  # the only ones that stateless random ops take
+        raise ValueError(f"seed is {seed!r}; expected an integer of 64 bits, or a pair of them.")
+    if tensor.dtype not in (tf.int32, tf.int64):  # the only dtypes that stateless random ops take
         tensor = tf.cast(tensor, tf.int64)
     return tf.stack([tensor, tf.zeros_like(tensor)]) if tensor.shape == [] else tensor
 
@@ -40,28 +38,27 @@ def check_batch(
     bounds: tuple[float, float],
     classes: int | None = None,
 ) -> tuple[Images, Labels, Labels | None]:
-    """Checks a batch before an attack: kinds and shapes always, values where they are known.
+    """Checks a batch: dtypes and shapes always, values in eager mode.
 
     Args:
         x: images `[batch, ...]`.
         y: labels `[batch]`.
         targets: target labels `[batch]`, or None.
         bounds: the range of a valid pixel.
-        classes: the number of classes, where it is known.
+        classes: the number of classes, if known.
 
     Returns:
-        The three as tensors.
+        The images, labels and targets as tensors.
 
     Raises:
-        TypeError: what is no tensor, images that are not float, labels that are not integer.
-        ValueError: shapes that do not fit, pixels outside the bounds, infinite or NaN, labels out
-            of range.
+        TypeError: not convertible to tensors, images not float, labels not integer.
+        ValueError: shapes that do not match, pixels NaN or out of bounds, labels out of range.
     """
     given, x = x, _tensor(x)
     if x is None:
         raise TypeError(
-            f"Images are {_short(given)}; expected an array or a tensor [batch, ...], all images "
-            "of one size."
+            f"Images are {_short(given)}; expected an array or a tensor [batch, ...] of images of "
+            "one size."
         )
     if x.dtype not in _FLOATS:
         raise TypeError(
@@ -70,9 +67,9 @@ def check_batch(
         )
     if tf.executing_eagerly():
         low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-        # A pixel on a bound is as close to it as its dtype can be, on either side of it.
+        # A pixel on a bound may be on either side of it, as its dtype rounds.
         least, most = (float(scalar(bound, x.dtype)) for bound in bounds)
-        # Written so that NaN, which compares false with everything, is refused too.
+        # Negated, so that NaN is refused too.
         if not (least <= low and high <= most) and tf.size(x) > 0:
             raise ValueError(
                 f"Images have values from {low:g} to {high:g}; expected [{bounds[0]:g}, "
@@ -85,20 +82,20 @@ def check_batch(
 
 
 def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) -> Labels:
-    """Checks class numbers, and widens them to a type that TensorFlow's losses take.
+    """Checks class numbers, and casts them to a dtype that TensorFlow's losses take.
 
     Args:
-        name: what to call them in an error.
-        y: class numbers `[batch]`, of any integer type.
+        name: the name of the labels in errors.
+        y: class numbers `[batch]`, of any integer dtype.
         x: the images that they belong to.
-        classes: the number of classes, where it is known.
+        classes: the number of classes, if known.
 
     Returns:
         The labels, int32 or int64.
 
     Raises:
-        TypeError: what is no tensor, or labels that are not integer.
-        ValueError: a shape that does not fit, or labels out of range.
+        TypeError: not convertible to a tensor, or not integer.
+        ValueError: a shape that does not match the images, or labels out of range.
     """
     given, y = y, _tensor(y)
     if y is None:
@@ -108,7 +105,7 @@ def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) ->
     if not y.dtype.is_integer:
         raise TypeError(
             f"{name} have dtype {y.dtype.name}; expected integer class numbers. "
-            "Turn one-hot labels into numbers with `argmax`."
+            "Convert one-hot labels with `argmax`."
         )
     if y.shape.rank != 1 or not x.shape[:1].is_compatible_with(y.shape):
         raise ValueError(
@@ -124,12 +121,12 @@ def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) ->
             )
         if low < 0:
             raise ValueError(f"{name} run from {low} to {high}; expected class numbers >= 0.")
-    # The data sets of Keras have uint8 labels, which the losses of TensorFlow refuse.
+    # The data sets of Keras have uint8 labels, which TensorFlow's losses refuse.
     return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
 
 def _tensor(value: Any) -> tf.Tensor | None:
-    """The value as a tensor, or None for what cannot be one."""
+    """The value as a tensor, or None if it cannot be converted."""
     try:
         return tf.convert_to_tensor(value)
     except (TypeError, ValueError, OverflowError):
@@ -137,10 +134,10 @@ def _tensor(value: Any) -> tf.Tensor | None:
 
 
 def _short(value: Any) -> str:
-    """What was received, in a line."""
+    """The `repr` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# Narrower floats are for storage: TensorFlow has no arithmetic for them.
+# TensorFlow has no arithmetic for narrower floats.
 _FLOATS = (tf.float16, tf.bfloat16, tf.float32, tf.float64)

@@ -1,10 +1,10 @@
-"""Transformations of images by a strength: what an image may go through before a model sees it.
+"""Differentiable transformations of images with a strength.
 
 Each is a function of images `[batch, height, width, channels]` in [0, 1] and of a strength `p`, a
-number or scalar tensor in [0, 1] that all images share: `transform(x, p)` has the shape and dtype
-of `x`, and a finite gradient in it. `ALL` are the seven of Bui et al., "Generating Adversarial
-Examples with Task Oriented Multi-Objective Optimization" (2023): with `p = 1` those of its
-deterministic setting (Table 9), with `p` drawn from [0, 1] those of its stochastic one.
+number or scalar tensor in [0, 1] that all images share. `transform(x, p)` has the shape and dtype
+of `x`, and a finite gradient. `ALL` are the seven of Bui et al., "Generating Adversarial Examples
+with Task Oriented Multi-Objective Optimization" (2023): with `p = 1` its deterministic setting
+(Table 9), with `p` drawn from [0, 1] its stochastic one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,32 @@ import tensorflow as tf
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Images
+from keras_robust.core.validation import check_number, is_number
 
-# Below this a power whose exponent is less than 1 is a straight line: its slope has no bound at 0.
+__all__ = [
+    "ALL",
+    "Brightness",
+    "CenterCrop",
+    "Gamma",
+    "HorizontalFlip",
+    "Identity",
+    "Rotation",
+    "VerticalFlip",
+]
+
+# Pixels below it are interpolated linearly, as the slope of a power below 1 is unbounded at 0.
 _DARK = 1e-4
+
+Strength = Any  # a number or a scalar tensor, in [0, 1]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @serializable
 class Identity:
-    """The image as it is.
+    """Returns the images unchanged.
 
     Example:
         >>> Identity()(tf.fill([1, 1, 1, 1], 0.5), 1.0).numpy().item()
@@ -33,15 +51,15 @@ class Identity:
 
     name = "identity"
 
-    def __call__(self, x: Images, p: Any) -> Images:
-        """The images themselves."""
+    def __call__(self, x: Images, p: Strength) -> Images:
+        """The images."""
         del p
         return _images(x)
 
 
 @serializable
 class HorizontalFlip:
-    """Left and right exchanged, where `p >= 0.5`.
+    """Flips left and right if `p >= 0.5`.
 
     Example:
         >>> x = tf.constant([1.0, 0.0])[None, None, :, None]
@@ -51,14 +69,14 @@ class HorizontalFlip:
 
     name = "horizontal flip"
 
-    def __call__(self, x: Images, p: Any) -> Images:
+    def __call__(self, x: Images, p: Strength) -> Images:
         """The images, flipped or not."""
-        return _flipped(x, p, axis=2)
+        return _flip(x, p, axis=2)
 
 
 @serializable
 class VerticalFlip:
-    """Top and bottom exchanged, where `p >= 0.5`.
+    """Flips top and bottom if `p >= 0.5`.
 
     Example:
         >>> x = tf.constant([1.0, 0.0])[None, :, None, None]
@@ -68,26 +86,26 @@ class VerticalFlip:
 
     name = "vertical flip"
 
-    def __call__(self, x: Images, p: Any) -> Images:
+    def __call__(self, x: Images, p: Strength) -> Images:
         """The images, flipped or not."""
-        return _flipped(x, p, axis=1)
+        return _flip(x, p, axis=1)
 
 
 @serializable
 class CenterCrop:
-    """The middle of the image, stretched to its size again by bilinear interpolation.
+    """Crops the center and resizes it to the image's size by bilinear interpolation.
 
-    What is kept of a side is `floor(side (1 - (1 - smallest) p))`, at least a pixel.
+    The crop keeps `floor(side (1 - (1 - smallest) p))` pixels of a side, at least one.
 
     Args:
-        smallest: the share of each side that is kept at `p = 1`, in (0, 1].
+        smallest: the fraction of each side that is kept at `p = 1`, in (0, 1].
 
     Raises:
-        ValueError: a share outside of (0, 1].
+        ValueError: a fraction outside (0, 1].
 
     Example:
         >>> x = tf.range(5.0)[None, None, :, None] / 4
-        >>> CenterCrop(smallest=0.2)(x, 1.0).numpy().ravel().tolist()  # the pixel in the middle
+        >>> CenterCrop(smallest=0.2)(x, 1.0).numpy().ravel().tolist()  # the center pixel
         [0.5, 0.5, 0.5, 0.5, 0.5]
     """
 
@@ -95,20 +113,21 @@ class CenterCrop:
     name = "center crop"
 
     def __post_init__(self) -> None:
-        if not 0 < self.smallest <= 1:
-            raise ValueError(f"CenterCrop: smallest is {self.smallest!r}; expected in (0, 1].")
+        check_number("CenterCrop: smallest", self.smallest, most=1, above=0)
 
-    def __call__(self, x: Images, p: Any) -> Images:
-        """The middles of the images."""
+    def __call__(self, x: Images, p: Strength) -> Images:
+        """The resized crops."""
         x = _images(x)
-        rows, columns = (tf.cast(self._taken(side, p), upcast_half(x).dtype) for side in _sides(x))
-        seen = tf.einsum("ij,bjkc->bikc", rows, upcast_half(x))
-        return _as(x, tf.einsum("ij,bkjc->bkic", columns, seen))
+        rows, columns = (
+            tf.cast(self._resampling(side, p), upcast_half(x).dtype) for side in _sides(x)
+        )
+        cropped = tf.einsum("ij,bjkc->bikc", rows, upcast_half(x))
+        return _like(x, tf.einsum("ij,bkjc->bkic", columns, cropped))
 
-    def _taken(self, side: Any, p: Any) -> tf.Tensor:
-        """`[side, side]`, how much of each pixel goes into each: crop and stretch in one.
+    def _resampling(self, side: int | tf.Tensor, p: Strength) -> tf.Tensor:
+        """The matrix `[side, side]` that crops and resizes a side.
 
-        A matrix keeps the shapes what they are whatever the strength, and any dtype its precision.
+        As a matrix the shapes do not depend on the strength, and every dtype keeps its precision.
         """
         size, pixels = tf.cast(side, tf.float64), tf.range(side, dtype=tf.float64)
         kept = tf.maximum(
@@ -121,21 +140,21 @@ class CenterCrop:
 
 @serializable
 class Gamma:
-    """Each pixel to a power, from `low` at `p = 0` to `high` at `p = 1`.
+    """Raises pixels to a power, from `low` at `p = 0` to `high` at `p = 1`.
 
     Args:
-        low: the power at `p = 0`, positive; below 1 it makes images brighter.
-        high: the power at `p = 1`, positive.
+        low: the power at `p = 0`, > 0; below 1 images become brighter.
+        high: the power at `p = 1`, > 0.
 
     Raises:
-        ValueError: a power that is not positive.
+        ValueError: a power that is not a finite number > 0.
 
     Example:
         >>> Gamma(low=1.0, high=2.0)(tf.fill([1, 1, 1, 1], 0.5), 1.0).numpy().item()
         0.25
 
-    Differs: up to 1e-4 the power is a straight line. The slope of a power below 1 has no bound at
-    0, where many pixels are.
+    Differs: linear up to 1e-4, as the slope of a power below 1 is unbounded at 0, where many pixels
+    are.
     """
 
     low: float = 0.7
@@ -143,31 +162,29 @@ class Gamma:
     name = "gamma"
 
     def __post_init__(self) -> None:
-        if not (self.low > 0 and self.high > 0):
-            raise ValueError(
-                f"Gamma: the powers are {self.low!r} and {self.high!r}; expected positive numbers."
-            )
+        check_number("Gamma: low", self.low, above=0)
+        check_number("Gamma: high", self.high, above=0)
 
-    def __call__(self, x: Images, p: Any) -> Images:
-        """The images to that power, clipped to [0, 1]."""
+    def __call__(self, x: Images, p: Strength) -> Images:
+        """The powers of the pixels, clipped to [0, 1]."""
         x = _images(x)
         pixels = upcast_half(x)
         power = self.low + (self.high - self.low) * _strength(p, pixels.dtype)
         dark = scalar(_DARK, pixels.dtype)
         line = pixels * dark ** (power - 1)
         curve = tf.maximum(pixels, dark) ** power
-        return _as(x, _clipped(tf.where(pixels < dark, line, curve)))
+        return _like(x, _clip(tf.where(pixels < dark, line, curve)))
 
 
 @serializable
 class Brightness:
-    """Each pixel times a factor, from 1 at `p = 0` to `high` at `p = 1`.
+    """Multiplies pixels by a factor, from 1 at `p = 0` to `high` at `p = 1`.
 
     Args:
-        high: the factor at `p = 1`, at least 0.
+        high: the factor at `p = 1`, >= 0.
 
     Raises:
-        ValueError: a negative factor.
+        ValueError: a factor that is not a finite number >= 0.
 
     Example:
         >>> Brightness(high=1.5)(tf.fill([1, 1, 1, 1], 0.5), 1.0).numpy().item()
@@ -178,26 +195,24 @@ class Brightness:
     name = "brightness"
 
     def __post_init__(self) -> None:
-        if not self.high >= 0:
-            raise ValueError(f"Brightness: high is {self.high!r}; expected a number >= 0.")
+        check_number("Brightness: high", self.high)
 
-    def __call__(self, x: Images, p: Any) -> Images:
-        """The images times the factor, clipped to [0, 1]."""
+    def __call__(self, x: Images, p: Strength) -> Images:
+        """The scaled images, clipped to [0, 1]."""
         x = _images(x)
         pixels = upcast_half(x)
         factor = 1 + (self.high - 1) * _strength(p, pixels.dtype)
-        return _as(x, _clipped(pixels * factor))
+        return _like(x, _clip(pixels * factor))
 
 
 @serializable
 class Rotation:
-    """The image turned about its centre, from `-degrees` at `p = 0` to `degrees` at `p = 1`.
+    """Rotates about the center, from `-degrees` at `p = 0` to `degrees` at `p = 1`.
 
-    A pixel takes the value of the one nearest to where it comes from, and 0 where it comes from
-    outside the image; positive is counter-clockwise.
+    Nearest-neighbor interpolation; pixels from outside the image are 0.
 
     Args:
-        degrees: the largest angle.
+        degrees: the largest angle; positive is counter-clockwise.
 
     Raises:
         ValueError: an angle that is not finite.
@@ -212,24 +227,25 @@ class Rotation:
     name = "rotation"
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.degrees):
-            raise ValueError(f"Rotation: degrees is {self.degrees!r}; expected a finite number.")
+        check_number("Rotation: degrees", self.degrees, -math.inf)
 
-    def __call__(self, x: Images, p: Any) -> Images:
-        """The images, turned."""
+    def __call__(self, x: Images, p: Strength) -> Images:
+        """The rotated images."""
         x = _images(x)
         height, width = _sides(x)
         row, column = self._source(height, width, p)
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         index = tf.reshape(tf.where(inside, row * width + column, 0), [-1])
         flat = tf.reshape(x, [tf.shape(x)[0], height * width, x.shape[-1]])
-        # Not the op of TensorFlow that transforms images: its gradient transforms back, which is
-        # not what was taken from where.
-        taken = tf.reshape(tf.gather(flat, index, axis=1), tf.shape(x))
-        return _as(x, tf.where(inside[:, :, None], taken, tf.zeros_like(taken)))
+        # A gather, as the gradient of TensorFlow's ImageProjectiveTransform is the inverse
+        # transformation and not the transpose of the interpolation.
+        rotated = tf.reshape(tf.gather(flat, index, axis=1), tf.shape(x))
+        return _like(x, tf.where(inside[:, :, None], rotated, tf.zeros_like(rotated)))
 
-    def _source(self, height: Any, width: Any, p: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """The row and the column that each pixel comes from, `[height, width]`, whole numbers."""
+    def _source(
+        self, height: int | tf.Tensor, width: int | tf.Tensor, p: Strength
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The source row and column of each pixel, `[height, width]`, int32."""
         angle = math.radians(self.degrees) * (2 * _strength(p, tf.float64) - 1)
         middle = [(tf.cast(side, tf.float64) - 1) / 2 for side in (height, width)]
         down = (tf.range(height, dtype=tf.float64) - middle[0])[:, None]
@@ -239,7 +255,7 @@ class Rotation:
         return tf.cast(tf.round(row), tf.int32), tf.cast(tf.round(column), tf.int32)
 
 
-# In the order of the tables of results.
+# In the order of the paper's tables.
 ALL = (
     Identity(),
     HorizontalFlip(),
@@ -261,29 +277,29 @@ def _images(x: Images) -> tf.Tensor:
     return x
 
 
-def _sides(x: tf.Tensor) -> tuple[Any, ...]:
-    """Height and width: numbers, or scalar tensors where they are not known."""
-    found = tf.shape(x)
-    return tuple(found[i] if x.shape[i] is None else x.shape[i] for i in (1, 2))
+def _sides(x: tf.Tensor) -> tuple[int | tf.Tensor, ...]:
+    """Height and width: integers, or scalar tensors if they are not static."""
+    dynamic = tf.shape(x)
+    return tuple(dynamic[i] if x.shape[i] is None else x.shape[i] for i in (1, 2))
 
 
-def _strength(p: Any, dtype: tf.DType) -> tf.Tensor:
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
-        raise ValueError(f"The strength p is {p!r}; expected a number in [0, 1].")
+def _strength(p: Strength, dtype: tf.DType) -> tf.Tensor:
+    if is_number(p):
+        check_number("The strength p", p, most=1)
     return scalar(p, dtype)
 
 
-def _flipped(x: Images, p: Any, axis: int) -> Images:
+def _flip(x: Images, p: Strength, axis: int) -> Images:
     x = _images(x)
     return tf.where(_strength(p, tf.float64) >= 0.5, tf.reverse(x, [axis]), x)
 
 
-def _clipped(pixels: Images) -> Images:
+def _clip(pixels: Images) -> Images:
     return tf.clip_by_value(pixels, 0.0, 1.0)
 
 
-def _as(x: Images, seen: Images) -> Images:
-    """What was computed, in the dtype and the shape of the images."""
-    seen = tf.cast(seen, x.dtype)
-    seen.set_shape(x.shape)
-    return seen
+def _like(x: Images, result: Images) -> Images:
+    """The result in the dtype and static shape of the images."""
+    result = tf.cast(result, x.dtype)
+    result.set_shape(x.shape)
+    return result
