@@ -1,1 +1,1 @@
-"""TODO."""
+"""Foundations of all rooms: types, validation, serialization, the classifier contract, files."""

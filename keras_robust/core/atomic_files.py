@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever a program is killed or the power fails."""
+"""Atomic writes: a file is complete or absent, even if a program is killed or the power fails."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# What `replacing`, and a calibration that is saved, call their drafts.
+# Names of temporary files of `replacing` and of saved calibrations.
 _DRAFT = re.compile(r"\.[\w-]+\.\d+\.\w+|\.[\w-]+\.json-\w+")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either whole or not there."""
+    """Writes a text file atomically."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file that is either whole or not there."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when it is whole and on the disk.
+    """Yields a temporary path, whose file replaces `path` once it is written and synced to disk.
 
     Args:
-        path: of the file; its directory is made if it is not there.
-        previous: where to keep the file that was there, in the same directory; None to lose it.
+        path: the file; missing directories are created.
+        previous: where to keep an existing file, in the same directory; None to overwrite it.
 
     Yields:
-        Another path in the same directory, with the same suffix.
+        A path in the same directory, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft_of(path)
+    draft = _temporary(path)
     try:
         yield draft
-        _flush(draft)
+        _sync(draft)
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(draft, path)
-        _flush(path.parent)
+        _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a file is what a killed program left of `replacing`.
+    """Whether a file is a temporary file that a killed program left behind.
 
     Example:
         >>> is_draft(Path("run/.metrics.4711.json")), is_draft(Path("run/metrics.json"))
@@ -59,26 +59,26 @@ def is_draft(path: Path) -> bool:
     return _DRAFT.fullmatch(path.name) is not None
 
 
-def _draft_of(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Gives the file a second name, so that there is one under the first at any moment."""
-    link = _draft_of(previous)
+    """Links the file to a second name, so that the first one never disappears."""
+    link = _temporary(previous)
     try:
         os.link(path, link)
         os.replace(link, previous)
     except OSError:  # a file system without hard links
         os.replace(path, previous)
     finally:
-        link.unlink(missing_ok=True)  # still there if both names were those of one file
+        link.unlink(missing_ok=True)  # left if both names linked to the same file
 
 
-def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk."""
+def _sync(path: Path) -> None:
+    """Syncs a file, or the entries of a directory, to disk."""
     directory = path.is_dir()
-    # Some systems cannot open a directory, or not flush it; a file that is not flushed is an error.
+    # Some systems cannot open or sync a directory; failing to sync a file is an error.
     with contextlib.suppress(OSError) if directory else contextlib.nullcontext():
         number = os.open(path, os.O_RDONLY if directory else os.O_RDWR)
         try:

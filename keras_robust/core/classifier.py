@@ -1,4 +1,4 @@
-"""TODO keras_robust.core.classifier."""
+"""The classifier contract: images -> `{"logits", "features"}`; ensembles add `"member_logits"`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ def contract_of(model: Any) -> dict[str, Any] | None:
 
 
 def as_forward(model: Any) -> Forward:
-    """Turns a Keras model, or any function of images, into a `Forward` in inference mode.
+    """Turns a Keras model, or a function of images, into a `Forward` in inference mode.
 
     Args:
         model: a `keras.Model` or a function `images -> {"logits", ...}`.
 
     Returns:
-        A function `images -> Outputs`; of an ensemble, with those of its members in an attribute
-        `members`.
+        A function `images -> Outputs`. For an ensemble, its attribute `members` holds such
+        functions of the members. A call raises TypeError unless the model returns a dictionary with
+        `"logits"`.
 
-    Raises:
-        TypeError: when called with a model that does not return a dictionary with `"logits"`.
+    Example:
+        >>> forward = as_forward(lambda x: {"logits": 2 * x})
+        >>> forward(tf.ones([1, 2]))["logits"].numpy().tolist()
+        [[2.0, 2.0]]
     """
 
     def forward(x: Images) -> Outputs:
@@ -45,14 +48,14 @@ def as_forward(model: Any) -> Forward:
 
 
 def members_of(model: Any) -> tuple[Any, ...]:
-    """The members of an ensemble, each a model of its own that runs without the others.
+    """The members of an ensemble, each of which runs without the others.
 
     Args:
-        model: a Keras model, or a function with its members in an attribute `members`.
+        model: a Keras model, or a function with an attribute `members`.
 
     Returns:
-        Models or functions in the order of `"member_logits"`; none where the model is no ensemble,
-        or where its members are no models inside of it.
+        Models or functions in the order of `"member_logits"`; empty for a single classifier, or if
+        the members are not nested models.
 
     Example:
         >>> import keras_robust as kr
@@ -71,19 +74,19 @@ def members_of(model: Any) -> tuple[Any, ...]:
 
 
 def each_member(owner: str, forward: Forward, x: Images) -> tuple[Forward, ...]:
-    """Each member of an ensemble as a function of its own.
+    """Splits an ensemble into functions of its members.
 
     Args:
-        owner: who asks, for the message.
-        forward: an ensemble, as `keras_robust.core.classifier.as_forward` makes it; where it has no attribute
-            `members` it is run whole for each of them.
+        owner: the caller, for the message.
+        forward: an ensemble, such as the result of `as_forward`. Without an attribute `members`,
+            the whole ensemble runs for each member.
         x: images that it takes.
 
     Returns:
         Functions `images -> {"logits"}`, in the order of `"member_logits"`.
 
     Raises:
-        ValueError: a model that is no ensemble.
+        ValueError: a single classifier.
 
     Example:
         >>> def forward(x):
@@ -109,17 +112,14 @@ def each_member(owner: str, forward: Forward, x: Images) -> tuple[Forward, ...]:
 
 
 def check_ensemble(owner: str, classifier: Any) -> int:
-    """Refuses a classifier that is no ensemble.
+    """Raises unless `classifier` is an ensemble; returns the number of members.
 
     Args:
-        owner: who asks, for the message.
-        classifier: anything.
-
-    Returns:
-        The number of members.
+        owner: the caller, for the message.
+        classifier: the value received.
 
     Raises:
-        TypeError: there are no logits of at least two members.
+        TypeError: not a model with the logits of at least two members.
     """
     outputs = contract_of(classifier) or {}
     members = outputs["member_logits"].shape[1] if "member_logits" in outputs else 0
@@ -133,15 +133,15 @@ def check_ensemble(owner: str, classifier: Any) -> int:
 
 
 def classifier_of(model: Any) -> Any:
-    """The classifier of a robust model; anything else as it is."""
+    """The classifier of a robust model; any other model is returned unchanged."""
     return getattr(model, "classifier", model)
 
 
 def features_of(outputs: Outputs) -> tf.Tensor:
-    """The latents among a model's outputs, one vector `[d]` per image.
+    """The features among a model's outputs, flattened to `[batch, d]`.
 
     Raises:
-        TypeError: there are none.
+        TypeError: the outputs have no `"features"`.
 
     Example:
         >>> features_of({"logits": None, "features": tf.zeros([2, 3, 4])}).shape.as_list()
@@ -149,8 +149,8 @@ def features_of(outputs: Outputs) -> tf.Tensor:
     """
     if "features" not in outputs:
         raise TypeError(
-            f"The model returned {sorted(outputs)}; expected 'features' too, the latents. Wrap a "
-            "Keras model with `keras_robust.models.adapt(model, features='layer_name')`."
+            f"The model returned {sorted(outputs)}; expected 'features' too. Wrap a Keras model of "
+            "your own with `keras_robust.models.adapt(model, features='layer_name')`."
         )
     features = tf.convert_to_tensor(outputs["features"])
     return tf.reshape(features, [tf.shape(features)[0], -1])

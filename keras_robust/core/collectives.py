@@ -1,4 +1,4 @@
-"""TODO keras_robust.core.collectives."""
+"""Sums and gathering over the replicas of a `tf.distribute` strategy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def replicas() -> int:
-    """How many replicas the strategy in scope has.
+    """Number of replicas of the strategy in scope.
 
     Example:
         >>> replicas()
@@ -18,19 +18,16 @@ def replicas() -> int:
 
 
 def replica_id() -> Any:
-    """The number of this replica, from 0; an int or a scalar tensor."""
+    """Index of this replica, from 0; an int or a scalar tensor."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group if context else 0
 
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a tensor over the replicas, which all of them get.
+    """The sum of a tensor over all replicas, the same on each.
 
     Args:
-        value: a tensor of one shape on all replicas.
-
-    Returns:
-        A tensor of that shape.
+        value: a tensor of the same shape on all replicas.
 
     Example:
         >>> global_sum(tf.constant(3.0)).numpy().item()
@@ -41,47 +38,47 @@ def global_sum(value: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def numbers(size: tf.Tensor) -> tf.Tensor:
-    """The numbers of this replica's examples among those of all replicas.
+def example_indices(size: tf.Tensor) -> tf.Tensor:
+    """The indices of this replica's examples among those of all replicas.
 
     Args:
-        size: how many examples it has.
+        size: number of examples of this replica.
 
     Returns:
         `[size]`, ascending.
 
     Example:
-        >>> numbers(tf.constant(3)).numpy().tolist()
+        >>> example_indices(tf.constant(3)).numpy().tolist()
         [0, 1, 2]
     """
-    return tf.range(size) + _place(size)[0]
+    return tf.range(size) + _offset_and_total(size)[0]
 
 
-def gathered(values: tf.Tensor) -> tf.Tensor:
-    """The values of all replicas' examples, in order; gradients flow back to each replica's own.
+def all_gather(values: tf.Tensor) -> tf.Tensor:
+    """Concatenates the values of all replicas; gradients flow back to each replica's own values.
 
     Args:
-        values: `[size, ...]`, of one dtype and of the same further sizes on all replicas.
+        values: `[size, ...]`; only `size` may differ between replicas.
 
     Returns:
-        `[size of all, ...]`, the same on all replicas.
+        `[total size, ...]`, the same on all replicas.
 
     Example:
-        >>> gathered(tf.constant([1.0, 2.0])).numpy().tolist()
+        >>> all_gather(tf.constant([1.0, 2.0])).numpy().tolist()
         [1.0, 2.0]
     """
     if replicas() == 1:
         return values
-    # Each in its own place among zeros, which the sum fills: the strategies of TensorFlow gather
-    # too, but not all of them parts of different sizes.
+    # Padded with zeros to the total size, then summed: not all strategies of TensorFlow can gather
+    # parts of different sizes.
     size = tf.shape(values)[0]
-    begin, end = _place(size)
+    begin, end = _offset_and_total(size)
     padding = [[begin, end - begin - size], *[[0, 0]] * (values.shape.rank - 1)]
     return tf.ensure_shape(global_sum(tf.pad(values, padding)), [None, *values.shape[1:]])
 
 
-def _place(size: tf.Tensor) -> tuple[Any, Any]:
-    """How many examples the replicas before this one have, and how many all of them have."""
+def _offset_and_total(size: tf.Tensor) -> tuple[Any, Any]:
+    """Number of examples on the replicas before this one, and on all replicas."""
     if replicas() == 1:
         return 0, size
     sizes = global_sum(tf.one_hot(replica_id(), replicas(), dtype=tf.int32) * size)

@@ -1,4 +1,4 @@
-"""Configurable parts: frozen dataclasses that Keras saves and loads as `keras_robust>Name`."""
+"""Serializable parts: frozen dataclasses that Keras saves and loads as `keras_robust>Name`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import dataclass_transform
 T = TypeVar("T")
 PACKAGE = "keras_robust"
 
-# Releases before 0.2 registered a class under the module that it was in, "keras_robust.balls>L2Ball".
+# Release 0.1 registered a class under its module at the time, "keras_robust.balls>L2Ball".
 _FORMER_MODULES = {
     "adaptive_step": "AdaptiveStep SparseStep",
     "attacks.apgd": "Apgd",
@@ -68,8 +68,8 @@ _FORMER_NAMES = {
     "keras_robust>Combine": "EnsembleLogits",
     "keras_robust>Unactivated": "DenseLogits",
 }
-# Fields that were renamed since: class -> {former name: name}; None for one that is gone.
 _GRADIENT_ATTACK: dict[str, str | None] = {"rule": "step_rule", "start": "initialization"}
+# Fields that were renamed since: class -> {former name: name}; None for a removed field.
 _FORMER_FIELDS: dict[str, dict[str, str | None]] = {
     "AdaptiveStep": {"rises": "rho"},
     "Apgd": {**_GRADIENT_ATTACK, "samples": "eot_iter"},
@@ -96,14 +96,14 @@ _FORMER_FIELDS: dict[str, dict[str, str | None]] = {
 def _encode(value: Any) -> Any:
     if isinstance(value, keras.Model):
         raise ValueError(
-            f"The model {value.name!r} is no part of a configuration, which would lose its "
-            "weights. Keep what is around it, and build it again with the model."
+            f"Cannot serialize the Keras model {value.name!r} inside a config: its weights would "
+            "be lost. Serialize the other arguments, and pass the model again."
         )
     if hasattr(value, "get_config") or callable(value):
         return keras.saving.serialize_keras_object(value)
-    if isinstance(value, (tuple, list)):  # a list comes back as a tuple, with its parts rebuilt
+    if isinstance(value, (tuple, list)):  # a list is restored as a tuple
         return {"tuple": [_encode(item) for item in value]}
-    if isinstance(value, np.generic):  # JSON knows Python's numbers alone
+    if isinstance(value, np.generic):  # JSON has Python's numbers only
         return value.item()
     return value
 
@@ -118,9 +118,10 @@ def _decode(value: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def serializable(cls: type[T]) -> type[T]:
-    """Makes `cls` a frozen dataclass, registers it with Keras, gives it `get_config`/`from_config`.
+    """Makes `cls` a frozen dataclass with `get_config` and `from_config`, registered with Keras.
 
-    Fields may hold numbers, strings, booleans, None, tuples of these, and other configured objects.
+    Fields may hold numbers, strings, booleans, None, functions and objects registered with Keras,
+    and tuples of these.
 
     Example:
         >>> from keras_robust import LinfBall
@@ -131,11 +132,11 @@ def serializable(cls: type[T]) -> type[T]:
     cls = dataclasses.dataclass(frozen=True)(cls)
 
     def get_config(self: Any) -> dict[str, Any]:
-        """The fields, nested parts serialised by Keras."""
+        """The fields, with nested parts serialized by Keras."""
         return {f.name: _encode(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def from_config(klass: type[T], config: dict[str, Any]) -> T:
-        """Rebuilds the object that `get_config` described."""
+        """Rebuilds the object from the result of `get_config`."""
         former = _FORMER_FIELDS.get(klass.__name__, {})
         fields = {former.get(name, name): value for name, value in config.items()}
         return klass(**{name: _decode(value) for name, value in fields.items() if name})
@@ -146,13 +147,18 @@ def serializable(cls: type[T]) -> type[T]:
 
 
 def register(cls: type[T]) -> type[T]:
-    """Registers a class with Keras as `keras_robust>Name`, whatever module it is in.
+    """Registers a class of the package with Keras as `keras_robust>Name`, in any module.
 
-    Files of older releases, which name the module, find it too. A class from outside the package is
-    registered under its own module.
+    Keras also finds it under its names in older releases. A class from outside the package is
+    registered as `its.module>Name`.
 
     Raises:
         ValueError: another class of the package has that name.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> keras.saving.get_registered_name(kr.LinfBall)
+        'keras_robust>LinfBall'
     """
     inside = cls.__module__.split(".")[0] == PACKAGE
     known = keras.saving.get_custom_objects()
@@ -168,7 +174,7 @@ def register(cls: type[T]) -> type[T]:
 
 
 def _former_names(name: str) -> list[str]:
-    """The names under which older releases registered a class."""
+    """The registered names of a class in older releases."""
     moved = [
         f"{PACKAGE}.{m}>{name}" for m, names in _FORMER_MODULES.items() if name in names.split()
     ]
@@ -176,7 +182,7 @@ def _former_names(name: str) -> list[str]:
 
 
 def is_own(registered_name: Any) -> bool:
-    """Whether a registered name is of a class of this package, in this release or an older one.
+    """Whether a registered name is that of a class of this package, in this or an older release.
 
     Example:
         >>> is_own("keras_robust>L2Ball"), is_own("keras_robust.balls>L2Ball"), is_own("os>system")
@@ -186,7 +192,7 @@ def is_own(registered_name: Any) -> bool:
 
 
 def replace(part: T, **changes: Any) -> T:
-    """A copy of a configured part with some fields changed; the fields may become tensors.
+    """A copy of a serializable part with some fields changed; fields may become tensors.
 
     Example:
         >>> from keras_robust import LinfBall

@@ -1,4 +1,4 @@
-"""TODO keras_robust.core.numerics."""
+"""Conversions of dtype and shape that keep precision."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from keras_robust.core.types import Images, PerExample
 
 
 def scalar(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """A number, or a scalar tensor, in a dtype; Python numbers keep their full precision.
+    """Converts a number or scalar tensor to a dtype; Python numbers keep their full precision.
 
-    A number beyond the largest of the dtype becomes the largest: infinity times 0 is no number.
+    Numbers are clipped to the range of the dtype, because infinity times 0 is NaN.
 
     Example:
         >>> float(scalar(0.1, tf.float64))
@@ -28,18 +28,18 @@ def scalar(value: Any, dtype: tf.DType) -> tf.Tensor:
 
 
 def upcast_half(x: tf.Tensor) -> tf.Tensor:
-    """Half precision as float32, in which sums and squares of many pixels are safe; others as is.
+    """Casts half precision to float32, for sums and squares of many pixels; others are unchanged.
 
     Example:
-        >>> upcast_half(tf.zeros([2], tf.float16)).dtype.name, upcast_half(tf.zeros([2], tf.float64)).dtype.name
-        ('float32', 'float64')
+        >>> [upcast_half(tf.zeros([2], dtype)).dtype.name for dtype in ("float16", "float64")]
+        ['float32', 'float64']
     """
     x = tf.convert_to_tensor(x)
     return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def broadcast_to_images(value: PerExample, like: Images) -> tf.Tensor:
-    """One value per example, `[batch]`, in the shape that broadcasts over the images `like`.
+    """Reshapes one value per example, `[batch]`, to broadcast over the images `like`.
 
     Example:
         >>> broadcast_to_images(tf.constant([1.0, 2.0]), tf.zeros([2, 8, 8, 3])).shape.as_list()

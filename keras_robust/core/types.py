@@ -1,4 +1,4 @@
-"""Names for tensors, and the protocols by which the parts of the library fit together.
+"""Names of tensors, and the protocols of the library's parts.
 
 - `Images`: `[batch, height, width, channels]`, or any `[batch, ...]`; float, in a ball's bounds.
 - `Labels`: `[batch]`, integer.
@@ -13,7 +13,7 @@ import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-if TYPE_CHECKING:  # programs answer --help before TensorFlow is imported
+if TYPE_CHECKING:  # programs print --help without TensorFlow
     import tensorflow as tf
 
 __all__ = [
@@ -38,7 +38,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-# Any, to a type checker: TensorFlow ships no types. The names are for the reader.
+# TensorFlow ships without types, so these names are Any to a type checker.
 Images: TypeAlias = Any
 Labels: TypeAlias = Any
 Logits: TypeAlias = Any

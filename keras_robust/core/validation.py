@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises at once, naming what was received and what was expected."""
+"""Checks of arguments; errors name the argument, what was received and what was expected."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LARGEST = 2**63  # integers go into int64 tensors
 
 
 def check_integer(what: str, value: Any, least: int | None = 0) -> None:
-    """Raises unless `value` is an integer, of Python or NumPy, of at least `least`.
+    """Raises unless `value` is an integer of Python or NumPy, at least `least`.
 
     Args:
-        what: the argument, as the error names it.
+        what: the argument, for the message.
         value: the value received.
-        least: lower bound; None for none.
+        least: lower bound, or None.
 
     Raises:
         ValueError: not an integer (booleans are not), or below the bound.
@@ -46,16 +46,16 @@ def check_number(
     below: float | None = None,
     hint: str = "",
 ) -> None:
-    """Raises unless `value` is a finite real number, of Python or NumPy, within bounds.
+    """Raises unless `value` is a finite real number of Python or NumPy, within bounds.
 
     Args:
-        what: the argument, as the error names it.
+        what: the argument, for the message.
         value: the value received.
-        least: lower bound, which the value may equal.
-        most: upper bound, which the value may equal.
-        above: lower bound which the value may not equal; replaces `least`.
-        below: upper bound which the value may not equal; replaces `most`.
-        hint: ends the message, such as `" in the units of the images"`.
+        least: inclusive lower bound.
+        most: inclusive upper bound.
+        above: exclusive lower bound, instead of `least`.
+        below: exclusive upper bound, instead of `most`.
+        hint: end of the message, such as `" in the units of the images"`.
 
     Raises:
         ValueError: not a number (booleans are not), NaN, infinite, or out of bounds.
@@ -103,10 +103,7 @@ def _range(least: float, most: float, above: float | None, below: float | None) 
 
 
 def check_choice(what: str, value: Any, valid: Iterable[Any]) -> None:
-    """Raises unless `value` is one of the valid ones.
-
-    Raises:
-        ValueError: with the valid values.
+    """Raises ValueError unless `value` is one of the valid values, which the message lists.
 
     Example:
         >>> check_choice("MinNorm: first_weights", "best", ("solved", "uniform"))
@@ -146,7 +143,7 @@ def check_norm(owner: str, ball: Any, orders: Iterable[float]) -> None:
     """Raises unless the norm of `ball` is an Lp norm of one of these orders.
 
     Args:
-        owner: what is defined in these norms alone, as the error names it.
+        owner: what is defined in these norms only, for the message.
         ball: the threat model received.
         orders: the valid values of `ball.p`, such as `(2, math.inf)`.
 
@@ -170,15 +167,15 @@ bounds=(0.0, 1.0), density=0.05).
 
 
 def lookup(kind: str, name: Any, valid: Iterable[str]) -> str:
-    """`name`, if it is among the valid names.
+    """Returns `name` if it is a valid name.
 
     Args:
-        kind: what the name is of, for the message.
+        kind: the kind of object that is named, for the message.
         name: the name received.
         valid: the valid names.
 
     Raises:
-        ValueError: an unknown name; the message lists the valid ones, and the closest.
+        ValueError: an unknown name; the message lists the valid names and suggests the closest.
 
     Example:
         >>> lookup("defense", "tradse", ["pgd_at", "trades"])
@@ -194,12 +191,12 @@ Did you mean 'trades'?
 
 
 def did_you_mean(name: object, valid: Iterable[str], limit: int | None = None) -> str:
-    """The end of an error message: the valid names, and the one closest to `name`.
+    """The end of an error message: the valid names, and a suggestion close to `name`.
 
     Args:
         name: the name received.
         valid: the valid names.
-        limit: list only the last so many of them.
+        limit: list only this many names, the last ones.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "seed"])

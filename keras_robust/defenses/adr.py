@@ -93,7 +93,7 @@ class Compactness(RobustLoss):
         if self.local_weight:
             terms["local"] = self.local_weight * self._length(z_adv - z)
         if self.global_weight:
-            others, labels = collectives.gathered(z), collectives.gathered(y)
+            others, labels = collectives.all_gather(z), collectives.all_gather(y)
             pairs = distances(_NORMS[self._p], z_adv, others) / self._scale(z_adv)
             same = y[:, None] == labels
             weights = tf.where(same, 1.0, tf.constant((self.alpha - 1) / self.alpha, pairs.dtype))

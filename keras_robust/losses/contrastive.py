@@ -175,10 +175,10 @@ class Contrastive(RobustLoss):
         predictions = [
             tf.argmax(outputs["logits"], axis=1, output_type=y.dtype) for outputs in both
         ]
-        images = collectives.numbers(tf.shape(y)[0])
+        images = collectives.example_indices(tf.shape(y)[0])
         sides = [tf.fill(tf.shape(y), side) for side in (0, 1)]
         columns = [latents, [y, y], predictions, [images, images], sides]
-        everywhere = [[collectives.gathered(part) for part in column] for column in columns]
+        everywhere = [[collectives.all_gather(part) for part in column] for column in columns]
         return (
             Views(*(tf.concat(column, axis=0) for column in columns)),
             Views(*(tf.concat(column, axis=0) for column in everywhere)),

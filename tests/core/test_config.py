@@ -12,7 +12,6 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.core.config import replace, serializable
-from keras_robust.core.validation import check_integer
 
 
 @serializable
@@ -88,11 +87,3 @@ def test_replace_leaves_the_original():
 def test_replace_checks_again():
     with pytest.raises(ValueError, match="radius is -1"):
         replace(kr.LinfBall(0.1), radius=-1)
-
-
-@pytest.mark.parametrize("value", [-1, True, 1.0, "1", None, np.float32(1)])
-def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(ValueError, match="steps is .*; expected a whole number >= 0"):
-        check_integer("steps", value)
-    check_integer("steps", np.int64(0))
-    check_integer("seed", -1, None)

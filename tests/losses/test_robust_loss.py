@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from keras_robust import losses
 from keras_robust.core.types import RobustLoss
-from keras_robust.core.validation import check_number
 from keras_robust.losses.robust_loss import Adversarial, Clean, SumOfLosses, check_loss, total
 
 Y = tf.constant([0, 1])
@@ -153,8 +152,3 @@ def test_sum_of_nothing():
 def test_sum_of_two_of_a_name():
     with pytest.raises(ValueError, match=r"a term 'clean'; expected different names"):
         SumOfLosses((Clean(), Adversarial(clean_weight=1.0)))
-
-
-@pytest.mark.parametrize("weight", [0, 1, 0.5, 1e6])
-def test_weights_that_are_weights(weight):
-    check_number("X: beta", weight)
