@@ -98,7 +98,7 @@ def test_same_seed_same_image_eager_or_compiled(augment):
         ),
     ],
 )
-def test_unfit_settings_are_refused(make, text):
+def test_invalid_settings(make, text):
     with pytest.raises(ValueError, match=text):
         make()
 

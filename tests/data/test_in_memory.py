@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.core.validation import check_integer
 from keras_robust.data.in_memory import as_tensors, to_unit
 
 IMAGES = np.zeros([3, 4, 5, 2], np.uint8)
@@ -46,16 +45,6 @@ def test_tensors_of_the_right_kind_are_not_copied():
         (IMAGES * np.nan, [0, 1, 2], "values from nan to nan"),
     ],
 )
-def test_unfit_arrays_are_refused(images, labels, text):
+def test_invalid_arrays(images, labels, text):
     with pytest.raises(ValueError, match=text):
         as_tensors(images, labels)
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.0, True, None, "3", 2**63])
-def test_unfit_integers_are_refused(value):
-    with pytest.raises(ValueError, match=r"steps is .*; expected a whole number >= 1"):
-        check_integer("steps", value, 1)
-
-
-def test_numpy_integers_are_integers():
-    check_integer("steps", np.int32(1), 1)

@@ -60,8 +60,8 @@ def test_validation_is_stratified():
 
 @pytest.mark.parametrize("validation", [0, 0.0])
 def test_no_validation(validation):
-    train, none, test = data.load("digits", validation=validation)
-    assert none is None and len(train) == 1437 // 128 and len(test) == 3
+    train, validation_batches, test = data.load("digits", validation=validation)
+    assert validation_batches is None and len(train) == 1437 // 128 and len(test) == 3
 
 
 def test_a_limit_is_stratified_and_validation_is_taken_from_it():
@@ -75,7 +75,7 @@ def test_a_limit_is_stratified_and_validation_is_taken_from_it():
         data.load("digits", limit=0)
 
 
-def test_the_stream_goes_with_train():
+def test_the_stream_equals_train():
     augment = data.pad_crop_flip(2, flip=False)
     splits = data.load("digits", 50, limit=200, seed=5, augment=augment)
     passes = [batch for _ in range(2) for batch in splits.train.as_numpy_iterator()]
@@ -111,13 +111,13 @@ def test_the_printed_form_is_short():
         ({"augment": "flip"}, "augment is 'flip'; expected a function"),
     ],
 )
-def test_unfit_arguments_are_refused(arguments, text):
+def test_invalid_arguments(arguments, text):
     with pytest.raises(ValueError, match=text):
         data.load(**{"name": "digits", **arguments})
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "mnist").exists(), reason="no MNIST beside the project")
+@pytest.mark.skipif(not (SHARED / "mnist").exists(), reason="MNIST is not in the shared folder")
 def test_real_mnist():
     splits = data.load("mnist", data_dir=SHARED, validation=5000)
     info = splits.info
@@ -130,7 +130,9 @@ def test_real_mnist():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "cifar10").exists(), reason="no CIFAR-10 beside the project")
+@pytest.mark.skipif(
+    not (SHARED / "cifar10").exists(), reason="CIFAR-10 is not in the shared folder"
+)
 def test_real_cifar10():
     splits = data.load("cifar10", data_dir=SHARED)
     assert splits.info.image_shape == (32, 32, 3) and splits.info.class_names[3] == "cat"

@@ -194,7 +194,7 @@ def test_options(dataset):
         ({"epochs": 2, "start_step": 9}, "start_step is 9; expected at most 8, the steps of"),
     ],
 )
-def test_unfit_steps_are_refused(settings, text):
+def test_invalid_steps(settings, text):
     with pytest.raises(ValueError, match=text):
         stream(**settings)
 
@@ -217,6 +217,6 @@ def test_two_readers_at_once_see_the_same_epoch():
     assert all(a[1].tolist() == b[1].tolist() for a, b in pairs)
 
 
-def test_evaluation_refuses_a_batch_size_of_zero():
+def test_evaluation_batches_of_size_zero():
     with pytest.raises(ValueError, match="batch_size is 0; expected a whole number >= 1"):
         evaluation_batches(IMAGES, LABELS, 0)

@@ -117,7 +117,7 @@ def test_a_function_augments_too():
         ),
     ],
 )
-def test_unfit_settings_are_refused(settings, text):
+def test_invalid_settings(settings, text):
     with pytest.raises(ValueError, match=text):
         Batches(IMAGES, LABELS, **{"batch_size": BATCH, **settings})
 

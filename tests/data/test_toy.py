@@ -16,9 +16,9 @@ def test_clusters_are_where_the_thesis_puts_them():
     points, labels = toy.to_plane(source.train.images), source.train.labels
     assert np.bincount(labels).tolist() == [1100, 9900]
     # Drawn one after the other: 10 %, 50 % and 40 % of 11,000.
-    for part, centre in zip(np.split(points, [1100, 6600]), [-2, 2, 6], strict=True):
+    for part, center in zip(np.split(points, [1100, 6600]), [-2, 2, 6], strict=True):
         error = 4 * np.sqrt(0.5 / len(part))
-        np.testing.assert_allclose(part.mean(0), [centre, 0], atol=error)
+        np.testing.assert_allclose(part.mean(0), [center, 0], atol=error)
         np.testing.assert_allclose(part.var(0), 0.5, atol=4 * 0.5 * np.sqrt(2 / len(part)))
 
 

@@ -132,7 +132,7 @@ def compiled_with_a_loss_of_ones_own():
 
 
 class Functional(keras.Model):
-    """Functional by inheritance, with a step of its own; its graph still says what it does."""
+    """Functional by inheritance, with its own training step; its graph still describes its computation."""
 
     def train_step(self, data):
         raise NotImplementedError
@@ -176,7 +176,7 @@ FEATURES = {
 
 
 @pytest.mark.parametrize("make", PROBABILITIES)
-def test_softmax_comes_off_and_the_model_stays(make):
+def test_softmax_is_removed_and_the_model_unchanged(make):
     keras.utils.set_random_seed(3)
     model = make()
     for weight in model.weights:  # biases start at zero, where a forgotten one would not show
@@ -333,7 +333,7 @@ def test_features_of_a_layer_used_twice_are_those_of_its_last_call():
     np.testing.assert_allclose(features, np.reshape(shared(shared(images())), (5, -1)), rtol=1e-6)
 
 
-def test_features_are_the_logits_where_two_lines_lead_back():
+def test_features_are_the_logits_where_the_graph_branches():
     image = keras.Input((8, 8, 1))
     flat = L.Flatten()(image)
     model = keras.Model(image, L.Average()([L.Dense(3)(flat), L.Dense(3)(flat)]))
@@ -367,7 +367,7 @@ def test_further_outputs_of_a_dictionary_are_kept():
 
 @keras.saving.register_keras_serializable(package="test_adapt")
 class Subclassed(keras.Model):
-    """A model that cannot be opened."""
+    """A model whose layers are not accessible."""
 
     def __init__(self, kind="logits", **kwargs):
         super().__init__(**kwargs)
@@ -423,7 +423,7 @@ def test_open_sizes_are_closed_by_input_shape():
 
 
 @pytest.mark.parametrize("kind", ["functional", "subclassed"])
-def test_preprocess_stands_in_front(kind):
+def test_preprocess_comes_first(kind):
     model = sequential_with_activation() if kind == "functional" else Subclassed()
     shape = None if kind == "functional" else (8, 8, 1)
     plain = adapt(model, input_shape=shape)

@@ -1,4 +1,4 @@
-"""`adapt` on models of keras.applications, random weights, the smallest that they can be made."""
+"""`adapt` on models of keras.applications, as small as possible, with random weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SMALL = [
     # name, options, size of the image, size of the features
     ("MobileNetV2", {"alpha": 0.35}, 32, 1280),
     ("MobileNet", {"alpha": 0.25}, 32, 256),
-    ("ResNet50V2", {}, 32, 2048),
 ]
 HEAVY = [
+    ("ResNet50V2", {}, 32, 2048),
     ("EfficientNetB0", {}, 32, 1280),
     ("DenseNet121", {}, 32, 1024),
     ("VGG16", {}, 32, 4096),

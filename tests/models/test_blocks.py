@@ -12,16 +12,16 @@ from keras_robust.models import blocks
 @pytest.mark.parametrize("size", [8, 7])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_stride_two_looks_at_every_other_pixel_from_the_first(kernel, size):
-    """With a kernel that is 1 at its centre, stride 2 gives x[::2, ::2].
+    """With a kernel that is 1 at its center, stride 2 gives x[::2, ::2].
 
-    So the 3x3 convolution and the 1x1 shortcut beside it are aligned, as with PyTorch's padding of
+    So the 3x3 convolution and the 1x1 shortcut are aligned, as with PyTorch's padding of
     one pixel on both sides; Keras's "same" would give x[1::2, 1::2] for the 3x3 on even sizes.
     """
     image = keras.Input((size, size, 1))
     model = keras.Model(image, blocks.convolution(image, 1, "conv", size=kernel, stride=2))
-    centre = np.zeros((kernel, kernel, 1, 1), "float32")
-    centre[kernel // 2, kernel // 2] = 1
-    model.get_layer("conv").kernel.assign(centre)
+    center = np.zeros((kernel, kernel, 1, 1), "float32")
+    center[kernel // 2, kernel // 2] = 1
+    model.get_layer("conv").kernel.assign(center)
     x = np.random.default_rng(0).uniform(size=(2, size, size, 1)).astype("float32")
     np.testing.assert_array_equal(model(x), x[:, ::2, ::2])
 
@@ -29,12 +29,12 @@ def test_stride_two_looks_at_every_other_pixel_from_the_first(kernel, size):
 @pytest.mark.parametrize("size", [8, 7])
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_a_depthwise_convolution_of_stride_two_is_aligned_too(kernel, size):
-    """And each channel is by itself: kernels with 1 and 2 at their centres give x and 2 x."""
+    """And each channel is by itself: kernels with 1 and 2 at their centers give x and 2 x."""
     image = keras.Input((size, size, 2))
     model = keras.Model(image, blocks.depthwise(image, "conv", size=kernel, stride=2))
-    centre = np.zeros((kernel, kernel, 2, 1), "float32")
-    centre[kernel // 2, kernel // 2, :, 0] = 1, 2
-    model.get_layer("conv").set_weights([centre])
+    center = np.zeros((kernel, kernel, 2, 1), "float32")
+    center[kernel // 2, kernel // 2, :, 0] = 1, 2
+    model.get_layer("conv").set_weights([center])
     x = np.random.default_rng(0).uniform(size=(2, size, size, 2)).astype("float32")
     np.testing.assert_array_equal(model(x), x[:, ::2, ::2] * [1, 2])
 

@@ -58,7 +58,7 @@ def test_sure_members_have_finite_logits_and_gradients(combine):
     assert np.isfinite(logits).all() and np.isfinite(tape.gradient(loss, z)).all()
 
 
-def test_an_attack_on_votes_climbs_where_the_mean_probability_does(make_classifier, tiny_batch):
+def test_an_attack_on_votes_is_one_on_the_mean_probability(make_classifier, tiny_batch):
     members = [make_classifier(seed=seed) for seed in range(3)]
     attack = kr.attacks.pgd(kr.LinfBall(0.1), 3)
     by_mean, by_vote = (
@@ -98,7 +98,7 @@ def test_members_are_in_order_before_and_after_saving(tmp_path):
         np.testing.assert_array_equal(value, again(x)[name])
 
 
-def test_members_of_one_name_are_told_apart(tmp_path):
+def test_members_of_the_same_name_are_renamed(tmp_path):
     """As two that were read from the same file are."""
     mlp((2, 2, 1), 3).save(tmp_path / "member.keras")
     loaded = [keras.saving.load_model(tmp_path / "member.keras") for _ in range(2)]

@@ -51,7 +51,7 @@ def test_resnet18():
 
 
 def test_pre_act_resnet18():
-    """As ResNet18, but a block from a to b channels normalises before: BN 2a, conv, BN 2b, conv.
+    """As ResNet18, but a block from a to b channels normalizes before: BN 2a, conv, BN 2b, conv.
 
     The 1x1 shortcut has no BN, nor has the stem. That gives 11,171,146, the known figure of copies
     that stop there; the last BN of the paper adds 2 * 512: 11,172,170.
@@ -95,7 +95,7 @@ def test_other_wide_resnets(depth, factor):
 def test_resnet20():
     """Stem, 3 stages of 3 blocks, 16, 32 and 64 filters, convolutions with bias: 273,066.
 
-    Two 1x1 projections without BN (stages 2 and 3). With the moving statistics, 2 per normalised
+    Two 1x1 projections without BN (stages 2 and 3). With the moving statistics, 2 per normalized
     channel, 274,442: the figures of the Keras example whose network the thesis's code uses.
     """
     count = conv(3, 3, 16, bias=True) + batch_norm(16) + 64 * 10 + 10
