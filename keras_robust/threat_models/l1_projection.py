@@ -1,4 +1,4 @@
-"""The nearest point of an L1 ball around 0, and of one cut with a box."""
+"""Projection onto an L1 ball around 0, and onto its intersection with a box."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import tensorflow as tf
 
 
 def onto_ball(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """The nearest point whose absolute values sum to at most `radius`.
+    """Projects onto the L1 ball: the absolute values sum to at most `radius`.
 
     Args:
         delta: `[batch, d]`.
         radius: a scalar of its dtype, >= 0.
-
-    Returns:
-        `[batch, d]`.
 
     Example:
         >>> onto_ball(tf.constant([[2.0, 1.5]]), tf.constant(1.0)).numpy().tolist()
@@ -22,9 +19,8 @@ def onto_ball(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
     Reference: Duchi et al., "Efficient Projections onto the L1-Ball" (2008), Figure 1.
     """
     size = tf.abs(delta)
-    # The threshold is at least what the largest entry has beyond the radius. Taking that off
-    # first changes nothing but the rounding: sums of huge entries would cancel. In this order
-    # the largest entry is the radius afterwards, however much larger it was.
+    # The threshold is at least the excess of the largest entry over the radius. Subtracting that
+    # first changes the rounding only: sums of huge entries would cancel.
     largest = tf.reduce_max(size, axis=1, keepdims=True)
     size = tf.where(largest > radius, tf.maximum(size - largest + radius, 0), size)
     descending = tf.sort(size, axis=1, direction="DESCENDING")
@@ -39,11 +35,11 @@ def onto_ball(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
 def onto_ball_and_box(
     delta: tf.Tensor, radius: tf.Tensor, low: tf.Tensor, high: tf.Tensor
 ) -> tf.Tensor:
-    """The nearest point whose absolute values sum to at most `radius`, between `low` and `high`.
+    """Projects onto the L1 ball intersected with the box `[low, high]`.
 
-    Its entries are `clip(t - gap, 0, room)`, where `gap` is how much smaller an entry is than the
-    largest, `room` what the box leaves it, and `t` is one number for all: the sum grows with it,
-    along a straight line between the points where an entry starts to grow or meets the box.
+    The entries are `clip(t - gap, 0, room)`, with `gap` the difference of an entry to the largest,
+    `room` its distance from the box, and one `t` for all. Their sum is piecewise linear in `t`,
+    with breakpoints where an entry starts to grow or reaches the box.
 
     Args:
         delta: `[batch, d]`.
@@ -52,7 +48,7 @@ def onto_ball_and_box(
         high: `[batch, d]`, >= 0.
 
     Returns:
-        `[batch, d]`; the sum is the radius but for rounding.
+        `[batch, d]`; the sum is the radius up to rounding.
 
     Example:
         >>> one = tf.ones([1, 2])
@@ -63,25 +59,25 @@ def onto_ball_and_box(
     Classifiers" (2021), Proposition 3.1.
     """
     size = tf.abs(delta)
-    # No entry is larger than the radius: that keeps all sums finite.
+    # No entry exceeds the radius, which keeps all sums finite.
     room = tf.clip_by_value(tf.where(delta > 0, high, -low), 0, radius)
     largest = tf.reduce_max(size, axis=1, keepdims=True)
     gap = largest - size
-    bends = tf.concat([gap, gap + room], axis=1)
-    order = tf.argsort(bends, axis=1)
-    bends = tf.gather(bends, order, axis=1, batch_dims=1)
-    starts = tf.where(order < tf.shape(delta)[1], 1, -1)
-    growing = tf.cast(tf.cumsum(starts, axis=1), delta.dtype)
-    sums = tf.cumsum(growing[:, :-1] * (bends[:, 1:] - bends[:, :-1]), axis=1)
-    # The last bend before the sum is the radius: no entry starts or ends between it and `t`.
+    breakpoints = tf.concat([gap, gap + room], axis=1)
+    order = tf.argsort(breakpoints, axis=1)
+    breakpoints = tf.gather(breakpoints, order, axis=1, batch_dims=1)
+    change = tf.where(order < tf.shape(delta)[1], 1, -1)
+    growing = tf.cast(tf.cumsum(change, axis=1), delta.dtype)
+    sums = tf.cumsum(growing[:, :-1] * (breakpoints[:, 1:] - breakpoints[:, :-1]), axis=1)
+    # The last breakpoint at which the sum is below the radius.
     before = tf.reduce_sum(tf.cast(sums < radius, tf.int32), axis=1)
-    bend = tf.gather(bends, before, axis=1, batch_dims=1)[:, None]
-    full = gap + room <= bend
-    grows = ~full & (gap <= bend)
+    last = tf.gather(breakpoints, before, axis=1, batch_dims=1)[:, None]
+    full = gap + room <= last
+    grows = ~full & (gap <= last)
     count = tf.reduce_sum(tf.cast(grows, delta.dtype), axis=1, keepdims=True)
-    taken = tf.reduce_sum(tf.where(full, room, tf.zeros_like(room)), axis=1, keepdims=True)
+    filled = tf.reduce_sum(tf.where(full, room, tf.zeros_like(room)), axis=1, keepdims=True)
     gaps = tf.reduce_sum(tf.where(grows, gap, tf.zeros_like(gap)), axis=1, keepdims=True)
-    t = tf.where(count > 0, (radius - taken + gaps) / tf.maximum(count, 1), largest)
-    # Beyond `largest` entries would grow past what they were: there the sum is no limit.
+    t = tf.where(count > 0, (radius - filled + gaps) / tf.maximum(count, 1), largest)
+    # Beyond `largest`, entries would exceed their own values: the point is inside the ball.
     grown = tf.minimum(t, largest) - gap
     return tf.sign(delta) * tf.maximum(tf.minimum(grown, room), 0)

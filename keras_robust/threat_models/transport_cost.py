@@ -1,30 +1,22 @@
-"""What it costs to move an image: the transport costs of distributional robustness.
-
-Each is a number per image, computed from the perturbation `delta = x_adv - x`.
-"""
+"""Transport costs of distributional robustness, per image, of a perturbation `x_adv - x`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import tensorflow as tf
 
 from keras_robust.core.numerics import broadcast_to_images, scalar
-from keras_robust.core.types import PerExample
+from keras_robust.core.types import PerExample, Radius
 
 COSTS = ("l1", "l2", "linf")
 
 
 def cost(kind: str, delta: tf.Tensor) -> PerExample:
-    """The cost of a perturbation.
+    """The transport cost of a perturbation.
 
     Args:
         kind: `"l1"` is the mean change of a pixel, `"l2"` half the squared Euclidean length,
             `"linf"` the largest change of a pixel.
         delta: `[batch, ...]`.
-
-    Returns:
-        `[batch]`.
 
     Example:
         >>> delta = tf.constant([[0.5, -1.0]])
@@ -46,9 +38,6 @@ def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
         kind: as for `cost`.
         delta: `[batch, ...]`.
 
-    Returns:
-        A tensor of the shape of `delta`.
-
     Example:
         >>> cost_gradient("linf", tf.constant([[0.5, -1.0]])).numpy().tolist()
         [[0.0, -1.0]]
@@ -64,16 +53,13 @@ def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
     return tf.sign(delta) * at / tf.reduce_sum(at, axis=axes, keepdims=True)
 
 
-def smoothed(value: PerExample, radius: Any, tau: Any) -> PerExample:
-    """The smoothed cost: the cost itself inside the radius, steeper by `1 / tau` outside.
+def smoothed(value: PerExample, radius: Radius, tau: float | tf.Tensor) -> PerExample:
+    """The smoothed cost: the cost inside the radius, steeper by `1 / tau` outside.
 
     Args:
         value: the cost, `[batch]`.
-        radius: where it begins to be steeper.
-        tau: the temperature, > 0; towards 0, it becomes a hard ball.
-
-    Returns:
-        `[batch]`.
+        radius: where the cost gets steeper.
+        tau: the temperature, > 0; as it approaches 0, the cost becomes that of a hard ball.
 
     Example:
         >>> smoothed(tf.constant([0.5, 2.0]), radius=1.0, tau=0.25).numpy().tolist()
@@ -86,7 +72,9 @@ def smoothed(value: PerExample, radius: Any, tau: Any) -> PerExample:
     return tf.where(value < radius, value, radius + (value - radius) / tau)
 
 
-def smoothed_gradient(kind: str, delta: tf.Tensor, radius: Any, tau: Any) -> tf.Tensor:
+def smoothed_gradient(
+    kind: str, delta: tf.Tensor, radius: Radius, tau: float | tf.Tensor
+) -> tf.Tensor:
     """The gradient of the smoothed cost in the perturbation, of the shape of `delta`."""
     steep = 1 / scalar(tau, delta.dtype)
     outside = cost(kind, delta) >= scalar(radius, delta.dtype)
