@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+from typing import NamedTuple
+
 import keras
 import numpy as np
 import pytest
@@ -12,18 +15,24 @@ from tests.contracts.defense_table import BALL, DEFENSES
 
 ENSEMBLES = ("ensemble_at", "adp", "cce", "ta_moo")
 every_row = pytest.mark.parametrize("name", DEFENSES)
-# Where every row would cost a trace: each member once.
-every_member = pytest.mark.parametrize("name", [name for name in DEFENSES if " " not in name])
+# Each member once: its variations run eagerly, which needs no trace, or only in the slow run.
+MEMBERS = [name for name in DEFENSES if " " not in name]
+every_member = pytest.mark.parametrize("name", MEMBERS)
+# Where a promise depends little on the member: of one member by default.
+one_member = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "trades")) for n in MEMBERS]
+)
+variations_slowly = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in MEMBERS)) for name in DEFENSES],
+)
 
 
-def sgd():
-    return keras.optimizers.SGD(0.05, momentum=0.9)
-
-
-def adam_with_all_the_extras():
-    """Weight decay, a schedule, clipping, and averaged weights."""
-    return keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(0.01, decay_steps=4),
+def sgd_with_all_the_extras():
+    """A schedule, momentum, weight decay, clipping, and averaged weights."""
+    return keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(0.05, decay_steps=4),
+        momentum=0.9,
         weight_decay=0.01,
         global_clipnorm=1.0,
         use_ema=True,
@@ -38,60 +47,85 @@ def batch(make_batch):
 
 @pytest.fixture(scope="module")
 def build(make_classifier):
-    """Builds and compiles a defense around a new classifier: batch norm and, if asked, dropout.
+    """Builds and compiles a defense around a new classifier with batch norm and dropout.
 
     The rows of ensembles get one of two such classifiers.
     """
 
-    def build(name, optimizer=sgd, dropout=0, **compile_settings):
+    def build(name, optimizer=None, dropout=0, **compile_settings):
         if set(ENSEMBLES) & set(name.split()):
             members = [make_classifier(seed=seed, dropout=dropout) for seed in range(2)]
             classifier = kr.models.ensemble(members)
         else:
             classifier = make_classifier(dropout=dropout)
         model = DEFENSES[name][0](classifier)
-        model.compile(optimizer(), **compile_settings)
+        model.compile(optimizer or sgd_with_all_the_extras(), **compile_settings)
         return model
 
     return build
 
 
-def fit(model, batch, **kwargs):
-    """One epoch of two steps."""
-    return model.fit(*batch, batch_size=4, shuffle=False, verbose=0, **kwargs)
+def fit(model, batch, callbacks=(), **kwargs):
+    """Epochs of two steps, and the weights after each, before averages replace them."""
+    weights = []
+    record = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: weights.append(model.get_weights())
+    )
+    history = model.fit(
+        *batch, batch_size=4, shuffle=False, verbose=0, callbacks=[record, *callbacks], **kwargs
+    )
+    return history.history, weights
+
+
+class Run(NamedTuple):
+    """A training of two epochs in one session, and the checkpoint after the first."""
+
+    model: keras.Model
+    start: list
+    history: dict
+    weights: list
+    checkpoint: pathlib.Path
 
 
 @pytest.fixture(scope="module")
-def straight(build, batch):
-    """A run of three epochs in one sitting: the history of the first, the weights after each.
-
-    Variations of a member run eagerly, which saves a trace.
-    """
+def trained(build, batch, tmp_path_factory):
+    """The run of a row; variations of a member run eagerly, which saves a trace."""
     runs = {}
 
     def run(name):
         if name not in runs:
-            model = build(name, run_eagerly=" " in name)
-            history = fit(model, batch, validation_data=batch).history
-            weights = [model.get_weights()]
-            for _ in range(2):
-                fit(model, batch)
-                weights.append(model.get_weights())
-            runs[name] = (history, weights)
+            path = tmp_path_factory.mktemp("trained")
+            model = build(name, run_eagerly=name not in MEMBERS)
+            start = model.get_weights()
+            best = keras.callbacks.ModelCheckpoint(
+                path / "{epoch}.keras",
+                monitor="val_robust_accuracy",
+                mode="max",
+                save_best_only=True,
+            )
+            history, weights = fit(
+                model, batch, [best], epochs=2 if name in MEMBERS else 1, validation_data=batch
+            )
+            runs[name] = Run(model, start, history, weights, path / "1.keras")
         return runs[name]
 
     return run
 
 
-def assert_weights(model, expected, **tolerance):
+def assert_weights(found, expected, **tolerance):
     tolerance = tolerance or {"rtol": 0, "atol": 0}
-    for found, value in zip(model.get_weights(), expected, strict=True):
-        np.testing.assert_allclose(found, value, **tolerance)
+    for value, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, **tolerance)
+
+
+def rounding_of(name):
+    """None; but the sums of SCL, which crafts in no loop, are sometimes added in another order."""
+    return {"rtol": 1e-5, "atol": 1e-6} if name == "scl" else {}
 
 
 @every_row
-def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
-    history, (first, second, _) = straight(name)
+def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
+    run = trained(name)
     terms = DEFENSES[name][1]
     validation = {"val_loss", "val_accuracy", "val_robust_accuracy", *(f"val_{t}" for t in terms)}
     training = {"loss", "accuracy", *terms}
@@ -102,50 +136,79 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, straight):
     if "contrastive" in terms:
         training |= {"positives", "negatives"}
         validation |= {"val_positives", "val_negatives"}
+    history = run.history
     assert set(history) == training | validation
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in terms), rel=1e-5)
     total = sum(history[f"val_{term}"][0] for term in terms)
     assert history["val_loss"][0] == pytest.approx(total, rel=1e-5)
     # Every weight moves; a number, such as a sum that begins anew at each step, may not.
-    assert all(np.any(a != b) for a, b in zip(first, second, strict=True) if np.ndim(a))
+    assert all(np.any(a != b) for a, b in zip(run.start, run.weights[0], strict=True) if np.ndim(a))
 
 
 @every_member
-def test_a_run_repeats_itself_and_goes_on_after_saving(name, build, batch, straight, tmp_path):
-    """Bit for bit, with momentum, batch norm and random starts; Keras saves no dropout seeds."""
-    _, (first, second, third) = straight(name)
-    # Sums of SCL, which crafts in no loop, are rounded now and then in another order.
-    close = {"rtol": 1e-5, "atol": 1e-6} if name == "scl" else {}
-    model = build(name)
-    fit(model, batch)
-    assert_weights(model, first, **close)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert_weights(again, model.get_weights())
+def test_a_checkpoint_evaluates_and_resumes(name, trained, batch):
+    """Bit for bit, with every part of the optimizer; Keras saves no dropout seeds."""
+    run = trained(name)
+    model = keras.saving.load_model(run.checkpoint)
     for part in ("attack", "validation_attack", "robust_loss", "seed", "crafting_mode", "name"):
-        assert getattr(again, part) == getattr(model, part), part
-    assert again.jit_compile is False
-    fit(again, batch)
-    assert_weights(again, second, **close)
-    fit(again, batch)
-    assert_weights(again, third, **close)
+        assert getattr(model, part) == getattr(run.model, part), part
+    assert model.jit_compile is False
+    assert_weights(model.get_weights(), run.weights[0])
+    # Half a cosine after two of four steps.
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.025)
+    model.run_eagerly = True
+    logs = model.evaluate(*batch, batch_size=4, verbose=0, return_dict=True)
+    for key, value in logs.items():
+        assert value == pytest.approx(run.history[f"val_{key}"][0], rel=1e-4), key
+    model.run_eagerly = False
+    _, weights = fit(model, batch, initial_epoch=1, epochs=2)
+    assert_weights(weights[0], run.weights[1], **rounding_of(name))
+    states = (
+        [variable.numpy() for variable in model.optimizer.variables] for model in (model, run.model)
+    )
+    assert_weights(*states, **rounding_of(name))
+
+
+@one_member
+def test_a_run_repeats_itself(name, build, batch, trained):
+    """Bit for bit, with batch norm and random starts. The other members show when they resume that
+    one trace computes the bits of another."""
+    _, weights = fit(build(name), batch)
+    assert_weights(weights[0], trained(name).weights[0], **rounding_of(name))
+
+
+@one_member
+def test_steps_per_execution_do_not_matter(name, build, batch, trained):
+    _, weights = fit(build(name, steps_per_execution=2), batch)
+    assert_weights(weights[0], trained(name).weights[0], rtol=1e-5, atol=1e-6)
 
 
 @every_member
-def test_eager_is_the_graph(name, build, batch, straight):
-    model = build(name, run_eagerly=True)
-    fit(model, batch)
-    assert_weights(model, straight(name)[1][0], rtol=1e-4, atol=1e-5)
+def test_eager_is_the_graph(name, build, batch, trained):
+    _, weights = fit(build(name, run_eagerly=True), batch)
+    assert_weights(weights[0], trained(name).weights[0], rtol=1e-4, atol=1e-5)
 
 
-@every_member
-@pytest.mark.parametrize(("policy", "eager"), [("mixed_bfloat16", True), ("mixed_float16", False)])
+@pytest.mark.parametrize(
+    ("name", "policy", "eager"),
+    [
+        pytest.param(
+            name, policy, eager, marks=[pytest.mark.slow] * (not eager and name != "trades")
+        )
+        for name in MEMBERS
+        for policy, eager in (
+            ("mixed_bfloat16", True),
+            ("mixed_float16", True),
+            ("mixed_float16", False),
+        )
+    ],
+)
 def test_mixed_precision(name, policy, eager, build, batch):
     keras.config.set_dtype_policy(policy)
-    model = build(name, run_eagerly=eager)
+    model = build(name, keras.optimizers.AdamW(0.01), run_eagerly=eager)
     before = model.classifier.get_weights()
-    history = fit(model, batch).history
+    history, _ = fit(model, batch)
     assert all(np.isfinite(values).all() for values in history.values())
     assert all(weight.dtype == np.float32 for weight in model.classifier.get_weights())
     assert any(np.any(a != b) for a, b in zip(before, model.classifier.get_weights(), strict=True))
@@ -154,60 +217,22 @@ def test_mixed_precision(name, policy, eager, build, batch):
     assert BALL.distance(x_adv, batch[0]).numpy().max() <= BALL.radius * (1 + 1e-5)
 
 
-@every_member
-def test_schedule_decay_average_and_checkpoints(name, build, batch, tmp_path):
-    """All the extras at once, two steps in one execution; the checkpoint is of the only epoch."""
-    best = keras.callbacks.ModelCheckpoint(
-        tmp_path / "best.keras", monitor="val_robust_accuracy", mode="max", save_best_only=True
-    )
-    model = build(name, adam_with_all_the_extras, steps_per_execution=2)
-    history = fit(model, batch, validation_data=batch, callbacks=[best]).history
-    assert all(np.isfinite(values).all() for values in history.values())
-    # Half a cosine after two of four steps.
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.005)
-    again = keras.saving.load_model(tmp_path / "best.keras")
-    again.run_eagerly = True
-    logs = again.evaluate(*batch, batch_size=4, verbose=0, return_dict=True)
-    for name, value in logs.items():
-        assert value == pytest.approx(history[f"val_{name}"][0], rel=1e-4), name
-
-
-def test_training_with_all_the_extras_goes_on_after_saving(build, batch, tmp_path):
-    model, straight_on = (build("trades", adam_with_all_the_extras) for _ in range(2))
-    for part in (model, straight_on):
-        fit(part, batch)
-    model.save(tmp_path / "last.keras")
-    again = keras.saving.load_model(tmp_path / "last.keras")
-    for part in (again, straight_on):
-        fit(part, batch)
-    assert_weights(again, straight_on.get_weights())
-    states = (model.optimizer.variables for model in (again, straight_on))
-    for found, expected in zip(*states, strict=True):
-        np.testing.assert_array_equal(found.numpy(), expected.numpy())
-
-
-def test_steps_per_execution_change_nothing(build, batch, straight):
-    model = build("trades", steps_per_execution=2)
-    fit(model, batch)
-    assert_weights(model, straight("trades")[1][0], rtol=1e-5, atol=1e-6)
-
-
 def test_xla_trains_too(build, batch):
     """It draws other noise from the same seed, so only that it works is promised."""
-    history = fit(build("pgd_at", jit_compile=True), batch).history
+    history, _ = fit(build("pgd_at", jit_compile=True), batch)
     assert all(np.isfinite(values).all() for values in history.values())
 
 
 def test_tensorboard(build, batch, tmp_path):
     pytest.importorskip("tensorboard")
-    model = build("trades")
-    fit(model, batch, validation_data=batch, callbacks=[keras.callbacks.TensorBoard(tmp_path)])
+    model = build("trades", run_eagerly=True)
+    fit(model, batch, [keras.callbacks.TensorBoard(tmp_path)], validation_data=batch)
     assert list(tmp_path.glob("train/events*")) and list(tmp_path.glob("validation/events*"))
 
 
 @every_row
 def test_class_weights_are_sample_weights(name, build, batch):
-    """And a class of no weight has no say in the step; a loss of a whole batch takes none."""
+    """A class of weight 0 does not affect the step; losses of a whole batch refuse weights."""
     x, y = batch
     if {"contrastive", "global"} & set(DEFENSES[name][1]):
         with pytest.raises(ValueError, match="sample weights .*Leave the weights out"):
@@ -220,23 +245,24 @@ def test_class_weights_are_sample_weights(name, build, batch):
         models[1].fit(x, y, sample_weight=weight[y], shuffle=False, verbose=0),
     ]
     assert logs[0].history == logs[1].history
-    assert_weights(models[0], models[1].get_weights())
+    assert_weights(models[0].get_weights(), models[1].get_weights())
 
 
-@every_row
+@variations_slowly
 def test_dropout_is_random_in_training_and_off_in_evaluation(name, build, batch):
     model = build(name, dropout=0.5, run_eagerly=True)
     seed = next(v for v in model.variables if "seed" in v.path)
     before = seed.numpy().copy()
-    model.evaluate(*batch, verbose=0)
+    x, y = (part[:4] for part in batch)
+    model.evaluate(x, y, verbose=0)
     np.testing.assert_array_equal(seed.numpy(), before)
-    fit(model, batch)
+    fit(model, (x, y))
     assert np.any(seed.numpy() != before)
 
 
-@every_row
-def test_without_training_nothing_is_left_to_build(name, build, batch):
-    """A new model predicts, evaluates and describes itself before any step."""
+@variations_slowly
+def test_a_new_model_predicts_and_describes_itself(name, build, batch):
+    """Before any step: nothing is left to build."""
     model = build(name)
     assert model.built and model.count_params() > 0
     assert model.predict(batch[0], verbose=0)["logits"].shape == (8, 3)
