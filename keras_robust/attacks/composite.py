@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -18,12 +17,12 @@ from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, che
 from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
-from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.types import Ball, Forward, Images, Labels, Radius, Scalar
 from keras_robust.core.validation import check_integer
 from keras_robust.losses import classification as losses
 
 
-def _check_part(owner: str, attack: Any) -> None:
+def _check_part(owner: str, attack: Attack) -> None:
     check_attack(f"{owner}: the attack", attack)
     if attack.per_member:
         raise ValueError(
@@ -32,7 +31,7 @@ def _check_part(owner: str, attack: Any) -> None:
         )
 
 
-def _check_untargeted(owner: str, attack: Any) -> None:
+def _check_untargeted(owner: str, attack: Attack) -> None:
     _check_part(owner, attack)
     if attack.takes_targets:
         raise ValueError(
@@ -189,7 +188,7 @@ class WorstOf(Combination):
         parts = [part for attack in self.attacks for part in attack.rounds(classes)]
         return tuple(part._replace(fold=number) for number, part in enumerate(parts))
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> WorstOf:
+    def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> WorstOf:
         """The same attacks in a ball of another radius."""
         return replace(self, attacks=tuple(a.at_radius(radius, step_size) for a in self.attacks))
 

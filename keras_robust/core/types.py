@@ -28,6 +28,7 @@ __all__ = [
     "PerExample",
     "Radius",
     "RobustLoss",
+    "Scalar",
     "Seed",
     "Solver",
     "StepRule",
@@ -43,7 +44,8 @@ Images: TypeAlias = Any
 Labels: TypeAlias = Any
 Logits: TypeAlias = Any
 PerExample: TypeAlias = Any
-Radius: TypeAlias = Any  # a number, or a scalar tensor
+Scalar: TypeAlias = Any  # a number, or a scalar tensor
+Radius: TypeAlias = Scalar
 Seed: TypeAlias = Any  # an int, a pair of ints, or an int tensor of shape [] or [2]
 Outputs: TypeAlias = dict[str, Any]
 Forward: TypeAlias = Callable[[Images], Outputs]

@@ -10,13 +10,24 @@ import abc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
 from keras_robust.core.numerics import scalar, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Logits, Seed, StepRule
+from keras_robust.core.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Logits,
+    Radius,
+    Scalar,
+    Seed,
+    StepRule,
+)
 
 
 class Round(NamedTuple):
@@ -74,7 +85,7 @@ class Attack(abc.ABC):
     ball: Ball
     name: str
     per_member: bool = False
-    source: Any = None
+    source: keras.Model | Forward | None = None
     step_rule: StepRule | None = None
     success_criterion: str | None = None
 
@@ -115,7 +126,7 @@ class Attack(abc.ABC):
         """Perturbs a checked batch, with a seed of shape `[2]`."""
 
     @abc.abstractmethod
-    def at_radius(self, radius: Any, step_size: Any = None) -> Attack:
+    def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> Attack:
         """The same attack in a ball of another radius."""
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
@@ -125,7 +136,7 @@ class Attack(abc.ABC):
 
     def __call__(
         self,
-        model: Any,
+        model: keras.Model | Forward,
         x: Images,
         y: Labels,
         *,
@@ -151,7 +162,7 @@ class Attack(abc.ABC):
         crafted = self.craft(as_forward(model), x, y, as_seed(seed), targets)
         return tf.nest.map_structure(tf.stop_gradient, crafted)
 
-    def compiled(self, model: Any) -> Callable[..., Images]:
+    def compiled(self, model: keras.Model | Forward) -> Callable[..., Images]:
         """The attack on one model as a `tf.function`, traced once for all seeds and radii.
 
         Args:
@@ -182,7 +193,7 @@ class Attack(abc.ABC):
             x: Images,
             y: Labels,
             seed: Seed = 0,
-            radius: Any = None,
+            radius: Radius | None = None,
             targets: Labels | None = None,
         ) -> Images:
             # Values are known here, before they become symbols of a graph.
@@ -230,12 +241,12 @@ class AttackWrapper(Attack):
         """Whether the attack needs targets."""
         return self.attack.takes_targets
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> AttackWrapper:
+    def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> AttackWrapper:
         """The same attack in a ball of another radius."""
         return replace(self, attack=self.attack.at_radius(radius, step_size))  # type: ignore[type-var]
 
 
-def check_attack(name: str, attack: Any) -> None:
+def check_attack(name: str, attack: object) -> None:
     """Raises TypeError unless `attack` is an `Attack`."""
     if not isinstance(attack, Attack):
         raise TypeError(
@@ -243,7 +254,7 @@ def check_attack(name: str, attack: Any) -> None:
         )
 
 
-def _classes(model: Any) -> int | None:
+def _classes(model: keras.Model | Forward) -> int | None:
     """The number of classes of a Keras model that returns a dictionary with logits, else None."""
     outputs = contract_of(classifier_of(model))
     return outputs["logits"].shape[-1] if outputs and "logits" in outputs else None

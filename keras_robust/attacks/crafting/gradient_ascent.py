@@ -29,6 +29,8 @@ from keras_robust.core.types import (
     Logits,
     Objective,
     PerExample,
+    Radius,
+    Scalar,
     StepRule,
 )
 from keras_robust.core.validation import check_integer
@@ -244,7 +246,7 @@ class GradientAttack(Attack):
         oracle = SingleObjective(self.objective(forward, x, y, targets))
         return gradient_ascent(self.ball, self.step_rule, oracle, x, x_start, self.steps).x
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> GradientAttack:
+    def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> GradientAttack:
         """The same attack in a ball of another radius.
 
         Args:
@@ -257,7 +259,7 @@ class GradientAttack(Attack):
         return rescale(self, radius, step_size)
 
 
-def rescale(attack: A, radius: Any, step_size: Any) -> A:
+def rescale(attack: A, radius: Radius, step_size: Scalar | None) -> A:
     """An attack with a step rule in a ball of another radius; see `GradientAttack.at_radius`."""
     ball = attack.ball.replace(radius=radius)
     rule: Any = attack.step_rule

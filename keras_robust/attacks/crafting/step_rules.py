@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
-from keras_robust.core.types import Ball, Images, PerExample
+from keras_robust.core.types import Ball, Images, PerExample, Scalar
 from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
 from keras_robust.threat_models.balls import clipped
 from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
@@ -41,7 +41,7 @@ class Point(NamedTuple):
     gradient: tf.Tensor
 
 
-def check_step_size(owner: str, size: Any) -> None:
+def check_step_size(owner: str, size: Scalar) -> None:
     """Raises unless `size` is a finite number >= 0, or a tensor.
 
     0 is the step of a ball of radius 0.
@@ -50,12 +50,12 @@ def check_step_size(owner: str, size: Any) -> None:
         check_number(f"{owner}: step size", size, hint=" in the units of the images, e.g. 2 / 255")
 
 
-def _projected_step(ball: Ball, x: Images, x_adv: Images, size: Any, along: tf.Tensor) -> Images:
+def _projected_step(ball: Ball, x: Images, x_adv: Images, size: Scalar, along: tf.Tensor) -> Images:
     """A step along the steepest direction, projected; rounded once, by the projection."""
     return ball.project(upcast_half(x_adv) + scalar(size, along.dtype) * ball.steepest(along), x)
 
 
-def default_step_size(ball: Ball, steps: int, step_size: Any) -> Any:
+def default_step_size(ball: Ball, steps: int, step_size: Scalar | None) -> Scalar:
     """`step_size`, or `2.5 radius / steps` if it is None.
 
     Raises:
@@ -85,7 +85,7 @@ class FixedStep:
     section 2.1.
     """
 
-    size: Any
+    size: Scalar
 
     def __post_init__(self) -> None:
         check_step_size("FixedStep", self.size)
@@ -115,7 +115,7 @@ class MomentumStep:
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6.
     """
 
-    size: Any
+    size: Scalar
     decay: float = 1.0
 
     def __post_init__(self) -> None:
@@ -167,9 +167,9 @@ class SoftBallStep:
     are taken at valid images.
     """
 
-    size: Any
-    multiplier: Any = 1.0
-    tau: Any = None
+    size: Scalar
+    multiplier: Scalar = 1.0
+    tau: Scalar | None = None
     pull: str = "elementwise"
 
     def __post_init__(self) -> None:
@@ -218,8 +218,8 @@ class PenalizedStep:
     Training" (2018), Eq. 2b and Algorithm 1.
     """
 
-    size: Any
-    multiplier: Any
+    size: Scalar
+    multiplier: Scalar
     decay: float = 0.5
 
     def __post_init__(self) -> None:

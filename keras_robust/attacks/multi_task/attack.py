@@ -40,6 +40,7 @@ from keras_robust.core.types import (
     Logits,
     PerExample,
     Radius,
+    Scalar,
     Seed,
     Solver,
     StepRule,
@@ -182,7 +183,7 @@ class MultiTask(Attack):
         ]
         return Trace(problem.images(end.x), records.weights, *rows)
 
-    def at_radius(self, radius: Radius, step_size: Any = None) -> MultiTask:
+    def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> MultiTask:
         """The same attack in a ball of another radius; by default the step grows with it."""
         return rescale(self, radius, step_size)
 

@@ -10,13 +10,12 @@ with Task Oriented Multi-Objective Optimization" (2023): with `p = 1` its determ
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
-from keras_robust.core.types import Images
+from keras_robust.core.types import Images, Scalar
 from keras_robust.core.validation import check_number, is_number
 
 __all__ = [
@@ -33,7 +32,7 @@ __all__ = [
 # Pixels below it are interpolated linearly, as the slope of a power below 1 is unbounded at 0.
 _DARK = 1e-4
 
-Strength = Any  # a number or a scalar tensor, in [0, 1]
+Strength = Scalar  # in [0, 1]
 
 
 def __dir__() -> list[str]:
