@@ -1,4 +1,1 @@
-"""Programs that export a model, serve it, and query it.
-
-`export`, `calibrate` (another threshold for what is exported), `verify`, `serve` and `query`.
-"""
+"""Programs that export a model, calibrate its detector, verify, serve and query it."""

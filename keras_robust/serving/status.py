@@ -95,6 +95,16 @@ class ServingError(Exception):
         return HTTP_STATUS[self.code]
 
 
+def connection_error(error: ServingError) -> ConnectionError:
+    """The error as an `OSError` for users, which starts with the name of its code.
+
+    Example:
+        >>> connection_error(ServingError(Code.NOT_FOUND, "No such model"))
+        ConnectionError('NOT_FOUND: No such model')
+    """
+    return ConnectionError(f"{error.code.name}: {error}")
+
+
 def invalid(message: str) -> ServingError:
     """Makes the error of a bad request, INVALID_ARGUMENT."""
     return ServingError(Code.INVALID_ARGUMENT, message)

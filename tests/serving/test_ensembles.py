@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 import keras_robust as kr
+from keras_robust.cli import query
 from keras_robust.detection import Detector
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
@@ -19,7 +20,6 @@ from keras_robust.serving.exporting.signatures import DETECTION, INPUTS, OUTPUTS
 from keras_robust.serving.exporting.verify import read_threshold, verify
 from keras_robust.serving.exporting.warmup import read_warmup
 from keras_robust.serving.server.server import Server
-from serving import query
 
 SCORE = "disagreement"  # of ensembles alone
 

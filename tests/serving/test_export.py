@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import stat
@@ -11,12 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
-import keras_robust
 from keras_robust.detection import EntropyDetector
-from keras_robust.experiments.runs.export_run import export_run
-from keras_robust.serving.exporting import export as exporting
+from keras_robust.serving.exporting import export
 from keras_robust.serving.exporting.export import export_model
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.signatures import INPUTS, MAX_PIXELS
@@ -24,7 +20,6 @@ from keras_robust.serving.exporting.verify import (
     VerificationError,
     read_threshold,
 )
-from serving import export
 
 SIGNATURES = tuple(INPUTS)
 Refused = tf.errors.InvalidArgumentError
@@ -328,8 +323,8 @@ def no_graph(monkeypatch):
         path.mkdir()
         (path / "saved_model.pb").touch()
 
-    monkeypatch.setattr(exporting, "_write_saved_model", write)
-    monkeypatch.setattr(exporting, "verify", lambda *_: None)
+    monkeypatch.setattr(export, "_write_saved_model", write)
+    monkeypatch.setattr(export, "verify", lambda *_: None)
 
 
 def listing(path):
@@ -374,7 +369,7 @@ def test_a_failed_verification_leaves_nothing_behind(tmp_path, classifier, detec
         seen.append((path / "saved_model.pb").is_file())
         raise VerificationError("differs")
 
-    monkeypatch.setattr(exporting, "verify", fail)
+    monkeypatch.setattr(export, "verify", fail)
     with pytest.raises(VerificationError, match="differs"):
         export_model(classifier, tmp_path / "digits", detector)
     assert seen == [True]
@@ -385,7 +380,7 @@ def test_a_failure_after_verification_leaves_the_other_versions(
     tmp_path, classifier, detector, monkeypatch, no_graph
 ):
     (tmp_path / "digits" / "1").mkdir(parents=True)
-    monkeypatch.setattr(exporting, "write_warmup", lambda *_: 1 / 0)
+    monkeypatch.setattr(export, "write_warmup", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(classifier, tmp_path / "digits", detector)
     assert listing(tmp_path) == ["digits"]
@@ -494,87 +489,3 @@ def test_a_diverged_model_is_refused(tmp_path, tiny_classifier):
 def test_a_wrong_number_of_class_names_is_refused(tmp_path, classifier, detector):
     with pytest.raises(ValueError, match="2 class names were received for 10 classes"):
         export_model(classifier, tmp_path / "m", detector, class_names=["a", "b"])
-
-
-# Run directories and the program.
-
-
-@pytest.fixture
-def run(tmp_path, classifier, tiny_classifier, detector):
-    """A run directory as `trainers.train` makes it."""
-    path = tmp_path / "run"
-    (path / "checkpoints").mkdir(parents=True)
-    classifier.save(path / "checkpoints" / "best.keras")
-    tiny_classifier(seed=1).save(path / "checkpoints" / "last.keras")
-    dataset = {"name": "digits", "batch_size": 64, "data_dir": None, "validation": 0.1}
-    recipe = {"name": "digits/tiny", "dataset": {**dataset, "class_names": list("0123456789")}}
-    (path / "recipe.json").write_text(json.dumps(recipe))
-    detector.calibration.save(path / "detector.json")
-    return path
-
-
-def test_a_run_is_exported_from_its_best_checkpoint(
-    tmp_path, run, classifier, detector, random_images
-):
-    path = export_run(run, tmp_path / "digits")
-    images = random_images(3)
-    with SavedModelSession(path) as model:
-        close(model.predict("detect", images)["probabilities"], local(classifier, images))
-    assert read_threshold(path) == detector.threshold
-    assert metadata(path)["class_names"] == list("0123456789")
-    assert metadata(path)["recipe"] == "digits/tiny"
-
-
-def test_the_last_checkpoint_gets_a_threshold_of_its_own(
-    tmp_path, run, tiny_classifier, random_images
-):
-    images = random_images(3)
-    last = tiny_classifier(seed=1)
-    validation = keras_robust.data.load("digits", validation=0.1).validation
-    expected = EntropyDetector(last).calibrate(validation, false_alarm_rate=0.25)
-    path = export_run(run, tmp_path / "digits", checkpoint="last")
-    with SavedModelSession(path) as model:
-        close(model.predict("detect", images)["probabilities"], local(last, images))
-    assert read_threshold(path) == pytest.approx(expected.threshold, abs=1e-6)
-    assert metadata(path)["detector"]["samples"] == expected.samples
-    assert metadata(path)["detector"]["false_alarm_rate"] == 0.25
-
-
-def test_without_a_best_checkpoint_the_last_one_is_taken(tmp_path, run, monkeypatch):
-    loaded = []
-    monkeypatch.setattr(keras.saving, "load_model", lambda path, **_: loaded.append(path.name))
-    (run / "checkpoints" / "best.keras").unlink()
-    with pytest.raises(TypeError, match="given NoneType"):
-        export_run(run, tmp_path / "digits")
-    assert loaded == ["last.keras"]
-
-
-def test_what_a_run_lacks_is_named(tmp_path, run):
-    with pytest.raises(FileNotFoundError, match=r"run directory .*nowhere.* does not exist"):
-        export_run(tmp_path / "nowhere", tmp_path / "m")
-    (run / "checkpoints" / "best.keras").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint best \(--checkpoint=last is there"):
-        export_run(run, tmp_path / "m", checkpoint="best")
-    recipe = (run / "recipe.json").read_text()
-    (run / "recipe.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"recipe.json is not a recipe"):
-        export_run(run, tmp_path / "m")
-    (run / "recipe.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"recipe.json"):
-        export_run(run, tmp_path / "m")
-    (run / "recipe.json").write_text(recipe)
-    (run / "detector.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"detector.json does not exist.*calibrate"):
-        export_run(run, tmp_path / "m")
-
-
-def test_the_program(tmp_path, run, monkeypatch, no_graph, capsys):
-    values = flags.FlagValues()
-    export.define_flags(values)
-    values(["export", f"--run={run}", f"--model_base_path={tmp_path}/digits", "--version=4"])
-    program = functools.partial(export.run, values)
-    monkeypatch.setattr(export, "run", program)
-    export.main([])
-    assert capsys.readouterr().out == f"{tmp_path}/digits/4\n"
-    with pytest.raises(SystemExit, match=r"FileExistsError: .* already holds version 4"):
-        export.main([])

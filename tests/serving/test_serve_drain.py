@@ -231,4 +231,4 @@ def test_the_program_ends_though_a_request_runs_for_ever(endless_model, wait_for
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "went on for longer than --drain_seconds" in err
+    assert "took longer than --drain_seconds" in err

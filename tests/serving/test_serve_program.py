@@ -15,13 +15,13 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from keras_robust.cli import serve
 from keras_robust.core.quiet_tensorflow import LEVEL
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
 from keras_robust.serving.server.servable import Servable
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
-from serving import serve
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
 
@@ -149,7 +149,7 @@ def test_run_says_when_it_waits_for_a_version(tmp_path, capfd):
     values = parsed(
         "--model_name=digits", f"--model_base_path={tmp_path}", "--port=0", "--rest_api_port=0"
     )
-    serve.run(values, stop)
+    serve.serve(values, stop)
     ready = (
         rf"Serving digits \(no version yet under {tmp_path}\): gRPC 127.0.0.1:\d+, REST http://.*\n"
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from keras_robust.detection import EntropyDetector
 from keras_robust.serving.exporting.reference import Reference, make_reference, sample_pixels
@@ -21,7 +19,6 @@ from keras_robust.serving.exporting.verify import (
     read_threshold,
     verify,
 )
-from serving import verify as program
 
 
 @pytest.fixture(scope="module")
@@ -204,33 +201,3 @@ def test_samples_hold_black_white_and_much_between():
         assert pixels[0].max() == 0
         assert pixels[1].min() == 255
         assert len(np.unique(pixels[2:])) > 60
-
-
-# The program.
-
-
-def parsed(*arguments):
-    values = flags.FlagValues()
-    program.define_flags(values)
-    values(["verify", *arguments])
-    return values
-
-
-def test_the_program_verifies(exported_model, detector):
-    text = program.run(parsed(f"--model_base_path={exported_model}"))
-    assert text.count("equal to the local model") == 4
-    assert f"threshold of the detector: {detector.threshold:.6g}" in text
-
-
-def test_the_program_prints_signatures(exported_model):
-    text = program.run(parsed(f"--model_base_path={exported_model}", "--version=1", "--signatures"))
-    assert "input images: float32 [-1, 8, 8, 1]" in text
-    assert "output is_adversarial: bool [-1]" in text
-    assert "saved_model_init_op" not in text
-
-
-def test_the_program_ends_with_a_sentence(tmp_path, monkeypatch):
-    values = parsed(f"--model_base_path={tmp_path}")
-    monkeypatch.setattr(program, "run", functools.partial(program.run, values))
-    with pytest.raises(SystemExit, match=r"FileNotFoundError: .* holds no version of a model"):
-        program.main([])

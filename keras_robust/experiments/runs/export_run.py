@@ -1,77 +1,117 @@
-"""Exports of runs: a checkpoint with its detector, and re-calibrated versions of it."""
+"""Exports runs with their detectors, and calibrates the detectors of exported versions again."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
+from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
+from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
 from keras_robust.losses import uncertainty as scores
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.verify import stored_reference
 from keras_robust.serving.exporting.version_directory import find_version
-from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
-from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
 
 
 def export_run(
-    run: str | os.PathLike[str],
-    model_base_path: str | os.PathLike[str],
-    *,
-    checkpoint: str | None = None,
-    version: int | None = None,
+    run: LoadedRun, model_base_path: str | os.PathLike[str], *, version: int | None = None
 ) -> Path:
-    """Exports a checkpoint of a run directory, with a detector that is calibrated for it.
-
-    The run's own threshold is of its best checkpoint, or of the last one if there is no best. For
-    another checkpoint one is made on the run's validation images, at the same false-alarm rate.
+    """Exports the loaded checkpoint of a run with its detector.
 
     Args:
-        run: a directory made by `trainers.train`.
-        model_base_path: the directory that a server watches; its name is the model's.
-        checkpoint: `"best"` or `"last"`; by default the best one if there is one.
-        version: a positive integer; by default the next free one.
+        run: the run.
+        model_base_path: the directory that a server watches; its name is the name of the model.
+        version: a positive integer; default the next free one.
 
     Returns:
         The version directory.
 
     Raises:
-        FileNotFoundError: when the run, its checkpoint or its calibration is missing.
+        FileNotFoundError: the run has no calibrated detector.
         ValueError, FileExistsError, VerificationError: see `export_model`.
     """
-    loaded = load_run(run, checkpoint, read_data=False)
-    if loaded.detector is None:
+    if run.detector is None:
         raise FileNotFoundError(
-            f"{loaded.run.detector_file} does not exist: the detector of this run has no "
-            "threshold. `trainers.train` writes it at the end of the training; for a model trained "
-            "otherwise, call `kr.detection.Detector(model).calibrate(validation, "
-            f"false_alarm_rate=0.05).calibration.save({str(loaded.run.detector_file)!r})`."
+            f"{run.run.detector_file} does not exist, so the run has no threshold for a detector. "
+            "`trainers.train` writes it at the end of a training; for another model, call "
+            "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)"
+            f".calibration.save({str(run.run.detector_file)!r})`."
         )
-    return export_model(
-        loaded.model,
-        model_base_path,
-        loaded.detector,
-        version=version,
-        class_names=loaded.run.class_names(),
-        recipe=loaded.config.name or None,
-    )
+    return _export(run, model_base_path, run.detector, version)
+
+
+def recalibrate(
+    candidates: Iterable[LoadedRun],
+    model_base_path: str | os.PathLike[str],
+    false_alarm_rate: float,
+    *,
+    version: int | None = None,
+    score: str | None = None,
+) -> Path:
+    """Exports a version again, with a threshold for another false alarm rate or another score.
+
+    Args:
+        candidates: models to find the version's among, such as the `checkpoints` of a run. The
+            threshold is set on the validation images of the one that gives the same outputs.
+        model_base_path: the directory that a server watches.
+        false_alarm_rate: largest fraction of the validation images above the threshold.
+        version: the version to calibrate; default the latest.
+        score: a name of `keras_robust.detection.scores.SCORES`; default that of the version.
+
+    Returns:
+        The directory of the new version, the next free one.
+
+    Raises:
+        FileNotFoundError: the version, the run or its data is missing.
+        ValueError: an invalid rate or score, too few validation images for the rate, or no
+            candidate is the version's model.
+        VerificationError: the served model differs from the local one.
+    """
+    check_rate(false_alarm_rate)
+    exported = find_version(model_base_path, version)
+    score = score or read_detector(exported)["score"]
+    scores.get(score)
+    run = _same_model(candidates, exported)
+    detector = Detector(run.model, scored_by=score).calibrate(run.validation, false_alarm_rate)
+    return _export(run, model_base_path, detector)
+
+
+def checkpoints(path: str | os.PathLike[str], data_dir: str | None = None) -> Iterator[LoadedRun]:
+    """Yields a run directory once for each of its checkpoints, the best one first.
+
+    Args:
+        path: a run directory.
+        data_dir: the directory of TensorFlow Datasets, if not the one of the training.
+
+    Raises:
+        FileNotFoundError: the run or its checkpoints are missing.
+        ValueError: its recipe cannot be read.
+    """
+    directory = RunDirectory(path)
+    names: list[str | None] = [
+        name for name in CHECKPOINTS if directory.checkpoint_file(name).is_file()
+    ]
+    for name in names or [None]:  # without a checkpoint, the error names what is missing
+        yield load_run(path, name, data_dir, read_data=False)
 
 
 def read_detector(exported: Path) -> dict[str, Any]:
-    """What the metadata of a version tell of its detector.
+    """Reads the detector's settings from the metadata of a version.
 
     Raises:
-        FileNotFoundError: when it has none.
-        ValueError: when they are no metadata of an export.
+        FileNotFoundError: the version has no metadata.
+        ValueError: the metadata of another format.
     """
     path = exported / "assets.extra" / METADATA_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: nothing is known of the version's detector. Versions made by "
-            "`python -m serving.export` hold it."
+            f"{path} does not exist, so the version's detector is unknown. Export the model with "
+            "`keras-robust export`, which writes it."
         )
     try:
         detector = json.loads(path.read_text("utf-8"))["detector"]
@@ -79,65 +119,36 @@ def read_detector(exported: Path) -> dict[str, Any]:
         return detector
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} tells of no detector ({error}); expected what `serving.export` wrote."
+            f"{path} describes no detector ({error}); expected a file that `keras-robust export` "
+            "wrote."
         ) from error
 
 
-def recalibrate(
-    run: str | os.PathLike[str],
+def _export(
+    run: LoadedRun,
     model_base_path: str | os.PathLike[str],
-    false_alarm_rate: float,
-    *,
+    detector: Detector,
     version: int | None = None,
-    score: str | None = None,
-    data_dir: str | None = None,
 ) -> Path:
-    """Exports a version anew, with a threshold for another false-alarm rate or by another score.
-
-    Args:
-        run: the run directory that the version was exported from; whichever of its checkpoints
-            answers as the version does is taken.
-        model_base_path: the directory that a server watches.
-        false_alarm_rate: at most this share of the run's validation images is above the threshold.
-        version: which one to re-calibrate; by default the latest.
-        score: a name of `keras_robust.detection.scores.SCORES`; by default that of the version.
-        data_dir: where TensorFlow Datasets keeps the data, if not where it was in training.
-
-    Returns:
-        The directory of the new version, the next free one.
-
-    Raises:
-        FileNotFoundError: when the version, the run or its data is missing.
-        ValueError: when the rate or the score cannot be, the validation images are too few for the
-            rate, or the run's model is another than the version's.
-        VerificationError: when the served model differs from the local one.
-    """
-    check_rate(false_alarm_rate)
-    exported = find_version(model_base_path, version)
-    score = score or read_detector(exported)["score"]
-    scores.get(score)
-    loaded = _same_model(run, exported, data_dir)
-    detector = Detector(loaded.model, scored_by=score)
     return export_model(
-        loaded.model,
+        run.model,
         model_base_path,
-        detector.calibrate(loaded.validation, false_alarm_rate),
-        class_names=loaded.run.class_names(),
-        recipe=loaded.config.name or None,
+        detector,
+        version=version,
+        class_names=run.class_names,
+        recipe=run.config.name or None,
     )
 
 
-def _same_model(run: str | os.PathLike[str], exported: Path, data_dir: str | None) -> LoadedRun:
-    """The checkpoint of a run that a version was exported from."""
+def _same_model(candidates: Iterable[LoadedRun], exported: Path) -> LoadedRun:
+    """The candidate with the outputs of an exported version."""
     expected = stored_reference(exported)
-    directory = RunDirectory(run)
-    names = [name for name in CHECKPOINTS if directory.checkpoint_file(name).is_file()]
-    for name in names:
-        loaded = load_run(run, name, data_dir, read_data=False)
-        if expected.matches(loaded.model):
-            return loaded
-    load_run(run, read_data=False)  # says what is wrong with a run that holds no checkpoint
+    compared = []
+    for run in candidates:
+        if expected.matches(run.model):
+            return run
+        compared.append(run.title)
     raise ValueError(
-        f"{exported} is another model than the checkpoints {names} of {run}: they answer "
-        "differently. Give the run that it was exported from, or export that run again."
+        f"{exported} is another model than {' and '.join(compared)}: the outputs differ. Give the "
+        "model that was exported, or export it again."
     )

@@ -22,7 +22,9 @@ def test_a_new_directory_may_be_missing_or_empty(tmp_path):
 
 
 def test_a_run_is_not_lost_by_mistake(run):
-    with pytest.raises(FileExistsError, match=r"already contains a run\. Pass --resume.*--overwrite"):
+    with pytest.raises(
+        FileExistsError, match=r"already contains a run\. Pass --resume.*--overwrite"
+    ):
         run.check_new()
     run.check_new(overwrite=True)
 

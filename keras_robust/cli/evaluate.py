@@ -1,0 +1,83 @@
+"""Attacks the test images of a model, and writes a report.
+
+    keras-robust evaluate --model=my.keras --data=digits --radius=0.1 --attacks=pgd,fgsm
+    keras-robust evaluate --run=runs/digits
+
+writes report.html, report.md and report.json. --model takes a Keras classifier or a RobustModel of
+your own with --data and a threat model; --run takes a run directory, whose recipe sets what is not
+given. The same command resumes an interrupted evaluation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from keras_robust.cli import model_flags
+from keras_robust.cli.extras import require_extra
+from keras_robust.experiments.flags import attack_flags
+from keras_robust.experiments.flags.lookup import number
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares the flags of the command."""
+    model_flags.define(values)
+    model_flags.define_detector(values, score=None)
+    attack_flags.define(values)
+    attack_flags.define_time_budget(values)
+    flags.DEFINE_list(
+        "attacks",
+        None,
+        f"Names of attacks, such as pgd,fgsm, with {attack_flags.NAMES_HELP}; accuracy over radius "
+        "is measured with the strongest.",
+        flag_values=values,
+    )
+    flags.DEFINE_list("radii", None, "Radii of the accuracy over radius.", flag_values=values)
+    flags.DEFINE_string(
+        "output_dir",
+        None,
+        "Directory of the report; by default report in the run, or MODEL_report here.",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues) -> str:
+    """Evaluates the model that the flags name, and writes the report.
+
+    Returns:
+        The summary of the report.
+
+    Raises:
+        ValueError, OSError, ImportError: a user error, if possible before the first attack.
+    """
+    model_flags.check(values, threat_model=True)
+    radii = None if values.radii is None else [number("radius", text) for text in values.radii]
+    require_extra("report", "The HTML report")
+    loaded = model_flags.load(values)
+    from keras_robust.evaluation import load_reports
+    from keras_robust.evaluation.rendering import wording
+    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.runs.evaluation_reports import write_reports
+
+    if values.output_dir or values.model:
+        loaded.run.report = Path(values.output_dir or f"{Path(values.model).stem}_report")
+        loaded.run.unfinished = loaded.run.report / "unfinished"
+    plan = EvaluationPlan(
+        attacks=values.attacks,
+        options=attack_flags.options(values),
+        norm=values.norm,
+        radius=values.radius,
+        radii=radii,
+        limit=values.limit,
+        seed=values.seed,
+        time_budget=values.time_budget,
+    )
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    write_reports([loaded], plan, command=command)
+    reports = load_reports(loaded.run.report)
+    warnings = [f"Warning: {warning}" for warning in wording.all_warnings(reports)]
+    page = f"Report: {loaded.run.report / 'report.html'}"
+    return "\n".join([*wording.summaries(reports), *warnings, page])

@@ -1,0 +1,50 @@
+"""Exports a model and its detector as a version that TensorFlow Serving loads.
+
+    keras-robust export --model=my.keras --data=images.npz --model_base_path=exported/my
+    keras-robust export --run=runs/digits --model_base_path=exported/digits
+
+writes `exported/digits/<version>/`, verified, by one atomic rename. The detector of a model file is
+calibrated on the validation images of --data (the array x_validation of a file); a run has its own.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from keras_robust.cli import model_flags
+from keras_robust.cli.extras import require_extra
+from keras_robust.experiments.flags import attack_flags, command_line
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares the flags of the command."""
+    model_flags.define(values)
+    model_flags.define_detector(values, score="entropy")
+    attack_flags.define_files(values)
+    flags.DEFINE_string(
+        "model_base_path",
+        None,
+        "Parent directory of the versions; its name is the name of the model.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "version", None, "Number of the version; by default the next free one.", flag_values=values
+    )
+
+
+def run(values: flags.FlagValues) -> str:
+    """Exports the model that the flags name.
+
+    Returns:
+        The version directory.
+
+    Raises:
+        ValueError, OSError, ImportError: a user error.
+    """
+    model_flags.check(values)
+    base = command_line.required(values, "model_base_path", "exported/digits")
+    require_extra("serving", "Export")
+    loaded = model_flags.load(values, read_data=False)
+    from keras_robust.experiments.runs.export_run import export_run
+
+    return str(export_run(loaded, base, version=values.version))

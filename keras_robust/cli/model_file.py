@@ -1,0 +1,174 @@
+"""A user's own Keras model file with data, in the form of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.cli.data_file import read_data_file
+from keras_robust.core.classifier import classifier_of
+from keras_robust.experiments.recipes import schema
+from keras_robust.experiments.runs.loaded_run import LoadedRun
+from keras_robust.experiments.runs.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedModelFile(LoadedRun):
+    """A Keras model file with data: evaluated, attacked and exported by the same code as a run.
+
+    Args:
+        data: the images and labels.
+        score: score of the detector; None for no detector.
+        false_alarm_rate: rate at which the detector is calibrated on the validation images.
+    """
+
+    data: kr.data.Splits
+    score: str | None = None
+    false_alarm_rate: float = 0.05
+
+    @functools.cached_property
+    def splits(self) -> kr.data.Splits:
+        """The data."""
+        return self.data
+
+    @property
+    def validation(self) -> tf.data.Dataset:
+        """The validation images.
+
+        Raises:
+            ValueError: the data has none.
+        """
+        if self.splits.validation is None:
+            raise ValueError(
+                f"{self.splits.info.name} has no validation images, on which the threshold of a "
+                "detector is set; add an array x_validation of images that the model was not "
+                "trained on."
+            )
+        return self.splits.validation
+
+    @functools.cached_property
+    def detector(self) -> kr.detection.Detector | None:
+        """A detector that is calibrated on the validation images; None without a score.
+
+        Raises:
+            ValueError: no validation images, or too few for the rate.
+        """
+        if self.score is None:
+            return None
+        detector = kr.detection.Detector(self.model, scored_by=self.score)
+        return detector.calibrate(self.validation, self.false_alarm_rate)
+
+    @property
+    def title(self) -> str:
+        """The path of the file, for messages."""
+        return str(self.run.path)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.splits.info.class_names
+
+
+def load_model_file(
+    path: str | os.PathLike[str],
+    data: str,
+    *,
+    norm: str = "linf",
+    radius: float = 0.0,
+    data_dir: str | None = None,
+    batch_size: int = 128,
+    pixel_range: Sequence[float] = (0.0, 1.0),
+    score: str | None = None,
+    false_alarm_rate: float = 0.05,
+) -> LoadedModelFile:
+    """Loads a classifier from a Keras model file.
+
+    Args:
+        path: a `.keras` file of a Keras classifier or of a `RobustModel`.
+        data: a name for `keras_robust.data.load`, or an `.npz` file.
+        norm: norm of the threat model.
+        radius: radius of the threat model.
+        data_dir: directory of TensorFlow Datasets.
+        batch_size: images per batch.
+        pixel_range: the pixel values that the model takes for 0 and 1.
+        score: score of the detector; None for no detector.
+        false_alarm_rate: false alarm rate of the detector on the validation images.
+
+    Raises:
+        FileNotFoundError: the model or the data is missing.
+        ValueError: not a Keras classifier, or data that does not fit it.
+    """
+    path = Path(path)
+    model = _load_model(path)
+    classifier = _classifier(model, pixel_range)
+    classes = int(classifier.output["logits"].shape[-1])
+    splits = _read_data(data, classes, data_dir, batch_size)
+    _check_data(path, classifier, classes, splits.info)
+    config = schema.defaults()
+    config.model.name = path.stem
+    config.defense.name = _defense(model)
+    config.ball.norm, config.ball.radius = norm, radius
+    config.dataset.batch_size = batch_size
+    return LoadedModelFile(
+        RunDirectory(path), config, "", classifier, splits, score, false_alarm_rate
+    )
+
+
+def _load_model(path: Path) -> keras.Model:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a Keras model file.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ValueError(f"{path} cannot be loaded as a Keras model: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or the custom class that it cannot find."""
+    custom = re.search(r"Could not locate class '[^']+'", str(error))
+    if custom:
+        return f"{custom[0]}. Import the class and use the model in Python instead."
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _classifier(model: keras.Model, pixel_range: Sequence[float]) -> keras.Model:
+    """The model as a classifier of images in [0, 1]."""
+    low, high = pixel_range
+    preprocess = None
+    if (low, high) != (0.0, 1.0):
+        preprocess = keras.layers.Rescaling(high - low, offset=low)
+    return kr.models.adapt(classifier_of(model), preprocess=preprocess)
+
+
+def _read_data(data: str, classes: int, data_dir: str | None, batch_size: int) -> kr.data.Splits:
+    if data.endswith(".npz"):
+        return read_data_file(Path(data), classes, batch_size)
+    return kr.data.load(data, batch_size, data_dir)
+
+
+def _check_data(
+    path: Path, classifier: keras.Model, classes: int, info: kr.data.DatasetInfo
+) -> None:
+    shape = tuple(classifier.input_shape[1:])
+    if shape != tuple(info.image_shape):
+        raise ValueError(
+            f"{path} takes images of shape {shape}; those of {info.name} have "
+            f"{tuple(info.image_shape)}."
+        )
+    if classes != info.classes:
+        raise ValueError(f"{path} has {classes} classes; {info.name} has {info.classes}.")
+
+
+def _defense(model: keras.Model) -> str:
+    """The robust loss of a `RobustModel`; empty for another model."""
+    if isinstance(model, kr.RobustModel):
+        return f"{type(model.robust_loss).__name__} (RobustModel)"
+    return ""

@@ -1,0 +1,156 @@
+"""The flags that choose a model: a Keras model file with data, or a run directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.flags.lookup import number
+
+if TYPE_CHECKING:
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
+
+flags.disclaim_key_flags()  # `--help` shows them as the program's own
+
+# Names of `keras_robust.detection.scores.SCORES`, which cannot be imported without TensorFlow.
+SCORES = ("entropy", "least_confidence", "member_entropy", "disagreement")
+_DETECTOR = ("score", "false_alarm_rate")
+_OF_MODEL_FILES = ("data", "batch_size", "pixel_range")
+
+
+def define(values: flags.FlagValues) -> None:
+    """Declares the flags of a model file and of a run directory."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Keras model file of a classifier or a RobustModel, such as my.keras.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "run",
+        None,
+        "Run directory that trainers.train wrote, instead of --model.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data",
+        None,
+        "Data of --model: digits, a name in TensorFlow Datasets, or an .npz file with test images "
+        "x (uint8, or float in [0, 1]) and labels y, optionally x_validation and class_names.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "batch_size", 128, "Images per batch with --model.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_list(
+        "pixel_range",
+        ["0", "1"],
+        "Pixel values that --model takes for black and white, such as 0,255 or -1,1.",
+        flag_values=values,
+    )
+
+
+def define_detector(values: flags.FlagValues, score: str | None) -> None:
+    """Declares the detector of a model file.
+
+    Args:
+        values: where to declare the flags.
+        score: the default score; None for no detector.
+    """
+    flags.DEFINE_enum(
+        "score",
+        score,
+        SCORES,
+        "Score of the detector with --model, calibrated on the validation images.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "false_alarm_rate",
+        0.05,
+        "Largest fraction of the validation images that the detector of --model flags.",
+        flag_values=values,
+    )
+
+
+def check(
+    values: flags.FlagValues, *, threat_model: bool = False, own_detector: bool = True
+) -> None:
+    """Raises unless the flags name one model, with what it needs.
+
+    Args:
+        values: the parsed flags.
+        threat_model: whether a model file needs a radius.
+        own_detector: whether a run has its detector, so that the flags of one belong to --model.
+
+    Raises:
+        ValueError: no model or two, a missing flag, or a flag that the model does not take.
+    """
+    if (values.model is None) == (values.run is None):
+        received = "neither was" if values.model is None else "both were"
+        raise ValueError(
+            f"Expected --model=my.keras (with --data) or --run=runs/digits; {received} given."
+        )
+    if values.run is not None:
+        names = (*_OF_MODEL_FILES, *_DETECTOR) if own_detector else _OF_MODEL_FILES
+        given = [name for name in names if _is_given(values, name)]
+        if given:
+            raise ValueError(f"--{given[0]} belongs to --model; a run has its own.")
+        return
+    command_line.required(values, "data", "digits")
+    if threat_model:
+        command_line.required(values, "radius", "8/255")
+    if _is_given(values, "checkpoint"):
+        raise ValueError("--checkpoint belongs to --run; a model file has none.")
+    if len(values.pixel_range) != 2:
+        raise ValueError(
+            f"--pixel_range is {','.join(values.pixel_range)}; expected two numbers, such as 0,255."
+        )
+    if _is_given(values, "loss") and values.loss == "detector_aware" and values.score is None:
+        raise ValueError("--loss=detector_aware needs a detector; choose its --score.")
+
+
+def load(values: flags.FlagValues, *, read_data: bool = True) -> LoadedRun:
+    """Loads the model and the data that the checked flags name; imports TensorFlow.
+
+    Args:
+        values: the parsed flags.
+        read_data: whether to read a run's data now, or at its first use.
+
+    Raises:
+        FileNotFoundError: the model or the data is missing.
+        ValueError: the model cannot be loaded, or the data does not fit it.
+    """
+    start_tensorflow()
+    from keras_robust.cli.model_file import load_model_file
+    from keras_robust.experiments.runs.loaded_run import load_run
+
+    checkpoint = values.checkpoint if "checkpoint" in values else None
+    if values.run is not None:
+        return load_run(values.run, checkpoint, values.data_dir, read_data=read_data)
+    options = {
+        name: values[name].value for name in ("norm", "radius", *_DETECTOR) if name in values
+    }
+    return load_model_file(
+        values.model,
+        values.data,
+        data_dir=values.data_dir,
+        batch_size=values.batch_size,
+        pixel_range=[number("pixel value", text) for text in values.pixel_range],
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and the package without the lines that TensorFlow logs at its start."""
+    with quiet_start():
+        import keras_robust
+
+        keras_robust.RobustModel  # noqa: B018  registers the classes that saved files name
+        command_line.initialize_devices()
+
+
+def _is_given(values: flags.FlagValues, name: str) -> bool:
+    return name in values and bool(values[name].present)

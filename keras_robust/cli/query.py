@@ -1,0 +1,97 @@
+"""Queries a model server about images.
+
+    keras-robust query --server=localhost:8500 --model=digits --images=a.png,b.png
+
+prints the class, its probability, the detection score and the verdict for each image; for an
+ensemble also each member's class and probability, as in `7 (0.98), 1 (0.55)`. Images are PNG or
+JPEG files, or arrays in `.npy` and `.npz` files: floats in [0, 1], `[height, width, channels]` or
+`[batch, height, width, channels]`.
+
+With --tls, the environment variable SERVING_TOKEN is the token for a proxy that requires one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from keras_robust.cli.extras import require_extra
+from keras_robust.core.quiet_tensorflow import quiet_start
+from keras_robust.experiments.flags import command_line
+from keras_robust.serving.status import ServingError, connection_error
+
+if TYPE_CHECKING:
+    from keras_robust.serving.client.query import Rows
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Declares the flags of the command."""
+    flags.DEFINE_string(
+        "server", "localhost:8500", "Address host:port of a model server.", flag_values=values
+    )
+    flags.DEFINE_string("model", None, "Name of the served model.", flag_values=values)
+    flags.DEFINE_list("images", None, "PNG, JPEG, npy and npz files.", flag_values=values)
+    flags.DEFINE_string(
+        "signature", "detect", "Signature: detect or serving_default.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "rest",
+        False,
+        "Use REST instead of gRPC; --server has the REST port then.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "tls", False, "Connect with TLS, to a proxy in front of the server.", flag_values=values
+    )
+    flags.DEFINE_bool("json", False, "Print JSON.", flag_values=values)
+    flags.DEFINE_float(
+        "timeout", 10.0, "Seconds until a request fails.", lower_bound=0.001, flag_values=values
+    )
+
+
+def run(values: flags.FlagValues) -> str:
+    """Queries the server that the flags name.
+
+    Returns:
+        A table of the answers, or JSON.
+
+    Raises:
+        ValueError, OSError, ImportError: a user error, or one that the server reports.
+    """
+    from keras_robust.serving.client.query import table
+
+    command_line.required(values, "model", "digits")
+    command_line.required(values, "images", "a.png,b.png")
+    paths = [path for path in values.images if path]
+    if not paths:
+        raise ValueError("--images is empty; expected files, as in --images=a.png,b.png.")
+    if not values.rest:
+        require_extra("serving", "A query over gRPC")
+    try:
+        rows = _query(values, paths)
+    except ServingError as error:
+        raise connection_error(error) from error
+    return json.dumps(rows, indent=2) if values.json else table(rows)
+
+
+def _query(values: flags.FlagValues, paths: list[str]) -> Rows:
+    """The answers; over REST without an import of TensorFlow."""
+    from keras_robust.serving.client.query import query
+
+    # Not a flag: all users of a machine can read the arguments of a process.
+    token = os.environ.get("SERVING_TOKEN") if values.tls else None
+    if values.rest:
+        from keras_robust.serving.client.rest_client import RestClient
+
+        rest = RestClient(values.server, values.timeout, values.tls, token)
+        return query(rest, values.model, paths, values.signature)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log repeats the error message
+    with quiet_start():
+        import tensorflow_serving.apis.predict_pb2  # noqa: F401  imports TensorFlow
+
+        from keras_robust.serving.client.grpc_client import Client
+    with Client(values.server, values.timeout, values.tls, token) as client:
+        return query(client, values.model, paths, values.signature)

@@ -1,0 +1,142 @@
+"""`keras-robust evaluate` and `check`: a model file of one's own, and a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_robust.evaluation import load_reports
+from keras_robust.evaluation.results import Check
+from keras_robust.experiments.runs import evaluate_run
+
+BALL = ("--norm=linf", "--radius=0.1")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Any folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_keras_model(command, folder, model_file, data_file):
+    text = command(
+        "evaluate",
+        f"--model={model_file}",
+        f"--data={data_file}",
+        *BALL,
+        "--attacks=pgd:steps=2,fgsm",
+        "--radii=0.05,1/10",
+        "--limit=20",
+        "--score=entropy",
+        "--false_alarm_rate=0.1",
+    )
+    (report,) = load_reports(folder / "my_report")
+    assert text.splitlines()[-1] == "Report: my_report/report.html"
+    assert sorted(path.name for path in (folder / "my_report").iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
+    assert [attack.name for attack in report.attacks] == ["PGD-2", "FGSM"]
+    assert (report.model, report.dataset, report.defense) == ("my", "images.npz", "")
+    assert (report.samples, report.radius) == (20, pytest.approx(0.1))
+    assert report.detection.false_alarm_rate == 0.1
+    assert [curve.radii for curve in report.curves] == [(0.0, 0.05, 0.1)]
+    assert f"{report.worst_case_accuracy:.1%}" in text
+    assert report.command  # that of the user
+
+
+def test_a_robust_model(command, folder, robust_file):
+    command(
+        "evaluate",
+        f"--model={robust_file}",
+        "--data=digits",
+        *BALL,
+        "--attacks=fgsm",
+        "--limit=20",
+        f"--output_dir={folder}/out",
+    )
+    (report,) = load_reports(folder / "out")
+    assert report.defense == "Adversarial (RobustModel)"
+    assert report.detection is None and (folder / "out" / "report.html").is_file()
+
+
+def test_a_run(command, folder, trained):
+    text = command("evaluate", f"--run={trained}", "--limit=20", f"--output_dir={folder}/out")
+    (report,) = load_reports(folder / "out")
+    assert [attack.name for attack in report.attacks] == ["PGD-2", "FGSM"]
+    assert report.defense.startswith("trades")
+    assert text.startswith(f"{trained}, best checkpoint\n")
+    assert not (trained / "report").exists()
+
+
+def test_an_interrupted_evaluation_resumes(command, folder, model_file, data_file, monkeypatch):
+    arguments = ["evaluate", f"--model={model_file}", f"--data={data_file}", *BALL]
+    arguments += ["--attacks=fgsm,pgd:steps=2", "--limit=20"]
+    evaluate = evaluate_run.kr.evaluation.evaluate
+
+    def interrupted(*args, **options):
+        evaluate(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_run.kr.evaluation, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(*arguments)
+    assert list((folder / "my_report" / "unfinished").rglob("*.npz"))
+    monkeypatch.setattr(evaluate_run.kr.evaluation, "evaluate", evaluate)
+    command(*arguments)
+    assert not (folder / "my_report" / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--attacks=pdg"], "Did you mean 'pgd'?"),
+        (["--attacks=fgsm", "--queries=7"], "does not take queries"),
+        (["--radii=big"], "'big' is not a radius"),
+        (["--data=images.npz"], "images.npz does not exist"),
+        (["--model=other.keras"], "other.keras does not exist"),
+    ],
+)
+def test_user_errors_are_one_line(fails, folder, model_file, data_file, arguments, says):
+    given = {"--model": model_file, "--data": data_file, "--radius": 0.1, "--limit": 5}
+    given |= dict(argument.split("=") for argument in arguments)
+    message = fails("evaluate", *(f"{name}={value}" for name, value in given.items()))
+    assert message.startswith("keras-robust evaluate: ") and says in message
+    assert not list(folder.iterdir())
+
+
+def test_check_prints_each_check(command, model_file, data_file):
+    text = command(
+        "check",
+        f"--model={model_file}",
+        f"--data={data_file}",
+        *BALL,
+        "--limit=10",
+        "--steps=2",
+    )
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
+    assert [line.split(":")[0] for line in lines[:2]] == ["passed  gradients", "passed  logits"]
+    assert " of 8 checks failed" in lines[-1]
+
+
+def test_check_names_what_failed(command, trained, monkeypatch):
+    asked = []
+
+    def fake(model, data, ball, **options):
+        asked.append((ball, options))
+        found = [("logits", False), ("steps", True)]
+        return tuple(Check(name, passed, 0.0, f"About {name}.") for name, passed in found)
+
+    import keras_robust as kr
+
+    monkeypatch.setattr(kr.evaluation, "sanity_checks", fake)
+    text = command("check", f"--run={trained}", "--radius=0.2", "--steps=3")
+    assert text.splitlines() == [
+        "FAILED  logits: About logits.",
+        "passed  steps: About steps.",
+        "1 of 2 checks failed: logits.",
+    ]
+    ((ball, options),) = asked
+    assert float(ball.radius) == pytest.approx(0.2)
+    assert (options["steps"], options["limit"], options["seed"]) == (3, 100, 0)

@@ -1,0 +1,148 @@
+"""The console script: its commands, its help and its errors, without an import of TensorFlow."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from keras_robust import __version__
+from keras_robust.cli import main, model_flags
+from keras_robust.cli.extras import EXTRAS
+from keras_robust.detection import scores
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("export", "calibrate", "serve", "query", "verify")
+
+
+def test_the_entry_point_is_the_console_script():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    (line,) = config["options.entry_points"]["console_scripts"].split("\n")[1:]
+    name, target = (part.strip() for part in line.split("="))
+    module, function = target.split(":")
+    assert name == "keras-robust"
+    assert getattr(importlib.import_module(module), function) is main.main
+
+
+def test_help_lists_the_commands(command):
+    for arguments in ([], ["--help"], ["-h"]):
+        text = command(*arguments)
+        assert all(f"\n  {name} " in text for name in main.COMMANDS)
+    assert command("--version") == f"keras-robust {__version__}\n"
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_each_command_explains_itself_and_its_flags(command, name):
+    text = command(name, "--help")
+    module = importlib.import_module(f"keras_robust.cli.{name}")
+    assert text.startswith(f"keras-robust {name}\n\n{module.__doc__.splitlines()[0]}")
+    assert f"keras-robust {name} --" in module.__doc__  # an example
+    values = flags.FlagValues()
+    module.define_flags(values)
+    for flag in values:
+        assert f"  --{'[no]' if values[flag].boolean else ''}{flag}: " in text
+        first, end = values[flag].help.lstrip("<")[0], values[flag].help[-1]
+        assert end in ".)" and (first.isupper() or first.islower()), flag
+
+
+def test_unknown_commands_and_flags_name_the_valid_ones(fails):
+    message = fails("evalate", "--model=x")
+    assert message.startswith("keras-robust: There is no command 'evalate'; expected one of eval")
+    assert message.endswith("Did you mean 'evaluate'?")
+    message = fails("evaluate", "--modle=x")
+    assert message.startswith("keras-robust evaluate: There is no flag --modle; there are attacks,")
+    assert message.endswith("Did you mean 'model'?")
+    assert "'x' is not a flag" in fails("evaluate", "x")
+    assert "not a number" in fails("check", "--radius=small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["evaluate"], "Expected --model=my.keras (with --data) or --run=runs/digits; neither was"),
+        (["check", "--model=a.keras", "--run=b"], "both were given"),
+        (["attack", "--model=a.keras"], "--data is missing"),
+        (["attack", "--model=a.keras", "--data=digits"], "--radius is missing; give it as in"),
+        (["evaluate", "--run=a", "--data=digits"], "--data belongs to --model"),
+        (["evaluate", "--run=a", "--score=entropy"], "--score belongs to --model"),
+        (["export", "--run=a"], "--model_base_path is missing"),
+        (["calibrate", "--run=a", "--model_base_path=b"], "--false_alarm_rate is missing"),
+        (["verify"], "--model_base_path is missing"),
+        (["serve"], "--model_name is missing"),
+        (["serve", "--model_name=a"], "--model_base_path is missing"),
+        (["query"], "--model is missing"),
+        (["query", "--model=a"], "--images is missing"),
+    ],
+)
+def test_missing_flags(fails, arguments, says):
+    message = fails(*arguments)
+    assert message.startswith(f"keras-robust {arguments[0]}: ")
+    assert says in message
+
+
+def test_flags_of_a_model_file(fails):
+    model = ["evaluate", "--model=a.keras", "--data=digits", "--radius=0.1"]
+    assert "--checkpoint belongs to --run" in fails(*model, "--checkpoint=last")
+    assert "expected two numbers, such as 0,255" in fails(*model, "--pixel_range=255")
+    assert "needs a detector; choose its --score" in fails(*model, "--loss=detector_aware")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["evaluate", "--run=nowhere"], "report"),
+        (["export", "--run=nowhere", "--model_base_path=b"], "serving"),
+        (["calibrate", "--run=a", "--model_base_path=b", "--false_alarm_rate=0.1"], "serving"),
+        (["serve", "--model_name=a", "--model_base_path=nowhere"], "serving"),
+        (["query", "--model=a", "--images=missing.png"], "serving"),
+    ],
+)
+def test_a_missing_extra_is_named_before_any_work(fails, monkeypatch, arguments, extra):
+    packages = EXTRAS[extra]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in packages else find(name)
+    )
+    monkeypatch.setattr(model_flags, "start_tensorflow", lambda: 1 / 0)
+    message = fails(*arguments)
+    assert " and ".join(packages.values()) in message
+    assert message.endswith(f"not installed; run `pip install 'keras_robust[{extra}]'`.")
+
+
+def test_scores_are_the_detectors():
+    assert set(model_flags.SCORES) == set(scores.SCORES)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_runs_the_command(name, monkeypatch, capsys):
+    program = importlib.import_module(f"serving.{name}")
+    command = importlib.import_module(f"keras_robust.cli.{name}")
+    assert (program.define_flags, program.run) == (command.define_flags, command.run)
+    monkeypatch.setattr(program, "run", lambda values: "done")
+    program.main([])
+    assert capsys.readouterr().out == ("" if name == "serve" else "done\n")
+
+
+def test_help_and_typing_errors_import_no_tensorflow():
+    code = (
+        "import sys\n"
+        "from keras_robust.cli.main import COMMANDS, main\n"
+        "main(['--help'])\n"
+        "for name in COMMANDS:\n"
+        "    main([name, '--help'])\n"
+        "    for wrong in ([name, '--flga=1'], [name], ['no' + name]):\n"
+        "        try: main(wrong)\n"
+        "        except SystemExit as error: assert error.code\n"
+        "loaded = {'tensorflow', 'keras', 'grpc', 'matplotlib'} & sys.modules.keys()\n"
+        "assert not loaded, loaded\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
