@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from typing_extensions import Unpack
 
 from keras_robust.attacks.pgd import pgd
-from keras_robust.core.types import Ball
+from keras_robust.core.types import Ball, RobustLoss
 from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, KLConsistency, SumOfLosses
@@ -86,7 +84,7 @@ def ascl(
     if head is not None:
         classifier, latent = _with_head(classifier, head), "projection"
     contrastive = Contrastive(selection, similarity, temperature, scl, latent)
-    parts: list[Any] = [Adversarial(clean_weight=float(clean_term))]
+    parts: list[RobustLoss] = [Adversarial(clean_weight=float(clean_term))]
     parts += [contrastive] if scl else []
     parts += [KLConsistency(vat)] if vat else []
     return RobustModel(

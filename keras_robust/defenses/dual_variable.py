@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
+from keras_robust.core.types import Images, Radius
 from keras_robust.core.validation import check_choice, check_integer, check_number
 from keras_robust.threat_models.transport_cost import cost, smoothed
 
@@ -46,12 +45,12 @@ class DualVariable:
         check_integer("DualVariable: period", self.period, 1)
         check_choice("DualVariable: distance", self.distance, ("l1", "linf"))
 
-    def measure(self, delta: tf.Tensor, radius: Any, tau: Any) -> tf.Tensor:
+    def measure(self, delta: Images, radius: Radius, tau: Radius) -> tf.Tensor:
         """The cost of each perturbation, `[batch]`."""
         value = cost(self.distance, delta)
         return value if self.distance == "l1" else smoothed(value, radius, tau)
 
-    def updated(self, dual: tf.Tensor, radius: Any, mean_cost: tf.Tensor) -> tf.Tensor:
+    def updated(self, dual: tf.Tensor, radius: Radius, mean_cost: tf.Tensor) -> tf.Tensor:
         """The dual variable after an update.
 
         Example:

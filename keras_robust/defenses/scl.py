@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -12,7 +11,7 @@ from typing_extensions import Unpack
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, SumOfLosses
 from keras_robust.training.defense_factory import (
@@ -47,7 +46,7 @@ class AugmentedView(Attack):
         seeds = tf.cast(tf.random.split(seed, tf.shape(x)[0]), tf.int64)
         return tf.vectorized_map(lambda both: self.augment(*both), (x, seeds))
 
-    def at_radius(self, radius: Any, step_size: Any = None) -> AugmentedView:
+    def at_radius(self, radius: Radius, step_size: Radius | None = None) -> AugmentedView:
         """Returns itself: augmentation does not depend on the radius."""
         del radius, step_size
         return self

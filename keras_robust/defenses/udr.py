@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.initialization import Uniform
 from keras_robust.attacks.crafting.step_rules import FixedStep, SoftBallStep
 from keras_robust.core import collectives
@@ -42,7 +43,7 @@ class SoftBallModel(RobustModel):
         self._costs = self._number("sum_of_costs", 0.0)
         self._batches = self._number("batches_in_sum", 0.0)
 
-    def _number(self, name: str, value: float) -> Any:
+    def _number(self, name: str, value: float) -> keras.Variable:
         return self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(value),
@@ -52,7 +53,7 @@ class SoftBallModel(RobustModel):
             name=name,
         )
 
-    def training_attack(self, dtype: tf.DType) -> Any:
+    def training_attack(self, dtype: tf.DType) -> Attack:
         """The attack with the current value of the dual variable as multiplier."""
         attack = super().training_attack(dtype)
         return replace(attack, step_rule=replace(attack.step_rule, multiplier=self.dual.value))
@@ -61,7 +62,8 @@ class SoftBallModel(RobustModel):
         """Updates the dual variable from the perturbations of the whole batch."""
         attack = super().training_attack(x.dtype)
         radius = tf.cast(attack.ball.radius, tf.float32)
-        tau = 2 * attack.step_rule.size if attack.step_rule.tau is None else attack.step_rule.tau
+        rule: Any = attack.step_rule
+        tau = 2 * rule.size if rule.tau is None else rule.tau
         costs = self.dual_rule.measure(tf.cast(x_adv - x, tf.float32), radius, tau)
         count = collectives.global_sum(tf.cast(tf.shape(costs)[0], tf.float32))
         mean = collectives.global_sum(tf.reduce_sum(costs)) / count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -75,7 +74,7 @@ def _without_state(template: keras.Model, classifier: keras.Model, mode: str) ->
 def _in_half_precision(classifier: keras.Model) -> keras.Model:
     """A copy of the layers that computes in bfloat16 instead of float32; its weights are unused."""
 
-    def in_half(layer: Any) -> Any:
+    def in_half(layer: keras.Operation) -> keras.Operation:
         config = layer.get_config()
         # Another compute dtype was chosen by the user; operations of `keras.ops` have none.
         if getattr(layer, "compute_dtype", None) == "float32":

@@ -13,9 +13,13 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core.collectives import global_sum, replicas
+from keras_robust.core.types import Images, Labels
+
+Batch = tuple[Images, Labels, tf.Tensor | None]  # images, labels, sample weights
+Gradients = Sequence[tf.Tensor | None]
 
 
-def checked_part(x: Any) -> Any:
+def checked_part(x: Images) -> Images:
     """The images of a replica, checked not to be empty: convolutions fail without a clear error.
 
     Raises:
@@ -32,7 +36,7 @@ def checked_part(x: Any) -> Any:
         return tf.identity(x)
 
 
-def microbatch(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]:
+def microbatch(batch: Batch, part: int, count: int) -> Batch:
     """One of the parts of a batch, whose sizes differ by at most one.
 
     Args:
@@ -59,7 +63,8 @@ def microbatch(batch: tuple[Any, ...], part: int, count: int) -> tuple[Any, ...]
     )
     with tf.control_dependencies([] if enough is None else [enough]):
         begin, end = size * part // count, size * (part + 1) // count
-    return tuple(None if values is None else values[begin:end] for values in batch)
+    x, y, weight = (None if values is None else values[begin:end] for values in batch)
+    return x, y, weight
 
 
 def share_of_batch(
@@ -80,7 +85,7 @@ def share_of_batch(
     return (loss - regularization) * tf.cast(share, loss.dtype) + regularization / parts
 
 
-def added(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+def added(first: Gradients, second: Gradients) -> Gradients:
     """The sum of two lists of gradients; None counts as zero."""
     return [
         b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)
@@ -88,7 +93,9 @@ def added(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
 
 
 def apply_gradients(
-    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[Any]
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Gradients,
+    variables: Sequence[keras.Variable],
 ) -> None:
     """Updates the weights by the sum of the replicas' gradients, clipped as a sum.
 
@@ -115,7 +122,9 @@ def apply_gradients(
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-def _clipped(rule: Any, gradients: list[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
+def _clipped(
+    rule: keras.optimizers.Optimizer, gradients: list[tf.Tensor], factor: tf.Tensor
+) -> list[tf.Tensor]:
     if rule.clipnorm:
         return [tf.clip_by_norm(gradient, rule.clipnorm * factor) for gradient in gradients]
     if rule.global_clipnorm:
@@ -147,7 +156,7 @@ def batch_norms(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]
             yield layer
 
 
-def check_optimizer(optimizer: Any) -> None:
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """Raises ValueError if the optimizer accumulates gradients on several replicas."""
     rule: Any = getattr(optimizer, "inner_optimizer", optimizer)
     steps = getattr(rule, "gradient_accumulation_steps", None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_robust.core.types import Labels
+from keras_robust.core.types import Labels, Outputs
 
 
 class MetricTrackers:
@@ -32,13 +31,13 @@ class MetricTrackers:
         }
 
     @property
-    def metrics(self) -> list[Any]:
+    def metrics(self) -> list[keras.metrics.Metric]:
         """The metrics, in the order of the logs."""
         return [*self._means.values(), *self._accuracies.values()]
 
     def update(
-        self, y: Labels, means: dict[str, tf.Tensor], outputs: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, y: Labels, means: dict[str, tf.Tensor], outputs: dict[str, Outputs | None]
+    ) -> dict[str, tf.Tensor]:
         """Updates the metrics with a batch.
 
         Args:
@@ -50,13 +49,14 @@ class MetricTrackers:
             The running values of the metrics that were updated.
         """
         size = tf.shape(y)[0]
-        updated: list[Any] = []
+        updated: list[keras.metrics.Metric] = []
         for name, value in means.items():
             self._means[name].update_state(value, sample_weight=size)
             updated.append(self._means[name])
         for kind, accuracy in self._accuracies.items():
-            if outputs[kind] is not None:
-                logits = outputs[kind]["logits"]
+            found = outputs[kind]
+            if found is not None:
+                logits = found["logits"]
                 # One more axis in front if the images were crafted per member.
                 accuracy.update_state(tf.broadcast_to(y, tf.shape(logits)[:-1]), logits)
                 updated.append(accuracy)

@@ -17,10 +17,11 @@ from keras_robust.core.validation import check_integer
 from keras_robust.training import distribution
 from keras_robust.training.batch_checks import unpack_batch
 from keras_robust.training.crafting_forward import crafting_forward
+from keras_robust.training.distribution import Batch, Gradients
 from keras_robust.training.keras_loop import KerasLoop
 from keras_robust.training.metric_trackers import MetricTrackers
 from keras_robust.training.part_checks import check_parts
-from keras_robust.training.training_loss import Batch, TrainingLoss
+from keras_robust.training.training_loss import OutputsByKind, TrainingLoss
 from keras_robust.training.weight_perturbation import AWP, check_weight_perturbation
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
@@ -108,9 +109,9 @@ class RobustModel(KerasLoop):
         distribution.synchronize_batch_norm(classifier)
         self._crafting_forward = crafting_forward(classifier, crafting_mode, crafting_dtype)
         self.classifier = classifier
-        self.attack: Any = attack
+        self.attack = attack
         self.robust_loss = loss
-        self.validation_attack: Any = validation_attack or attack
+        self.validation_attack = validation_attack or attack
         self.crafting_mode = crafting_mode
         self.crafting_dtype = crafting_dtype
         self.radius_warmup = int(radius_warmup)
@@ -164,8 +165,12 @@ class RobustModel(KerasLoop):
         seed = self._fold(self.step) if seed is None else seed
         return self.training_attack(x.dtype)(self._crafting_forward, x, y, seed=seed)
 
-    def training_attack(self, dtype: tf.DType) -> Any:
+    def training_attack(self, dtype: tf.DType) -> Attack:
         """The attack of this step; a hook for defenses whose attack depends on their state."""
+        if self.attack is None:
+            raise ValueError(
+                f"The model {self.name!r} has no training attack; expected one to craft."
+            )
         if not self.radius_warmup:
             return self.attack
         fraction = (tf.cast(self.step, dtype) + 1) / self.radius_warmup
@@ -183,7 +188,7 @@ class RobustModel(KerasLoop):
         x, y, weight = self._unpack(data)
         size = collectives.global_sum(tf.shape(y)[0])
         variables = self.trainable_variables
-        gradients: list[Any] = []
+        gradients: Gradients = []
         crafted: list[Images] = []
         logs: dict[str, tf.Tensor] = {}
         for part in range(self.microbatches):
@@ -202,7 +207,7 @@ class RobustModel(KerasLoop):
 
     def _differentiate(
         self, batch: Batch, size: tf.Tensor, part: int
-    ) -> tuple[dict[str, tf.Tensor], Images | None, list[Any]]:
+    ) -> tuple[dict[str, tf.Tensor], Images | None, Gradients]:
         """Logs, adversarial images and gradients of a part of a batch of `size` images."""
         x, y, _ = batch
         x_adv = None
@@ -236,7 +241,7 @@ class RobustModel(KerasLoop):
         return unpack_batch(data, None if attack is None else attack.ball.bounds, self.robust_loss)
 
     def _log(
-        self, batch: Batch, outputs: dict[str, Any], means: dict[str, tf.Tensor]
+        self, batch: Batch, outputs: OutputsByKind, means: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
         """Updates the trackers and the metrics of `compile`; returns their values."""
         x, y, weight = batch
@@ -245,7 +250,7 @@ class RobustModel(KerasLoop):
         own = {metric.name for metric in self._trackers.metrics}
         return {**updated, **{name: value for name, value in results.items() if name not in own}}
 
-    def _fold(self, number: Any) -> tf.Tensor:
+    def _fold(self, number: int | tf.Tensor) -> tf.Tensor:
         """The seed of a step, different on each replica."""
         seed = tf.random.experimental.stateless_fold_in(
             as_seed(self.seed), tf.cast(number, tf.int32)

@@ -15,13 +15,15 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core import collectives
-from keras_robust.core.types import Images, Labels, PerExample, RobustLoss
+from keras_robust.core.types import Images, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.losses.robust_loss import total
 from keras_robust.training import distribution
+from keras_robust.training.distribution import Batch, Gradients
 from keras_robust.training.weight_perturbation import AWP, outputs_at
 
-Batch = tuple[Any, ...]  # images, labels, and weights or None
-Outputs = dict[str, Any]  # of "clean" and "adversarial" images; None if not required
+# "clean" and "adversarial" -> images or `Outputs`; None if not required.
+ImagesByKind = dict[str, Images | None]
+OutputsByKind = dict[str, Any]
 Means = dict[str, tf.Tensor]  # the mean loss, "loss", and the means of its terms
 
 
@@ -47,7 +49,7 @@ class TrainingLoss:
         self.microbatches = microbatches
         self.weight_perturbation = weight_perturbation
 
-    def measure(self, batch: Batch, x_adv: Images | None) -> tuple[Outputs, Means]:
+    def measure(self, batch: Batch, x_adv: Images | None) -> tuple[OutputsByKind, Means]:
         """The loss in inference mode, and the outputs; clean outputs are always computed.
 
         Args:
@@ -64,8 +66,12 @@ class TrainingLoss:
         return outputs, self._means(y, outputs, weight, self.classifier.losses)
 
     def gradients(
-        self, batch: Batch, x_adv: Images | None, size: tf.Tensor, optimizer: Any
-    ) -> tuple[list[Any], Outputs, Means]:
+        self,
+        batch: Batch,
+        x_adv: Images | None,
+        size: tf.Tensor,
+        optimizer: keras.optimizers.Optimizer,
+    ) -> tuple[Gradients, OutputsByKind, Means]:
         """The gradients of a part of a batch, its outputs and its mean loss.
 
         Args:
@@ -94,8 +100,13 @@ class TrainingLoss:
         return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
 
     def _perturbed_gradients(
-        self, rule: AWP, batch: Batch, required: dict[str, Any], size: tf.Tensor, optimizer: Any
-    ) -> tuple[list[Any], Outputs, Means]:
+        self,
+        rule: AWP,
+        batch: Batch,
+        required: ImagesByKind,
+        size: tf.Tensor,
+        optimizer: keras.optimizers.Optimizer,
+    ) -> tuple[Gradients, OutputsByKind, Means]:
         """The gradients at the perturbed weights.
 
         The weights themselves do not change. Of the two passes, only the second one updates
@@ -118,7 +129,7 @@ class TrainingLoss:
             variable.assign(value)
         return gradients, outputs, means
 
-    def _required(self, batch: Batch, x_adv: Images | None) -> dict[str, Any]:
+    def _required(self, batch: Batch, x_adv: Images | None) -> ImagesByKind:
         return {
             "clean": batch[0] if "clean" in self.loss.required_outputs else None,
             "adversarial": x_adv,
@@ -127,7 +138,7 @@ class TrainingLoss:
     def _means(
         self,
         y: Labels,
-        outputs: Outputs,
+        outputs: OutputsByKind,
         weight: tf.Tensor | None,
         losses: Sequence[tf.Tensor],
     ) -> Means:
@@ -142,14 +153,16 @@ class TrainingLoss:
         statistics = {name: _mean(values[name], None) for name in self.loss.logged_statistics}
         return {"loss": total(means), **means, **statistics}
 
-    def _scaled(self, means: Means, y: Labels, size: tf.Tensor, optimizer: Any) -> tf.Tensor:
+    def _scaled(
+        self, means: Means, y: Labels, size: tf.Tensor, optimizer: keras.optimizers.Optimizer
+    ) -> tf.Tensor:
         """The part's contribution to the batch's loss, scaled for mixed precision."""
         share = tf.shape(y)[0] / size
         loss = distribution.share_of_batch(means["loss"], means, share, self.microbatches)
         return optimizer.scale_loss(loss)
 
 
-def _by_kind(required: dict[str, Any], results: Sequence[Any]) -> Outputs:
+def _by_kind(required: ImagesByKind, results: Sequence[Outputs | None]) -> OutputsByKind:
     """The outputs of each kind of images, separated by source if crafted per member."""
     return {
         kind: by_source(outputs, images)
@@ -162,7 +175,9 @@ def stacked(images: Images | tuple[Images, ...] | None) -> Images | None:
     return tf.concat(images, axis=0) if isinstance(images, tuple) else images
 
 
-def by_source(outputs: Outputs | None, images: Images | tuple[Images, ...] | None) -> Any:
+def by_source(
+    outputs: Outputs | None, images: Images | tuple[Images, ...] | None
+) -> Outputs | None:
     """Splits the outputs of `stacked(images)` by source if the images are several batches.
 
     Example:

@@ -40,7 +40,9 @@ class AWP:
     def __post_init__(self) -> None:
         check_number("AWP: gamma", self.gamma, above=0)
 
-    def perturbed(self, weights: Sequence[tf.Tensor], gradients: Sequence[Any]) -> list[tf.Tensor]:
+    def perturbed(
+        self, weights: Sequence[tf.Tensor], gradients: Sequence[tf.Tensor | None]
+    ) -> list[tf.Tensor]:
         """The weights at which the gradient is computed.
 
         Args:
@@ -72,7 +74,7 @@ def check_weight_perturbation(value: Any) -> None:
 
 def outputs_at(
     classifier: keras.Model, weights: Sequence[tf.Tensor], batches: Sequence[Images | None]
-) -> tuple[list[Outputs | None], list[Any], list[tf.Tensor]]:
+) -> tuple[list[Outputs | None], list[tf.Tensor], list[tf.Tensor]]:
     """The classifier's outputs in training mode with the given weights.
 
     Args:
@@ -84,7 +86,7 @@ def outputs_at(
         The outputs of each batch, or None; the updated non-trainable variables; and the losses that
         the layers added.
     """
-    state: Any = [variable.value for variable in classifier.non_trainable_variables]
+    state: list[tf.Tensor] = [variable.value for variable in classifier.non_trainable_variables]
     outputs: list[Outputs | None] = []
     losses: list[tf.Tensor] = []
     for x in batches:
