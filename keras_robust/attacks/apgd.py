@@ -38,13 +38,8 @@ _Adversarial = tuple[tf.Tensor, Images]
 class AdversarialTracker:
     """The gradient of an objective; its state is the last adversarial image of each example.
 
-    Args:
-        objective: what to maximize.
-        forward: the model, whose predictions are read from the objective's own calls.
-        x: clean images.
-        y: their labels.
-        targets: for a targeted objective.
-        eot_iter: how many calls of the model each gradient is averaged over.
+    Predictions are read from the objective's own calls of the model; each gradient is averaged over
+    `eot_iter` of them.
     """
 
     def __init__(

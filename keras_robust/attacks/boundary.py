@@ -125,13 +125,8 @@ def _proposals(
 ) -> tuple[Images, Images]:
     """A random point at the distance of the current one, and one closer to the clean image.
 
-    Args:
-        ball: gives the bounds.
-        x: clean images.
-        x_adv: the current points.
-        lengths: of the spherical step and of the step toward the clean image, both `[batch]`, as
-            fractions of the distance.
-        seed: an int tensor of shape `[2]`.
+    `lengths` are those of the spherical step and of the step toward the clean image, both
+    `[batch]`, as fractions of the distance.
     """
     clean, here = upcast_half(x), upcast_half(x_adv)
     spherical, toward = (broadcast_to_images(length, x) for length in lengths)

@@ -31,15 +31,10 @@ from keras_robust.threat_models.balls import clipped
 
 
 class _Hyperplane(NamedTuple):
-    """The closest decision boundary of each image, linearized: `value + normal . d = 0`.
+    """The closest decision boundary of each image, linearized: `value + normal . d = 0`."""
 
-    Attributes:
-        value: another logit minus the label's, `[batch]`.
-        normal: its gradient, the shape of the images.
-    """
-
-    value: PerExample
-    normal: tf.Tensor
+    value: PerExample  # another logit minus the label's
+    normal: tf.Tensor  # its gradient, the shape of the images
 
 
 @serializable

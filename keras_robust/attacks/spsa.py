@@ -27,10 +27,8 @@ class SpsaEstimator:
 
     Args:
         value: `x_adv -> [batch]`, each value depending on its own image only.
-        bounds: the range of a pixel.
-        n_directions: the number of directions, two values each.
+        bounds, n_directions, seed: as for an attack.
         delta: `d`, in the units of the images.
-        seed: an int tensor of shape `[2]`.
 
     Reference: Spall, "Multivariate Stochastic Approximation Using a Simultaneous Perturbation
     Gradient Approximation" (1992), Eq. 2.2; Uesato et al. (2018), Algorithm 1.
@@ -88,11 +86,7 @@ class Spsa(GradientAttack):
     Args:
         ball, objective, step_rule, steps, initialization, name: as for
             `keras_robust.GradientAttack`.
-        n_directions: random directions per step, two queries each, >= 1.
-        delta: the distance of the queries, as a fraction of the range of a pixel, in (0, 1].
-
-    Raises:
-        ValueError: an argument out of range.
+        n_directions, delta: as for `spsa`.
     """
 
     n_directions: int = 32

@@ -16,11 +16,7 @@ _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def window_fraction(query: int, p_init: float = 0.8) -> float:
-    """The fraction of the pixels that a window covers.
-
-    Args:
-        query: the number of earlier queries, >= 0.
-        p_init: the fraction of the first window.
+    """The fraction of the pixels that the window covers after a number of queries.
 
     Example:
         >>> [window_fraction(query) for query in (0, 11, 4999)]
@@ -33,14 +29,9 @@ def window_fraction(query: int, p_init: float = 0.8) -> float:
 
 
 def bump(rows: int, columns: int, order: float) -> np.ndarray:
-    """A window with a peak in the middle, `[rows, columns]`, of length 1.
+    """A window with a peak in the middle, `[rows, columns]`, of length 1 in the norm of an order.
 
     The k-th of its nested rectangles adds `1 / k^2` in L2, and `1 / k^4` in L1.
-
-    Args:
-        rows: its height; 0 gives an empty window.
-        columns: its width.
-        order: of the norm, 2 or 1.
 
     Reference: Andriushchenko et al. (2020), Eq. 2 of the supplement.
     """

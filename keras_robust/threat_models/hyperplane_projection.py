@@ -26,19 +26,12 @@ from keras_robust.core.types import Images, PerExample
 
 
 class Slope(NamedTuple):
-    """A hyperplane seen from each point, as flat arrays `[batch, pixels]` and `[batch, 1]`.
+    """A hyperplane seen from each point, as flat arrays `[batch, pixels]` and `[batch, 1]`."""
 
-    Attributes:
-        direction: the sign in which each pixel approaches the plane; 0 where its normal is 0.
-        rate: by how much a unit of change approaches it, in [0, 1].
-        room: how far each pixel can move before it leaves the bounds.
-        need: the total to be covered.
-    """
-
-    direction: tf.Tensor
-    rate: tf.Tensor
-    room: tf.Tensor
-    need: tf.Tensor
+    direction: tf.Tensor  # the sign in which each pixel approaches it; 0 where its normal is 0
+    rate: tf.Tensor  # by how much a unit of change approaches it, in [0, 1]
+    room: tf.Tensor  # how far each pixel can move before it leaves the bounds
+    need: tf.Tensor  # the total to be covered
 
 
 def project_onto_hyperplane(
@@ -52,14 +45,7 @@ def project_onto_hyperplane(
 
     Args:
         amount: gives the norm: `linf_amount`, `l2_amount` or `l1_amount`.
-        bounds: the range of a pixel.
-        x: points inside the bounds, `[batch, ...]`.
-        normal: the gradient of the linear function whose zeros are the plane, the shape of `x`.
-        value: the function at `x`, `[batch]`.
-
-    Returns:
-        Steps `d` of the shape of `x`, at least float32, with `value + normal . d = 0`. If the
-        bounds do not allow that, the steps that come closest; 0 where the normal is 0.
+        bounds, x, normal, value: as for `keras_robust.types.Ball.project_onto_hyperplane`.
 
     Example:
         >>> x, normal = tf.constant([[0.5, 0.5]]), tf.constant([[2.0, -1.0]])

@@ -6,11 +6,7 @@ import tensorflow as tf
 
 
 def onto_ball(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
-    """Projects onto the L1 ball: the absolute values sum to at most `radius`.
-
-    Args:
-        delta: `[batch, d]`.
-        radius: a scalar of its dtype, >= 0.
+    """Projects `[batch, d]` onto the L1 ball of a scalar radius >= 0, of the same dtype.
 
     Example:
         >>> onto_ball(tf.constant([[2.0, 1.5]]), tf.constant(1.0)).numpy().tolist()
@@ -42,13 +38,8 @@ def onto_ball_and_box(
     with breakpoints where an entry starts to grow or reaches the box.
 
     Args:
-        delta: `[batch, d]`.
-        radius: a scalar of its dtype, >= 0.
-        low: `[batch, d]`, <= 0.
-        high: `[batch, d]`, >= 0.
-
-    Returns:
-        `[batch, d]`; the sum is the radius up to rounding.
+        delta, low, high: `[batch, d]`; `low <= 0 <= high`.
+        radius: a scalar of their dtype, >= 0.
 
     Example:
         >>> one = tf.ones([1, 2])

@@ -57,9 +57,6 @@ def sparse_l1_unit(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         count: how many entries, >= 1: an int32 scalar, or one per example, `[batch]`. Entries that
             tie for the last place are all taken.
 
-    Returns:
-        A tensor of the shape of `x`.
-
     Example:
         >>> sparse_l1_unit(tf.constant([[3.0, -2.0, 1.0]]), tf.constant([2])).numpy().tolist()
         [[0.5, -0.5, 0.0]]

@@ -34,10 +34,6 @@ def cost(kind: str, delta: tf.Tensor) -> PerExample:
 def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
     """The gradient of `cost` in the perturbation; pixels that tie for the largest share it.
 
-    Args:
-        kind: as for `cost`.
-        delta: `[batch, ...]`.
-
     Example:
         >>> cost_gradient("linf", tf.constant([[0.5, -1.0]])).numpy().tolist()
         [[0.0, -1.0]]
@@ -56,10 +52,7 @@ def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
 def smoothed(value: PerExample, radius: Radius, tau: float | tf.Tensor) -> PerExample:
     """The smoothed cost: the cost inside the radius, steeper by `1 / tau` outside.
 
-    Args:
-        value: the cost, `[batch]`.
-        radius: where the cost gets steeper.
-        tau: the temperature, > 0; as it approaches 0, the cost becomes that of a hard ball.
+    `tau` is the temperature, > 0; as it approaches 0, the cost becomes that of a hard ball.
 
     Example:
         >>> smoothed(tf.constant([0.5, 2.0]), radius=1.0, tau=0.25).numpy().tolist()

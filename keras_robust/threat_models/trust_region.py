@@ -38,21 +38,13 @@ _TOLERANCE = 0.01  # of the way to the plane: less than the overshoot of attacks
 
 
 class _Problem(NamedTuple):
-    """Flat arrays: `[batch, pixels]` and `[batch, 1]`; the largest entry of a normal is 1.
+    """Flat arrays `[batch, pixels]` and `[batch, 1]`; the largest entry of a normal is 1."""
 
-    Attributes:
-        away: from the point to the clean image.
-        low: from the point to the lower bound.
-        high: from the point to the upper bound.
-        normal: of the plane.
-        need: `normal . d` for a step `d` onto the plane.
-    """
-
-    away: tf.Tensor
-    low: tf.Tensor
-    high: tf.Tensor
+    away: tf.Tensor  # from the point to the clean image
+    low: tf.Tensor  # from the point to the lower bound
+    high: tf.Tensor  # from the point to the upper bound
     normal: tf.Tensor
-    need: tf.Tensor
+    need: tf.Tensor  # `normal . d` for a step `d` onto the plane
 
 
 # (problem, fraction, t normal) -> the step, and which of its pixels change with t

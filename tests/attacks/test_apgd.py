@@ -34,7 +34,7 @@ def test_a_linear_model_is_moved_as_far_as_can_be(ball, loss):
     assert (share > least).all() and (share < 1 + 1e-9).all()
 
 
-def test_a_point_that_fooled_the_model_is_given_back_though_the_climb_went_on():
+def test_the_last_adversarial_point_is_returned_though_the_ascent_continues():
     """The loss grows with the pixel; the model errs between 0.55 and 0.65 only. Steps of 0.02 from
     0.5 end near 0.9, where it is right again; the last that errs lies above 0.63."""
 

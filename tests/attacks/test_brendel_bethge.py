@@ -1,4 +1,4 @@
-"""Brendel and Bethge's attack where the nearest boundary is a formula, and its settings."""
+"""Brendel and Bethge's attack where the closest boundary is a formula, and its settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def images(count):
 
 
 def distances(x, y, dual):
-    """`(z_y - z_k) / |w_y - w_k|` of the nearest class."""
+    """`(z_y - z_k) / |w_y - w_k|` of the closest class."""
     x, y = x.numpy(), y.numpy()
     slopes = np.linalg.norm(W[:, y].T[:, :, None] - W[None], dual, axis=1)
     gaps = (x @ W)[np.arange(len(y)), y][:, None] - x @ W
@@ -32,8 +32,8 @@ def distances(x, y, dual):
 
 
 @pytest.mark.parametrize(("ball", "dual"), BALLS.values(), ids=BALLS)
-def test_the_nearest_boundary_of_a_linear_model(ball, dual):
-    """Along the plane to the point nearest to the image: less than 1% beyond the formula, from a
+def test_the_closest_boundary_of_a_linear_model(ball, dual):
+    """Along the plane to the point closest to the image: less than 1% beyond the formula, from a
     start that is much farther. An image that begins beyond another class's plane may stay there,
     so two in eight may end farther away."""
     x, y = images(8)
@@ -60,7 +60,7 @@ def test_what_counts_lies_within_the_radius():
     assert 5 <= wrong.sum() <= 6
 
 
-def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
+def test_misclassified_images_stay_and_a_failed_start_is_continued():
     x, y = images(4)
     ball = kr.L2Ball(2.0)
     np.testing.assert_array_equal(brendel_bethge(ball, 0)(linear, x, (y + 1) % 3), x)
@@ -72,8 +72,8 @@ def test_a_mistake_is_its_own_nearest_and_a_failed_start_is_walked_on():
 
 
 def test_without_steps_it_is_the_start_drawn_to_the_boundary():
-    """z = (x_1, x_2): on the way from the image to the start the tie is crossed once; after 16
-    halvings, one part in 65,536 beyond it."""
+    """z = (x_1, x_2): on the path from the image to the start the tie is crossed once; after 16
+    bisections, one part in 65,536 beyond it."""
     x, y = tf.constant([[0.7, 0.3]], tf.float64), tf.constant([0])
 
     class There(kr.Attack):
@@ -87,8 +87,8 @@ def test_without_steps_it_is_the_start_drawn_to_the_boundary():
 
     found = brendel_bethge(kr.L2Ball(2.0), 0, start=There())(lambda x: {"logits": x}, x, y)
     # 0.7 - 0.6 s = 0.3 + 0.25 s at s = 0.4 / 0.85.
-    share = np.ceil(0.4 / 0.85 * 2**16) / 2**16
-    np.testing.assert_allclose(found, [[0.7 - 0.6 * share, 0.3 + 0.25 * share]], rtol=1e-12)
+    fraction = np.ceil(0.4 / 0.85 * 2**16) / 2**16
+    np.testing.assert_allclose(found, [[0.7 - 0.6 * fraction, 0.3 + 0.25 * fraction]], rtol=1e-12)
 
 
 def test_the_trust_region_shrinks():

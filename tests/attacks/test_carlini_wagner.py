@@ -23,7 +23,7 @@ def two(x):
 
 
 def images(count):
-    """So grey that the nearest boundaries lie inside the range."""
+    """So grey that the closest boundaries lie inside the range."""
     x = np.random.default_rng(0).uniform(0.4, 0.6, (count, 4))
     return tf.constant(x), tf.constant((x @ W).argmax(axis=1))
 
@@ -36,8 +36,8 @@ def distances(x, y):
     return np.where(np.arange(3) == y[:, None], np.inf, gaps / np.maximum(slopes, 1e-9))
 
 
-def test_the_nearest_boundary_of_a_linear_model():
-    """The search for the constant ends within 3% of the distance to the nearest plane."""
+def test_the_closest_boundary_of_a_linear_model():
+    """The search for the constant ends within 3% of the distance to the closest plane."""
     x, y = images(8)
     attack = carlini_wagner(WHOLE, 150, 0.01, binary_search_steps=7, initial_const=0.01).compiled(
         linear
@@ -112,7 +112,7 @@ def test_confidence_is_kept():
     assert 0.1 <= x_adv[0, 1] - x_adv[0, 0] < 0.12
 
 
-def test_the_ball_decides_what_counts_and_which_is_nearest():
+def test_the_ball_decides_what_counts_and_which_is_closest():
     """Its own norm, its radius and its bounds; pixels at the ends of the range move as well."""
     x, y = tf.constant([[1.0, 0.0], [0.6, 0.4], [0.3, 0.7]]), tf.constant([0, 0, 0])
     settings = {"initial_const": 1.0, "binary_search_steps": 1}

@@ -1,4 +1,4 @@
-"""FAB where the nearest boundary is a formula, its settings, and what counts."""
+"""FAB where the closest boundary is a formula, its settings, and what counts."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def distances(x, y, dual):
 
 
 @every_ball
-def test_the_nearest_boundary_of_a_linear_model(ball, dual):
-    """Of all classes, the one whose plane is nearest; FAB ends less than 1% beyond it."""
+def test_the_closest_boundary_of_a_linear_model(ball, dual):
+    """Of all classes, the one whose plane is closest; FAB ends less than 1% beyond it."""
     x, y = images(12)
     expected = distances(x, y, dual).min(axis=1)
     found = ball.distance(fab(ball, 20)(linear, x, y), x).numpy()
@@ -49,7 +49,7 @@ def test_the_nearest_boundary_of_a_linear_model(ball, dual):
 
 @every_ball
 def test_a_targeted_run_meets_the_boundary_of_its_target(ball, dual):
-    """With the label; where another class comes first, that mistake counts."""
+    """With the label; where another class is reached first, that counts."""
     x, y = images(12)
     targets = (y + 1) % 3
     each = distances(x, y, dual)
@@ -75,7 +75,7 @@ def test_the_radius_decides_what_counts():
     np.testing.assert_array_equal(judged[~within], x.numpy()[~within])
 
 
-def test_a_mistake_is_its_own_nearest():
+def test_a_misclassified_image_stays():
     x, y = images(6)
     found = fab(kr.L2Ball(20.0, FAR), 5)(linear, x, (y + 1) % 3)
     np.testing.assert_array_equal(found, x)
@@ -93,12 +93,12 @@ def test_one_step_by_hand():
 
 def test_a_second_step_by_hand():
     """After (0.49, 0.51), x = x_0 + 0.9 (-0.21, 0.21) = (0.511, 0.489), whose boundary is 0.011
-    away and that of the image 0.2. Its share a = 0.011 / 0.211 (below 0.1) draws (0.511 - 0.01155)
-    and (0.7 - 0.21) together: 0.49945 (1 - a) + 0.49 a = 0.498957..., nearer than 0.49."""
+    away and that of the image 0.2. Then a = 0.011 / 0.211 (below 0.1) draws (0.511 - 0.01155) and
+    (0.7 - 0.21) together: 0.49945 (1 - a) + 0.49 a = 0.498957..., closer than 0.49."""
     x, y = tf.constant([[0.7, 0.3]], tf.float64), tf.constant([0])
     found = fab(kr.L2Ball(0.5), 2)(lambda x: {"logits": x}, x, y).numpy()
-    share = 0.011 / 0.211
-    first = 0.49945 * (1 - share) + 0.49 * share
+    alpha = 0.011 / 0.211
+    first = 0.49945 * (1 - alpha) + 0.49 * alpha
     np.testing.assert_allclose(found, [[first, 1 - first]], rtol=1e-12)
 
 
@@ -127,7 +127,7 @@ def test_restarts_begin_at_random_points():
 
 
 def test_all_targets_are_the_untargeted_attack_on_a_linear_model():
-    """`multi_targeted` runs towards each class: the nearest of their boundaries is the nearest."""
+    """`multi_targeted` runs toward each class: the closest of their boundaries is the closest."""
     x, y = images(12)
     distance = distances(x, y, 2).min(axis=1)
     ball = kr.L2Ball(float(np.median(distance)) * 1.0001 + 0.01, FAR)

@@ -51,7 +51,7 @@ def test_a_double_bump(order, side):
     assert (window[: side // 2] > 0).all() and (window[side // 2 :] < 0).all()
 
 
-def test_bumps_in_l2_are_on_the_rim():
+def test_bumps_in_l2_are_on_the_sphere():
     """Far from the bounds every proposal is as long as the radius, and so is the start."""
     ball = kr.L2Ball(0.5)
     kind = proposals(ball)
@@ -72,7 +72,7 @@ def test_a_grid_of_bumps():
 
 def test_what_two_windows_hold_goes_into_one():
     """With the whole radius in use nothing is spare: in L2, in each channel, the new window is as
-    long as both windows were together, before the whole is scaled to the rim."""
+    long as both windows were together, before the whole is scaled to the sphere."""
     ball = kr.L2Ball(0.5)
     kind = proposals(ball)
     best = kind.start(GREY, SEED)

@@ -24,7 +24,7 @@ every_ball = pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS.keys())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
 
 
-def centre(ball, dtype=tf.float32):
+def center(ball, dtype=tf.float32):
     """Images over the whole range, with pixels on both of its ends."""
     low, high = ball.bounds
     values = np.random.default_rng(0).uniform(low, high, SHAPE)
@@ -61,7 +61,7 @@ def assert_inside(ball, x_adv, x):
 @every_dtype
 @every_ball
 def test_projection_ends_inside_and_stays(ball, dtype):
-    x = centre(ball, dtype)
+    x = center(ball, dtype)
     for name, point in strays(ball, x).items():
         once = ball.project(point, x)
         assert_inside(ball, once, x)
@@ -72,7 +72,7 @@ def test_projection_ends_inside_and_stays(ball, dtype):
 @every_dtype
 @every_ball
 def test_points_inside_stay_where_they_are(ball, dtype):
-    x = centre(ball, dtype)
+    x = center(ball, dtype)
     inside = ball.sample(x, tf.constant([0, 1]))
     np.testing.assert_allclose(ball.project(inside, x), inside, rtol=1e-6)
     np.testing.assert_array_equal(ball.project(x, x), x)
@@ -81,15 +81,56 @@ def test_points_inside_stay_where_they_are(ball, dtype):
 @every_dtype
 @every_ball
 def test_samples_are_inside(ball, dtype):
-    x = centre(ball, dtype)
+    x = center(ball, dtype)
     for seed in range(5):
         assert_inside(ball, ball.sample(x, tf.constant([seed, 0])), x)
 
 
 @every_ball
+def test_points_of_the_sphere_are_at_the_radius(ball):
+    """Away from the bounds; at the bounds clipping brings them closer."""
+    unbounded, x = ball.replace(bounds=(-9.0, 9.0)), center(ball, tf.float64)
+    for seed in range(3):
+        points = unbounded.sample_sphere(x, tf.constant([seed, 0]))
+        np.testing.assert_allclose(unbounded.distance(points, x), ball.radius, rtol=1e-6)
+        assert_inside(ball, ball.sample_sphere(x, tf.constant([seed, 0])), x)
+
+
+@every_ball
+def test_p_is_the_order_of_the_norm(ball):
+    x = np.random.default_rng(5).normal(size=SHAPE)
+    flat = x.reshape(SHAPE[0], -1)
+    dual = {1: np.inf, 2: 2, np.inf: 1}[ball.p]
+    np.testing.assert_allclose(ball.distance(x, 0 * x), np.linalg.norm(flat, ball.p, axis=1))
+    np.testing.assert_allclose(ball.dual_norm(x), np.linalg.norm(flat, dual, axis=1))
+
+
+@every_ball
+def test_steps_onto_a_hyperplane_are_as_long_as_the_dual_norm_says(ball):
+    """Away from the bounds; `tests/threat_models/test_hyperplane_projection.py` has the rest."""
+    unbounded, x = ball.replace(bounds=(-9.0, 9.0)), center(ball, tf.float64)
+    normal = tf.constant(np.random.default_rng(6).normal(size=SHAPE))
+    value = tf.constant(np.random.default_rng(7).normal(size=SHAPE[0]))
+    step = unbounded.project_onto_hyperplane(x, normal, value)
+    length = ball.distance(step, tf.zeros_like(step))
+    np.testing.assert_allclose(length, tf.abs(value) / ball.dual_norm(normal))
+    np.testing.assert_allclose(tf.reduce_sum(normal * step, [1, 2, 3]), -value)
+
+
+@every_ball
+def test_replace_changes_radius_or_bounds_alone(ball):
+    assert isinstance(ball, kr.types.Ball)
+    assert ball.replace() == ball
+    other = ball.replace(radius=0.01)
+    assert (other.radius, other.bounds) == (0.01, ball.bounds)
+    assert other.replace(radius=ball.radius) == ball
+    assert ball.replace(bounds=(-3.0, 3.0)) == kr.replace(ball, bounds=(-3.0, 3.0))
+
+
+@every_ball
 def test_radius_zero_is_identity(ball):
     point = kr.replace(ball, radius=0.0)
-    x = centre(ball)
+    x = center(ball)
     np.testing.assert_array_equal(point.sample(x, tf.constant([0, 0])), x)
     for stray in strays(ball, x).values():
         np.testing.assert_array_equal(point.project(stray, x), x)
@@ -108,7 +149,7 @@ def test_steepest_has_unit_length(ball, dtype):
 
 
 @every_ball
-def test_steepest_climbs_as_fast_as_any_direction(ball):
+def test_no_unit_direction_is_steeper(ball):
     """No unit step gains more; a sparse L1 step, which trades gain for speed, is only uphill."""
     gradient = tf.constant(np.random.default_rng(2).normal(size=SHAPE), tf.float64)
     step = ball.steepest(gradient)
@@ -147,7 +188,7 @@ def test_one_zero_gradient_leaves_the_others_alone(ball):
 @every_ball
 def test_images_do_not_mix(ball):
     """A batch is projected and moved image by image."""
-    x = centre(ball)
+    x = center(ball)
     point = strays(ball, x)["outside"]
     for index in range(3):
         alone = slice(index, index + 1)
@@ -161,7 +202,7 @@ def test_images_do_not_mix(ball):
 
 @every_ball
 def test_radius_may_be_a_tensor_in_a_graph(ball):
-    x = centre(ball)
+    x = center(ball)
     point = strays(ball, x)["outside"]
 
     @tf.function
@@ -180,7 +221,7 @@ def test_radius_may_be_a_tensor_in_a_graph(ball):
 @every_ball
 def test_shapes_may_be_unknown_in_a_graph(ball):
     """As in a map over a data set whose images differ in size."""
-    x = centre(ball)
+    x = center(ball)
     point = strays(ball, x)["outside"]
 
     @tf.function(input_signature=[tf.TensorSpec([None] * 4), tf.TensorSpec([None] * 4)])
@@ -198,7 +239,7 @@ def test_shapes_may_be_unknown_in_a_graph(ball):
 
 @every_ball
 def test_an_empty_batch_is_no_error(ball):
-    none = centre(ball)[:0]
+    none = center(ball)[:0]
     assert ball.project(none, none).shape == ball.sample(none, tf.constant([0, 0])).shape
     assert ball.steepest(none).shape == none.shape
     assert ball.distance(none, none).shape == [0]

@@ -19,8 +19,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mistakes_are_as_near_as_those_of_foolbox(name):
-    """Random walks end in the one nook of the boundary or the other; so the median is compared."""
+def test_examples_are_as_close_as_those_of_foolbox(name):
+    """Random walks end in different places of the boundary, so the median is compared."""
     network, theirs = np.load(HERE / "aa_fab.npz"), np.load(HERE / "foolbox" / "decisions.npz")
     w1, b1, w2, b2, x = (network[key].astype("float32") for key in ("W1", "b1", "W2", "b2", "x"))
 

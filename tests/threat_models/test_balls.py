@@ -18,8 +18,8 @@ WIDE = (-100.0, 100.0)  # bounds that never bind
 SEED = tf.constant([3, 5])
 
 
-def project(ball, point, centre):
-    return ball.project(tf.constant(point), tf.constant(centre)).numpy()
+def project(ball, point, center):
+    return ball.project(tf.constant(point), tf.constant(center)).numpy()
 
 
 def draw(ball, count, pixels, dtype=tf.float64):
@@ -38,8 +38,8 @@ def near(value, expected, deviation):
 def test_linf_projection():
     """Clip to x +- 0.25, then to [0, 1]; around 0.9 the far ends are 0.65 and 1."""
     ball = kr.LinfBall(0.25)
-    centre = np.array([[0.5, 0.5], [0.9, 0.9]])
-    moved = project(ball, np.array([[0.9, 0.6], [-1.0, 2.0]]), centre)
+    center = np.array([[0.5, 0.5], [0.9, 0.9]])
+    moved = project(ball, np.array([[0.9, 0.6], [-1.0, 2.0]]), center)
     np.testing.assert_allclose(moved, [[0.75, 0.6], [0.65, 1.0]], rtol=1e-15)
 
 
@@ -69,11 +69,11 @@ def test_l1_projection():
 
 
 def test_projection_of_images_keeps_their_shape():
-    centre = np.full([2, 3, 4, 5], 0.5)
-    point = centre + np.random.default_rng(0).normal(size=centre.shape)
+    center = np.full([2, 3, 4, 5], 0.5)
+    point = center + np.random.default_rng(0).normal(size=center.shape)
     for ball in (kr.LinfBall(0.1), kr.L2Ball(0.1), kr.L1Ball(0.1)):
-        flat = project(ball, point.reshape(2, -1), centre.reshape(2, -1))
-        np.testing.assert_array_equal(project(ball, point, centre).reshape(2, -1), flat)
+        flat = project(ball, point.reshape(2, -1), center.reshape(2, -1))
+        np.testing.assert_array_equal(project(ball, point, center).reshape(2, -1), flat)
 
 
 # Projections against what defines them: `p` is the nearest point of a convex set exactly where
@@ -103,12 +103,12 @@ def test_projection_is_the_nearest_point(kind, point, radius):
 
 
 @pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
-@hypothesis.given(first=pixels, second=pixels, centre=pixels, radius=radii)
-def test_projection_brings_no_two_points_apart(kind, first, second, centre, radius):
-    """A projection onto a convex set is no expansion, and neither is clipping after it."""
-    centre = np.clip(centre, 0, 1)
+@hypothesis.given(first=pixels, second=pixels, center=pixels, radius=radii)
+def test_projection_brings_no_two_points_apart(kind, first, second, center, radius):
+    """A projection onto a convex set expands no distance, and neither does clipping after it."""
+    center = np.clip(center, 0, 1)
     ball = kind(min(radius, 1) if kind is kr.LinfBall else radius)  # a pixel's range is 1
-    a, b = (project(ball, point, centre) for point in (first, second))
+    a, b = (project(ball, point, center) for point in (first, second))
     assert np.linalg.norm(a - b) <= np.linalg.norm(first - second) + 1e-12
 
 
@@ -123,7 +123,7 @@ def test_points_inside_come_back_as_they_are(kind):
 
 
 @pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
-def test_points_from_very_far_end_at_the_rim(kind):
+def test_points_from_very_far_end_on_the_sphere(kind):
     """The squares of 1e30 are infinite in float32, and 1e30 - 1 is 1e30."""
     moved = project(kind(1.0, WIDE), np.float32([[1e30, 0.0]]), np.float32([[0.0, 0.0]]))
     np.testing.assert_array_equal(moved, [[1, 0]])
@@ -139,15 +139,15 @@ def test_l2_projection_of_the_very_short():
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 @pytest.mark.parametrize("kind", CORNERS, ids=lambda kind: kind.__name__)
 def test_half_precision(kind, dtype):
-    """Radius 0 is no quotient of zeros, and sums of 4096 squares and sizes are made in float32."""
-    centre = tf.zeros([1, 4096], dtype)
-    np.testing.assert_array_equal(kind(0.0).project(centre + 1, centre), centre)
+    """Radius 0 divides no zeros, and sums of 4096 squares and sizes are made in float32."""
+    center = tf.zeros([1, 4096], dtype)
+    np.testing.assert_array_equal(kind(0.0).project(center + 1, center), center)
     length = {kr.LinfBall: 1, kr.L2Ball: 64, kr.L1Ball: 4096}[kind]
-    moved = kind(length / 4, WIDE).project(centre + 1, centre)
+    moved = kind(length / 4, WIDE).project(center + 1, center)
     np.testing.assert_array_equal(tf.cast(moved, tf.float32), tf.fill([1, 4096], 0.25))
-    assert float(kind(1.0).distance(centre + 1, centre)[0]) == length
+    assert float(kind(1.0).distance(center + 1, center)[0]) == length
     for radius in (0.5, 1e30):
-        drawn = kr.replace(kind(0.5), radius=tf.constant(radius)).sample(centre, SEED)
+        drawn = kr.replace(kind(0.5), radius=tf.constant(radius)).sample(center, SEED)
         assert drawn.dtype == dtype and np.isfinite(tf.cast(drawn, tf.float32)).all()
 
 
@@ -179,10 +179,10 @@ def test_lengths_of_uniform_points(kind, dimension):
     points = draw(ball, 20000, dimension)
     lengths = ball.distance(points, np.zeros_like(points)).numpy()
     assert lengths.max() <= 3 * (1 + 1e-12)
-    for share in (0.3, 0.7, 0.9):
-        expected = share**dimension
+    for fraction in (0.3, 0.7, 0.9):
+        expected = fraction**dimension
         deviation = math.sqrt(expected * (1 - expected) / len(points))
-        near((lengths <= share * 3).mean(), expected, deviation)
+        near((lengths <= fraction * 3).mean(), expected, deviation)
 
 
 def test_l2_sample_has_no_favourite_direction():
@@ -193,7 +193,7 @@ def test_l2_sample_has_no_favourite_direction():
 
 
 def test_l1_sample_is_symmetric_and_spreads_like_a_simplex():
-    """The sizes are d of the d + 1 shares of a simplex: mean r / (d + 1), square mean
+    """The sizes are d of the d + 1 coordinates of a simplex: mean r / (d + 1), square mean
     2 r^2 / ((d + 1)(d + 2)); with d = 3 and r = 2: 1/2 and 2/5. Signs are fair coins."""
     points = draw(kr.L1Ball(2.0, WIDE), 40000, 3)
     np.testing.assert_allclose(np.abs(points).mean(axis=0), 0.5, atol=0.01)
@@ -211,10 +211,10 @@ def test_samples_are_clipped_into_the_bounds(ball):
 
 @pytest.mark.parametrize("ball", [kr.LinfBall(0.5), kr.L2Ball(0.5), kr.L1Ball(0.5)])
 def test_samples_follow_the_seed(ball):
-    centre = tf.fill([4, 3], 0.5)
-    first = ball.sample(centre, SEED).numpy()
-    np.testing.assert_array_equal(first, ball.sample(centre, SEED))
-    assert not np.allclose(first, ball.sample(centre, SEED + 1))
+    center = tf.fill([4, 3], 0.5)
+    first = ball.sample(center, SEED).numpy()
+    np.testing.assert_array_equal(first, ball.sample(center, SEED))
+    assert not np.allclose(first, ball.sample(center, SEED + 1))
     assert len(np.unique(first.round(6), axis=0)) == 4  # every image has noise of its own
 
 
@@ -231,7 +231,7 @@ def test_steepest_by_hand():
     )
 
 
-def test_steepest_l1_moves_its_share_of_the_pixels():
+def test_steepest_l1_moves_its_fraction_of_the_pixels():
     """ceil(0.05 * 30) = 2 pixels, ceil(0.34 * 30) = 11, all 30; never fewer than one."""
     gradient = tf.constant(np.random.default_rng(0).normal(size=[1, 30]))
     for density, count in ((0.05, 2), (0.34, 11), (1.0, 30), (1e-9, 1)):
@@ -305,8 +305,8 @@ def test_density_is_refused(density):
 
 @pytest.mark.parametrize("radius", [0, 0.0, 1, np.float32(0.5), np.float64(0.5)])
 def test_numbers_that_are_radii(radius):
-    centre = tf.fill([1, 3], 0.5)
-    assert float(kr.LinfBall(radius).project(centre + 5, centre)[0, 0]) == min(0.5 + radius, 1)
+    center = tf.fill([1, 3], 0.5)
+    assert float(kr.LinfBall(radius).project(center + 5, center)[0, 0]) == min(0.5 + radius, 1)
 
 
 def test_a_radius_in_grey_levels_is_refused():

@@ -15,13 +15,7 @@ from keras_robust.threat_models.norms import sparse_l1_unit
 
 
 class BestPoint(NamedTuple):
-    """The best point of each image so far.
-
-    Attributes:
-        x: the images.
-        gradient: the gradient there.
-        value: the objective there, `[batch]`.
-    """
+    """The best point of each image so far, with its gradient and value `[batch]`."""
 
     x: Images
     gradient: tf.Tensor
@@ -51,29 +45,17 @@ def _restarted(restart: tf.Tensor, best: BestPoint, point: Point) -> tuple[Image
 
 
 class AdaptiveState(NamedTuple):
-    """The state of `AdaptiveStep`.
-
-    Attributes:
-        best: the best point so far.
-        size: the current step size, `[batch]`.
-        previous: where the last step began.
-        last_value: the value at the last point, `[batch]`.
-        increases: how often the value increased since the last checkpoint, int32 `[batch]`.
-        halved: where the size was halved at the last checkpoint, bool `[batch]`.
-        checkpoint_value: the best value at the last checkpoint, `[batch]`.
-        elapsed: steps since the last checkpoint, int32 scalar.
-        window: steps between the last checkpoint and the next, int32 scalar.
-    """
+    """The state of `AdaptiveStep`."""
 
     best: BestPoint
-    size: PerExample
-    previous: Images
+    size: PerExample  # the current step size
+    previous: Images  # where the last step began
     last_value: PerExample
-    increases: tf.Tensor
-    halved: tf.Tensor
-    checkpoint_value: PerExample
-    elapsed: tf.Tensor
-    window: tf.Tensor
+    increases: tf.Tensor  # of the value since the last checkpoint, int32 [batch]
+    halved: tf.Tensor  # where the size was halved at the last checkpoint, bool [batch]
+    checkpoint_value: PerExample  # the best value at the last checkpoint
+    elapsed: tf.Tensor  # steps since the last checkpoint, int32 scalar
+    window: tf.Tensor  # steps between the last checkpoint and the next, int32 scalar
 
 
 @serializable
@@ -195,21 +177,13 @@ class AdaptiveStep:
 
 
 class SparseState(NamedTuple):
-    """The state of `SparseStep`.
-
-    Attributes:
-        best: the best point so far.
-        size: the current step size, `[batch]`.
-        fraction: of the pixels that a step changes, `[batch]`.
-        changed: how many pixels the best point had changed at the last checkpoint, `[batch]`.
-        elapsed: steps since the last checkpoint, int32 scalar.
-    """
+    """The state of `SparseStep`."""
 
     best: BestPoint
-    size: PerExample
-    fraction: PerExample
-    changed: PerExample
-    elapsed: tf.Tensor
+    size: PerExample  # the current step size
+    fraction: PerExample  # of the pixels that a step changes
+    changed: PerExample  # pixels that the best point had changed at the last checkpoint
+    elapsed: tf.Tensor  # steps since the last checkpoint, int32 scalar
 
 
 @serializable
@@ -297,10 +271,6 @@ def _changed_pixels(x_adv: Images, x: Images, dtype: tf.DType) -> PerExample:
 
 def adaptive_rule(ball: Ball, steps: int) -> AdaptiveStep | SparseStep:
     """The step rule of APGD: in L1 sparse steps of the radius, else steps of twice the radius.
-
-    Args:
-        ball: the threat model.
-        steps: the number of steps of the ascent.
 
     Example:
         >>> from keras_robust import LinfBall

@@ -26,15 +26,10 @@ _START_SEARCH_STEPS = 10
 
 
 class StartingPoint(NamedTuple):
-    """The start of a walk along the decision boundary.
+    """Misclassified images at the decision boundary, where a walk along it starts."""
 
-    Attributes:
-        x: misclassified images `[batch, ...]` at the boundary; the clean image where none exists.
-        found: where one exists, `[batch]`.
-    """
-
-    x: Images
-    found: tf.Tensor
+    x: Images  # the clean image where none was found
+    found: tf.Tensor  # where one was found, [batch]
 
 
 def check_start(owner: str, start: Attack | None) -> None:
@@ -58,13 +53,7 @@ def starting_point(
 ) -> StartingPoint:
     """Misclassified images, moved to the decision boundary on the path to the clean ones.
 
-    Args:
-        ball: gives the norm of the path, and the bounds.
-        start: an attack whose radius is large enough to succeed; None for uniform noise.
-        forward: the model.
-        x: clean images.
-        y: their labels.
-        seed: an int tensor of shape `[2]`.
+    `start` is an attack whose radius is large enough to succeed; None for uniform noise.
     """
     is_adversarial = label_query(forward, y)
     if start is None:
@@ -102,15 +91,7 @@ def _noise(ball: Ball, is_adversarial: IsAdversarial, x: Images, seed: Seed) -> 
 def binary_search_boundary(
     ball: Ball, is_adversarial: IsAdversarial, x: Images, x_adv: Images, steps: int
 ) -> Images:
-    """The last misclassified image on the path from misclassified to clean images.
-
-    Args:
-        ball: gives the norm of the path.
-        is_adversarial: where images are misclassified.
-        x: clean images.
-        x_adv: misclassified images.
-        steps: the boundary is located up to `2 ** -steps` of the path.
-    """
+    """The last misclassified image on the path from `x_adv` to `x`, up to `2 ** -steps` of it."""
     return minimum_norm.binary_search_boundary(
         is_adversarial, lambda fraction: project_toward(ball, x, x_adv, fraction), x, steps
     )

@@ -28,25 +28,14 @@ if TYPE_CHECKING:
 
 
 class BestSoFar(NamedTuple):
-    """The closest adversarial examples so far.
+    """The closest adversarial examples so far, and their distances in the ball's norm."""
 
-    Attributes:
-        x: `[batch, ...]`; the clean image where none has been found.
-        distance: from the clean image in the ball's norm, `[batch]`; the largest number of the
-            dtype where none has been found.
-    """
-
-    x: Images
-    distance: PerExample
+    x: Images  # the clean image where none has been found
+    distance: PerExample  # the largest number of the dtype where none has been found
 
 
 def initial_best(x: Images, misclassified: tf.Tensor) -> BestSoFar:
-    """The clean images, at distance 0 where they are misclassified.
-
-    Args:
-        x: clean images.
-        misclassified: `[batch]`, bool.
-    """
+    """The clean images, at distance 0 where they are misclassified."""
     zeros = tf.zeros_like(misclassified, upcast_half(x).dtype)
     return BestSoFar(x, tf.where(misclassified, zeros, zeros.dtype.max))
 
@@ -54,15 +43,7 @@ def initial_best(x: Images, misclassified: tf.Tensor) -> BestSoFar:
 def keep_closest(
     ball: Ball, best: BestSoFar, x: Images, candidate: Images, adversarial: tf.Tensor
 ) -> BestSoFar:
-    """The closer of the best so far and an adversarial candidate, for each image.
-
-    Args:
-        ball: measures the distance.
-        best: the closest so far.
-        x: clean images.
-        candidate: images of the shape and dtype of `x`, inside the bounds.
-        adversarial: where the candidate is adversarial, `[batch]`, bool.
-    """
+    """The best so far, replaced by the candidate where that is `adversarial` and closer to `x`."""
     distance = ball.distance(candidate, x)
     better = adversarial & (distance < best.distance)
     return BestSoFar(

@@ -34,7 +34,7 @@ def sizes(found):
 
 
 def test_momentum_by_hand():
-    """Steps of 1 up: the first goes all the way, 1; the next 3/4 of one and 1/4 of the last:
+    """Steps of 1 up: the first is not damped, 1; the next 3/4 of one and 1/4 of the last:
     1 + 0.75 + 0.25 = 2, and so on. A step back is damped likewise."""
     found = walk(AdaptiveStep(1.0, 100), [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
     np.testing.assert_allclose([x[0, 0] for x, _ in found], [1, 2, 3])
@@ -54,14 +54,14 @@ def test_checkpoints_of_100_steps():
     np.testing.assert_allclose(found[halved], 0.5 ** np.arange(1, 9))
 
 
-def test_the_share_of_rises_decides():
+def test_the_fraction_of_increases_decides():
     """First window of 4 steps (n = 20). Image 0 rises in 4, image 1 in 3 = 0.75 of them."""
     values = [[1, 1], [2, 2], [3, 3], [4, 4], [5, 3.5]]
     found = walk(AdaptiveStep(1.0, 20), np.array(values, float))
     np.testing.assert_array_equal(sizes(found)[-1], [1.0, 0.5])
 
 
-def test_the_first_step_rises_where_the_value_after_it_is_positive():
+def test_the_first_step_increases_if_the_value_after_it_is_positive():
     """As in the authors' code. Both images rise in all four steps of the first window, but image 0
     from -2 to -1 in the first: three of four are counted, and its size is halved."""
     values = [[-2, -2], [-1, 1], [0, 2], [1, 3], [2, 4]]
@@ -69,10 +69,10 @@ def test_the_first_step_rises_where_the_value_after_it_is_positive():
     np.testing.assert_array_equal(sizes(found)[-1], [0.5, 1.0])
 
 
-def test_a_climb_goes_on_from_its_best_point_without_its_momentum_forgotten():
+def test_a_restart_from_the_best_point_keeps_the_momentum():
     """Image 1 is halved at 4 and was best at 3, where x was 3: its next step is 0.5 long, of which
     3/4 count, and 1/4 of how far the best point is from where the last step began (3 - 3 = 0).
-    Image 0 goes on: 4 + 1."""
+    Image 0 continues: 4 + 1."""
     values = [[1, 1], [2, 2], [3, 3], [4, 4], [5, 3.5]]
     *_, (x, state) = walk(AdaptiveStep(1.0, 20), np.array(values, float))
     np.testing.assert_allclose(x, [[5.0], [3 + 0.75 * 0.5]])
@@ -89,7 +89,7 @@ def test_no_better_best_since_the_last_checkpoint_halves():
     np.testing.assert_array_equal(found[7], [0.5, 1.0])
 
 
-def test_a_value_that_is_no_number_is_never_best():
+def test_nan_is_never_best():
     *_, (_, state) = walk(AdaptiveStep(1.0, 20), [[np.nan, 1.0], [2.0, np.nan]])
     np.testing.assert_array_equal(state.best.value, [2.0, 1.0])
     np.testing.assert_array_equal(state.best.x, [[1.0], [0.0]])
@@ -108,7 +108,7 @@ def test_sparse_steps_by_hand():
 
 def test_sparse_checkpoints():
     """n = 100: every 4 steps. The best point has moved 1 pixel of 10 instead of all: the size is
-    the first one again, and the share 1/15. Then it is still 1: the size is divided by 1.5."""
+    the first one again, and the fraction 1/15. Then it is still 1: the size is divided by 1.5."""
     ball, x = kr.L1Ball(1.0, (-9.0, 9.0)), tf.zeros([1, 10], tf.float64)
     only = tf.one_hot([3], 10, dtype=tf.float64)
     rule, states = SparseStep(1.0, 100), []

@@ -1,6 +1,6 @@
-"""Attacks from predictions alone, on a linear classifier, whose nearest mistake is a formula.
+"""Decision-based attacks on a linear classifier, where the smallest perturbation is a formula.
 
-With weights `w` between two classes and the margin `m = |w (x - 1/2)|`, the nearest mistake is
+With weights `w` between two classes and the margin `m = |w (x - 1/2)|`, the boundary is
 `m / |w|_2` away in L2, and `m / |w|_1` in Linf.
 """
 
@@ -34,7 +34,7 @@ def linear(x):
     return {"logits": tf.matmul(x - 0.5, tf.constant(WEIGHTS, x.dtype))}
 
 
-def mistaken(x):
+def misclassified(x):
     return linear(tf.constant(x))["logits"].numpy().argmax(axis=1) != Y
 
 
@@ -47,18 +47,18 @@ def mistaken(x):
     ],
     ids=["boundary l2", "hop_skip_jump l2", "hop_skip_jump linf"],
 )
-def test_the_nearest_mistake_is_the_formula(factory, norm, steps, slack):
-    ball, nearest = ALL[norm], DISTANCE[norm]
+def test_the_smallest_perturbation_is_the_formula(factory, norm, steps, slack):
+    ball, smallest = ALL[norm], DISTANCE[norm]
     x_adv = factory(ball, steps).compiled(linear)(X, Y, 1).numpy()
-    assert mistaken(x_adv).all()
+    assert misclassified(x_adv).all()
     found = ball.distance(x_adv, X).numpy()
-    assert (found >= nearest * (1 - 1e-3)).all()
-    assert (found <= nearest * (1 + slack)).all(), found / nearest
+    assert (found >= smallest * (1 - 1e-3)).all()
+    assert (found <= smallest * (1 + slack)).all(), found / smallest
 
 
 @every_attack
 def test_the_radius_decides_at_the_end(factory):
-    """A mistake beyond the radius leaves the image as it was, one within it is the same one."""
+    """Beyond the radius images stay unchanged; within it the example is the same."""
     attack = factory(ALL[kr.L2Ball], 8).compiled(linear)
     everywhere = attack(X, Y, 1).numpy()
     distance = kr.L2Ball(1.0).distance(everywhere, X).numpy()
@@ -71,7 +71,7 @@ def test_the_radius_decides_at_the_end(factory):
 
 
 @every_attack
-def test_a_mistake_stays_and_what_has_none_stays(factory):
+def test_misclassified_images_and_images_without_an_example_stay(factory):
     attack = factory(ALL[kr.L2Ball], 2)
     np.testing.assert_array_equal(attack(linear, X[:2], 1 - Y[:2]), X[:2])
 
@@ -97,18 +97,18 @@ def test_no_gradient_is_asked_for(factory):
 
 @every_attack
 def test_it_begins_where_another_attack_ends(factory):
-    """Of no steps, the result is on the line to that attack's: here the nearest mistake itself."""
+    """Without steps the result is on the segment to that attack's: the closest boundary point."""
     ball = ALL[kr.L2Ball]
     far = kr.attacks.fgsm(kr.L2Ball(0.5), loss="margin")  # along the normal, beyond the boundary
     x_adv = factory(ball, 0, start=far)(linear, X, Y).numpy()
-    assert mistaken(x_adv).all()
+    assert misclassified(x_adv).all()
     found = ball.distance(x_adv, X).numpy()
-    # Ten halvings of the way to 0.5.
+    # Ten bisections of the path of length 0.5.
     assert (found - DISTANCE[kr.L2Ball] <= 0.5 / 2**10 + 1e-5).all()
 
 
-def test_halving_the_way():
-    """The way from 0 to 1, mistaken from 0.3 on, in 4 halvings: 1/2, 1/4, 3/8, 5/16."""
+def test_binary_search():
+    """The path from 0 to 1, misclassified from 0.3 on, in 4 steps: 1/2, 1/4, 3/8, 5/16."""
     x, far = tf.zeros([1, 2]), tf.constant([[1.0, 0.5]])
     decide = lambda x: x[:, 0] >= 0.3  # noqa: E731
     for ball, other in ((kr.L2Ball(1.0), 5 / 32), (kr.LinfBall(1.0), 5 / 16)):
@@ -117,7 +117,7 @@ def test_halving_the_way():
         np.testing.assert_allclose(found, [[5 / 16, other]])
 
 
-def test_the_whole_way_is_the_point_itself():
+def test_the_end_of_the_path_is_the_point_itself():
     x, far = tf.constant([[0.1, 0.7]]), tf.constant([[0.3, 0.95]])
     for ball in ALL.values():
         there = decision_boundary.project_toward(ball, x, far, tf.ones([1]))
@@ -125,8 +125,8 @@ def test_the_whole_way_is_the_point_itself():
         np.testing.assert_allclose(decision_boundary.project_toward(ball, x, far, tf.zeros([1])), x)
 
 
-def test_noise_is_tried_until_it_is_mistaken():
-    """Three images that are mistaken for all noise, for a fifth of it, and for none."""
+def test_noise_is_drawn_until_it_is_misclassified():
+    """Three images that are misclassified for all noise, for a fifth of it, and for none."""
     seen = []
 
     def decide(x):

@@ -1,4 +1,4 @@
-"""What attacks for the nearest mistake share: what is kept, and what counts."""
+"""Shared parts of minimum-norm attacks: which example is kept, and what counts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Y = tf.zeros([4], tf.int32)
 CANDIDATE = tf.constant([[0.5, 0.9], [0.5, 0.6], [0.5, 0.6], [0.5, 0.9]])
 
 
-def test_the_nearer_is_kept():
-    """Distances 0.4, 0.1, 0.1 (no mistake), and one that was a mistake before, at distance 0."""
+def test_the_closer_example_is_kept():
+    """Distances 0.4, 0.1, 0.1 (not adversarial), and 0 of an image misclassified already."""
     ball = kr.L2Ball(1.0)
     found = initial_best(X, tf.constant([False, False, False, True]))
     assert found.distance[3] == 0 and found.distance[0] > 1e30
