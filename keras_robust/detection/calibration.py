@@ -23,17 +23,9 @@ class Calibration:
 
     Args:
         threshold: images with a score above it are flagged as adversarial.
-        false_alarm_rate: target rate: at most this fraction of the clean scores is above.
+        false_alarm_rate: target rate, in (0, 1): at most this fraction of clean scores is above.
         score: name of the score, such as `"entropy"`.
         samples: number of clean scores.
-
-    Raises:
-        ValueError: a threshold that is not finite, or a rate outside (0, 1).
-
-    Example:
-        >>> calibration = Calibration(0.7, false_alarm_rate=0.05, score="entropy", samples=200)
-        >>> calibration.threshold
-        0.7
     """
 
     threshold: float
@@ -81,12 +73,8 @@ def threshold_at(scores: npt.ArrayLike, false_alarm_rate: float) -> float:
         scores: `[n]` finite scores of clean images.
         false_alarm_rate: in (0, 1).
 
-    Returns:
-        The threshold.
-
     Raises:
-        ValueError: a rate out of range, scores that are not finite, or too few scores, `rate * n <
-            1`.
+        ValueError: a rate out of range, scores that are not finite, or `rate * n < 1`.
 
     Example:
         >>> threshold_at([0.1, 0.4, 0.2, 0.3], false_alarm_rate=0.25)
@@ -117,14 +105,7 @@ def threshold_at(scores: npt.ArrayLike, false_alarm_rate: float) -> float:
 
 
 def exceeds(scores: tf.Tensor, threshold: float | tf.Tensor) -> tf.Tensor:
-    """Which scores are above the threshold; NaN counts as above it.
-
-    Args:
-        scores: `[batch]` float32.
-        threshold: a number, or a scalar tensor.
-
-    Returns:
-        `[batch]` bool.
+    """Which scores `[batch]` are above the threshold; NaN counts as above it.
 
     Example:
         >>> exceeds(tf.constant([0.2, 0.7, 0.9]), 0.7).numpy().tolist()

@@ -48,7 +48,7 @@ class ScoreDetector(Protocol):
 
 
 def check_detector(detector: ScoreDetector) -> float:
-    """Raises unless `detector` is a calibrated detector; returns its threshold.
+    """The threshold of a calibrated detector.
 
     Raises:
         TypeError: a member of `ScoreDetector` is missing.
@@ -127,13 +127,10 @@ class Detector:
         return scores.get(self.scored_by).title
 
     def score(self, x: Images) -> PerExample:
-        """The score of the model's prediction for each image.
+        """The score of the model's prediction for each image, `[batch]` float32.
 
         Args:
             x: `[batch, height, width, channels]` floats in [0, 1].
-
-        Returns:
-            `[batch]` float32.
 
         Raises:
             TypeError: images that are not floats.
@@ -142,32 +139,23 @@ class Detector:
         return self.score_outputs(as_forward(self.model)(_images(x)))
 
     def is_adversarial(self, x: Images) -> tf.Tensor:
-        """Whether the score of each image is above the threshold.
-
-        Args:
-            x: `[batch, height, width, channels]` floats in [0, 1].
-
-        Returns:
-            `[batch]` bool; True also where the score is NaN.
+        """Whether the score of each image is above the threshold, or NaN: `[batch]` bool.
 
         Raises:
-            ValueError: the detector is not calibrated.
+            ValueError: the detector is not calibrated, or as for `score`.
         """
         if self.threshold is None:
             raise ValueError(_UNCALIBRATED)
         return exceeds(self.score(x), self.threshold)
 
     def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> Detector:
-        """A detector with the smallest threshold that meets a false-alarm rate.
+        """A new detector with the smallest threshold that meets a false-alarm rate.
 
         Args:
             dataset: finite batches of images, or of tuples that begin with images: a
                 `tf.data.Dataset`, or any iterable. Use images that the model was not trained on:
                 on training images it is more certain, and the threshold would be too low.
             false_alarm_rate: at most this fraction of the images scores above the threshold.
-
-        Returns:
-            A new detector of the same class and model.
 
         Raises:
             TypeError: an array instead of batches.

@@ -37,12 +37,11 @@ class Roc:
 def auc(clean: npt.ArrayLike, adversarial: npt.ArrayLike) -> float:
     """The area under the ROC curve, `P(adversarial > clean) + P(adversarial = clean) / 2`.
 
+    1 is perfect separation, 0.5 is guessing.
+
     Args:
         clean: `[n]` finite scores of clean images.
         adversarial: `[m]` finite scores of attacked images.
-
-    Returns:
-        1 for perfect separation, 0.5 for guessing.
 
     Raises:
         ValueError: no scores of a kind, or scores that are not finite.
@@ -51,8 +50,7 @@ def auc(clean: npt.ArrayLike, adversarial: npt.ArrayLike) -> float:
         >>> auc([0.1, 0.2, 0.3, 0.4], [0.2, 0.5])
         0.6875
 
-    Reference: Mann and Whitney (1947); Hanley and McNeil, "The Meaning and Use of the Area under a
-    ROC Curve" (1982).
+    Reference: Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve" (1982).
     """
     return _area(*_histograms(_checked("clean", clean), _checked("adversarial", adversarial))[1:])
 
@@ -71,17 +69,13 @@ def roc(
     resampled areas.
 
     Args:
-        clean: `[n]` finite scores of clean images.
-        adversarial: `[m]` finite scores of attacked images.
+        clean, adversarial: as for `auc`.
         resamples: number of bootstrap resamples, >= 1.
         level: confidence level of the interval, in (0, 1).
         seed: seed of the resampling.
 
-    Returns:
-        The curve.
-
     Raises:
-        ValueError: no scores of a kind, scores that are not finite, or invalid settings.
+        ValueError: as for `auc`; invalid settings.
 
     Example:
         >>> found = roc([0.1, 0.2], [0.2, 0.5])

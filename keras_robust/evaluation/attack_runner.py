@@ -32,12 +32,7 @@ class AttackRunner:
     """The data of an evaluation with a compiled model, on which attacks are run.
 
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of all attacks.
-        progress: called with lines of text.
-        resume_dir: where to keep checkpoints; None for none.
+        model, data, limit, seed, progress, resume_dir: as for `keras_robust.evaluation.evaluate`.
         budget: after its end no batch is started.
 
     Attributes:
@@ -115,9 +110,6 @@ class AttackRunner:
             attack: the attack.
             radius: radius of the ball, if not the attack's own.
             alive: `[n]` bool, the images to attack; default those classified correctly.
-
-        Returns:
-            The state at the end.
 
         Raises:
             ValueError: the attack left its ball, or was crafted on a model with other classes.

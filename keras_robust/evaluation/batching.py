@@ -23,15 +23,12 @@ Progress: TypeAlias = Callable[[str], None]
 def batches(
     data: Data, limit: int | None = None, batch_size: int = 128
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The images and labels of an evaluation, one batch in memory at a time.
+    """Batches of images and labels of an evaluation, one in memory at a time.
 
     Args:
         data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
         limit: use only the first `limit` images; None for all.
         batch_size: size of the batches into which a pair of arrays is split.
-
-    Yields:
-        Images `[batch, ...]` and labels `[batch]`.
 
     Raises:
         ValueError: no data, a limit below 1, or different numbers of images and labels.
@@ -81,17 +78,7 @@ def _check_lengths(x: np.ndarray, y: np.ndarray) -> None:
 def attacked(
     model: Model, data: Data, attack: Attack, limit: int | None = None, seed: int = 0
 ) -> Iterator[tuple[Images, Images, Labels]]:
-    """Batches of clean and attacked images; the attack is compiled once.
-
-    Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: as for `batches`.
-        attack: the attack.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack; each batch gets its own, derived from it.
-
-    Yields:
-        Clean images `[batch, ...]`, attacked images of that shape, labels `[batch]`.
+    """Batches of clean images, attacked images and labels; the attack is compiled once.
 
     Raises:
         TypeError: `attack` is not an `Attack`.

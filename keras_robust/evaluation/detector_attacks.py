@@ -37,8 +37,8 @@ def detector_results(
         attacks: the attacks of the report; the adaptive attack is made from the longest.
 
     Returns:
-        Rates, areas and scores. None if scores are not finite, or if time ran out; `runner` notes
-        which.
+        Rates, areas and scores. None if scores are not finite, or if time ran out, which `runner`
+        records.
     """
     if runner.interrupted or runner.skipped:  # rates under unfinished attacks would mislead
         runner.skipped.append("the detector")
@@ -83,13 +83,11 @@ def detector_results(
 def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAttack:
     """The longest iterative attack of several, with an adaptive objective.
 
+    PGD with 40 steps if none of `attacks` is an iterative, untargeted gradient attack.
+
     Args:
         attacks: attacks in one ball.
-        scored_by: the name of the detector's score.
-
-    Returns:
-        An attack that fools the model and lowers the score; PGD with 40 steps if none of `attacks`
-        is an iterative, untargeted gradient attack.
+        scored_by: the name of the score that the attack lowers.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -153,13 +151,9 @@ def score_attacks(
     """Evaluates a detector on the images of several attacks, in one ball or in several.
 
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        model, data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`.
         detector: a calibrated detector of the same model.
         attacks: name -> attack; each runs on the images that the model classifies correctly.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attacks.
-        progress: called with lines of text, such as `print`.
 
     Returns:
         The scores of all clean images `[n]`, and a result for each attack, by name.
@@ -171,8 +165,7 @@ def score_attacks(
 
     Example:
         >>> import keras_robust as kr
-        >>> def model(x):
-        ...     return {"logits": 9.0 * x}
+        >>> model = lambda x: {"logits": 9.0 * x}
         >>> x, y = np.float32([[0.9, 0.1], [0.8, 0.3]]), [0, 0]
         >>> detector = kr.detection.EntropyDetector(model, threshold=0.3)
         >>> attacks = {"FGSM": kr.attacks.fgsm(kr.LinfBall(0.3))}

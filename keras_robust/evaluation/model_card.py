@@ -117,11 +117,7 @@ class Card:
         return "\n\n".join(filter(None, blocks)) + "\n"
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes `card.json` and `card.md` atomically into a directory, created if needed.
-
-        Returns:
-            The path of `card.json`.
-        """
+        """Writes `card.json`, whose path is returned, and `card.md` atomically into a directory."""
         target = Path(directory)
         write_text(target / "card.md", self.to_markdown())
         write_text(target / "card.json", self.to_json())
@@ -148,9 +144,6 @@ class Card:
             progress: called with lines of text, such as `print`.
             sources: name -> model, for each name in `Card.sources`.
 
-        Returns:
-            A report on the number of images of the sample.
-
         Raises:
             ValueError: an attack of another library, a missing source, or as for
                 `keras_robust.evaluation.evaluate`.
@@ -161,16 +154,14 @@ class Card:
         return _evaluated(model, data, attacks, self.report, self.sample.samples, progress)
 
     def differences(self, found: Report, weights: str = "") -> tuple[str, ...]:
-        """Differences between the card and a re-evaluation.
+        """Differences between the card and the result of `reevaluate`, a sentence each.
+
+        An accuracy differs if it moved by more than 2% of the images (and at least one image). An
+        accuracy on all images may not contradict the sample.
 
         Args:
             found: the result of `reevaluate`.
             weights: fingerprint of the evaluated weights.
-
-        Returns:
-            A sentence for each accuracy that differs by more than 2% of the images (and at least
-            one image), for each accuracy on all images that the sample contradicts, and for other
-            weights.
         """
         sentences = []
         if self.weights and weights and self.weights != weights:
@@ -213,18 +204,12 @@ def make_card(
     """The card of a report: evaluates a sample, and serializes the attacks.
 
     Args:
-        model: the model that was evaluated.
-        data: the data it was evaluated on.
-        attacks: the attacks, as for `keras_robust.evaluation.evaluate`.
-        report: the result.
+        model, data, attacks, progress: as for the evaluation, `keras_robust.evaluation.evaluate`.
+        report: its result.
         recipe: how the model was trained, as JSON values.
         commit: commit of the code.
         weights: fingerprint of the weights.
         sample: number of images, the first ones, that can be re-evaluated.
-        progress: called with lines of text, such as `print`.
-
-    Returns:
-        The card; `card.save(directory)` writes it as JSON and Markdown.
 
     Raises:
         ValueError: an unfinished report, attacks that are not those of the report, or as for

@@ -25,8 +25,6 @@ class Report(ReportData):
         ...                 worst_case_accuracy=0.75)
         >>> Report.from_json(report.to_json()) == report
         True
-        >>> print("{:.3f} {:.3f}".format(*report.worst_case_interval))
-        0.657 0.825
     """
 
     def to_json(self) -> str:
@@ -46,14 +44,11 @@ class Report(ReportData):
         return cls(**read_fields(document))
 
     def save(self, directory: str | os.PathLike[str], formats: Iterable[str] = FORMATS) -> Path:
-        """Writes `report.json`, `report.md` and `report.html`, each atomically.
+        """Writes `report.json`, `report.md` and `report.html` atomically; returns the directory.
 
         Args:
             directory: created if it does not exist.
             formats: some of `"json"`, `"md"` and `"html"`.
-
-        Returns:
-            The directory.
 
         Raises:
             ValueError: an unknown format.
@@ -64,13 +59,10 @@ class Report(ReportData):
 
 
 def load_reports(path: str | os.PathLike[str]) -> tuple[Report, ...]:
-    """Loads the reports of a page, to compare them with others.
+    """Loads the reports of a page, in the order in which they were saved.
 
     Args:
-        path: a `report.json`, or the directory that contains it; one report or several.
-
-    Returns:
-        The reports, in the order in which they were saved.
+        path: a `report.json` of one report or several, or the directory that contains it.
 
     Raises:
         FileNotFoundError: there is no such file.

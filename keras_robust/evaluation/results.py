@@ -25,19 +25,12 @@ def wilson_interval(accuracy: float, samples: int, z: float = Z_95) -> tuple[flo
         samples: number of images it was counted on, at least 1.
         z: normal quantile; the default gives 95 %.
 
-    Returns:
-        The lower and the upper end.
-
-    Raises:
-        ValueError: a fraction outside [0, 1], or fewer than one sample.
-
     Example:
         >>> low, high = wilson_interval(0.5, 100)
         >>> print(f"{low:.4f} {high:.4f}")
         0.4038 0.5962
 
-    Reference:
-        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    Reference: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
     p, n = fraction("accuracy", accuracy), integer("samples", samples, least=1)
     spread = z * z / n
@@ -58,13 +51,6 @@ class Part:
         accuracy: fraction of *all* samples of the report still classified correctly after it.
         samples_attacked: number of images it ran on.
         seconds: wall-clock time.
-
-    Raises:
-        ValueError: an accuracy outside [0, 1], or a negative count or time.
-
-    Example:
-        >>> Part("APGD-CE-100", 0.44, 96, 3.5).accuracy
-        0.44
     """
 
     name: str
@@ -96,12 +82,7 @@ class AttackResult:
         finished: whether it ran to the end; if not, `accuracy` is an upper bound.
 
     Raises:
-        ValueError: an accuracy outside [0, 1], a negative radius, count or time, or parts whose
-            last accuracy is not `accuracy`.
-
-    Example:
-        >>> AttackResult("PGD-20", "20 steps of 0.02", 0.1, 0.75, 96, 3.5).accuracy
-        0.75
+        ValueError: out-of-range values, or parts whose last accuracy is not `accuracy`.
     """
 
     name: str
@@ -143,10 +124,6 @@ class Curve:
 
     Raises:
         ValueError: unequal lengths, no points, or radii that do not increase.
-
-    Example:
-        >>> Curve("PGD-20", (0.0, 0.1), (0.97, 0.61)).accuracies
-        (0.97, 0.61)
     """
 
     name: str
@@ -178,13 +155,6 @@ class DetectorResult:
         scores: one score per attacked image.
         auc: area under the ROC curve against clean images; None without images.
         auc_interval: its 95 % bootstrap interval.
-
-    Raises:
-        ValueError: fractions outside [0, 1], or scores that are not finite.
-
-    Example:
-        >>> DetectorResult("PGD-20", 0.75, 0.25, (0.1, 0.6, 0.7, 0.8)).evasion_rate
-        0.25
     """
 
     name: str
@@ -217,13 +187,6 @@ class Check:
         passed: whether the check found nothing suspicious.
         value: the number that decided.
         message: what was found, with that number, as text.
-
-    Raises:
-        ValueError: a value that is not finite.
-
-    Example:
-        >>> Check("gradients", True, 0, "The gradient vanishes in 0.0% of the images.").value
-        0.0
     """
 
     name: str
@@ -241,16 +204,12 @@ class Detection:
 
     Args:
         threshold: images with a score above it are flagged.
-        false_alarm_rate: target rate of the calibration, in [0, 1]; None for a threshold that was
-            set by hand.
+        false_alarm_rate: target rate of the calibration; None for a threshold set by hand.
         measured_false_alarm_rate: fraction of the clean test images that are flagged.
         score_name: the score with its unit, such as `"entropy (nats)"`.
         clean_scores: one score per clean test image.
         oblivious: result for attacks that are not aware of the detector, at their worst case.
         adaptive: result for an attack that lowers the score as well; None if none was run.
-
-    Raises:
-        ValueError: rates outside [0, 1], or scores that are not finite.
     """
 
     threshold: float

@@ -122,12 +122,7 @@ class StateFile:
         return True
 
     def save(self, run: AttackRunState, force: bool = False) -> None:
-        """Writes a checkpoint atomically, unless the last one is recent.
-
-        Args:
-            run: the run to save.
-            force: write it in any case.
-        """
+        """Writes a checkpoint atomically, unless the last one is recent and `force` is False."""
         if self._path is None or not (force or time.monotonic() - self._written >= SECONDS):
             return
         with replacing(self._path) as draft, draft.open("wb") as file:

@@ -11,11 +11,7 @@ from keras_robust.evaluation.rendering.wording import joined, seconds_text
 
 
 class TimeBudget:
-    """A time limit, counted from construction.
-
-    Args:
-        seconds: the limit, > 0; None for no limit.
-        clock: returns the time in seconds.
+    """A time limit in seconds, counted from construction; None for no limit.
 
     Raises:
         ValueError: not a number > 0.
@@ -47,14 +43,6 @@ class TimeBudget:
             interrupted: where each interrupted attack stopped, `"PGD-20 stopped after ..."`.
             skipped: names of what was not started.
             resumable: whether a later evaluation can resume from here.
-
-        Example:
-            >>> print(TimeBudget(90).summary(["PGD-20 stopped after 128 of 900 images"], [], True))
-            ... # doctest: +NORMALIZE_WHITESPACE
-            The time budget of 1 min 30 s expired before the evaluation was complete. PGD-20
-            stopped after 128 of 900 images. Accuracies of unfinished attacks, and the worst
-            case, are upper bounds of the robust accuracy; unfinished radii and detectors are
-            omitted. Run the same evaluation again, with any time budget, to resume from here.
         """
         if not interrupted and not skipped:
             return ""

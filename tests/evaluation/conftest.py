@@ -108,6 +108,30 @@ class Timed(Attack):
         return dataclasses.replace(self, ball=kr.LinfBall(radius))
 
 
+class OwnBall:
+    """A threat model of the user's own: not a dataclass, in a norm without a name."""
+
+    p = None
+
+    def __init__(self, ball: kr.LinfBall):
+        self._ball = ball
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ball, name)
+
+    def __repr__(self) -> str:
+        return f"OwnBall({self._ball.radius})"
+
+    def replace(self, **changes: Any) -> OwnBall:
+        return OwnBall(self._ball.replace(**changes))
+
+
+@pytest.fixture
+def own_ball() -> Callable[[float], OwnBall]:
+    """A function that makes such a ball of a radius."""
+    return lambda radius: OwnBall(kr.LinfBall(radius))
+
+
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Timed]:
     """A function that makes timed attacks, whose clock is that of every evaluation of the test."""

@@ -247,6 +247,15 @@ def test_attacks_of_one_name_are_numbered():
     assert [a.name for a in report.attacks] == ["PGD-2", "PGD-2 (2)"]
 
 
+def test_a_ball_of_the_users_own(own_ball):
+    report = kr.evaluation.evaluate(
+        pixels, (X, Y), kr.attacks.pgd(own_ball(0.1), 5), radii=[0.2], limit=6
+    )
+    assert report.threat_model == "OwnBall(0.1)" and report.radius == 0.1
+    assert report.worst_case_accuracy == pytest.approx(np.mean(MARGINS[:6] > 0.2))
+    assert report.curves[0].accuracies[-1] == pytest.approx(np.mean(MARGINS[:6] > 0.4))
+
+
 def test_describe_names_every_setting():
     mim = kr.attacks.mim(BALL, 3, 0.05, decay=0.9)
     attack = kr.attacks.restarts(kr.attacks.worst_of(mim, kr.attacks.pgd(BALL)), 2)

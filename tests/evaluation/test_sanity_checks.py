@@ -80,6 +80,13 @@ def test_a_plain_model_passes_all(ball):
     assert found["radius"].value == found["repeatability"].value == 0
 
 
+def test_a_ball_of_the_users_own_has_all_checks_but_square(own_ball):
+    found = named(plain, (X, Y), ball=own_ball(0.05), steps=5)
+    assert set(_CHECKS) - set(found) == {"gradient-free attacks"}
+    with pytest.raises(TypeError, match="Square is defined in"):
+        named(plain, (X, Y), "gradient-free attacks", ball=own_ball(0.05), steps=5)
+
+
 def test_a_rounded_input_has_no_gradient_and_hides_small_changes():
     """In the middle of a step, 1/16 from its ends, a hundredth of the radius changes nothing."""
     found = named(rounded, EIGHTHS, ball=kr.LinfBall(0.07))

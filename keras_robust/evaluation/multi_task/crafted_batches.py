@@ -40,11 +40,8 @@ class TaskRunner:
     """The images of an evaluation, which an attack perturbs batch by batch.
 
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        model, data, limit, seed: as for `keras_robust.evaluation.evaluate`.
         attack: an attack that returns a single batch.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack, and of the groups.
         kind: tasks, which decide on groups and on images to leave out; None for neither.
 
     Raises:
@@ -80,9 +77,6 @@ class TaskRunner:
             craft: `(x, y, seed) -> perturbed images`, or a tuple that begins with them; default the
                 attack.
 
-        Yields:
-            The batches.
-
         Raises:
             ValueError: the attack left its ball.
         """
@@ -112,22 +106,18 @@ def in_groups(
     kind: TaskKind | None,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The images to attack, and a batch size of whole groups if images form groups.
+    """The images and labels to attack, and a batch size of whole groups if images form groups.
 
     If success is a changed prediction, misclassified images are left out: an attack that moves
     away from the label could not succeed on them.
 
     Args:
         model: a classifier, or a function `images -> {"logits", ...}`.
-        x: images `[n, ...]`.
-        y: labels `[n]`.
+        x, y: images `[n, ...]` and labels `[n]`.
         batch_size: the desired batch size.
         attack: the attack, which may have a success criterion of its own.
         kind: tasks; None leaves everything as it is.
         seed: seed of the random groups.
-
-    Returns:
-        Images, labels and batch size.
 
     Raises:
         ValueError: no correctly classified image, or fewer images than a group needs.
@@ -168,18 +158,7 @@ def task_kind(attack: Attack, tasks: str | TaskKind | None) -> TaskKind:
 def problem_on(
     kind: TaskKind, forward: Forward, ball: Ball, x: Images, y: Labels
 ) -> tuple[Problem, tf.Tensor]:
-    """Tasks on given images, and the unperturbed points that each task sees.
-
-    Args:
-        kind: tasks of `keras_robust.tasks`.
-        forward: the model.
-        ball: ball around the images.
-        x: images `[batch, ...]`.
-        y: labels `[batch]`.
-
-    Returns:
-        The problem, and one copy of the points per task, `[tasks, points, ...]`.
-    """
+    """The problem of tasks on given images, and its unperturbed points, `[tasks, points, ...]`."""
     problem = kind.on(forward, ball, x, y)
     shape = tf.concat([[problem.num_tasks], tf.shape(problem.center)], axis=0)
     copies = tf.broadcast_to(problem.center, shape)

@@ -81,14 +81,9 @@ def task_gradients(
     which `keras_robust.solvers.MinNorm` follows.
 
     Args:
-        model: as for `task_success`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        model, data, tasks, limit, seed, progress: as for `task_success`.
         attack: the attack; with 0 steps, the gradients are those at its starting points.
-        tasks: as for `task_success`.
         loss: `(logits [n, classes], labels [n]) -> [n]`, the function to differentiate.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack.
-        progress: called with lines of text, such as `print`.
 
     Returns:
         Norms, cosine similarities, and the weights in the last step of the attack.

@@ -38,19 +38,16 @@ def task_success(
 ) -> TaskSuccess:
     """Attacks images, and measures per-task and joint success rates (A-Avg, A-All).
 
+    Images that share a perturbation are grouped at random, and those that fill no group are left
+    out. If success is a changed prediction, misclassified images are left out as well.
+
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`; an ensemble
-            if the tasks are its members.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays. Images that
-            share a perturbation are grouped at random, and those that fill no group are left out.
-            If success is a changed prediction, misclassified images are left out as well.
+        model, data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`; an ensemble
+            as model if the tasks are its members.
         attack: any attack, not only `keras_robust.attacks.multi_task`.
         tasks: `"members"`, `"universal"`, or tasks of `keras_robust.tasks`; default those of the
             attack, or the members if it has none. A random strength of transformations is drawn
             once per batch.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of random starts, groups and strengths.
-        progress: called with lines of text, such as `print`.
 
     Returns:
         The success rates.
@@ -92,12 +89,11 @@ def success_rates(
     """Measures per-task and joint success rates of given adversarial images.
 
     Args:
-        model: as for `task_success`.
-        x: clean images `[n, ...]`; images that share a perturbation follow each other.
-        x_adv: the same images, attacked.
+        model, tasks: as for `task_success`.
+        x, x_adv: clean and attacked images `[n, ...]`; images that share a perturbation follow each
+            other.
         y: labels `[n]`.
         attack: the attack that crafted them.
-        tasks: as for `task_success`.
         batch_size: number of images evaluated at once; a multiple of the group size.
         seed: seed of random strengths.
 
@@ -168,21 +164,17 @@ def transfer_success_rates(
 ) -> dict[str, TaskSuccess]:
     """Attacks a source model, and measures success rates on ensembles of other models.
 
-    Each model is evaluated once, whatever the number of ensembles it belongs to.
+    A task is to fool one member; an ensemble predicts by the mean of its members' probabilities.
 
     Args:
-        source: the model attacked, as for `task_success`.
-        models: name -> classifier, or function `images -> {"logits", ...}`.
+        source: the model attacked.
+        models: name -> classifier, or function `images -> {"logits", ...}`; each is evaluated once.
         ensembles: name of the ensemble -> names of its members.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`.
         attack: the attack.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack.
-        progress: called with lines of text, such as `print`.
 
     Returns:
-        Name of the ensemble -> success rates: a task is to fool one of its members, and the
-        ensemble predicts by the mean of their probabilities.
+        Name of the ensemble -> success rates.
 
     Raises:
         TypeError: not an attack.

@@ -53,9 +53,6 @@ class TaskSuccess:
             names: names of the tasks; default their numbers.
             ensemble: as for the class.
 
-        Returns:
-            The success rates.
-
         Raises:
             ValueError: another shape, no points, or another number of names than of tasks.
 

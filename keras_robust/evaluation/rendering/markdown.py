@@ -15,15 +15,7 @@ MATRIX = 12  # larger confusion matrices are unreadable as text; report.json has
 
 
 def markdown_page(reports: Sequence[ReportData], title: str) -> str:
-    """A page of reports.
-
-    Args:
-        reports: at least one.
-        title: heading of the page.
-
-    Returns:
-        GitHub-flavored Markdown; names given by users are escaped.
-    """
+    """A page of reports as GitHub-flavored Markdown; names given by users are escaped."""
     names = wording.labels(reports)
     blocks = [f"# {escape(title)}"]
     summaries = [escape(summary) for summary in wording.summaries(reports)]

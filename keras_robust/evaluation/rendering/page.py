@@ -45,12 +45,9 @@ def save_page(
 
     Args:
         reports: at least one, in the order in which to show them.
-        directory: created if it does not exist.
+        directory: created if it does not exist; it is returned.
         title: heading of the page; by default it names the models and the data.
         formats: some of `"json"`, `"md"` and `"html"`.
-
-    Returns:
-        The directory.
 
     Raises:
         ValueError: no reports, or an unknown format.
@@ -76,14 +73,7 @@ def save_page(
 
 
 def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
-    """The page as one HTML file that loads nothing from the network.
-
-    Args:
-        reports: at least one.
-        title: heading of the page; by default it names the models and the data.
-
-    Returns:
-        HTML 5 with its style and plots embedded.
+    """The page as one HTML file, which loads nothing from the network.
 
     Raises:
         ValueError: no reports.

@@ -56,12 +56,6 @@ def _values(part: Any) -> Any:
 def read_fields(document: Any) -> dict[str, Any]:
     """The fields of `ReportData` from the JSON values of one report.
 
-    Args:
-        document: what `json.loads` made of the text.
-
-    Returns:
-        Field name -> value.
-
     Raises:
         ValueError: not a report, or one of a schema version that this release cannot read.
     """

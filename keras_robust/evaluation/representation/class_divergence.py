@@ -31,11 +31,6 @@ class Divergence:
         clean_inter: from a clean image to the clean images of other classes.
         own: from a clean image to its own attacked version, which the others leave out.
         samples: number of images.
-
-    Example:
-        >>> found = Divergence(0.3, 0.6, 0.1, 0.5, 0.2, samples=128)
-        >>> found.ratio, found.clean_ratio
-        (0.5, 0.2)
     """
 
     intra: float
@@ -73,11 +68,8 @@ def divergence(
     two agree for batches of equal size.
 
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", "features"}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        model, data, limit, seed: as for `keras_robust.evaluation.latents`.
         attack: crafts the attacked images.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack.
 
     Returns:
         The divergences, with `ratio` and `clean_ratio`.
@@ -127,9 +119,9 @@ def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
         >>> x = np.array([[0.9, 0.2], [0.8, 0.1], [0.1, 0.8], [0.3, 0.9]], "float32")
         >>> attack = kr.attacks.fgsm(kr.LinfBall(0.1))
         >>> identity = lambda x: {"logits": x, "features": x}
-        >>> found = divergence_of(kr.evaluation.latents(identity, (x, [0, 0, 1, 1]), attack))
-        >>> print(f"{found.clean_ratio:.3f} {found.ratio:.3f}")
-        0.019 0.031
+        >>> found = kr.evaluation.latents(identity, (x, [0, 0, 1, 1]), attack)
+        >>> print(f"{divergence_of(found).ratio:.3f}")
+        0.031
     """
     check_integer("batch_size", batch_size, 1)
     clean, adversarial = ~latents.adversarial, latents.adversarial

@@ -97,12 +97,9 @@ def latent_surface(
 
     Args:
         model: a robust model, or a functional classifier that returns `{"logits", "features"}`.
-        image: one image `[height, width, channels]`, float.
-        label: its true class.
+        image, label, points, seed: as for `input_surface`.
         extent: half the side of the square, an L2 distance. Scales of latents depend on the model;
             the distance between the latents of a clean and of an attacked image is a good choice.
-        points: number of points per side; odd, so that the latent itself is one of them.
-        seed: seed of the random direction.
 
     Returns:
         The losses and the predicted classes.

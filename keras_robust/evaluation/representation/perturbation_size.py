@@ -34,19 +34,16 @@ class Perturbations:
 def perturbations(
     model: Model, data: Data, attack: Attack, *, limit: int | None = 1000, seed: int = 0
 ) -> Perturbations:
-    """Measures the sizes of an attack's perturbations.
+    """Measures the sizes of an attack's perturbations, in the units of the images.
 
     For the perturbations that a robust model trains on, pass `model.training_attack(tf.float32)`.
 
     Args:
-        model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        model, data, limit, seed: as for `keras_robust.evaluation.evaluate`.
         attack: the attack.
-        limit: use only the first `limit` images; None for all.
-        seed: seed of the attack.
 
     Returns:
-        The sizes, in the units of the images.
+        The sizes.
 
     Raises:
         TypeError: `attack` is not an `Attack`.

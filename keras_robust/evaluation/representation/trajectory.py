@@ -19,9 +19,7 @@ def trajectory(
 
     Args:
         attack: a gradient attack.
-        model: a Keras model, or a function, `images -> {"logits", ...}`.
-        x: clean images `[batch, ...]`.
-        y: labels `[batch]`.
+        model, x, y: as for a call of the attack.
         seed: seed of the start, the same for all numbers of steps.
 
     Returns:
