@@ -37,9 +37,10 @@ def test_python_runs(document, tmp_path, monkeypatch):
 
 
 def commands() -> list[tuple[str, str]]:
-    text = "\n".join(block for document in DOCUMENTS for block in blocks(document, ""))
-    own = r"(?:trainers|serving)\.\w+"
-    return re.findall(rf"^(?:\S+=\S+ )?python -m ({own}) +(.*)$", text, flags=re.MULTILINE)
+    results = [f"docs/results/{path.name}" for path in sorted(ROOT.glob("docs/results/*.md"))]
+    text = "\n".join(block for document in DOCUMENTS + results for block in blocks(document, ""))
+    own, text = r"(?:trainers|serving)\.\w+", text.replace("\\\n", " ")
+    return re.findall(rf"^ *(?:\S+=\S+ )?python -m ({own}) +(.*)$", text, flags=re.MULTILINE)
 
 
 def test_the_readme_shows_commands():
