@@ -154,7 +154,7 @@ def masked(x):
     return {"logits": 10 * misled(tf.convert_to_tensor(x))}
 
 
-def test_a_report_has_it_beside_the_others():
+def test_a_report_contains_it_with_the_others():
     attacks = [pgd(BALL, 3), transfer(pgd(BALL, 3), sharp, "a twin")]
     report = evaluate(sharp, (X, LABELS), attacks)
     own, twin = report.attacks
@@ -163,38 +163,38 @@ def test_a_report_has_it_beside_the_others():
     assert report.warnings == ()  # no less than the attack on the model itself
 
 
-def test_a_report_warns_where_it_does_better_than_white_box_attacks():
-    """Against the gradient, attacks on the model itself fool nothing: it is masked."""
+def test_a_report_warns_if_it_is_stronger_than_white_box_attacks():
+    """White-box attacks fool nothing, as the gradient is masked."""
     attacks = [pgd(BALL, 3), transfer(pgd(BALL, 3), sharp, "a twin")]
     report = evaluate(masked, (X, LABELS), attacks)
     assert report.attacks[0].accuracy == 1.0 and report.attacks[1].accuracy <= 0.05
     (warning,) = report.warnings
     assert warning == (
-        f"PGD-3 from a twin, crafted on another model, leaves an accuracy of "
-        f"{report.attacks[1].accuracy:.1%}; all attacks on the model itself together leave "
-        "100.0%. These know more and are to be stronger: gradients may be masked."
+        "The transfer attack PGD-3 from a twin leaves an accuracy of "
+        f"{report.attacks[1].accuracy:.1%}, all white-box attacks together 100.0%. White-box "
+        "attacks should be stronger: gradients may be masked."
     )
 
 
-def test_a_report_of_nothing_else_says_so():
+def test_a_report_warns_of_transfer_attacks_alone():
     report = evaluate(sharp, (X, LABELS), transfer(pgd(BALL, 3), sharp))
     (warning,) = report.warnings
-    assert warning.startswith("All attacks were crafted on another model")
+    assert warning.startswith("All attacks are transfer attacks, crafted on another model")
 
 
 def test_a_source_of_other_classes_is_refused_before_any_attack():
     said = []
     attacks = [pgd(BALL, 3), transfer(pgd(BALL, 3), lambda x: {"logits": tf.constant(x[:, :2])})]
-    with pytest.raises(ValueError, match="crafted on a model of 2 classes; expected 3, as the"):
+    with pytest.raises(ValueError, match="crafted on a model with 2 classes; expected 3, as in"):
         evaluate(sharp, (X, LABELS), attacks, progress=said.append)
     assert said == ["clean accuracy 1.0000 on 20 images"]
 
 
-def test_what_was_kept_belongs_to_its_source(tmp_path):
-    """Under the same name: another source has other results, the same goes on."""
-    goes_on = []
+def test_checkpoints_belong_to_their_source(tmp_path):
+    """Under the same name, another source starts over, and the same source resumes."""
+    files = []
     for source in (sharp, pixels, sharp):
         attack = transfer(pgd(BALL, 1, 0.02, loss="margin", initialization="none"), source, "b")
-        evaluate(sharp, (X + np.float32([0, 0, 0.3]), LABELS), attack, keep=tmp_path)
-        goes_on.append(len(list(tmp_path.iterdir())))
-    assert goes_on == [1, 2, 2]
+        evaluate(sharp, (X + np.float32([0, 0, 0.3]), LABELS), attack, resume_dir=tmp_path)
+        files.append(len(list(tmp_path.iterdir())))
+    assert files == [1, 2, 2]
