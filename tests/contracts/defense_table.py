@@ -6,6 +6,8 @@ import keras_robust as kr
 
 BALL = kr.LinfBall(0.1)
 SETTINGS = {"steps": 2, "seed": 7}
+# Defenses whose classifier is an ensemble.
+ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
 # Name: (classifier -> model, the terms of its training loss).
 DEFENSES = {

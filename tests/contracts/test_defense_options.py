@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.training.robust_model import model_options
+from tests.contracts.defense_table import ENSEMBLES
 
 BALL = kr.LinfBall(0.1)
 # What a defense needs besides a classifier and a ball.
@@ -20,7 +21,6 @@ REQUIRED = {
     "scl": {"augment": kr.data.shift_flip(0.3)},
     "udr": {"base": "trades"},
 }
-ENSEMBLES = ("ensemble_at", "adp", "cce", "ta_moo")
 OPTIONS = {
     "validation_attack": kr.attacks.fgsm(kr.LinfBall(0.03)),
     "crafting_mode": "train",

@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from tests.contracts.defense_table import BALL, DEFENSES
+from tests.contracts.defense_table import BALL, DEFENSES, ENSEMBLES
 
-ENSEMBLES = ("ensemble_at", "adp", "cce", "ta_moo")
 every_row = pytest.mark.parametrize("name", DEFENSES)
 # Each member once: its variations run eagerly, which needs no trace, or only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
