@@ -88,9 +88,8 @@ class Restarts(AttackWrapper, Combination):
         count: the number of runs, >= 1.
 
     Raises:
-        TypeError: `attack` is not an attack.
-        ValueError: a count below 1; an attack that is targeted, returns one batch per member, or
-            does not depend on the seed.
+        TypeError: not an attack.
+        ValueError: a count below 1; a targeted or per-member attack, or one without randomness.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -135,9 +134,8 @@ class WorstOf(Combination):
         attacks: a tuple of attacks that share a ball.
 
     Raises:
-        TypeError: a part is not an attack.
-        ValueError: no attacks, different balls; an attack that is targeted or returns one batch per
-            member.
+        TypeError: a part that is not an attack.
+        ValueError: no attacks, different balls, a targeted or per-member attack.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -203,8 +201,8 @@ class MultiTargeted(AttackWrapper, Combination):
             for all of them.
 
     Raises:
-        TypeError: `attack` is not an attack.
-        ValueError: an attack that is untargeted or returns one batch per member; no class.
+        TypeError: not an attack.
+        ValueError: an untargeted or per-member attack, or `n_target_classes` below 1.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -248,16 +246,10 @@ class MultiTargeted(AttackWrapper, Combination):
         return tuple(Round(self.attack, offset, offset) for offset in range(1, classes))
 
 
-def restarts(attack: Attack, count: int) -> Restarts:
-    """`attack` run `count` times with different seeds; see `Restarts`."""
-    return Restarts(attack, count)
+restarts = Restarts
+multi_targeted = MultiTargeted
 
 
 def worst_of(*attacks: Attack) -> WorstOf:
     """The worst of several attacks in one ball; see `WorstOf`."""
     return WorstOf(attacks)
-
-
-def multi_targeted(attack: Attack, n_target_classes: int | None = None) -> MultiTargeted:
-    """A targeted attack towards every class but the label; see `MultiTargeted`."""
-    return MultiTargeted(attack, n_target_classes)

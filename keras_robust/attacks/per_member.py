@@ -12,24 +12,25 @@ from keras_robust.core.types import Forward, Images, Labels
 
 @serializable
 class PerMember(AttackWrapper):
-    """An attack run on each member of an ensemble alone; returns a tuple of batches, one for each.
+    """An attack on each member of an ensemble alone; returns a tuple of batches, one for each.
 
-    The members have different seeds. Each is run without the others, so that all together cost what
-    one attack on the ensemble costs. (A function that returns `"member_logits"` and has no
-    attribute `members` is run as a whole for each.)
+    For training an ensemble, not for evaluating it. The members have different seeds, and each is
+    run without the others, at the cost of one attack on the ensemble. (A function that returns
+    `"member_logits"` and has no attribute `members` is run as a whole for each.)
 
     Args:
-        attack: the attack to run on each.
+        attack: the attack to run on each member.
 
     Raises:
-        TypeError: `attack` is not an attack.
-        ValueError: an attack that is already per member; when called, a model that is not an
-            ensemble.
+        TypeError: not an attack.
+        ValueError: an attack that is already per member; when called, not an ensemble.
 
     Example:
         >>> import keras_robust as kr
         >>> ensemble = kr.models.ensemble([kr.models.mlp((2, 2, 1), 3) for _ in range(2)])
-        >>> attack = PerMember(kr.attacks.pgd(kr.LinfBall(0.3)))
+        >>> attack = per_member(kr.attacks.pgd(kr.LinfBall(0.3)))
+        >>> attack.name
+        'PGD-10 per member'
         >>> x_1, x_2 = attack(ensemble, tf.fill([5, 2, 2, 1], 0.5), tf.zeros([5], tf.int32))
         >>> x_1.shape.as_list(), bool(tf.reduce_all(x_1 == x_2))
         ([5, 2, 2, 1], False)
@@ -66,22 +67,4 @@ class PerMember(AttackWrapper):
         )
 
 
-def per_member(attack: Attack) -> PerMember:
-    """`attack` run on each member of an ensemble alone.
-
-    Args:
-        attack: the attack to run on each.
-
-    Returns:
-        An attack that returns a tuple of batches, one for each member; for training an ensemble,
-        not for evaluating it.
-
-    Raises:
-        TypeError, ValueError: not an attack, or one that is already per member.
-
-    Example:
-        >>> import keras_robust as kr
-        >>> per_member(kr.attacks.pgd(kr.LinfBall(0.3), steps=10)).name
-        'PGD-10 per member'
-    """
-    return PerMember(attack)
+per_member = PerMember

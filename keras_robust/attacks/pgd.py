@@ -81,16 +81,14 @@ def fgsm(
     """FGSM: one step of the whole radius from the clean image.
 
     Args:
-        ball: the threat model.
+        ball, targeted: as for `pgd`.
         loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
-        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: `ball` is not a threat model.
-        ValueError: an unknown loss, or `"kl"`.
+        TypeError, ValueError: as for `pgd`.
 
     Example:
         >>> from keras_robust import LinfBall
@@ -114,17 +112,14 @@ def r_fgsm(
     """R+FGSM: a random step of `fraction * radius`, then one gradient step of the rest.
 
     Args:
-        ball: the threat model.
+        ball, loss, targeted: as for `pgd`.
         fraction: the part of the radius for the random step, in (0, 1).
-        loss: as for `pgd`.
-        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: `ball` is not a threat model.
-        ValueError: an unknown loss, or a fraction outside (0, 1).
+        TypeError, ValueError: as for `pgd`, or a fraction outside (0, 1).
 
     Example:
         >>> from keras_robust import LinfBall
@@ -150,18 +145,14 @@ def bim(
     """BIM: PGD from the clean image.
 
     Args:
-        ball: the threat model.
-        steps: the number of steps.
-        step_size: the length of a step; default `2.5 radius / steps`.
+        ball, steps, step_size, targeted: as for `pgd`.
         loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
-        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: `ball` is not a threat model.
-        ValueError: as for `pgd`, or the loss `"kl"`.
+        TypeError, ValueError: as for `pgd`.
 
     Example:
         >>> from keras_robust import LinfBall
@@ -188,19 +179,14 @@ def mim(
     """MIM: BIM along an accumulated gradient.
 
     Args:
-        ball: the threat model.
-        steps: the number of steps.
-        step_size: the length of a step; default `2.5 radius / steps`.
+        ball, steps, step_size, loss, targeted: as for `bim`.
         decay: the weight of the accumulated gradient, >= 0.
-        loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
-        targeted: approach `targets`.
 
     Returns:
         The attack.
 
     Raises:
-        TypeError: `ball` is not a threat model.
-        ValueError: as for `bim`, or a negative decay.
+        TypeError, ValueError: as for `bim`, or a negative decay.
 
     Example:
         >>> from keras_robust import LinfBall

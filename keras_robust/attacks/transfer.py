@@ -24,20 +24,19 @@ class TransferAttack(AttackWrapper, Combination):
 
     Args:
         attack: the attack to run on the source.
-        source: a Keras model, or a function `images -> {"logits", ...}`, of the same images and
-            classes. A function that is registered with Keras is saved in the configuration; a model
-            is not.
-        source_name: the name of the source in reports.
+        source: a Keras model, a `RobustModel`, or a function `images -> {"logits", ...}`, of the
+            same images and classes. The configuration holds functions that are registered with
+            Keras, but no models.
+        source_name: the name of the source in reports; default the model's name.
 
     Raises:
-        TypeError: `attack` is not an attack, or `source` is not a model.
-        ValueError: an attack that returns one batch per member, or is crafted on another model
-            already.
+        TypeError: not an attack, or not a model.
+        ValueError: a per-member attack, or one that is crafted on another model already.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
         >>> source = lambda x: {"logits": x}
-        >>> attack = TransferAttack(attacks.fgsm(LinfBall(0.25)), source, "a twin")
+        >>> attack = transfer(attacks.fgsm(LinfBall(0.25)), source, "a twin")
         >>> attack.name
         'FGSM from a twin'
         >>> x, y = tf.constant([[0.5, 0.5]]), tf.constant([0])
@@ -50,7 +49,7 @@ class TransferAttack(AttackWrapper, Combination):
 
     attack: Attack
     source: keras.Model | Forward = dataclasses.field(repr=False)
-    source_name: str = "another model"
+    source_name: str | None = None
 
     def __post_init__(self) -> None:
         check_attack("TransferAttack: the attack", self.attack)
@@ -69,6 +68,10 @@ class TransferAttack(AttackWrapper, Combination):
                 f"TransferAttack: the source is {self.source!r}; expected a Keras model, or a "
                 'function `images -> {"logits", ...}`.'
             )
+        object.__setattr__(self, "source", classifier_of(self.source))
+        if not self.source_name:
+            name = getattr(self.source, "name", None) or "another model"
+            object.__setattr__(self, "source_name", str(name))
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -91,31 +94,4 @@ class TransferAttack(AttackWrapper, Combination):
         return tuple(part._replace(attack=moved[id(part.attack)]) for part in parts)
 
 
-def transfer(
-    attack: Attack, source: keras.Model | Forward, source_name: str | None = None
-) -> TransferAttack:
-    """`attack` crafted on a source model: a black-box transfer attack.
-
-    Args:
-        attack: the attack to run on the source.
-        source: a Keras model, a `RobustModel`, or a function `images -> {"logits", ...}`, of the
-            same images and classes as the model attacked.
-        source_name: the name of the source in reports; by default the model's name.
-
-    Returns:
-        An attack, which reports list as crafted on another model.
-
-    Raises:
-        TypeError: `attack` is not an attack, or `source` is not a model.
-        ValueError: an attack that returns one batch per member, or is crafted on another model
-            already.
-
-    Example:
-        >>> import keras_robust as kr
-        >>> source = kr.models.mlp((2, 2, 1), 3)
-        >>> transfer(kr.attacks.pgd(kr.LinfBall(0.1)), source, "runs/b").name
-        'PGD-10 from runs/b'
-    """
-    source = classifier_of(source)
-    name = source_name or getattr(source, "name", None) or "another model"
-    return TransferAttack(attack, source, str(name))
+transfer = TransferAttack

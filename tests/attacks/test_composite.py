@@ -1,4 +1,4 @@
-"""Restarts, worst of several, every class as target: what they run and what they keep."""
+"""Restarts, worst of several, every class as target: rounds and results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def identity(x):
     return {"logits": x}
 
 
-# What is kept.
+# Results.
 
 
 def test_the_largest_margin_of_each_image_is_kept():
@@ -58,12 +58,12 @@ def test_the_largest_margin_of_each_image_is_kept():
     np.testing.assert_array_equal(attack(identity, CLEAN, Y)[:, 1], [3, 0, 2])
 
 
-def test_a_candidate_that_is_not_a_number_is_passed_over():
+def test_nan_candidates_are_skipped():
     attack = worst_of(Moves((1.0, np.nan, np.nan)), Moves((np.nan, 2.0, -1.0)))
     np.testing.assert_array_equal(attack(identity, CLEAN, Y)[:, 1], [1, 2, 0])
 
 
-def test_a_tie_that_is_wrong_beats_one_that_is_right():
+def test_a_misclassified_tie_beats_a_correct_one():
     """Of tied logits the first is predicted: (0, 1, 1) is right for label 1 and (1, 1, 0) is wrong,
     though the margin of both is 0."""
     logits = tf.constant([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])  # of the clean image, and of the moved
@@ -118,7 +118,7 @@ def test_multi_targeted_finds_the_nearest_of_all_boundaries():
     np.testing.assert_allclose(margins, (moved - own).max(axis=2).max(axis=0))
 
 
-# What is run.
+# Rounds.
 
 
 def rounds(attack, classes=4):
@@ -171,7 +171,7 @@ def test_at_radius_reaches_the_parts(attack):
     assert all(part.attack.step_rule.size == 0.03 for part in sized.rounds(3))
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3", None, True])
@@ -198,7 +198,7 @@ def test_untargeted_attacks_have_no_targets():
             multi_targeted(attack)
 
 
-def test_targets_are_the_combinations_own():
+def test_combinations_choose_their_targets():
     for attack in (multi_targeted(AIMED), restarts(PGD, 2), worst_of(PGD, MIM)):
         with pytest.raises(ValueError, match=r"with targets, which it does not use"):
             attack(identity, CLEAN, Y, targets=Y)
@@ -215,7 +215,7 @@ def test_parts_are_attacks(part):
 
 
 def test_targeted_attacks_are_wrapped_first():
-    """Their targets would be lost, and the worst for the label is not the nearest to the target."""
+    """Otherwise targets are lost: the worst for the label is not the closest to the target."""
     with pytest.raises(ValueError, match=r"Restarts: .*PGD-2 is targeted.*multi_targeted"):
         restarts(AIMED, 2)
     with pytest.raises(ValueError, match=r"WorstOf: .*PGD-2 is targeted.*multi_targeted"):
@@ -239,7 +239,7 @@ def test_multi_targeted_checks_what_it_wraps():
 
 
 def test_members_of_wrappers():
-    """What is declared of a wrapped attack is that of the attack inside."""
+    """A wrapper declares what the attack inside declares."""
     attack = kr.attacks.transfer(restarts(PGD, 3), identity)
     assert attack.inner == PGD and attack.gradient_steps == 2 and attack.is_random
     assert PGD.inner is PGD and PGD.step_rule.size == 0.25 and attack.step_rule is None

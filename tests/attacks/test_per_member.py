@@ -24,7 +24,7 @@ def ensemble(members):
     return kr.models.ensemble(members)
 
 
-def test_each_batch_is_what_the_attack_makes_of_its_member(members, ensemble, tiny_batch):
+def test_each_batch_is_the_attack_on_its_member(members, ensemble, tiny_batch):
     found = per_member(BIM)(ensemble, *tiny_batch)
     assert isinstance(found, tuple) and len(found) == 3
     for x_adv, member in zip(found, members, strict=True):
@@ -68,7 +68,7 @@ def test_an_attack_on_a_member_runs_that_member_alone(make_classifier, tiny_batc
 
 
 @pytest.mark.parametrize("mode", ["a keras model", "a robust model", "bfloat16", "train"])
-def test_a_member_that_is_broken_breaks_no_other(members, make_classifier, tiny_batch, mode):
+def test_a_broken_member_does_not_affect_the_others(members, make_classifier, tiny_batch, mode):
     """Where the whole ensemble ran, NaN of one member would reach the gradients of all."""
     broken = make_classifier(seed=5, dropout=0)
     broken.get_layer("logits").bias.assign([np.nan] * 3)
@@ -92,7 +92,7 @@ def test_functions_without_members_are_sliced(ensemble, tiny_batch):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_combinations_go_inside(ensemble, tiny_batch):
+def test_combinations_belong_inside(ensemble, tiny_batch):
     aimed = pgd(BALL, 1, targeted=True)
     for attack in (restarts(pgd(BALL, 1), 2), worst_of(BIM, BIM), multi_targeted(aimed)):
         assert len(per_member(attack)(ensemble, *tiny_batch)) == 3
@@ -115,15 +115,17 @@ def test_refused(members, ensemble, tiny_batch):
         per_member(BIM)(members[0], *tiny_batch)
 
 
-def test_robust_models_that_have_no_use_for_it(ensemble, members):
+def test_robust_models_that_need_one_batch(ensemble, members):
     attack = per_member(BIM)
     with pytest.raises(ValueError, match=r"Validation attack BIM-3 per member.*as a whole"):
         kr.RobustModel(ensemble, attack, kr.defenses.cce(ensemble, BALL).robust_loss)
-    with pytest.raises(ValueError, match=r"per member, but loss Adversarial expects a single batch"):
+    with pytest.raises(
+        ValueError, match=r"per member, but loss Adversarial expects a single batch"
+    ):
         loss = kr.losses.Adversarial()
         kr.RobustModel(ensemble, attack, loss, validation_attack=BIM)
 
 
-def test_an_evaluation_wants_one_image_for_each(ensemble, tiny_batch):
+def test_an_evaluation_needs_one_batch(ensemble, tiny_batch):
     with pytest.raises(ValueError, match=r"per member.*evaluation.transfer"):
         kr.evaluation.evaluate(ensemble, tiny_batch, per_member(BIM))

@@ -31,7 +31,7 @@ def two_classes(x, bias=0.0):
 
 
 def images(count, low=0.4, high=0.6):
-    """Images so grey that no bound is met within a radius of 0.4, and the model's predictions."""
+    """Images so gray that no bound is met within a radius of 0.4, and the model's predictions."""
     x = np.random.default_rng(0).uniform(low, high, (count, 4))
     return x, (x @ W + B).argmax(axis=1)
 
@@ -80,7 +80,7 @@ def test_losses(factory):
 
 
 def test_names():
-    """What a report calls them."""
+    """As in reports."""
     attacks = fgsm(BALL), r_fgsm(BALL), bim(BALL), mim(BALL, 5), pgd(BALL, 40)
     assert [a.name for a in attacks] == ["FGSM", "R+FGSM", "BIM-10", "MIM-5", "PGD-40"]
 
@@ -130,7 +130,7 @@ def test_targeted_fgsm_moves_towards_the_target():
 
 
 def test_r_fgsm_takes_a_random_step_and_then_the_rest():
-    """Every pixel is moved by +- share r, then by (1 - share) r uphill: to the end, or back."""
+    """Every pixel is moved by +- fraction r, then by (1 - fraction) r along the gradient."""
     x, y = images(50)
     attack = r_fgsm(BALL, fraction=0.25)
     moved = attack(two_classes, x, np.zeros_like(y), seed=1).numpy() - x
@@ -141,15 +141,15 @@ def test_r_fgsm_takes_a_random_step_and_then_the_rest():
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
-def test_a_short_step_climbs_every_loss(loss):
+def test_a_short_step_raises_every_loss(loss):
     x, y = images(20)
-    climbed = getattr(kr.losses, loss)
-    before = climbed(linear(tf.constant(x))["logits"], y)
-    after = climbed(linear(bim(BALL, 1, 0.001, loss=loss)(linear, x, y))["logits"], y)
+    value = getattr(kr.losses, loss)
+    before = value(linear(tf.constant(x))["logits"], y)
+    after = value(linear(bim(BALL, 1, 0.001, loss=loss)(linear, x, y))["logits"], y)
     assert (after > before).numpy().all()
 
 
-def test_kl_climbs_the_divergence_and_needs_no_labels():
+def test_kl_raises_the_divergence_and_uses_no_labels():
     x, y = images(20)
     attack = pgd(BALL, 10, loss="kl", initialization="gaussian")
     x_adv = attack(linear, x, y)
@@ -172,7 +172,7 @@ def test_targeted_losses_raise_the_target(loss):
     assert (kr.losses.cross_entropy(model(x_adv)["logits"], targets) < before).numpy().all()
 
 
-# What is refused.
+# Errors.
 
 
 @every_factory
@@ -184,7 +184,7 @@ def test_unknown_losses(factory, loss):
 
 @every_factory
 @pytest.mark.parametrize("ball", [8 / 255, None, kr.LinfBall], ids=repr)
-def test_a_radius_is_no_ball(factory, ball):
+def test_a_radius_instead_of_a_ball(factory, ball):
     with pytest.raises(TypeError, match=r"ball is .*expected a threat model.*LinfBall\(8 / 255\)"):
         factory(ball)
 
@@ -198,14 +198,14 @@ def test_kl_from_the_clean_image(factory, loss):
 
 @pytest.mark.parametrize("start", ["none", initialization.AtInput()])
 @pytest.mark.parametrize("loss", ["kl", objectives.Divergence()])
-def test_kl_without_a_start(loss, start):
+def test_kl_without_a_random_start(loss, start):
     with pytest.raises(ValueError, match=r"starts at the clean image.*no gradient"):
         pgd(BALL, loss=loss, initialization=start)
 
 
 @every_factory
 def test_targeted_belongs_to_names_of_losses(factory):
-    """It would be ignored beside an objective, and the attack would not be targeted."""
+    """With an objective it would be ignored, and the attack would not be targeted."""
     with pytest.raises(
         ValueError, match=r"targeted=True was received with the objective .*expected the name"
     ):
@@ -235,8 +235,8 @@ def test_other_arguments():
         pgd(BALL, initialization="corner")
     with pytest.raises(ValueError, match=r"decay is -1"):
         mim(BALL, decay=-1)
-    for share in (0, 1, 1.5, math.nan):
+    for fraction in (0, 1, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"fraction is .*\(0, 1\)"):
-            r_fgsm(BALL, share)
+            r_fgsm(BALL, fraction)
     with pytest.raises(TypeError, match="positional"):
         pgd(BALL, 10, 0.1, "margin")

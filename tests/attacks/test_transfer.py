@@ -1,4 +1,4 @@
-"""Attacks that are crafted on one model, to fool another."""
+"""Transfer attacks."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Moves(Attack):
         return self
 
 
-# What is crafted.
+# Crafting.
 
 
-def test_it_follows_the_source_alone():
+def test_only_the_source_is_queried():
     """The margin's gradient on `turned` is -1 at the label, and 1 at pixel 2, its class 1.
 
     (Of two equal classes the margin takes both, half each: the sign is the same.)
@@ -59,7 +59,7 @@ def test_it_follows_the_source_alone():
     x = tf.constant([[0.5, 0.2, 0.4], [0.5, 0.4, 0.2]])
 
     def never(x):
-        raise AssertionError("the model attacked was asked")
+        raise AssertionError("the model attacked was queried")
 
     attack = transfer(fgsm(BALL, loss="margin"), turned)
     # The likeliest other class of `turned` is that of pixel 2, and of pixel 1.
@@ -67,7 +67,7 @@ def test_it_follows_the_source_alone():
     np.testing.assert_allclose(attack(never, x, Y) - x, moved, atol=1e-6)
 
 
-def test_what_is_kept_of_several_is_the_worst_for_the_model_attacked():
+def test_the_worst_round_for_the_model_attacked_is_kept():
     """Class 1 of `pixels` is pixel 1, of `turned` pixel 2; margins are of the larger of both."""
     one, two = Moves((0.0, 0.1, 0.0)), Moves((0.0, 0.0, 0.05))
 
@@ -87,7 +87,7 @@ def test_the_likeliest_targets_are_those_of_the_model_attacked():
     x = tf.constant([[0.5, 0.2, 0.4], [0.5, 0.4, 0.2]])
     aimed = multi_targeted(fgsm(BALL, loss="margin", targeted=True), n_target_classes=1)
     found = transfer(aimed, turned)(pixels, x, Y) - x
-    # Towards class 2 the source climbs its own output 2, pixel 1; and the other way round.
+    # Towards class 2 the source raises its own output 2, pixel 1; and vice versa.
     np.testing.assert_allclose(found, [[-0.1, 0.1, 0.0], [-0.1, 0.0, 0.1]], atol=1e-6)
 
 
@@ -146,7 +146,7 @@ def sharp(x):
 
 @tf.custom_gradient
 def misled(x):
-    """The identity, whose gradient leads the wrong way."""
+    """The identity with the negative gradient."""
     return tf.identity(x), lambda gradient: -gradient
 
 
@@ -154,7 +154,7 @@ def masked(x):
     return {"logits": 10 * misled(tf.convert_to_tensor(x))}
 
 
-def test_a_report_contains_it_with_the_others():
+def test_a_report_lists_it_with_the_others():
     attacks = [pgd(BALL, 3), transfer(pgd(BALL, 3), sharp, "a twin")]
     report = evaluate(sharp, (X, LABELS), attacks)
     own, twin = report.attacks
@@ -163,8 +163,8 @@ def test_a_report_contains_it_with_the_others():
     assert report.warnings == ()  # no less than the attack on the model itself
 
 
-def test_a_report_warns_if_it_is_stronger_than_white_box_attacks():
-    """White-box attacks fool nothing, as the gradient is masked."""
+def test_a_report_warns_where_it_does_better_than_white_box_attacks():
+    """White-box attacks follow a wrong gradient and fool nothing: the gradient is masked."""
     attacks = [pgd(BALL, 3), transfer(pgd(BALL, 3), sharp, "a twin")]
     report = evaluate(masked, (X, LABELS), attacks)
     assert report.attacks[0].accuracy == 1.0 and report.attacks[1].accuracy <= 0.05
@@ -176,10 +176,10 @@ def test_a_report_warns_if_it_is_stronger_than_white_box_attacks():
     )
 
 
-def test_a_report_warns_of_transfer_attacks_alone():
+def test_a_report_of_transfer_attacks_only_warns():
     report = evaluate(sharp, (X, LABELS), transfer(pgd(BALL, 3), sharp))
     (warning,) = report.warnings
-    assert warning.startswith("All attacks are transfer attacks, crafted on another model")
+    assert warning.startswith("All attacks are transfer attacks")
 
 
 def test_a_source_of_other_classes_is_refused_before_any_attack():
@@ -191,7 +191,7 @@ def test_a_source_of_other_classes_is_refused_before_any_attack():
 
 
 def test_checkpoints_belong_to_their_source(tmp_path):
-    """Under the same name, another source starts over, and the same source resumes."""
+    """Another source of the same name starts anew, the same source resumes."""
     files = []
     for source in (sharp, pixels, sharp):
         attack = transfer(pgd(BALL, 1, 0.02, loss="margin", initialization="none"), source, "b")

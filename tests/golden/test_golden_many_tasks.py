@@ -1,4 +1,4 @@
-"""Solvers and attacks of TA-MOO beside an independent float64 implementation.
+"""Solvers and attacks of TA-MOO, compared with an independent float64 implementation.
 
 `text` numbers follow the paper, `code` numbers the released code, which settings reproduce.
 """
@@ -25,7 +25,7 @@ def equal(found, expected, **kwargs):
 
 
 def solved(solver, d, start="init", steps=1):
-    """The weights from given logits, of which the next call goes on."""
+    """The weights from given logits, and the next state."""
     found, achieved = d["Q"], tf.cast(d["achieved"], tf.bool)
     state = (d[f"alpha0_{start}"], tf.constant(True))
     for _ in range(steps):
@@ -214,10 +214,12 @@ def test_attacks_on_transformations(load):
     def flip(x):
         return tf.reshape(tf.reshape(x, [-1, height, width])[:, :, ::-1], tf.shape(x))
 
-    ways = tasks.Transformations(
+    transformations = tasks.Transformations(
         (tf.identity, flip, lambda x, p: tf.clip_by_value((1 + 0.3 * p) * x, 0, 1))
     )
     solver = solvers.TaskOriented(norm="unachieved", **CODE)
-    found = attack(d, d["delta0"], tasks=ways, solver=solver).trace(network(d), d["x"], d["y"])
+    found = attack(d, d["delta0"], tasks=transformations, solver=solver).trace(
+        network(d), d["x"], d["y"]
+    )
     equal(found.images, d["xadv_tamoo_code"][-1])
     equal(tf.transpose(found.weights, [0, 2, 1])[1:], d["w_tamoo_code"][:-1])

@@ -1,4 +1,4 @@
-"""The soft ball, its dual variable and AWP beside an independent float64 implementation."""
+"""The soft ball, its dual variable and AWP, compared with a float64 implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_costs(load, kind):
     equal(smoothed_gradient(kind, delta, radius, tau), d[f"dchat_dxadv_{name}"])
 
 
-def stepped(d, radius, gradient, bounds=(0.0, 1.0), **settings):
+def one_step(d, radius, gradient, bounds=(0.0, 1.0), **settings):
     x = d["x"]
     point = Point(tf.constant(0), x + d["delta_in"], None, gradient)
     rule = SoftBallStep(d["alpha"], **settings)
@@ -45,14 +45,14 @@ def stepped(d, radius, gradient, bounds=(0.0, 1.0), **settings):
 def test_elementwise_steps(load, tau, multiplier):
     d = load("udr_step")
     settings = {} if tau == "2eta" else {"tau": d["alpha"]}
-    x = stepped(d, d["eps"], d["grad"], multiplier=float(multiplier), **settings)
+    x = one_step(d, d["eps"], d["grad"], multiplier=float(multiplier), **settings)
     equal(x - d["x"], d[f"delta_out_tau_{tau}_lam{multiplier}"])
 
 
 @pytest.mark.parametrize("kind", COSTS)
 def test_steps_along_the_cost(load, kind):
     d, name = load("udr_step"), COSTS[kind]
-    x = stepped(
+    x = one_step(
         d,
         d[f"alg1_eps_{name}"],
         d["grad"],
@@ -124,7 +124,7 @@ def test_the_dual_variable_of_the_thesis(load):
 
 
 def test_the_dual_variable_below_zero(load):
-    """Only where it is asked for: clamped, it ends at 0."""
+    """Only if it is enabled: clamped, it ends at 0."""
     d = load("udr_lambda")
     start = float(d["lambda_small0"])
     free = duals(d, start, {"clamp": False}, None)

@@ -169,7 +169,7 @@ def gradient_ascent(
     Args:
         ball: the threat model, onto which the rule projects.
         step_rule: how a gradient moves a point.
-        oracle: gives values and gradients.
+        oracle: values and gradients.
         x: clean images `[batch, ...]`.
         x_start: the first point, of the same shape.
         steps: the number of steps.
@@ -203,7 +203,6 @@ class GradientAttack(Attack):
         ValueError: negative steps.
 
     Example:
-        >>> import tensorflow as tf
         >>> from keras_robust import LinfBall, initialization, objectives, step_rules
         >>> attack = GradientAttack(
         ...     LinfBall(0.25), objectives.LabelLoss("margin"), step_rules.FixedStep(0.25), steps=1,

@@ -1,8 +1,7 @@
 """Attack objectives: functions of the perturbed images that an attack maximizes.
 
-An objective is called once per batch with the model, the clean images and the true labels. It does
-the work on clean images there, and returns a function of the perturbed images alone, which the
-crafting loop differentiates:
+An objective is called once per batch, does the work on clean images there, and returns a function
+of the perturbed images alone, which the crafting loop differentiates:
 
     value = objective(forward, x, y)
     value(x_adv)                        # [batch], larger is worse for the model
@@ -85,14 +84,13 @@ class LabelLoss:
 
     Args:
         loss: `"cross_entropy"`, `"margin"` (Carlini-Wagner) or `"dlr"` (AutoAttack).
-        labels: `"true"`, or `"predicted"` for the model's prediction on the clean image. The latter
-            corrects images that were misclassified, which overestimates robustness.
+        labels: `"true"`, or `"predicted"` for the clean prediction, which overestimates robustness
+            because misclassified images are corrected.
 
     Raises:
         ValueError: an unknown loss or kind of labels; when called, targets.
 
     Example:
-        >>> import tensorflow as tf
         >>> value = LabelLoss("margin")(lambda x: {"logits": x}, tf.zeros([1, 3]), tf.constant([0]))
         >>> value(tf.constant([[1.0, 3.0, 0.0]])).numpy().tolist()
         [2.0]
@@ -127,7 +125,6 @@ class Targeted:
         ValueError: an unknown loss; when called, missing targets.
 
     Example:
-        >>> import tensorflow as tf
         >>> y, targets = tf.constant([0]), tf.constant([2])
         >>> value = Targeted("margin")(lambda x: {"logits": x}, tf.zeros([1, 3]), y, targets)
         >>> value(tf.constant([[1.0, 3.0, 0.0]])).numpy().tolist()
@@ -160,7 +157,6 @@ class Divergence:
     and its gradient zero, so the attack must start elsewhere.
 
     Example:
-        >>> import tensorflow as tf
         >>> value = Divergence()(lambda x: {"logits": x}, tf.zeros([1, 3]), tf.constant([0]))
         >>> value(tf.zeros([1, 3])).numpy().tolist()
         [0.0]
@@ -199,7 +195,6 @@ class AdaptiveObjective:
         ValueError: an unknown score, or a number that is not in [0, 1e30); when called, targets.
 
     Example:
-        >>> import tensorflow as tf
         >>> objective = AdaptiveObjective("entropy", confidence=1.0)
         >>> value = objective(lambda x: {"logits": x}, tf.zeros([2, 2]), tf.constant([0, 0]))
         >>> value(tf.constant([[3.0, 1.0], [0.0, 50.0]])).numpy().round(2).tolist()

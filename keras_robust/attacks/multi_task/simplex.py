@@ -19,12 +19,7 @@ State = tuple[tf.Tensor, tf.Tensor]
 
 
 def equal_weights(like: tf.Tensor) -> tf.Tensor:
-    """The same weight for each task, in the shape and dtype of `[batch, tasks]`.
-
-    Example:
-        >>> equal_weights(tf.zeros([1, 4])).numpy().tolist()
-        [[0.25, 0.25, 0.25, 0.25]]
-    """
+    """The same weight for each task, in the shape and dtype of `like`, `[batch, tasks]`."""
     return tf.ones_like(like) / tf.cast(tf.shape(like)[1], like.dtype)
 
 
@@ -39,11 +34,6 @@ def descend_logits(alpha: tf.Tensor, slope: Slope, learning_rate: float, steps: 
 
     Returns:
         The final logits.
-
-    Example:
-        >>> slope = lambda w, _: tf.constant([[1.0, 3.0]])
-        >>> descend_logits(tf.zeros([1, 2]), slope, 1.0, 1).numpy().tolist()
-        [[0.5, -0.5]]
     """
     for _ in range(steps):
         log_weights = tf.nn.log_softmax(alpha)

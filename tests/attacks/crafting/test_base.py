@@ -1,4 +1,4 @@
-"""What every attack checks, returns and compiles to."""
+"""The base class of attacks: checks, results, compilation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_double_batch_on_a_single_model(model, attack):
     assert attack(model, X.astype("float64"), Y).dtype == tf.float64
 
 
-def test_keras_models_functions_and_robust_models_are_one(model, attack):
+def test_keras_models_functions_and_robust_models_agree(model, attack):
     robust = kr.RobustModel(model, attack, kr.losses.Adversarial())
     expected = attack(function, X, Y, seed=4)
     np.testing.assert_allclose(attack(model, X, Y, seed=4), expected, atol=1e-6)
@@ -83,7 +83,7 @@ def test_a_model_without_the_contract(attack):
         attack(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)]), X, Y)
 
 
-# What a batch may be.
+# Batches.
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_negative_labels_of_a_model_whose_classes_are_not_known(attack):
         attack(function, X, Y - 1)
 
 
-def test_an_infinite_pixel_is_in_no_range():
+def test_infinite_pixels():
     with pytest.raises(ValueError, match="to inf; expected"):
         kr.attacks.fgsm(kr.L2Ball(0.1, (-np.inf, np.inf)))(function, X + np.inf, Y)
 
 
-def test_images_on_bounds_that_are_no_floats_of_theirs():
+def test_images_on_bounds_that_their_dtype_rounds():
     """-0.1 in float32 is a little less than -0.1, and 0.7 in float16 a little more than 0.7."""
     for dtype in ("float16", "float32"):
         attack = kr.attacks.fgsm(kr.LinfBall(0.1, (-0.1, 0.7)))
@@ -152,7 +152,7 @@ def test_other_bounds_admit_other_images(attack):
     assert wide(function, X - 0.6, Y).shape == X.shape
 
 
-def test_kinds_and_shapes_are_checked_in_a_graph_too(model, attack):
+def test_dtypes_and_shapes_are_checked_in_a_graph_too(model, attack):
     with pytest.raises(TypeError, match="Divide uint8"):
         tf.function(lambda: attack(model, tf.zeros([4, 2, 2, 1], tf.uint8), Y))()
     with pytest.raises(ValueError, match="one class number per image"):
@@ -184,7 +184,7 @@ def test_bad_seeds(seed):
         as_seed(seed)
 
 
-def test_seeds_and_seed_tensors_are_one(attack):
+def test_seeds_and_seed_tensors_agree(attack):
     first = attack(function, X, Y, seed=7)
     np.testing.assert_array_equal(first, attack(function, X, Y, seed=(7, 0)))
     np.testing.assert_array_equal(first, attack(function, X, Y, seed=tf.constant([7, 0])))

@@ -1,4 +1,4 @@
-"""The crafting loop: what it does on functions whose maximum is known, and what it hands around."""
+"""The crafting loop on functions with a known maximum, and the states that it passes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ W = np.array(
 )  # g for label 0 is W[:, 1] - W[:, 0]
 GREY = tf.fill([2, 4], tf.constant(0.5, tf.float64))
 Y = tf.constant([0, 1])
-CLIMB = np.stack([W[:, 1] - W[:, 0], W[:, 0] - W[:, 1]])
+ASCENT = np.stack([W[:, 1] - W[:, 0], W[:, 0] - W[:, 1]])
 
 
 def linear(x):
@@ -33,11 +33,11 @@ def linear(x):
 def unit(ball):
     """The steepest direction of the constant gradients, by the norm's own formula."""
     if isinstance(ball, kr.LinfBall):
-        return np.sign(CLIMB)
+        return np.sign(ASCENT)
     if isinstance(ball, kr.L2Ball):
-        return CLIMB / np.linalg.norm(CLIMB, axis=1, keepdims=True)
-    largest = np.abs(CLIMB) == np.abs(CLIMB).max(axis=1, keepdims=True)
-    return np.sign(CLIMB) * largest
+        return ASCENT / np.linalg.norm(ASCENT, axis=1, keepdims=True)
+    largest = np.abs(ASCENT) == np.abs(ASCENT).max(axis=1, keepdims=True)
+    return np.sign(ASCENT) * largest
 
 
 def attack(ball, steps, size, rule=FixedStep, start=None, loss="cross_entropy"):
@@ -49,7 +49,7 @@ def attack(ball, steps, size, rule=FixedStep, start=None, loss="cross_entropy"):
 @pytest.mark.parametrize("rule", [FixedStep, MomentumStep])
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 @pytest.mark.parametrize("steps", [0, 1, 3, 7])
-def test_a_linear_classifier_is_climbed_in_a_straight_line(ball, rule, loss, steps):
+def test_a_linear_classifier_is_attacked_along_a_straight_line(ball, rule, loss, steps):
     """Two logits: every gradient is a multiple of w_other - w_label, so k steps of size s end
     min(k s, r) away along its steepest direction."""
     x_adv = attack(ball, steps, 0.05, rule, loss=loss)(linear, GREY, Y)
@@ -59,14 +59,14 @@ def test_a_linear_classifier_is_climbed_in_a_straight_line(ball, rule, loss, ste
 
 def test_the_straight_line_ends_at_the_bounds():
     x_adv = attack(kr.LinfBall(0.7), 10, 0.1)(linear, GREY, Y)
-    np.testing.assert_allclose(x_adv, np.clip(0.5 + 0.7 * np.sign(CLIMB), 0, 1))
+    np.testing.assert_allclose(x_adv, np.clip(0.5 + 0.7 * np.sign(ASCENT), 0, 1))
 
 
 def test_from_any_start_the_far_corner_is_reached():
     """Steps of 2 r in all cross the whole ball."""
     ball = kr.LinfBall(0.2)
     x_adv = attack(ball, 8, 0.05, start=initialization.Uniform())(linear, GREY, Y, seed=5)
-    np.testing.assert_allclose(x_adv, 0.5 + 0.2 * np.sign(CLIMB))
+    np.testing.assert_allclose(x_adv, 0.5 + 0.2 * np.sign(ASCENT))
 
 
 def test_value_and_gradient_of_each_image():
@@ -100,7 +100,7 @@ def test_no_path_to_the_input_is_an_error(value):
 
 
 class Recorder:
-    """A step rule that writes down every point it is given, and goes one up."""
+    """A step rule that records every point, and adds 1."""
 
     def __init__(self):
         self.points = []
@@ -114,7 +114,7 @@ class Recorder:
 
 
 class Counter(SingleObjective):
-    """A climb with a state."""
+    """An oracle with a state."""
 
     def init(self, x_start):
         return tf.constant(100)
@@ -124,10 +124,10 @@ class Counter(SingleObjective):
         return value, gradient, state + 1
 
 
-def test_the_loop_hands_out_index_point_and_state():
+def test_the_loop_passes_index_point_and_state():
     rule = Recorder()
-    climb = Counter(lambda x: tf.reduce_sum(x, 1))
-    end = gradient_ascent(None, rule, climb, tf.zeros([1, 2]), tf.zeros([1, 2]), steps=3)
+    oracle = Counter(lambda x: tf.reduce_sum(x, 1))
+    end = gradient_ascent(None, rule, oracle, tf.zeros([1, 2]), tf.zeros([1, 2]), steps=3)
     assert rule.points == [(0, 0.0, 10), (1, 1.0, 11), (2, 2.0, 12)]
     np.testing.assert_array_equal(end.x, [[3, 3]])
     assert (int(end.oracle_state), int(end.rule_state)) == (103, 13)
@@ -149,7 +149,7 @@ def test_the_number_of_steps_may_be_a_tensor():
     assert run.experimental_get_tracing_count() == 1
 
 
-def test_out_of_line_is_plain_outside_a_graph():
+def test_noinline_returns_the_function_in_eager_mode():
     def function(x):
         return x
 

@@ -76,10 +76,10 @@ def test_gaussian_refuses(scale):
         initialization.Gaussian(scale)
 
 
-@pytest.mark.parametrize("share", [0, 1.1, -0.5, math.nan])
-def test_random_step_refuses(share):
+@pytest.mark.parametrize("fraction", [0, 1.1, -0.5, math.nan])
+def test_random_step_refuses(fraction):
     with pytest.raises(ValueError, match=r"RandomStep: fraction is .*\(0, 1\]"):
-        initialization.RandomStep(share)
+        initialization.RandomStep(fraction)
 
 
 def test_rims():

@@ -1,4 +1,4 @@
-"""Objectives do the clean work once, and climb what they say."""
+"""Objectives: the work on clean images is done once; values on paper."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_targeted_needs_targets():
     ids=repr,
 )
 def test_the_others_refuse_targets(objective):
-    """They would be ignored, and the attack would not be the one that was asked for."""
+    """They would be ignored."""
     with pytest.raises(ValueError, match=r"with targets, which it does not use.*targeted=True"):
         objective(identity, LOGITS, Y, TARGETS)
 
@@ -134,7 +134,7 @@ def test_unknown_labels(labels):
         objectives.LabelLoss(labels=labels)
 
 
-def test_detector_aware_fools_first_and_hides_then():
+def test_adaptive_objective_fools_first_and_hides_then():
     """Margins 2 and -2: the first is ahead by 1.9 more than needed, and may hide."""
     value = objectives.AdaptiveObjective()(identity, tf.zeros_like(LOGITS), Y)
     entropy = losses.entropy(LOGITS).numpy()
@@ -143,7 +143,7 @@ def test_detector_aware_fools_first_and_hides_then():
     )
 
 
-def test_detector_aware_climbs_one_thing_at_a_time():
+def test_adaptive_objective_has_one_gradient_at_a_time():
     """With `keep` at 0; it adds a share of the margin's gradient."""
     value = objectives.AdaptiveObjective(keep=0)(identity, tf.zeros_like(LOGITS), Y)
     with tf.GradientTape() as tape:
@@ -186,26 +186,29 @@ def trained():
 
 
 @pytest.mark.parametrize("name", ["entropy", "disagreement"])
-def test_the_attacker_who_knows_the_detector_hides_from_it(trained, name):
-    """He fools as many images as PGD, and of these leaves the detector less to see."""
+def test_the_adaptive_attack_evades_the_detector(trained, name):
+    """It fools as many images as PGD, with lower scores."""
     classifier, x, y = trained
     score = kr.detection.scores.get(name).of
     success, hidden, threshold = {}, {}, None
-    for who, loss in (("plain", "cross_entropy"), ("aware", objectives.AdaptiveObjective(name))):
+    for kind, loss in (
+        ("plain", "cross_entropy"),
+        ("adaptive", objectives.AdaptiveObjective(name)),
+    ):
         attack = kr.attacks.pgd(kr.LinfBall(0.2), steps=20, loss=loss)
         outputs = classifier(attack.compiled(classifier)(x, y))
         fooled = outputs["logits"].numpy().argmax(axis=1) != y
         scores = score(outputs).numpy()
         threshold = np.median(scores[fooled]) if threshold is None else threshold
-        success[who] = fooled.mean(), (fooled & (scores <= threshold)).mean()
-        hidden[who] = scores[fooled].mean()
+        success[kind] = fooled.mean(), (fooled & (scores <= threshold)).mean()
+        hidden[kind] = scores[fooled].mean()
     assert success["plain"][0] > 0.5
-    assert success["aware"][0] > success["plain"][0] - 0.02
-    assert hidden["aware"] < 0.85 * hidden["plain"]
-    assert success["aware"][1] > 1.5 * success["plain"][1]  # fooled, and not seen
+    assert success["adaptive"][0] > success["plain"][0] - 0.02
+    assert hidden["adaptive"] < 0.85 * hidden["plain"]
+    assert success["adaptive"][1] > 1.5 * success["plain"][1]  # fooled and undetected
 
 
-def test_detector_aware_refuses():
+def test_adaptive_objective_refuses():
     with pytest.raises(ValueError, match="no score 'max'"):
         objectives.AdaptiveObjective("max")
     for name in ("confidence", "keep"):

@@ -1,4 +1,4 @@
-"""Steps that are pulled back, or pay for where they go, on paper and at random."""
+"""Step rules with a penalty instead of a projection, on paper and at random."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_elementwise():
     np.testing.assert_allclose(found, [[0.775, 0.4]])
 
 
-def test_without_a_multiplier_nothing_is_held_but_the_bounds():
+def test_without_a_multiplier_only_the_bounds_hold():
     found = moved(SoftBallStep(0.4, 0.0), [[0.5, 0.5]], [[0.9, 0.1]], [[1.0, -1.0]])
     np.testing.assert_allclose(found, [[1.0, 0.0]])
 
@@ -80,7 +80,7 @@ def test_a_larger_multiplier_never_goes_further_out(x, now, gradient, size, one,
     assert np.all(near <= far + 1e-12)
 
 
-def test_a_penalised_step():
+def test_a_penalized_step():
     """0.6 + 0.1 / sqrt(4) (2 - 3 * 0.1), and a pixel at the bound stays there."""
     rule = PenalizedStep(0.1, 3.0)
     found = moved(rule, [[0.5, 1.0]], [[0.6, 1.0]], [[2.0, 5.0]], index=3)
@@ -88,7 +88,7 @@ def test_a_penalised_step():
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"size": -0.1}, "step size is -0.1"),
         ({"size": 0.1, "multiplier": -1.0}, "multiplier is -1.0"),
@@ -97,12 +97,12 @@ def test_a_penalised_step():
         ({"size": 0.1, "pull": "l3"}, "pull is 'l3'; expected one of 'elementwise', 'l1'"),
     ],
 )
-def test_what_a_soft_ball_refuses(settings, says):
-    with pytest.raises(ValueError, match=says):
+def test_invalid_soft_ball_steps(settings, message):
+    with pytest.raises(ValueError, match=message):
         SoftBallStep(**settings)
 
 
 @pytest.mark.parametrize("name", ["size", "multiplier", "decay"])
-def test_what_a_price_refuses(name):
+def test_invalid_penalized_steps(name):
     with pytest.raises(ValueError, match=f"{name} is -1.0"):
         PenalizedStep(**{"size": 0.1, "multiplier": 1.0, name: -1.0})

@@ -80,7 +80,7 @@ def test_without_a_gradient_nothing_moves(rule, ball):
     np.testing.assert_array_equal(moved, X)
 
 
-def test_momentum_goes_on_without_a_gradient():
+def test_momentum_continues_without_a_gradient():
     """v2 = 0.5 v1: the direction of the first step, once more."""
     rule, ball = MomentumStep(0.1, decay=0.5), kr.L2Ball(9.0, (-9.0, 9.0))
     x, velocity = rule.update(ball, X, at(X, GRADIENT), rule.init(ball, X))
@@ -91,13 +91,13 @@ def test_momentum_goes_on_without_a_gradient():
 @pytest.mark.parametrize("ball", [kr.LinfBall(0.1), kr.L2Ball(0.1), kr.L1Ball(0.1)], ids=repr)
 @pytest.mark.parametrize("rule", [FixedStep(1e39), MomentumStep(1e39)], ids=repr)
 def test_a_step_beyond_the_largest_number(rule, ball):
-    """Where the gradient is 0, a step of infinity would be no number."""
+    """With a gradient of 0, an infinite step would be NaN."""
     x = tf.constant([[0.5, 0.5]])
     moved, _ = rule.update(ball, x, at(x, tf.constant([[0.0, 1.0]])), rule.init(ball, x))
     np.testing.assert_allclose(moved, [[0.5, 0.6]])
 
 
-def test_momentum_grows_without_end():
+def test_momentum_that_explodes():
     """v -> 1e30 v is infinite after two steps; its direction is still (1, -1) / sqrt(2)."""
     rule, ball = MomentumStep(0.1, decay=1e30), kr.L2Ball(9.0, (-9.0, 9.0))
     x = tf.zeros([1, 2])

@@ -1,4 +1,4 @@
-"""Attacks on many tasks: what they pose, what they climb, and when a goal is achieved."""
+"""Multi-task attacks: tasks, losses and success."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_step_follows_the_weighted_gradients():
     np.testing.assert_allclose(found, X + 0.02 * tf.sign(total), atol=1e-6)
 
 
-def test_all_gradients_are_of_one_pass():
+def test_all_gradients_come_from_one_pass():
     members = ensemble(*WEIGHTS)
     multi_task(BALL, 3)(members, X, Y)
     assert members.passes == [3, 3, 3]
@@ -70,15 +70,15 @@ def test_transformations_go_through_the_model_together():
         seen.append(x.shape[0])
         return {"logits": x @ WEIGHTS[0]}
 
-    ways = tasks.Transformations((tf.identity, lambda x: 1 - x, lambda x: x / 2))
-    multi_task(BALL, 2, tasks=ways, success_criterion="label")(model, X, Y)
+    transformations = tasks.Transformations((tf.identity, lambda x: 1 - x, lambda x: x / 2))
+    multi_task(BALL, 2, tasks=transformations, success_criterion="label")(model, X, Y)
     assert seen == [18, 18]
-    multi_task(BALL, 1, tasks=ways)(model, X, Y)
+    multi_task(BALL, 1, tasks=transformations)(model, X, Y)
     assert seen[2:] == [6, 18]  # the clean prediction, once
 
 
 @pytest.mark.parametrize("solver", list(solvers.NAMES))
-def test_of_a_single_task_it_is_pgd(solver):
+def test_with_a_single_task_it_is_pgd(solver):
     """Of one transformation, one image to a group, or one member: the same steps from one start."""
     expected = pgd(BALL, 3, 0.03)(linear(WEIGHTS[0]), X, Y, seed=4)
     alone = lambda x: {**linear(WEIGHTS[0])(x), "member_logits": (x @ WEIGHTS[0])[:, None]}  # noqa: E731
@@ -90,7 +90,7 @@ def test_of_a_single_task_it_is_pgd(solver):
 def conflicting(x):
     """Two members that at most `(0.1, 0.1)` fools both.
 
-    By how much the other class is ahead: `40 a - 10 b - 1` and `a + b - 0.15`. The first pulls the
+    The lead of the other class: `40 a - 10 b - 1` and `a + b - 0.15`. The first pulls the
     second pixel down, and ten times as hard as the second pulls it up.
     """
     a, b = tf.unstack(x - 0.5, axis=1)
@@ -100,7 +100,7 @@ def conflicting(x):
 
 
 @pytest.mark.parametrize(("solver", "all_fooled"), [("uniform", False), ("task_oriented", True)])
-def test_ta_moo_turns_to_the_goal_that_is_not_achieved(solver, all_fooled):
+def test_ta_moo_turns_to_the_unachieved_task(solver, all_fooled):
     """Equal weights fool the first member more and more, and never the second."""
     x, y = tf.fill([1, 2], 0.5), tf.constant([0])
     made = replace(
@@ -111,8 +111,8 @@ def test_ta_moo_turns_to_the_goal_that_is_not_achieved(solver, all_fooled):
     assert found[10, 0]
 
 
-def test_goals():
-    """A clean mistake achieves the goal of another prediction than the label at once."""
+def test_success_criteria():
+    """A misclassified image achieves the criterion "label" at once."""
     x = tf.constant([[0.9, 0.1], [0.9, 0.1]])
     y = tf.constant([0, 1])
     model = linear(np.eye(2, dtype="float32"))
@@ -173,7 +173,7 @@ def test_all_images_of_a_batch_are_a_group():
 
 
 def test_groups_of_batches_of_unknown_size():
-    """One trace of unknown size serves them; one that is no multiple is found when it is run."""
+    """One trace serves them; a size that groups do not divide is an error at run time."""
     for kind, sizes in ((tasks.Universal(), (6, 4, 3)), (tasks.Universal(group=2), (6, 4, 2))):
         made = multi_task(BALL, 2, tasks=kind, solver="min_max")
         compiled = made.compiled(linear(WEIGHTS[0]))
@@ -186,7 +186,7 @@ def test_groups_of_batches_of_unknown_size():
 
 
 def test_strengths():
-    """One for each step, the same for all transformations; 1 where they are not drawn."""
+    """One for each step, the same for all transformations; 1 unless they are drawn."""
     drawn = []
 
     def strong(x, p):
@@ -197,11 +197,11 @@ def test_strengths():
         drawn.append(float(p))
         return x
 
-    ways = tasks.Transformations((strong, tf.image.rot90, strong), stochastic=True)
-    assert ways.functions[1] is tf.image.rot90
+    transformations = tasks.Transformations((strong, tf.image.rot90, strong), stochastic=True)
+    assert transformations.functions[1] is tf.image.rot90
     x, y = tf.reshape(X[:4], [4, 2, 2, 1]), Y[:4]
     model = lambda x: linear(WEIGHTS[0])(tf.reshape(x, [-1, 4]))  # noqa: E731
-    multi_task(BALL, 3, tasks=ways)(model, x, y)
+    multi_task(BALL, 3, tasks=transformations)(model, x, y)
     assert drawn[::2] == drawn[1::2] and len(set(drawn)) == 3 and all(0 <= p < 1 for p in drawn)
     del drawn[:]
     multi_task(BALL, 1, tasks=tasks.Transformations((strong, named)))(linear(WEIGHTS[0]), X, Y)

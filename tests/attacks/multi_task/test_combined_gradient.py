@@ -1,4 +1,4 @@
-"""The gradients of many tasks, and the memory of those that were finite."""
+"""The combined gradient of several tasks, and its memory of finite gradients."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def test_the_products_of_gradients():
     assert gram(gradients[:, :0]).shape == [0, 3, 3]
 
 
-def test_products_beyond_the_largest_number_are_numbers():
+def test_huge_products_are_finite():
     huge = tf.constant([[[1e30, 1e30]], [[1e30, -1e30]]])
     assert np.isfinite(gram(huge)).all() and gram(huge)[0, 0, 0] == 1e30
 
 
-def test_a_gradient_that_is_not_finite_is_the_last_one_that_was():
-    climb = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
-    state = climb.init(X)
+def test_a_nonfinite_gradient_is_replaced_by_the_last_finite_one():
+    oracle = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
+    state = oracle.init(X)
     for _ in range(3):
-        _, gradient, state = climb(X, state)
+        _, gradient, state = oracle(X, state)
         np.testing.assert_allclose(gradient, np.tile([0.5, 1.0], (3, 1)))
 
 
-def test_before_the_first_finite_gradient_there_is_none():
-    climb = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
-    _, gradient, state = climb(X, climb.init(X)._replace(step=tf.constant(1)))
+def test_before_the_first_finite_gradient_it_is_zero():
+    oracle = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
+    _, gradient, state = oracle(X, oracle.init(X)._replace(step=tf.constant(1)))
     np.testing.assert_allclose(gradient, np.tile([0.5, 0.0], (3, 1)))
     np.testing.assert_array_equal(state.gradients[1], X)
 
@@ -53,25 +53,25 @@ def test_one_image_keeps_its_gradient_while_another_loses_it():
         lost = tf.constant([[1.0, 1.0, 1.0], [1.0, np.nan, 1.0]])
         return values * tf.where(step == 0, tf.ones_like(lost), lost), achieved
 
-    climb = CombinedGradient(ill, solvers.MinNorm(exact=True), 2)
-    _, first, state = climb(X, climb.init(X))
-    _, second, _ = climb(X, state)
+    oracle = CombinedGradient(ill, solvers.MinNorm(exact=True), 2)
+    _, first, state = oracle(X, oracle.init(X))
+    _, second, _ = oracle(X, state)
     # The shortest sum of (1, 0) and (0, 2) is 4/5 of the one and 1/5 of the other.
     np.testing.assert_allclose(first, np.tile([0.8, 0.4], (3, 1)), rtol=1e-6)
     np.testing.assert_allclose(second, first)
 
 
 def test_the_value_is_the_weighted_sum():
-    climb = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
-    value, _, state = climb(X + 1, climb.init(X))
+    oracle = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
+    value, _, state = oracle(X + 1, oracle.init(X))
     np.testing.assert_allclose(value, [1.5] * 3)
     np.testing.assert_allclose(state.record.weights, 0.5)
     assert state.record.achieved.numpy().all() and int(state.step) == 1
 
 
 def test_no_path_to_the_input_is_an_error():
-    climb = CombinedGradient(
+    oracle = CombinedGradient(
         lambda copies, _: (tf.ones([2, 3]), tf.ones([2, 3]) > 0), solvers.HVM(), 2
     )
     with pytest.raises(ValueError, match="do not depend on its input"):
-        climb(X, climb.init(X))
+        oracle(X, oracle.init(X))

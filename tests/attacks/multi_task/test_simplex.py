@@ -14,7 +14,7 @@ from keras_robust.attacks.multi_task.simplex import (
 
 
 def gap(quadratic, linear, weights):
-    """What is left to gain, at most: `w . s - min s` with the slope `s`, over the largest entry."""
+    """The duality gap: `w . s - min s` with the slope `s`, over the largest entry."""
     slope = np.einsum("bij,bj->bi", quadratic, weights) + linear
     largest = np.maximum(np.abs(quadratic).max((1, 2)), np.abs(linear).max(1))
     return ((weights * slope).sum(1) - slope.min(1)) / np.where(largest, largest, 1)
@@ -46,8 +46,8 @@ def test_quadratic_programs_are_solved(tasks, pixels):
         assert gap(quadratic, b, weights).max() < 1e-11
 
 
-def test_a_program_beside_a_grid():
-    """Of three tasks, no point of a fine grid has less."""
+def test_no_point_of_a_grid_is_better():
+    """With three tasks."""
     quadratic = programs(3, 4, batch=20)
     weights = minimize_quadratic(tf.constant(quadratic)).numpy()
     steps = np.arange(0, 1.0001, 0.02)
@@ -57,7 +57,7 @@ def test_a_program_beside_a_grid():
     assert np.all(found <= least * (1 + 1e-9) + 1e-30)
 
 
-def test_programs_in_single_precision_and_with_what_is_no_number():
+def test_programs_in_single_precision_and_with_nan():
     quadratic = tf.cast(programs(5, 8), tf.float32)
     assert minimize_quadratic(quadratic).dtype == tf.float32
     assert np.isfinite(minimize_quadratic(quadratic * np.nan)).all()

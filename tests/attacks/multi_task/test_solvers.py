@@ -1,4 +1,4 @@
-"""What every solver promises, and the weights of each where they can be worked out by hand."""
+"""Properties of all solvers, and weights derived by hand."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SOLVERS = {
     "cagrad": solvers.CAGrad(),
     "hvm": solvers.HVM(),
 }
-# Those whose weights are shares.
+# Solvers whose weights sum to 1.
 ON_SIMPLEX = [name for name in SOLVERS if name.split()[0] not in ("pcgrad", "cagrad", "hvm")]
 every_solver = pytest.mark.parametrize("name", SOLVERS)
 
 
 def random_tasks(batch=4, tasks=5, pixels=7, scale=1.0):
-    """Gradients `[tasks, batch, pixels]`, values and goals `[batch, tasks]`, in float64."""
+    """Gradients `[tasks, batch, pixels]`, values and successes `[batch, tasks]`, float64."""
     draw = np.random.default_rng(1)
     gradients = scale * draw.normal(size=(tasks, batch, pixels))
     values = draw.uniform(0.5, 2.0, (batch, tasks))
@@ -75,7 +75,7 @@ def test_examples_do_not_mix(name):
 
 
 @pytest.mark.parametrize("name", ON_SIMPLEX)
-def test_weights_are_shares(name):
+def test_weights_sum_to_one(name):
     weights = weigh(SOLVERS[name], *random_tasks())
     assert np.all(weights >= 0)
     np.testing.assert_allclose(tf.reduce_sum(weights, axis=1), 1, atol=2e-6)
@@ -92,7 +92,7 @@ def test_of_a_single_task_the_direction_is_its_gradient(name):
 
 @pytest.mark.parametrize("name", [name for name in SOLVERS if name != "pcgrad"])
 def test_tasks_in_another_order_have_their_weights_in_that_order(name):
-    """But for PCGrad, which frees gradients in the order of the tasks."""
+    """Except for PCGrad, which projects gradients in the order of the tasks."""
     gradients, values, achieved = random_tasks()
     order = [3, 0, 4, 2, 1]
     found = weigh(
@@ -105,7 +105,7 @@ def test_tasks_in_another_order_have_their_weights_in_that_order(name):
 
 @every_solver
 def test_a_graph_of_unknown_sizes(name):
-    """Neither the number of examples nor that of tasks has to be known: one trace serves all."""
+    """Neither the number of examples nor that of tasks is static: one trace serves all."""
     solver = SOLVERS[name]
     square, flat = [None, None, None], [None, None]
     specs = [tf.TensorSpec(square, tf.float64), tf.TensorSpec(flat, tf.float64)]
@@ -141,7 +141,7 @@ NONE = tf.constant([[False, False]])
 
 
 def test_one_step_of_moo():
-    """At equal weights of two tasks the logits move by `rate (G_22 - G_11) / 4`, to either side.
+    """From equal weights, two logits move by `+- learning_rate (G_22 - G_11) / 4`.
 
     The slope in `w` is `2 G w = (4, 1) + (1, 1)` for lengths 2 and 1 and product 1; in the logits,
     `w (slope - w . slope) = (3/4, -3/4)`.
@@ -203,7 +203,7 @@ def test_pcgrad_leaves_gradients_without_conflict_alone():
     np.testing.assert_allclose(weights, np.full([1, 3], 1 / 3))
 
 
-def test_cagrad_does_most_for_the_task_that_it_does_least_for():
+def test_cagrad_has_the_best_worst_case():
     """Among all directions of the ball around the mean, by brute force in the plane."""
     gradients = flat((3, 0), (-1, 1))
     weights = weigh(solvers.CAGrad(alpha=0.5), gradients, HALVES, None)
@@ -230,7 +230,7 @@ def test_hvm_is_a_gradient(through):
     np.testing.assert_allclose(weights, tape.gradient(volume, values))
 
 
-def test_min_max_goes_to_the_task_that_is_worst_off():
+def test_min_max_prefers_the_task_of_the_least_value():
     solver = solvers.MinMax(learning_rate=0.5, gamma=0.0)
     values = tf.constant([[1.0, 3.0]], tf.float64)
     np.testing.assert_allclose(
@@ -258,6 +258,6 @@ def test_refused(make, match):
 
 
 @pytest.mark.parametrize("bad", [solvers.MinNorm, None, kr.LinfBall(0.1), len])
-def test_what_is_no_solver(bad):
+def test_not_a_solver(bad):
     with pytest.raises(TypeError, match=r"solver is .*'task_oriented'"):
         solvers.get(bad)

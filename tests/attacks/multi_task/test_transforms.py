@@ -1,4 +1,4 @@
-"""Transformations of images: what each does at the ends of its strength, and its gradient."""
+"""Transformations of images at the ends of their strength, and their gradients."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_it_is_saved_and_rebuilt(transform):
 
 
 @every
-def test_what_is_no_batch_of_images_is_refused(transform):
+def test_other_shapes_and_dtypes_are_refused(transform):
     with pytest.raises(ValueError, match=r"float32 of shape \(4, 4\); expected floats \[batch, h"):
         transform(tf.zeros([4, 4]), 1.0)
     with pytest.raises(ValueError, match="Images are int32"):
@@ -98,7 +98,7 @@ def test_a_strength_outside_of_its_range_is_refused(transform):
 
 
 @every
-def test_at_rest_an_image_is_itself(transform):
+def test_the_neutral_strength_is_the_identity(transform):
     """No flip below 0.5; the whole image; the power 0.7 + 0.6 / 2 = 1; the factor 1; no angle."""
     rest = {"gamma": 0.5, "rotation": 0.5}.get(transform.name, 0.0)
     np.testing.assert_allclose(transform(images(), rest), images(), rtol=1e-12)

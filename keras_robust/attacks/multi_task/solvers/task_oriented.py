@@ -116,14 +116,7 @@ def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
 
 
 def omega_matrix(done: tf.Tensor) -> tf.Tensor:
-    """The matrix `M` with `w' M w = Omega(w)` for all weights on the simplex.
-
-    Args:
-        done: 1 on the achieved tasks, 0 on the others, `[batch, tasks]`.
-
-    Returns:
-        `[batch, tasks, tasks]`.
-    """
+    """The matrix `[batch, tasks, tasks]` with `w' M w = Omega(w)` for weights on the simplex."""
     others = tf.reduce_sum(1 - done, axis=1)[:, None, None]
     product = done[:, :, None] * done[:, None, :]
     return tf.linalg.diag(done) + tf.math.divide_no_nan(product, others)
