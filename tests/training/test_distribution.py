@@ -1,4 +1,4 @@
-"""Two replicas train as one device does: weights, logs, statistics, clipping, seeds."""
+"""Two replicas compute the training of one device: weights, logs, statistics, clipping, seeds."""
 
 from __future__ import annotations
 
@@ -20,22 +20,30 @@ BALL = kr.LinfBall(0.1)
 PGD = replace(kr.attacks.pgd(BALL, steps=2), initialization=initialization.AtInput())
 
 
+# Where a claim is not about graphs: eager, which needs no trace, and in a graph in the slow run.
+in_graph_slowly = pytest.mark.parametrize(
+    "eager",
+    [pytest.param(True, id="eager"), pytest.param(False, id="graph", marks=pytest.mark.slow)],
+)
+
+
 def sgd(**settings):
     return keras.optimizers.SGD(0.1, momentum=0.9, **settings)
 
 
 @pytest.fixture
 def pair(two_replicas, make_classifier):
-    """Builds the same model for one device and for two replicas."""
+    """Builds the same model for one device, eager unless `compiled` says otherwise (it saves a
+    trace), and for two replicas."""
 
     def build(make=None, optimizer=sgd, regularizer=None, compiled=None, **settings):
         settings = {"attack": PGD, "loss": Adversarial(1.0), **settings}
         models = []
-        for scope in (contextlib.nullcontext(), two_replicas.scope()):
+        for scope, eager in ((contextlib.nullcontext(), True), (two_replicas.scope(), False)):
             with scope:
                 classifier = make_classifier(dropout=0, regularizer=regularizer)
                 model = make(classifier) if make else kr.RobustModel(classifier, **settings)
-                model.compile(optimizer(), **(compiled or {}))
+                model.compile(optimizer(), **{"run_eagerly": eager, **(compiled or {})})
                 models.append(model)
         return models
 
@@ -48,7 +56,7 @@ def fit(model, x, y, *weights, batch_size=8, epochs=1):
 
 
 def check_the_same(models, batch, atol=1e-6, **settings):
-    """Trains both on the same batches; weights and logs have to be the same."""
+    """Trains both on the same batches: the same weights and logs, and replicas that agree."""
     one, two = (fit(model, *batch, **settings) for model in models)
     assert set(one) == set(two)
     for name, values in one.items():
@@ -56,7 +64,19 @@ def check_the_same(models, batch, atol=1e-6, **settings):
     found, expected = ([np.asarray(w) for w in model.get_weights()] for model in models[::-1])
     for value, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other, value, rtol=0, atol=atol)
+    assert_replicas_agree(models[1])
     return one
+
+
+def assert_replicas_agree(model):
+    """The copies of every variable, statistics included, are equal bit for bit."""
+    copies = 0
+    for variable in model.variables:
+        first, *others = getattr(variable.value, "values", [variable.value])
+        for other in others:
+            np.testing.assert_array_equal(first.numpy(), other.numpy(), err_msg=variable.path)
+            copies += 1
+    assert copies >= len(model.weights)
 
 
 DEFENSES = {
@@ -76,8 +96,18 @@ DEFENSES = {
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-def test_every_defense(name, pair, make_batch):
-    """Six steps with batch norm, whose statistics are those of the whole batch."""
+@in_graph_slowly
+def test_every_defense(eager, name, pair, make_batch):
+    check_defense(name, pair, make_batch, {"run_eagerly": eager})
+
+
+@pytest.mark.parametrize("name", ["trades", "ascl"])
+def test_defenses_in_a_graph(name, pair, make_batch):
+    check_defense(name, pair, make_batch, {})
+
+
+def check_defense(name, pair, make_batch, compiled):
+    """Three steps with batch norm, whose statistics are those of the whole batch."""
 
     def without_noise(classifier):
         model = DEFENSES[name](classifier)
@@ -85,15 +115,14 @@ def test_every_defense(name, pair, make_batch):
             model.attack = PGD
         return model
 
-    check_the_same(pair(without_noise), make_batch(24), epochs=2)
+    check_the_same(pair(without_noise, compiled=compiled), make_batch(24))
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"global_clipnorm": 0.05},
+        {"global_clipnorm": 0.05, "weight_decay": 0.1, "use_ema": True, "nesterov": True},
         {"clipnorm": 0.02},
-        {"weight_decay": 0.1, "use_ema": True, "nesterov": True},
     ],
     ids=" ".join,
 )
@@ -110,39 +139,35 @@ def test_clipping_with_a_loss_scale(pair, make_batch):
 def test_clipping_limits_the_sum(pair, make_batch):
     """Two clipped halves may be twice as long as a clipped sum: the step has the limit's length."""
     limit = 1e-3
-    _, model = pair(optimizer=lambda: keras.optimizers.SGD(1.0, global_clipnorm=limit))
+    _, model = pair(
+        optimizer=lambda: keras.optimizers.SGD(1.0, global_clipnorm=limit),
+        compiled={"run_eagerly": True},
+    )
     before = [w.numpy() for w in model.trainable_variables]
     fit(model, *make_batch(8))
     moved = [w.numpy() - old for w, old in zip(model.trainable_variables, before, strict=True)]
     assert np.sqrt(sum(np.sum(m**2) for m in moved)) == pytest.approx(limit, rel=1e-3)
 
 
-@pytest.mark.parametrize("count", [9, 13])
-def test_parts_of_different_sizes(count, pair, make_batch):
-    """A last batch of 1 or 5 goes in parts of 1 and 0, or of 3 and 2."""
-    models = pair()
-    if count % 8 == 1:
-        with pytest.raises(tf.errors.InvalidArgumentError, match="fewer images than .*replicas"):
-            fit(models[1], *make_batch(count))
-    else:
-        check_the_same(models, make_batch(count), epochs=2)
-
-
-def test_sample_weights_and_regularization(pair, make_batch):
+def test_parts_of_different_sizes(pair, make_batch):
+    """A last batch of 5 goes in parts of 3 and 2; with all that averages over images."""
     weights = np.linspace(0, 2, 13).astype("float32")
-    models = pair(regularizer=keras.regularizers.L2(0.1))
-    logs = check_the_same(models, (*make_batch(13), weights))
-    assert logs["regularization"][0] > 0
+    metric = "sparse_categorical_crossentropy"
+    models = pair(regularizer=keras.regularizers.L2(0.1), compiled={"metrics": [metric]})
+    logs = check_the_same(models, (*make_batch(13), weights), epochs=2)
+    assert logs["regularization"][0] > 0 and metric in logs
+
+
+def test_a_batch_smaller_than_the_replicas_is_refused(pair, make_batch):
+    """A last batch of 1 goes in parts of 1 and 0."""
+    _, model = pair()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="fewer images than .*replicas"):
+        fit(model, *make_batch(9))
 
 
 @pytest.mark.parametrize("settings", [{"steps_per_execution": 2}, {"run_eagerly": True}])
-def test_ways_to_run(settings, pair, make_batch):
+def test_options_of_compile(settings, pair, make_batch):
     check_the_same(pair(compiled=settings), make_batch(16), epochs=2)
-
-
-def test_compiled_metrics(pair, make_batch):
-    models = pair(compiled={"metrics": ["sparse_categorical_crossentropy"]})
-    assert "sparse_categorical_crossentropy" in check_the_same(models, make_batch(13))
 
 
 def test_evaluation(pair, make_batch):
@@ -181,19 +206,6 @@ def test_replicas_draw_other_noise(two_replicas, make_linear):
     np.testing.assert_array_equal(again[0], first)
 
 
-def test_replicas_keep_the_same_statistics(pair, make_batch):
-    _, model = pair()
-    fit(model, *make_batch(16))
-    checked = 0
-    for variable in model.variables:
-        first, *others = getattr(variable.value, "values", [variable.value])
-        for other in others:
-            np.testing.assert_array_equal(first.numpy(), other.numpy(), err_msg=variable.path)
-            checked += 1
-    assert checked >= len(model.weights)
-    assert model.step.numpy() == 2
-
-
 def test_batch_norm_of_one_device_is_left_alone(make_robust, make_classifier):
     model = make_robust(make_classifier())
     assert not any(layer.synchronized for layer in distribution.batch_norms(model.classifier))
@@ -210,9 +222,10 @@ def test_batch_norm_inside_a_model_is_synchronised(two_replicas, make_classifier
 @pytest.mark.parametrize(
     "settings", [{"crafting_mode": "train"}, {"crafting_dtype": "bfloat16"}], ids=str
 )
-def test_other_ways_to_craft(settings, pair, make_batch):
+@in_graph_slowly
+def test_other_crafting_modes(settings, eager, pair, make_batch):
     """In training mode, each replica crafts against its own statistics, and trains on all."""
-    _, model = pair(**settings)
+    _, model = pair(compiled={"run_eagerly": eager}, **settings)
     assert np.isfinite(fit(model, *make_batch(16))["loss"][0])
     assert all(layer.synchronized for layer in distribution.batch_norms(model.classifier))
 
@@ -224,9 +237,10 @@ def test_accumulation_is_refused_with_what_to_do_instead(two_replicas, make_clas
             model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
 
 
-def test_saved_on_replicas_and_trained_on_by_one_device(pair, make_batch, tmp_path):
-    """And the other way round: all four runs end in the same weights."""
-    one, two = pair()
+@in_graph_slowly
+def test_saved_on_replicas_and_resumed_on_one_device(eager, pair, make_batch, tmp_path):
+    """And vice versa: all four runs end in the same weights."""
+    one, two = pair(compiled={"run_eagerly": eager})
     x, y = make_batch(16)
     ends = []
     for model in (one, two):
@@ -235,6 +249,7 @@ def test_saved_on_replicas_and_trained_on_by_one_device(pair, make_batch, tmp_pa
         for scope in (contextlib.nullcontext(), two.distribute_strategy.scope()):
             with scope:
                 loaded = keras.saving.load_model(tmp_path / "model.keras")
+            loaded.run_eagerly = eager
             fit(loaded, x, y)
             ends.append(loaded.get_weights())
     for weights in ends[1:]:
