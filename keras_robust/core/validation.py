@@ -14,15 +14,12 @@ _LARGEST = 2**63  # integers go into int64 tensors
 
 
 def check_integer(what: str, value: Any, least: int | None = 0) -> None:
-    """Raises unless `value` is an integer of Python or NumPy, at least `least`.
+    """Raises ValueError unless `value` is an integer of Python or NumPy, at least `least`.
 
     Args:
         what: the argument, for the message.
-        value: the value received.
+        value: the value received; a boolean is not an integer.
         least: lower bound, or None.
-
-    Raises:
-        ValueError: not an integer (booleans are not), or below the bound.
 
     Example:
         >>> check_integer("Fab: steps", -1)
@@ -46,7 +43,7 @@ def check_number(
     below: float | None = None,
     hint: str = "",
 ) -> None:
-    """Raises unless `value` is a finite real number of Python or NumPy, within bounds.
+    """Raises ValueError unless `value` is a finite real number of Python or NumPy, within bounds.
 
     Args:
         what: the argument, for the message.
@@ -56,9 +53,6 @@ def check_number(
         above: exclusive lower bound, instead of `least`.
         below: exclusive upper bound, instead of `most`.
         hint: end of the message, such as `" in the units of the images"`.
-
-    Raises:
-        ValueError: not a number (booleans are not), NaN, infinite, or out of bounds.
 
     Example:
         >>> import numpy as np

@@ -110,19 +110,12 @@ def adp(
     Args:
         classifier: an ensemble, such as the result of `keras_robust.models.ensemble`; PGD attacks
             it as a whole.
-        ball: the threat model.
         alpha: weight of the entropy of the mean probability.
         beta: weight of the members' diversity.
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
         TypeError: a classifier that is not an ensemble.
-        ValueError: a negative weight, not fewer members than classes, or arguments that
+        ValueError: a negative weight, not fewer members than classes, or what
             `keras_robust.attacks.pgd` refuses.
 
     Example:

@@ -164,8 +164,6 @@ def adr(
     `keras_robust.models.adapt(classifier, features="pool2")`.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: the threat model.
         base: a defense that trains on adversarial images, or its name: `"pgd_at"` (the paper's
             ADR-ADV, with `clean_weight=1.0`), `"trades"` (ADR-TRADES).
         local_weight: weight of the local compactness; 0 leaves a term out.
@@ -177,15 +175,11 @@ def adr(
         alpha: weight of compactness within a class in the global term, in (0, 1].
         through_clean: whether gradients of compactness flow to the clean latents. If not, as in the
             released code, and without smoothness, latents may grow without bound.
-        **options: options of the base, such as `clean_weight`, `beta`, `steps`, `step_size`, and of
-            `keras_robust.RobustModel`.
-
-    Returns:
-        A model to `compile` and `fit`.
+        **options: options of the base, such as `clean_weight`, `beta`, `steps`, `step_size`.
 
     Raises:
         TypeError: base is not a defense.
-        ValueError: a number out of range, all weights 0, or arguments that the base refuses.
+        ValueError: a number out of range, all weights 0, or what the base refuses.
 
     Example:
         >>> import keras_robust as kr

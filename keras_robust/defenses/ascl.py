@@ -42,8 +42,6 @@ def ascl(
     features=...)` selects another layer.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: the threat model.
         selection: `"global"`, `"hard"`, `"soft"` or `"leaked"`: see `keras_robust.losses.select`.
         similarity: `"cosine"`, `"dot"`, `"l1"`, `"l2"` or `"linf"`.
         temperature: divisor of the similarities, > 0.
@@ -53,16 +51,12 @@ def ascl(
             `"mlp"` (200 units, ReLU, then 128; no biases). It becomes an output `"projection"` of
             the trained classifier.
         clean_term: whether the cross-entropy of clean images is added.
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`; it takes no sample weights.
 
     Raises:
-        ValueError: another name, a number out of range, or arguments that
-            `keras_robust.attacks.pgd` refuses.
+        ValueError: another name, a number out of range, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -14,11 +14,7 @@ from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, R
 from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 # Weights of promoting and demoting.
@@ -123,22 +119,14 @@ def cce(
 
     Args:
         classifier: an ensemble, such as the result of `keras_robust.models.ensemble`.
-        ball: the threat model.
         mode: `"robustness"`; `"detection"`, for an ensemble whose prediction has a high entropy on
             adversarial images; or `"base"`, without promoting and demoting.
         promote: weight of promoting; default 1 for robustness, else 0.
         demote: weight of demoting; default 1 for robustness, 5 for detection, 0 for base.
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
         TypeError: a classifier that is not an ensemble.
-        ValueError: another mode, a negative weight, or arguments that `keras_robust.attacks.pgd`
-            refuses.
+        ValueError: another mode, a negative weight, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -70,19 +70,11 @@ def ensemble_at(
     Args:
         classifier: an ensemble, such as the result of `keras_robust.models.ensemble`. The attack
             maximizes the cross-entropy of its `"logits"`, by default of the mean probability.
-        ball: the threat model.
         clean_weight: weight of the clean cross-entropies; 1 in the thesis.
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
         TypeError: a classifier that is not an ensemble.
-        ValueError: a negative weight, or arguments that
-            `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative weight, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -11,11 +11,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -70,19 +66,11 @@ def mart(
     """MART: boosted cross-entropy, and a KL divergence weighted by the clean error probability.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: the threat model.
         beta: weight of the divergence; 5 in the paper, 1 for MNIST in the thesis.
         boosted_on: `"adversarial"` (the paper) or `"clean"` (the thesis).
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative beta, another `boosted_on`, or arguments that
+        ValueError: a negative beta, another `boosted_on`, or what
             `keras_robust.attacks.pgd` refuses.
 
     Example:

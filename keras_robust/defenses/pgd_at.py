@@ -25,22 +25,13 @@ def pgd_at(
     step_size: float | None = None,
     **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """Adversarial training: minimises `CE(x_adv) + clean_weight * CE(x)`.
+    """Adversarial training: minimizes `CE(x_adv) + clean_weight * CE(x)`.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: the threat model.
         clean_weight: weight of the clean cross-entropy; 0 in the paper, 1 in the thesis.
-        steps: number of PGD steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative weight, or arguments that
-            `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative weight, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

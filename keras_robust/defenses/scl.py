@@ -14,11 +14,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, SumOfLosses
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -71,14 +67,11 @@ def scl(
     PGD. A baseline of ASCL.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model of validation.
         augment: a function `(image, seed) -> image`, such as `keras_robust.data.shift_flip()`.
         temperature: divisor of the similarities, > 0.
         weight: weight of the contrastive term.
         steps: number of steps of the validation attack.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
 
     Returns:
         A model to `compile` and `fit`; it takes no sample weights.

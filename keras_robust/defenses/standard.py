@@ -8,11 +8,7 @@ from typing_extensions import Unpack
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
 from keras_robust.losses.robust_loss import Clean
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -27,13 +23,8 @@ def standard(
     """Minimizes the cross-entropy on clean images, without a defense.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: threat model of validation and `evaluate`, which attack with PGD; None for no attack.
         steps: number of steps of that attack.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Example:
         >>> import keras_robust as kr

@@ -10,11 +10,7 @@ from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.types import Ball, Solver
 from keras_robust.losses.robust_loss import Adversarial
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -38,19 +34,12 @@ def ta_moo(
 
     Args:
         classifier: an ensemble, such as the result of `keras_robust.models.ensemble`.
-        ball: the threat model.
         solver: a name, or one of `keras_robust.solvers`.
         clean_weight: weight of the clean cross-entropy; 1 in the paper.
-        steps: number of attack steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
         TypeError: a classifier that is not an ensemble, not a solver.
-        ValueError: a negative weight, or arguments that `keras_robust.attacks.multi_task` refuses.
+        ValueError: a negative weight, or what `keras_robust.attacks.multi_task` refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -10,11 +10,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Labels, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -63,19 +59,10 @@ def trades(
     The default validation attack is PGD on the cross-entropy, to compare defenses under one attack.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
-        ball: the threat model.
         beta: weight of the divergence; 6 for CIFAR-10 in the paper, 1 for MNIST in the thesis.
-        steps: number of attack steps.
-        step_size: length of a step, in the units of the images; default `2.5 * radius / steps`.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative beta, or arguments that
-            `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative beta, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

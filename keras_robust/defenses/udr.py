@@ -102,22 +102,16 @@ def udr(
     attack, in the hard ball.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model, a `LinfBall`; perturbations beyond its radius are penalized.
         base: a defense whose attack is PGD, or its name, such as `"pgd_at"`, `"trades"`, `"mart"`.
         tau: temperature, > 0, in the units of the images; default twice the step size.
         penalty: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`; see the step rule `SoftBallStep`.
         dual: update of the dual variable; default `DualVariable()`.
-        **options: options of the base, such as `beta`, `steps`, `step_size`, and of
-            `keras_robust.RobustModel`.
-
-    Returns:
-        A model to `compile` and `fit`.
+        **options: options of the base, such as `beta`, `steps`, `step_size`.
 
     Raises:
         TypeError: base is not a defense, ball is not a `LinfBall`.
-        ValueError: a base whose attack is not PGD, tau is not > 0, or arguments that the base
-            refuses.
+        ValueError: a base whose attack is not PGD, tau is not > 0, or what the base refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -12,11 +12,7 @@ from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_number
 from keras_robust.losses.robust_loss import Adversarial
-from keras_robust.training.defense_factory import (
-    RobustModelOptions,
-    defense,
-    validated_by,
-)
+from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -37,20 +33,15 @@ def wrm(
     validation, by PGD.
 
     Args:
-        classifier: a built functional model that maps images to `{"logits", "features"}`.
         ball: the threat model of validation.
         multiplier: gamma of the paper, weight of the penalty, >= 0.
         clean_weight: weight of the clean cross-entropy.
         steps: number of ascent steps; 15 in the paper.
         step_size: factor of the gradient in the first step; default `1 / multiplier`. It decays
             with the square root of the step's number.
-        **options: options of `keras_robust.RobustModel`, such as `validation_attack` and `seed`.
-
-    Returns:
-        A model to `compile` and `fit`.
 
     Raises:
-        ValueError: a negative number, or arguments that `keras_robust.attacks.pgd` refuses.
+        ValueError: a negative number, or what `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr

@@ -41,7 +41,6 @@ def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     """Cross-entropy of the softmax and the label, `-log p_y`.
 
     Example:
-        >>> import tensorflow as tf
         >>> print(f"{cross_entropy(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
         0.6931
     """
@@ -52,7 +51,6 @@ def kl_divergence(logits: Logits, other: Logits) -> PerExample:
     """`KL(softmax(logits) || softmax(other))`, differentiable in both arguments.
 
     Example:
-        >>> import tensorflow as tf
         >>> kl_divergence(tf.constant([[1.0, 0.0]]), tf.constant([[1.0, 0.0]])).numpy().tolist()
         [0.0]
     """
@@ -65,7 +63,6 @@ def entropy(logits: Logits) -> PerExample:
     """Entropy of the softmax in nats: from 0 (certain) to `log(classes)` (uniform).
 
     Example:
-        >>> import tensorflow as tf
         >>> print(f"{entropy(tf.zeros([1, 10]))[0]:.4f}")
         2.3026
     """
@@ -85,7 +82,6 @@ def log_mean_probability(member_logits: Logits) -> Logits:
         `[..., classes]`.
 
     Example:
-        >>> import tensorflow as tf
         >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> tf.exp(log_mean_probability(certain)).numpy().round(3).tolist()
         [[0.5, 0.5]]
@@ -98,7 +94,6 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     """The largest other logit minus the label's; positive if and only if misclassified.
 
     Example:
-        >>> import tensorflow as tf
         >>> margin(tf.constant([[2.0, 5.0, 1.0]]), tf.constant([0])).numpy().tolist()
         [3.0]
 
@@ -112,10 +107,9 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
 def misclassified(logits: Logits, labels: Labels) -> tf.Tensor:
     """Whether the prediction differs from the label, bool `[batch]`; False for non-finite logits.
 
-    The prediction is the first of tied logits, which the sign of the margin does not tell.
+    Of tied logits the first is predicted.
 
     Example:
-        >>> import tensorflow as tf
         >>> logits, labels = tf.constant([[1.0, 1.0], [0.0, 1.0]]), tf.constant([0, 0])
         >>> misclassified(logits, labels).numpy().tolist()
         [False, True]
@@ -128,7 +122,6 @@ def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerExamp
     """The target's logit minus the largest other one; positive if and only if it is predicted.
 
     Example:
-        >>> import tensorflow as tf
         >>> z = tf.constant([[2.0, 5.0, 1.0]])
         >>> targeted_margin(z, tf.constant([0]), tf.constant([1])).numpy().tolist()
         [3.0]
@@ -147,7 +140,6 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
         ValueError: fewer than 3 classes.
 
     Example:
-        >>> import tensorflow as tf
         >>> dlr(tf.constant([[4.0, 2.0, 0.0]]), tf.constant([0])).numpy().tolist()
         [-0.5]
 
@@ -165,7 +157,6 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
         ValueError: fewer than 4 classes.
 
     Example:
-        >>> import tensorflow as tf
         >>> z = tf.constant([[4.0, 2.0, 1.0, 1.0]])
         >>> targeted_dlr(z, tf.constant([0]), tf.constant([2])).numpy().tolist()
         [-1.0]
@@ -182,7 +173,6 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     """MART's boosted cross-entropy, `-log p_y - log(1 - max_{k != y} p_k)`.
 
     Example:
-        >>> import tensorflow as tf
         >>> z = tf.constant([[0.0, 0.0]])
         >>> print(f"{boosted_cross_entropy(z, tf.constant([0]))[0]:.3f}")
         1.386

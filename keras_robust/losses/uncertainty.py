@@ -44,7 +44,6 @@ def mean_log_probability(outputs: Outputs) -> Logits:
         `[batch, classes]` float32.
 
     Example:
-        >>> import tensorflow as tf
         >>> outputs = {"member_logits": tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])}
         >>> tf.exp(mean_log_probability(outputs)).numpy().round(3).tolist()
         [[0.5, 0.5]]
@@ -65,13 +64,11 @@ def entropy(outputs: Outputs) -> PerExample:
         `[batch]` float32, from 0 (certain) to `log(classes)` (uniform).
 
     Example:
-        >>> import tensorflow as tf
         >>> entropy({"logits": tf.constant([[0.0, 0.0], [50.0, -50.0]])}).numpy().round(4).tolist()
         [0.6930999755859375, 0.0]
 
-    Reference:
-        Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
-        Adversarial Robustness", AAAI 2021: detection by the entropy of the ensemble's output.
+    Reference: Bui et al., "Improving Ensemble Robustness by Collaboratively Promoting and Demoting
+    Adversarial Robustness" (2021): detection by the entropy of the ensemble's output.
     """
     # Rounding may give -0.0 for a certain prediction.
     return tf.abs(losses.entropy(mean_log_probability(outputs)))
@@ -80,20 +77,14 @@ def entropy(outputs: Outputs) -> PerExample:
 def least_confidence(outputs: Outputs) -> PerExample:
     """One minus the largest probability; for an ensemble, of the members' mean.
 
-    Args:
-        outputs: as for `entropy`.
-
-    Returns:
-        `[batch]` float32, from 0 (certain) to `1 - 1 / classes` (uniform).
+    From 0 (certain) to `1 - 1 / classes` (uniform); arguments as for `entropy`.
 
     Example:
-        >>> import tensorflow as tf
         >>> least_confidence({"logits": tf.constant([[0.0, 0.0], [50.0, -50.0]])}).numpy().tolist()
         [0.5, 0.0]
 
-    Reference:
-        Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
-        Examples in Neural Networks" (2017): the maximum softmax probability.
+    Reference: Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
+    Examples in Neural Networks" (2017): the maximum softmax probability.
     """
     # expm1 of the logarithm is exact near 0; abs avoids -0.0.
     return tf.abs(tf.math.expm1(tf.reduce_max(mean_log_probability(outputs), axis=-1)))
@@ -102,14 +93,9 @@ def least_confidence(outputs: Outputs) -> PerExample:
 def member_entropy(outputs: Outputs) -> PerExample:
     """Mean of the members' entropies in nats; the entropy of a single classifier.
 
-    Args:
-        outputs: as for `entropy`.
-
-    Returns:
-        `[batch]` float32, at most `entropy(outputs)`.
+    At most `entropy(outputs)`; arguments as for `entropy`.
 
     Example:
-        >>> import tensorflow as tf
         >>> certain = {"member_logits": tf.constant([[[50.0, -50.0], [-50.0, 50.0]]])}
         >>> member_entropy(certain).numpy().tolist()
         [0.0]
@@ -135,14 +121,12 @@ def disagreement(outputs: Outputs) -> PerExample:
         ValueError: outputs of a single classifier.
 
     Example:
-        >>> import tensorflow as tf
         >>> certain = {"member_logits": tf.constant([[[50.0, -50.0], [-50.0, 50.0]]])}
         >>> disagreement(certain).numpy().round(4).tolist()
         [0.6930999755859375]
 
-    Reference:
-        Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning"
-        (BALD, 2011), Eq. 2.
+    Reference: Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning"
+    (BALD, 2011), Eq. 2.
     """
     if "member_logits" not in outputs:
         raise ValueError(

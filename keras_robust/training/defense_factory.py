@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypedDict
 
 from keras_robust.attacks.crafting.base import Attack
@@ -14,6 +15,15 @@ from keras_robust.training.weight_perturbation import AWP
 
 P = ParamSpec("P")
 Defense = Callable[..., RobustModel]
+
+# Descriptions of arguments that most defenses share, unless their docstrings have others.
+_SHARED = {
+    "classifier": 'a built functional model that maps images to `{"logits", "features"}`.',
+    "ball": "the threat model.",
+    "steps": "number of attack steps.",
+    "step_size": "length of a step, in the units of the images; default `2.5 * radius / steps`.",
+    "validation_attack": "crafts the images of validation; default the defense's own.",
+}
 
 _DEFENSES: dict[str, Defense] = {}
 
@@ -34,12 +44,12 @@ class RobustModelOptions(TypedDict, total=False):
 def defense(factory: Callable[P, RobustModel]) -> Callable[P, RobustModel]:
     """Declares a function as a defense, which another one may name as its `base`.
 
-    The function ends in `**options`, options of `RobustModel`. Its signature then shows them one by
-    one, and unknown options are refused before anything is built.
+    The function ends in `**options`, options of `RobustModel`. Its signature and its docstring then
+    show them one by one, and unknown options are refused before anything is built.
 
     Args:
         factory: `(classifier, ball, *, ..., **options) -> RobustModel`. With a parameter `base`, it
-            may take options of that defense too.
+            may take options of that defense too. Its docstring describes only its own arguments.
 
     Raises:
         ValueError: another module has a defense of that name.
@@ -61,6 +71,7 @@ weight_perturbation, seed, name. Did you mean 'beta'?
         return factory(*args, **kwargs)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]
+    checked.__doc__ = _described(factory.__doc__, signature)
     other = _DEFENSES.get(factory.__name__)
     if other is not None and other.__module__ != factory.__module__:
         raise ValueError(
@@ -100,22 +111,49 @@ def validated_by(options: RobustModelOptions, attack: Attack | None) -> RobustMo
 def _spelled_out(factory: Callable[..., RobustModel]) -> inspect.Signature:
     """The signature of a defense, with the options of `RobustModel` one by one."""
     signature = inspect.signature(factory)
-    own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    names = {p.name for p in own}
-    shown = [*own, *(p for p in model_options() if p.name not in names)]
-    if "base" in names:
-        shown.append(inspect.Parameter("base_options", inspect.Parameter.VAR_KEYWORD))
-    return signature.replace(parameters=shown)
+    parameters = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    names = {p.name for p in parameters}
+    parameters += [p for p in model_options() if p.name not in names]
+    if "base" in names:  # options of the base follow
+        parameters += [p for p in signature.parameters.values() if p.kind == p.VAR_KEYWORD]
+    return signature.replace(parameters=parameters)
+
+
+def _described(doc: str | None, signature: inspect.Signature) -> str | None:
+    """The docstring of a defense, with a description of every parameter and of the result."""
+    if doc is None:
+        return None
+    doc = inspect.cleandoc(doc) + "\n"
+    known = {**_arguments(RobustModel.__doc__ or ""), **_SHARED, **_arguments(doc)}
+    listed = [
+        f"    {'**' * (p.kind == p.VAR_KEYWORD)}{p.name}: {known[p.name]}"
+        for p in signature.parameters.values()
+        if p.name in known
+    ]
+    doc = re.sub(r"^Args:\n(?: {4}.*\n)+\n?", "", doc, flags=re.M)
+    first = re.search(r"^(?:Returns|Raises|Example|Reference|Differs):", doc, flags=re.M)
+    start = first.start() if first else len(doc)
+    returns = "" if "\nReturns:" in doc else "Returns:\n    A model to `compile` and `fit`."
+    parts = (doc[:start].rstrip(), "\n".join(["Args:", *listed]), returns, doc[start:])
+    return "\n\n".join(part for part in parts if part)
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """The descriptions in the section `Args` of a docstring, by name."""
+    section = re.search(r"^Args:\n((?: {4}.*\n)+)", inspect.cleandoc(doc) + "\n", flags=re.M)
+    lines = section[1] if section else ""
+    return dict(re.findall(r"^ {4}\**(\w+): (.*(?:\n {8}.*)*)", lines, flags=re.M))
 
 
 def _check_names(name: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
     """Raises TypeError for the first option that a defense, or its base, does not take."""
-    known = list(signature.parameters)
-    if "base_options" in known:
-        passed_on = _keywords(get(options["base"])) if "base" in options else []
-        if passed_on is None:
+    known = _keywords(signature)
+    if known is None:  # the options of the base follow
+        known = [p.name for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+        base = _keywords(inspect.signature(get(options["base"]))) if "base" in options else []
+        if base is None:
             return
-        known = [*dict.fromkeys([*known[:-1], *passed_on])]
+        known = [*dict.fromkeys([*known, *base])]
     unknown = next((option for option in options if option not in known), None)
     if unknown is not None:
         shown = [option for option in known if option not in ("classifier", "ball")]
@@ -124,9 +162,9 @@ def _check_names(name: str, signature: inspect.Signature, options: dict[str, Any
         )
 
 
-def _keywords(function: Callable[..., Any]) -> Iterable[str] | None:
+def _keywords(signature: inspect.Signature) -> list[str] | None:
     """The names of a function's parameters; None if it takes any keyword."""
-    parameters = inspect.signature(function).parameters.values()
+    parameters = signature.parameters.values()
     if any(p.kind == p.VAR_KEYWORD for p in parameters):
         return None
     return [p.name for p in parameters]

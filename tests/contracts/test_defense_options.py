@@ -15,7 +15,7 @@ from keras_robust.training.robust_model import model_options
 from tests.contracts.defense_table import ENSEMBLES
 
 BALL = kr.LinfBall(0.1)
-# What a defense needs besides a classifier and a ball.
+# Required arguments after the classifier and the ball.
 REQUIRED = {
     "adr": {"base": "pgd_at"},
     "scl": {"augment": kr.data.shift_flip(0.3)},
@@ -76,6 +76,17 @@ def test_signatures_show_every_option(name):
     # A defense over another one passes on the options of its base too.
     passes_on = any(p.kind == p.VAR_KEYWORD for p in shown.values())
     assert passes_on == ("base" in shown)
+
+
+@every_defense
+def test_docstrings_describe_every_parameter_once(name):
+    function = getattr(kr.defenses, name)
+    sections = [section.partition("\n") for section in function.__doc__.split("\n\n")]
+    (arguments,) = (body for title, _, body in sections if title == "Args:")
+    described = [line.strip().strip("*").split(":")[0] for line in arguments.splitlines()
+                 if line.startswith("    ") and line[4] != " "]  # fmt: skip
+    assert described == list(inspect.signature(function).parameters)
+    assert sum(title == "Returns:" for title, *_ in sections) == 1
 
 
 @every_defense

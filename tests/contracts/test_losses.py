@@ -47,7 +47,7 @@ def test_every_loss_has_a_row():
         for name, member in inspect.getmembers(losses, inspect.isfunction)
         if not name.startswith("_") and member.__module__ == losses.__name__
     }
-    # One makes logits, the other tells mistakes: no losses.
+    # Functions of logits that are not losses.
     assert public - {"log_mean_probability", "member_cross_entropies", "misclassified"} == set(
         ON_LOGITS
     )

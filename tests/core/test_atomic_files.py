@@ -31,7 +31,7 @@ def test_the_file_before_is_kept(tmp_path, monkeypatch, links):
 
 
 def test_there_is_a_file_at_any_moment(tmp_path, monkeypatch):
-    """Killed between the two renames, both names are of the file before; then it goes on."""
+    """Killed between the two renames, both names are of the previous file; then it resumes."""
     path, previous = tmp_path / "last.keras", tmp_path / "previous.keras"
     write_text(path, "one")
     rename = os.replace

@@ -29,7 +29,7 @@ def one_step(make_linear, make_batch):
     """Checks that one `fit` step of a defense is a gradient step of a loss written in NumPy.
 
     The loss is `(log p(x), log p(x_adv), y) -> dictionary of mean terms`; its gradient in the
-    weights of a linear classifier, the adversarial images held fixed, is by finite differences.
+    weights of a linear classifier, for fixed adversarial images, is by finite differences.
     """
 
     def check(defense, loss_on_paper):

@@ -1,4 +1,4 @@
-"""ADP; its formula stands in the golden tests."""
+"""ADP; its formula is in the golden tests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_one_step(one_step_of_two):
 
 
 def test_diversity_of_right_angles_and_of_agreement():
-    """Orthogonal mistakes: det = (1 + 1e-6)^2; equal ones: det = (1 + 1e-6)^2 - 1 = 2e-6."""
+    """Orthogonal predictions: det = (1 + 1e-6)^2; equal ones: det = (1 + 1e-6)^2 - 1 = 2e-6."""
     apart = tf.constant([[[9.0, 40.0, -40.0], [9.0, -40.0, 40.0]]])
     alike = tf.constant([[[9.0, 1.0, -1.0], [0.0, 1.0, -1.0]]])
     y = tf.constant([0])

@@ -65,7 +65,7 @@ def test_the_clean_side_is_constant_unless_asked(through):
     np.testing.assert_allclose(clean, [[-0.5, -0.5]] if through else [[0.0, 0.0]])
 
 
-def test_a_batch_of_one_class_is_no_nan():
+def test_a_batch_of_one_class_is_finite():
     z = tf.constant([[0.0], [1.0]])
     terms = Compactness()(tf.constant([1, 1]), {"features": z}, {"features": z})
     np.testing.assert_allclose(terms["global"], [0.5, 0.5])
@@ -139,7 +139,7 @@ def test_bad_settings_are_refused(tiny_classifier, settings, text):
         kr.defenses.adr(tiny_classifier, BALL, base=BASE, **settings)
 
 
-def test_bases_that_cannot_be(tiny_classifier):
+def test_invalid_bases_are_refused(tiny_classifier):
     with pytest.raises(ValueError, match="no defense 'tradse'.* Did you mean 'trades'"):
         kr.defenses.adr(tiny_classifier, BALL, base="tradse")
     with pytest.raises(TypeError, match="base is 5; expected a defense, .*or its name"):

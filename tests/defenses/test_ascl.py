@@ -33,7 +33,7 @@ def test_settings(tiny_classifier):
         ({"scl": 0.0, "vat": 0.0, "clean_term": False}, ("adversarial",)),
     ],
 )
-def test_what_has_no_weight_is_left_out(tiny_classifier, settings, names):
+def test_terms_without_weight_are_left_out(tiny_classifier, settings, names):
     assert kr.defenses.ascl(tiny_classifier, BALL, **settings).robust_loss.term_names == names
 
 
@@ -53,7 +53,7 @@ def test_heads_are_trained_by_the_contrast_alone(tiny_classifier, tiny_batch, he
     assert all(np.any(w.numpy() != old) for w, old in zip(mine, before, strict=True))
 
 
-def test_a_head_that_is_none(tiny_classifier):
+def test_another_head_is_refused(tiny_classifier):
     with pytest.raises(ValueError, match="head is 'deep'; expected one of None, 'linear', 'mlp'"):
         kr.defenses.ascl(tiny_classifier, BALL, head="deep")
 

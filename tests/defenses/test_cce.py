@@ -1,4 +1,4 @@
-"""CCE; its formula stands in the golden tests, too."""
+"""CCE; its formula is in the golden tests, too."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def ensemble(make_classifier):
 
 def on_paper(promote, demote):
     """The terms of two members; the soft indicator is that of the first call, before any step."""
-    held = []
+    label_probabilities = []
 
     def terms(clean, sources, y):
         of_label = sources[..., range(len(y)), y]  # [sources, members, batch]
         entropy = -(np.exp(sources) * sources).sum(axis=-1)
-        held.append(np.exp(of_label))
+        label_probabilities.append(np.exp(of_label))
         values = {
             "clean": -clean[:, range(len(y)), y].sum(axis=0).mean(),
             "adversarial": -(of_label[0, 0] + of_label[1, 1]).mean(),
         }
-        cross, w = [(0, 1), (1, 0)], held[0]
+        cross, w = [(0, 1), (1, 0)], label_probabilities[0]
         if promote:
             values["promoting"] = -promote * sum((w[c] * of_label[c]).mean() for c in cross)
         if demote:
@@ -132,7 +132,7 @@ def test_refused(ensemble, settings, match):
         kr.defenses.cce(ensemble, BALL, **settings)
 
 
-def test_what_is_no_ensemble_is_refused(tiny_classifier):
+def test_a_single_classifier_is_refused(tiny_classifier):
     with pytest.raises(TypeError, match="cce: the classifier"):
         kr.defenses.cce(tiny_classifier, BALL)
 

@@ -29,6 +29,6 @@ def test_the_second_view_is_another_one_of_each_image(tiny_classifier, tiny_batc
     assert model.validation_attack == kr.attacks.pgd(BALL, 10)
 
 
-def test_an_augmentation_that_is_none(tiny_classifier):
+def test_what_is_not_an_augmentation_is_refused(tiny_classifier):
     with pytest.raises(TypeError, match="augment is 'flip'; expected a function"):
         kr.defenses.scl(tiny_classifier, BALL, augment="flip")

@@ -1,4 +1,4 @@
-"""Adversarial training on many tasks."""
+"""TA-MOO-AT: its attack, its loss and its validation."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_one_step(one_step, of_label, kl):
     )
 
 
-def test_the_attack_climbs_what_the_loss_punishes(tiny_classifier, tiny_batch):
+def test_the_attack_maximizes_the_divergence_of_the_loss(tiny_classifier, tiny_batch):
     """More steps of it make more KL from the clean prediction, and no label changes them."""
     x, y = tiny_batch
     clean = tiny_classifier(x)["logits"]

@@ -95,7 +95,7 @@ def test_it_is_never_negative(make_classifier, make_batch):
     assert float(model.dual) >= 0 and min(logs["dual"]) >= 0
 
 
-def test_it_is_saved_and_goes_on(make_classifier, make_batch, tmp_path):
+def test_it_is_saved_and_resumes(make_classifier, make_batch, tmp_path):
     x, y = make_batch(8)
     model = udr(make_classifier(dropout=0), dual=DualVariable(period=3))
     model.compile(keras.optimizers.Adam(0.01))

@@ -66,7 +66,7 @@ def test_margin():
     np.testing.assert_allclose(losses.margin(logits, [0, 1, 0]), [3, -3, -1])
 
 
-def test_targeted_margin_asks_only_for_the_target():
+def test_targeted_margin_depends_on_the_target_only():
     """Target 2 trails the best other, 5, by 4, whatever the label; target 1 leads 2 by 3."""
     logits = of([2.0, 5.0, 1.0], [2.0, 5.0, 1.0])
     np.testing.assert_allclose(losses.targeted_margin(logits, [0, 1], [2, 2]), [-4, -4])
@@ -92,7 +92,7 @@ def test_boosted_cross_entropy():
     np.testing.assert_allclose(value, [math.log(2) - math.log(0.7)], atol=2e-4)
 
 
-def test_boosted_cross_entropy_of_a_confident_mistake_is_finite():
+def test_boosted_cross_entropy_of_a_confident_misclassification_is_finite():
     """-log p_y = 200, and -log(1.0001 - 1 + 1e-12) = 9.21 caps the other term."""
     logits = of([0.0, 200.0, 0.0])
     value = losses.boosted_cross_entropy(logits, [0])

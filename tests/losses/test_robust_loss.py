@@ -114,7 +114,7 @@ def test_a_loss_of_the_interface_before_0_2_is_refused():
         check_loss(Former())
 
 
-def test_statistics_are_logged_and_not_minimised(
+def test_statistics_are_logged_and_not_minimized(
     make_robust, make_classifier, make_batch, fit_once
 ):
     """The step is that of the term alone."""

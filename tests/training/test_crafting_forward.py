@@ -13,7 +13,7 @@ from keras_robust.training.crafting_forward import crafting_forward
 
 BALL = kr.LinfBall(0.1)
 PGD = kr.attacks.pgd(BALL, steps=3)
-# Its steps go along the gradient, not along its sign, so that they tell precisions apart.
+# Its steps go along the gradient, not along its sign, so that results of two precisions differ.
 PGD_L2 = kr.attacks.pgd(kr.L2Ball(0.5), steps=3)
 
 
@@ -56,7 +56,7 @@ def test_it_is_tracked_by_nobody(make_robust, make_classifier):
 
 
 def test_images_stay_in_single_precision(make_robust, make_classifier, make_batch):
-    """A radius of 1e-4 is less than half precision can tell apart near 1."""
+    """A radius of 1e-4 is less than half precision resolves near 1."""
     x, y = make_batch(8)
     attack = kr.attacks.fgsm(kr.LinfBall(1e-4))
     model = make_robust(make_classifier(), attack, crafting_dtype="bfloat16")
@@ -133,7 +133,7 @@ def test_it_trains_every_architecture(mode):
 
 
 @pytest.mark.parametrize("settings", [{"crafting_dtype": "float16"}, {"crafting_mode": "both"}])
-def test_what_there_is_not_is_refused(settings, make_robust, make_classifier):
+def test_other_modes_and_dtypes_are_refused(settings, make_robust, make_classifier):
     with pytest.raises(ValueError, match="expected one of 'float32', |expected one of 'eval', "):
         make_robust(make_classifier(), **settings)
 

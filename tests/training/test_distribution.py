@@ -150,7 +150,7 @@ def test_clipping_limits_the_sum(pair, make_batch):
 
 
 def test_parts_of_different_sizes(pair, make_batch):
-    """A last batch of 5 goes in parts of 3 and 2; with all that averages over images."""
+    """A last batch of 5 is split into parts of 3 and 2; with all that averages over images."""
     weights = np.linspace(0, 2, 13).astype("float32")
     metric = "sparse_categorical_crossentropy"
     models = pair(regularizer=keras.regularizers.L2(0.1), compiled={"metrics": [metric]})
@@ -159,7 +159,7 @@ def test_parts_of_different_sizes(pair, make_batch):
 
 
 def test_a_batch_smaller_than_the_replicas_is_refused(pair, make_batch):
-    """A last batch of 1 goes in parts of 1 and 0."""
+    """A last batch of 1 is split into parts of 1 and 0."""
     _, model = pair()
     with pytest.raises(tf.errors.InvalidArgumentError, match="fewer images than .*replicas"):
         fit(model, *make_batch(9))
@@ -177,7 +177,7 @@ def test_evaluation(pair, make_batch):
 
 
 def test_microbatches_on_replicas(pair, make_batch):
-    """Each replica cuts its part again; only batch norm can tell, so there is none of it here."""
+    """Each replica cuts its part again; without batch norm, the result is the same."""
     models = pair(make_without_batch_norm)
     whole = pair(lambda c: make_without_batch_norm(c, 1))[0]
     logs = check_the_same(models, make_batch(13), epochs=2)
@@ -211,7 +211,7 @@ def test_batch_norm_of_one_device_is_left_alone(make_robust, make_classifier):
     assert not any(layer.synchronized for layer in distribution.batch_norms(model.classifier))
 
 
-def test_batch_norm_inside_a_model_is_synchronised(two_replicas, make_classifier):
+def test_batch_norm_inside_a_model_is_synchronized(two_replicas, make_classifier):
     with two_replicas.scope():
         outer_input = keras.Input((6, 6, 1))
         outer = keras.Model(outer_input, make_classifier()(outer_input))

@@ -63,13 +63,13 @@ def test_a_classifier_without_the_contract():
 
 
 @pytest.mark.parametrize("loss", ["mse", None, keras.losses.MeanSquaredError(), Adversarial])
-def test_a_loss_that_is_none(tiny_classifier, loss):
+def test_what_is_not_a_robust_loss_is_refused(tiny_classifier, loss):
     with pytest.raises(TypeError, match=r"The loss is .*expected a robust loss"):
         kr.RobustModel(tiny_classifier, FGSM, loss)
 
 
 @pytest.mark.parametrize("attack", [BALL, kr.attacks.pgd, "pgd"], ids=["ball", "factory", "name"])
-def test_an_attack_that_is_none(tiny_classifier, attack):
+def test_what_is_not_an_attack_is_refused(tiny_classifier, attack):
     with pytest.raises(TypeError, match=r"attack is .*expected an attack"):
         kr.RobustModel(tiny_classifier, attack, Adversarial())
     with pytest.raises(TypeError, match=r"validation_attack is .*expected an attack"):

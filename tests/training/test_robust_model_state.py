@@ -139,7 +139,7 @@ def test_hooks_run_before_and_after_the_update(fit_once, make_linear, make_batch
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_images_are_not_rounded_before_the_attack(make_robust, make_classifier, make_batch, policy):
-    """A radius of 1e-4 is less than half precision can tell apart near 1."""
+    """A radius of 1e-4 is less than half precision resolves near 1."""
     keras.config.set_dtype_policy(policy)
     x, y = make_batch(8)
     model = make_robust(make_classifier(), kr.attacks.fgsm(kr.LinfBall(1e-4)))
@@ -154,7 +154,7 @@ def test_images_are_not_rounded_before_the_attack(make_robust, make_classifier, 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_images_reach_layers_in_single_precision_unrounded(make_batch, policy):
-    """Such as a normalisation that was asked to stay in float32."""
+    """Such as a normalization that stays in float32."""
     keras.config.set_dtype_policy(policy)
     inputs = keras.Input((6, 6, 1))
     features = keras.layers.Flatten(dtype="float32")(inputs)

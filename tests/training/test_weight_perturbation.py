@@ -26,7 +26,7 @@ def test_without_a_gradient_nothing_moves():
     np.testing.assert_array_equal(kr.AWP(0.1).perturbed(weights, [tf.zeros([1, 2])])[0], weights[0])
 
 
-def test_a_tiny_perturbation_is_none(make_robust, make_classifier, make_batch, fit_once):
+def test_a_tiny_gamma_changes_nothing(make_robust, make_classifier, make_batch, fit_once):
     """Weights, running statistics that moved once, seeds of dropout, logs: as without it."""
     x, y = make_batch(8)
     ends = []
@@ -51,11 +51,11 @@ def test_the_step_starts_at_the_weights_as_they_were(make_classifier, make_batch
 
 
 @pytest.mark.parametrize("gamma", [0, -0.1, float("inf"), float("nan"), True, "0.1"])
-def test_what_is_no_gamma_is_refused(gamma):
+def test_an_invalid_gamma_is_refused(gamma):
     with pytest.raises(ValueError, match="AWP: gamma is"):
         kr.AWP(gamma)
 
 
-def test_a_number_is_no_rule(make_classifier):
+def test_a_number_instead_of_awp_is_refused(make_classifier):
     with pytest.raises(TypeError, match="expected None or `keras_robust.AWP"):
         kr.RobustModel(make_classifier(), FGSM, Adversarial(), weight_perturbation=0.01)
