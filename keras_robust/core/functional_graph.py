@@ -55,12 +55,8 @@ class Graph(NamedTuple):
 def is_functional(model: Any) -> bool:
     """Whether a model is a graph of layers with one input, which `trace` can follow.
 
-    Args:
-        model: anything.
-
-    Returns:
-        True for functional models and built Sequential ones; False for a subclassed model, even a
-        functional one that overrides `call`: its graph does not describe its computation.
+    True for functional models and built Sequential ones; False for a subclassed model, even a
+    functional one that overrides `call`: its graph does not describe its computation.
     """
     if not isinstance(model, keras.Model) or not hasattr(model, "inputs"):
         return False

@@ -1,4 +1,9 @@
-"""Layers and blocks that the architectures share; `x` is `[batch, height, width, channels]`."""
+"""Layers and blocks that the architectures share.
+
+`x` is the input `[batch, height, width, channels]`, `filters` the number of output channels, `name`
+the name of the layer or the prefix of several; a kernel has an odd `size`, and a `stride` of 1 or 2
+divides height and width by it, rounded up.
+"""
 
 from __future__ import annotations
 
@@ -33,20 +38,7 @@ def convolution(
     initializer: Initializer = "he_normal",
     bias: bool = False,
 ) -> Tensor:
-    """A convolution that keeps height and width, or divides them by `stride`.
-
-    Args:
-        x: the input.
-        filters: number of output channels.
-        name: name of the layer.
-        size: height and width of the kernel, an odd number.
-        stride: 1 or 2.
-        initializer: of the kernel.
-        bias: whether a bias is added; batch norm makes it superfluous.
-
-    Returns:
-        `[batch, ceil(height / stride), ceil(width / stride), filters]`.
-    """
+    """A convolution; a `bias` is superfluous before batch normalization."""
     x, padding = _padded(x, size, stride, name)
     return keras.layers.Conv2D(
         filters,
@@ -60,17 +52,7 @@ def convolution(
 
 
 def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
-    """A convolution of each channel by itself, without bias; sizes as in `convolution`.
-
-    Args:
-        x: the input.
-        name: name of the layer.
-        size: height and width of the kernel, an odd number.
-        stride: 1 or 2.
-
-    Returns:
-        `[batch, ceil(height / stride), ceil(width / stride), channels]`.
-    """
+    """A convolution of each channel by itself, without bias."""
     x, padding = _padded(x, size, stride, name)
     return keras.layers.DepthwiseConv2D(
         size,
@@ -85,16 +67,7 @@ def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
 
 
 def max_pool(x: Tensor, name: str, stride: int = 2) -> Tensor:
-    """The largest value of each 3x3 window, around every pixel or every other one.
-
-    Args:
-        x: the input, not negative.
-        name: name of the layer.
-        stride: 1 or 2.
-
-    Returns:
-        `[batch, ceil(height / stride), ceil(width / stride), channels]`.
-    """
+    """The maximum over 3x3 windows of a non-negative `x`."""
     x, padding = _padded(x, 3, stride, name)  # zeros never exceed what is not negative
     return keras.layers.MaxPooling2D(3, strides=stride, padding=padding, name=name)(x)
 
@@ -111,19 +84,7 @@ def _padded(x: Tensor, size: int, stride: int, name: str) -> tuple[Tensor, str]:
 def conv_bn_relu(
     x: Tensor, filters: int, name: str, size: int = 3, stride: int = 1, bias: bool = False
 ) -> Tensor:
-    """conv - BN - relu.
-
-    Args:
-        x: the input.
-        filters: number of output channels.
-        name: prefix of the layers' names.
-        size: height and width of the kernel, an odd number.
-        stride: 1 or 2.
-        bias: of the convolution.
-
-    Returns:
-        `[batch, ceil(height / stride), ceil(width / stride), filters]`.
-    """
+    """conv - BN - relu."""
     x = convolution(x, filters, f"{name}_conv", size, stride, bias=bias)
     return relu(batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
@@ -132,15 +93,6 @@ def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
     """conv - BN - relu - conv - BN, added to the shortcut, relu.
 
     The shortcut is `x` itself, or a 1x1 convolution and BN of it where the shapes differ.
-
-    Args:
-        x: the input.
-        filters: number of output channels.
-        stride: of the first convolution, 1 or 2.
-        name: prefix of the layers' names.
-
-    Returns:
-        `[batch, height / stride, width / stride, filters]`.
 
     Reference:
         He et al., Deep residual learning for image recognition, CVPR 2016, figure 2.
@@ -165,17 +117,6 @@ def pre_activation_block(
     """BN - relu - conv - BN - relu - (dropout) - conv, added to the shortcut.
 
     The shortcut is `x` itself, or a 1x1 convolution of the first relu where the shapes differ.
-
-    Args:
-        x: the input.
-        filters: number of output channels.
-        stride: of the first convolution, 1 or 2.
-        name: prefix of the layers' names.
-        initializer: of the kernels.
-        dropout: fraction of values dropped between the convolutions.
-
-    Returns:
-        `[batch, height / stride, width / stride, filters]`.
 
     Reference:
         He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.

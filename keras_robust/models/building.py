@@ -82,11 +82,7 @@ def classifier(inputs: keras.KerasTensor, features: keras.KerasTensor, classes: 
 def is_classifier(model: Any) -> bool:
     """Whether `model` is a built functional model that keeps the classifier contract.
 
-    Args:
-        model: anything.
-
-    Returns:
-        True for one input, float32 `"logits"` `[batch, classes]` and `"features"` `[batch, d]`.
+    That is: one input, float32 `"logits"` `[batch, classes]` and `"features"` `[batch, d]`.
 
     Example:
         >>> from keras_robust.models import mlp

@@ -46,12 +46,7 @@ class FeatureLayerQuery(NamedTuple):
 def default_features(graph: Graph, logits: Tensor) -> Tensor:
     """The input of the last layer with weights, the usual latent representation.
 
-    Args:
-        graph: that `logits` belongs to.
-        logits: the output of the model, before any softmax.
-
-    Returns:
-        That input; the logits if a layer with several inputs or a nested model comes first.
+    The logits themselves if a layer with several inputs or a nested model comes first.
     """
     call = graph.producer(logits)
     while call is not None and len(call.inputs) == 1:

@@ -59,15 +59,7 @@ class DenseLogits(keras.layers.Layer):
 
 
 def skip_identities(graph: Graph, tensor: Tensor) -> Tensor:
-    """Goes back from `tensor` over identities, linear activations and casts.
-
-    Args:
-        graph: that `tensor` belongs to.
-        tensor: where to start.
-
-    Returns:
-        The tensor before them; `tensor` itself if something else made it.
-    """
+    """The tensor before identities, linear activations and casts at the end of a graph."""
     call = graph.producer(tensor)
     while call is not None and _is_identity(call.operation):
         tensor = call.inputs[0]
@@ -76,15 +68,7 @@ def skip_identities(graph: Graph, tensor: Tensor) -> Tensor:
 
 
 def skip_softmax_layer(graph: Graph, tensor: Tensor, model_name: str) -> Tensor:
-    """Goes back from `tensor` over a softmax that is a layer or an operation of its own.
-
-    Args:
-        graph: that `tensor` belongs to.
-        tensor: the output of the model.
-        model_name: for the error.
-
-    Returns:
-        The logits before the softmax; `tensor` itself if something else made it.
+    """The logits before a softmax that is a layer or an operation of its own, or `tensor` itself.
 
     Raises:
         ValueError: `tensor` is the output of a sigmoid.
@@ -99,14 +83,7 @@ def skip_softmax_layer(graph: Graph, tensor: Tensor, model_name: str) -> Tensor:
 
 
 def without_softmax_activation(graph: Graph, tensor: Tensor) -> Tensor:
-    """The logits of a dense layer that applies the softmax itself.
-
-    Args:
-        graph: that `tensor` belongs to.
-        tensor: the output of the model.
-
-    Returns:
-        Another output of the same weights; `tensor` itself if something else made it.
+    """The logits of a dense layer that applies a softmax, by its weights, or `tensor` itself.
 
     Raises:
         ValueError: the dense layer is quantized.

@@ -79,11 +79,7 @@ def _expose_nested(
 
 
 def named_outputs(outputs: Any, model_name: str) -> dict[str, Tensor]:
-    """The outputs of a model as a dictionary with `"logits"`.
-
-    Args:
-        outputs: a tensor, a list of one, or a dictionary with `"logits"`.
-        model_name: for the error.
+    """The outputs of a model (a tensor, a list of one, a dictionary) as one with `"logits"`.
 
     Raises:
         ValueError: for several outputs none of which is named `"logits"`.
@@ -102,16 +98,7 @@ def named_outputs(outputs: Any, model_name: str) -> dict[str, Tensor]:
 
 
 def with_contract(graph: Graph, outputs: dict[str, Tensor], name: str | None = None) -> keras.Model:
-    """Builds the classifier: float32 logits, and features as one float32 vector per image.
-
-    Args:
-        graph: of the model; it supplies the input and the names already taken.
-        outputs: tensors of the graph, among them `"logits"` and `"features"`.
-        name: of the result.
-
-    Returns:
-        A functional model.
-    """
+    """Builds the classifier: float32 logits, and features as one float32 vector per image."""
     logits, features = outputs["logits"], outputs["features"]
     if logits.dtype != "float32":
         logits = keras.layers.Identity(dtype="float32", name=graph.unused("logits"))(logits)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.style import COLORS, shorten
 
@@ -29,7 +30,7 @@ def class_name(index: int, class_names: Sequence[str] | None) -> str:
     return shorten(str(class_names[index]) if class_names else str(index), 12)
 
 
-def class_colors(count: int) -> list[Any]:
+def class_colors(count: int) -> list[str | tuple[float, ...]]:
     """One matplotlib color per class; up to 10 classes, the same in every plot.
 
     Beyond 10 classes neighbors look alike.
@@ -56,7 +57,7 @@ class ClassColors:
         ValueError: a class without a name.
     """
 
-    def __init__(self, shown: Any, class_names: Sequence[str] | None):
+    def __init__(self, shown: ArrayLike, class_names: Sequence[str] | None):
         from matplotlib.colors import BoundaryNorm, ListedColormap
 
         self.present = np.unique(np.asarray(shown))
@@ -70,7 +71,7 @@ class ClassColors:
         self.norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
         self.names = [class_name(index, class_names) for index in self.present]
 
-    def ranks(self, classes: Any) -> np.ndarray:
+    def ranks(self, classes: ArrayLike) -> np.ndarray:
         """The input of `norm` and `map` for class numbers, of the same shape."""
         return np.searchsorted(self.present, classes)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.class_colors import MAX_NAMES
 from keras_robust.plots.style import (
@@ -19,15 +20,17 @@ from keras_robust.plots.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 MAX_COUNTS = 12  # classes up to which each cell has room for its count
 
 
 @styled
 def confusion_matrix(
-    clean: Sequence[Sequence[int]] | None,
-    adversarial: Sequence[Sequence[int]] | None = None,
+    clean: ArrayLike | None,
+    adversarial: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     *,
     narrow: bool = False,
@@ -82,7 +85,7 @@ def confusion_matrix(
     return figure
 
 
-def _square(title: str, matrix: Any, class_names: Sequence[str] | None) -> np.ndarray:
+def _square(title: str, matrix: ArrayLike, class_names: Sequence[str] | None) -> np.ndarray:
     counts = np.asarray(matrix)
     expected = len(class_names) if class_names else len(counts)
     if counts.shape != (expected, expected) or expected == 0:
@@ -93,7 +96,7 @@ def _square(title: str, matrix: Any, class_names: Sequence[str] | None) -> np.nd
     return counts
 
 
-def _panel(axes: Any, title: str, counts: np.ndarray, names: list[str]) -> Any:
+def _panel(axes: Axes, title: str, counts: np.ndarray, names: list[str]) -> AxesImage:
     """Draws one matrix; a class without images has a white row."""
     classes = len(names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.style import (
     COLORS,
@@ -40,16 +41,16 @@ class Panel:
     """
 
     title: str
-    points: Any
-    labels: Any
-    paths: Any = None
+    points: ArrayLike
+    labels: ArrayLike
+    paths: ArrayLike | None = None
     radius: float | None = None
 
 
 @styled
 def decision_regions(
     panels: Sequence[Panel],
-    fields: Sequence[Any],
+    fields: Sequence[ArrayLike],
     extent: tuple[float, float, float, float],
     class_names: Sequence[str] = ("0", "1"),
 ) -> Figure:

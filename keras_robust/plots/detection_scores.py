@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.core.validation import check_integer, check_number
 from keras_robust.plots.style import (
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @styled
 def detection_scores(
-    clean_scores: Sequence[float] | np.ndarray,
-    adversarial_scores: Sequence[float] | np.ndarray,
+    clean_scores: ArrayLike,
+    adversarial_scores: ArrayLike,
     threshold: float,
     *,
     score_name: str = "Detection score",
@@ -82,7 +82,7 @@ def detection_scores(
     return figure
 
 
-def _scores(name: str, scores: Sequence[float] | np.ndarray) -> np.ndarray:
+def _scores(name: str, scores: ArrayLike) -> np.ndarray:
     values = np.asarray(scores, dtype=np.float64).ravel()
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.class_colors import class_name
 from keras_robust.plots.style import (
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def amplification(clean: np.ndarray, adversarial: np.ndarray) -> float:
+def amplification(clean: ArrayLike, adversarial: ArrayLike) -> float:
     """The factor that makes a perturbation visible without clipping.
 
     Args:
@@ -51,8 +52,8 @@ def amplification(clean: np.ndarray, adversarial: np.ndarray) -> float:
 
 @styled
 def example_images(
-    clean: np.ndarray,
-    adversarial: np.ndarray,
+    clean: ArrayLike,
+    adversarial: ArrayLike,
     labels: Sequence[int],
     clean_predictions: Sequence[int],
     adversarial_predictions: Sequence[int],
@@ -115,7 +116,7 @@ def example_images(
     return figure
 
 
-def _checked(clean: Any, adversarial: Any) -> tuple[np.ndarray, np.ndarray]:
+def _checked(clean: ArrayLike, adversarial: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     clean, adversarial = np.asarray(clean, np.float64), np.asarray(adversarial, np.float64)
     if clean.ndim != 4 or clean.shape[-1] not in (1, 3) or not len(clean):
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.class_colors import ClassColors
 from keras_robust.plots.style import INK, NARROW, WIDE, disable_math_text, new_figure, styled
@@ -19,10 +20,10 @@ _HALO = 2.5  # white outline, in points, of a name written over dots
 
 @styled
 def latent_space(
-    points: np.ndarray,
-    entropies: Sequence[float] | np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    adversarial: Sequence[bool] | np.ndarray,
+    points: ArrayLike,
+    entropies: ArrayLike,
+    labels: ArrayLike,
+    adversarial: ArrayLike,
     class_names: Sequence[str] | None = None,
     *,
     flat: bool = False,
@@ -166,7 +167,7 @@ def _legend(figure: Figure, kinds: Sequence[str]) -> None:
 
 
 def _checked(
-    points: Any, entropies: Any, labels: Any, adversarial: Any
+    points: ArrayLike, entropies: ArrayLike, labels: ArrayLike, adversarial: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     places, heights = np.asarray(points, np.float64), np.asarray(entropies, np.float64)
     classes, attacked = np.asarray(labels), np.asarray(adversarial, bool)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.class_colors import ClassColors, class_name
 from keras_robust.plots.style import INK, NARROW, WIDE, disable_math_text, new_figure, styled
@@ -19,9 +20,9 @@ _ALONG, _ACROSS = "Gradient direction", "Random direction"
 
 @styled
 def loss_surface(
-    steps: Sequence[float] | np.ndarray,
-    losses: np.ndarray,
-    labels: np.ndarray,
+    steps: ArrayLike,
+    losses: ArrayLike,
+    labels: ArrayLike,
     label: int,
     class_names: Sequence[str] | None = None,
     *,
@@ -123,7 +124,9 @@ def _mark_example(axes: Axes) -> None:
     axes.locator_params(nbins=5)
 
 
-def _checked(steps: Any, losses: Any, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(
+    steps: ArrayLike, losses: ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     steps, losses, labels = np.asarray(steps, np.float64), np.asarray(losses), np.asarray(labels)
     square = (len(steps), len(steps))
     if steps.ndim != 1 or len(steps) < 2 or losses.shape != square or labels.shape != square:

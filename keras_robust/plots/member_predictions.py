@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.core.validation import check_integer
 from keras_robust.plots.class_colors import class_name
@@ -30,9 +31,9 @@ _KINDS = ("Clean", "Attacked")
 
 @styled
 def member_predictions(
-    images: np.ndarray,
-    member_probabilities: np.ndarray,
-    probabilities: np.ndarray,
+    images: ArrayLike,
+    member_probabilities: ArrayLike,
+    probabilities: ArrayLike,
     label: int,
     class_names: Sequence[str] | None = None,
     *,
@@ -91,7 +92,7 @@ def member_predictions(
 
 
 def _checked(
-    images: Any, member_probabilities: Any, probabilities: Any, label: int
+    images: ArrayLike, member_probabilities: ArrayLike, probabilities: ArrayLike, label: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images, and the probabilities `[2, members + 1, classes]`, the ensemble's last."""
     images = np.asarray(images, np.float64)

@@ -26,7 +26,7 @@ CLEAN, ATTACKED, INK, FAINT = COLORS[0], COLORS[1], "#222222", "#767676"
 
 WIDE, NARROW = 8.33, 3.9  # inches of 96 pixels: a column of text, and a phone
 
-_STYLE: Any = {
+_STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
     "font.size": 10.0,
     "axes.titlesize": 11.0,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_robust.plots.style import (
     INK,
@@ -27,8 +28,8 @@ _MAX_NUMBERS = 10  # models up to which each cell has room for its number
 @styled
 def transfer_matrix(
     names: Sequence[str],
-    accuracy: Any,
-    clean: Sequence[float] | None = None,
+    accuracy: ArrayLike,
+    clean: ArrayLike | None = None,
     *,
     narrow: bool = False,
 ) -> Figure:
@@ -79,7 +80,9 @@ def transfer_matrix(
     return figure
 
 
-def _checked(names: Sequence[str], accuracy: Any, clean: Any) -> tuple[np.ndarray, list[str]]:
+def _checked(
+    names: Sequence[str], accuracy: ArrayLike, clean: ArrayLike | None
+) -> tuple[np.ndarray, list[str]]:
     """The cells `[rows, targets]`, and the names of the rows."""
     cells, rows = np.asarray(accuracy, float), list(names)
     if cells.shape != (len(names), len(names)) or not len(names):
