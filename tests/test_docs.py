@@ -40,7 +40,9 @@ def commands() -> list[tuple[str, str]]:
     results = [f"docs/results/{path.name}" for path in sorted(ROOT.glob("docs/results/*.md"))]
     text = "\n".join(block for document in DOCUMENTS + results for block in blocks(document, ""))
     own, text = r"(?:trainers|serving)\.\w+", text.replace("\\\n", " ")
-    return re.findall(rf"^ *(?:\S+=\S+ )?python -m ({own}) +(.*)$", text, flags=re.MULTILINE)
+    programs = re.findall(rf"^ *(?:\S+=\S+ )?python -m ({own}) +(.*)$", text, flags=re.MULTILINE)
+    console = re.findall(r"^ *keras-robust (\w+) +(.*)$", text, flags=re.MULTILINE)
+    return programs + [(f"keras_robust.cli.{name}", arguments) for name, arguments in console]
 
 
 def test_the_readme_shows_commands():

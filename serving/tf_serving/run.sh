@@ -7,17 +7,17 @@ usage() {
 usage: run.sh --model_name=NAME --model_base_path=DIRECTORY [options]
        run.sh --model_config_file=FILE --models_dir=DIRECTORY [options]
 
-  --model_name=NAME           the name that clients ask for               (MODEL_NAME)
-  --model_base_path=DIR       holds a directory for each version          (MODEL_BASE_PATH)
+  --model_name=NAME           the name that clients use                   (MODEL_NAME)
+  --model_base_path=DIR       parent directory of the versions            (MODEL_BASE_PATH)
   --model_config_file=FILE    several models, see models.config           (MODEL_CONFIG_FILE)
   --models_dir=DIR            becomes /models, with --model_config_file   (MODELS_DIR)
-  --port=8500                 of gRPC, on this machine                    (PORT)
-  --rest_api_port=8501        of REST, on this machine                    (REST_API_PORT)
+  --port=8500                 gRPC port on this machine                   (PORT)
+  --rest_api_port=8501        REST port on this machine                   (REST_API_PORT)
   --host=127.0.0.1            address to listen on                        (HOST)
   --image=IMAGE               by default tensorflow/serving:latest        (TF_SERVING_IMAGE)
-  --batching                  joins requests, see README.md               (BATCHING=1)
+  --batching                  batches requests, see README.md             (BATCHING=1)
   --dry_run                   only prints the command
-  -- ARGUMENTS                given to tensorflow_model_server as they are
+  -- ARGUMENTS                passed to tensorflow_model_server
 TEXT
 }
 

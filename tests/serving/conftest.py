@@ -1,4 +1,4 @@
-"""One tiny exported model for all tests of serving, and what it is made of."""
+"""One tiny exported model for all tests of serving, with its parts."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def tiny_classifier():
 
 @pytest.fixture(scope="session")
 def random_images():
-    """Makes float32 images on the grid of 8 bits, which PNG keeps: `(count, shape, seed)`."""
+    """Makes float32 images with 8-bit values, which PNG preserves: `(count, shape, seed)`."""
     return _random_images
 
 
 @pytest.fixture(scope="session")
 def calibrated():
-    """Makes detectors that raise an alarm for a quarter of random images: `(model, shape)`."""
+    """Makes detectors that flag a quarter of random images: `(model, shape)`."""
     return _calibrated
 
 
@@ -104,7 +104,7 @@ def _wait_for(condition, seconds=60):
 
 @pytest.fixture(scope="session")
 def wait_for():
-    """Waits until a function gives something true: `(condition, seconds)`."""
+    """Waits until a function returns true: `(condition, seconds)`."""
     return _wait_for
 
 
@@ -116,7 +116,7 @@ def _add_version(source, base, version):
 
 @pytest.fixture(scope="session")
 def add_version():
-    """Adds a version that appears at once, as an export's does: `(source, base, version)`."""
+    """Adds a version by one rename, as an export does: `(source, base, version)`."""
     return _add_version
 
 
@@ -161,7 +161,7 @@ def mutate():
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """A model server that the conformance tests ask, and what they send it."""
+    """The model server of the conformance tests, and requests to it."""
 
     model: str
     grpc_address: str
@@ -184,7 +184,7 @@ class Served:
         return request
 
     def rest(self, method, path, body=None):
-        """The status and the object that answer a request; a body is bytes, or becomes JSON."""
+        """Status and JSON of the answer to a request; the body is bytes, or becomes JSON."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         connection = http.client.HTTPConnection(self.rest_address, timeout=30)
@@ -215,7 +215,7 @@ def served(request):
 
 @pytest.fixture
 def embedded_only():
-    """Skips a test of what only the embedded server promises when another one is asked."""
+    """Skips a test of the embedded server when another one is queried."""
     if address := os.environ.get("SERVING_ADDRESS"):
         pytest.skip(f"only the embedded server promises this; {address} is asked")
 

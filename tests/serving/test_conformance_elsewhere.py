@@ -1,4 +1,4 @@
-"""The conformance tests ask whatever server they are pointed at: here one of another process."""
+"""The conformance tests against a server in another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def run_tests(**variables):
-    """Runs the conformance tests in a process of their own; gives its status and output."""
+    """Runs the conformance tests in a process of their own; returns its status and output."""
     names = ("SERVING_ADDRESS", "SERVING_REST_ADDRESS", "SERVING_MODEL")
     environment = {name: value for name, value in os.environ.items() if name not in names}
     files = [str(HERE / f"test_conformance{part}.py") for part in ("", "_refusals")]
@@ -40,7 +40,7 @@ def test_a_server_at_an_address_is_asked(exported_model):
         assert status == 0, output
         assert re.search(r"\d\d passed, \d+ skipped", output)
         assert f"only the embedded server promises this; {ready[1]} is asked" in output
-        # It is that server which is asked: under another name it knows no model.
+        # The tests query that server: with another model name they fail.
         status, output = run_tests(SERVING_MODEL="nobody", **addresses)
         assert status == 1
         assert "Servable not found for request: Latest(nobody)" in output

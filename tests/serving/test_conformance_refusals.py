@@ -1,6 +1,6 @@
-"""What every model server refuses, and with which code, over gRPC and over REST.
+"""Requests that every model server rejects, with their codes, over gRPC and over REST.
 
-Runs against any server, as `test_conformance.py`; the sentences are checked of the embedded one.
+Runs against any server, as `test_conformance.py`; the messages are checked of the embedded one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _stub(channel):
 
 @dataclasses.dataclass(frozen=True)
 class Bad:
-    """A request that both interfaces refuse."""
+    """A request that both interfaces reject."""
 
     name: str
     code: str
@@ -108,10 +108,10 @@ def _doubled(images):
     return np.concatenate([images, images], axis=-1)
 
 
-def _check_sentence(sentence, says=""):
-    assert re.search(says, sentence)
-    assert "\n" not in sentence and len(sentence) <= 1000
-    assert not re.search(r"Traceback|\{\{node|Graph execution|\.py", sentence)
+def _check_message(message, says=""):
+    assert re.search(says, message)
+    assert "\n" not in message and len(message) <= 1000
+    assert not re.search(r"Traceback|\{\{node|Graph execution|\.py", message)
 
 
 def _refused_over_grpc(served, channel, bad):
@@ -133,8 +133,8 @@ def test_refused_over_grpc(served, channel, bad):
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_the_sentence_over_grpc(embedded_only, served, channel, bad):
-    _check_sentence(_refused_over_grpc(served, channel, bad).details(), bad.says)
+def test_the_message_over_grpc(embedded_only, served, channel, bad):
+    _check_message(_refused_over_grpc(served, channel, bad).details(), bad.says)
 
 
 def _refused_over_rest(served, bad, row):
@@ -162,10 +162,10 @@ def test_refused_over_rest(served, bad, row):
 
 @pytest.mark.parametrize("row", [True, False], ids=["row", "column"])
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
-def test_the_sentence_over_rest(embedded_only, served, bad, row):
-    # No rows at all are refused before it is known of which input.
+def test_the_message_over_rest(embedded_only, served, bad, row):
+    # A request without rows is rejected before its input is known.
     says = "" if row and bad.name == "empty" else bad.says
-    _check_sentence(_refused_over_rest(served, bad, row)[1]["error"], says)
+    _check_message(_refused_over_rest(served, bad, row)[1]["error"], says)
 
 
 def _b64(content):
@@ -217,10 +217,10 @@ def test_malformed_over_rest(served, method, path, body, status, says):
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "says"), MALFORMED)
-def test_the_sentence_of_malformed_over_rest(
+def test_the_message_of_malformed_over_rest(
     embedded_only, served, method, path, body, status, says
 ):
-    _check_sentence(served.rest(method, path, body)[1]["error"], says)
+    _check_message(served.rest(method, path, body)[1]["error"], says)
 
 
 def _refused(call, request):

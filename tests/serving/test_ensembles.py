@@ -1,4 +1,4 @@
-"""An ensemble served: its members' probabilities, and a detector by any score, over every road."""
+"""A served ensemble: its members' probabilities, and detectors with every score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version directories: which are found, and how a new one appears."""
+"""Version directories: finding them, and publishing a new one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_workspace_is_beside_the_versions_and_gone_afterwards(tmp_path):
 
 
 def test_a_mounted_base_is_written_from_within(tmp_path, monkeypatch):
-    """A rename cannot cross from one file system to another."""
+    """No rename crosses from one file system to another."""
     base = tmp_path / "digits"
     base.mkdir()
     monkeypatch.setattr(version_directory, "_device", str)

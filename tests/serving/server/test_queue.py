@@ -1,4 +1,4 @@
-"""The queue: bounded, refused with the right code when it is full, and cheap in memory."""
+"""The queue: bounded, with the correct code when it is full, and small in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PREDICT = "/v1/models/digits:predict"
 
 @pytest.fixture
 def held(monkeypatch):
-    """A function from whose call on requests wait inside the model, and the event that ends it."""
+    """A function that makes requests wait inside the model, and the event that ends it."""
     go, original = threading.Event(), Servable.run
 
     def slow(self, signature, inputs):
@@ -134,7 +134,7 @@ def test_large_bodies_wait_for_each_other(exported_model, monkeypatch):
             assert (response.status, response.headers["Connection"]) == (503, "close")
 
 
-# The front of gRPC alone, over a model that waits for a line on standard input.
+# The gRPC front end alone, with a model that waits for a line on standard input.
 SERVER = """
 import sys, threading
 from types import SimpleNamespace
@@ -162,7 +162,7 @@ def resident(process):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads the memory from /proc")
 def test_requests_that_wait_do_not_hold_their_messages_in_memory(wait_for):
-    """All over one connection, which would buffer them all if its windows were let grow."""
+    """All over one connection, which would buffer them all if its windows could grow."""
     size, waiting = 15 * 2**20, 16
     request = predict_pb2.PredictRequest()
     request.inputs["x"].tensor_content = bytes(size)

@@ -1,4 +1,4 @@
-"""The query program and the clients: what is printed, and what is said when something is wrong."""
+"""`keras-robust query` and the clients: output and errors."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_nobody_answers(kind):
 
 
 def answering(content):
-    """A server of one answer."""
+    """A server that gives one answer."""
     listener, address = silent_port()
 
     def answer():
@@ -277,8 +277,8 @@ def test_tls_is_spoken_to_a_proxy(server):
         assert caught.value.code is Code.UNAVAILABLE
 
 
-def test_the_program_ends_with_one_sentence(server, files):
-    """Over REST, that the program needs no TensorFlow: it would take seconds to start."""
+def test_the_program_prints_one_line_on_errors(server, files):
+    """Over REST the program does not import TensorFlow, which takes seconds."""
     program = (
         "import sys; from keras_robust.cli.main import main\n"
         "try: main()\n"

@@ -1,4 +1,4 @@
-"""The nginx configuration that is shipped, before an embedded server: TLS, tokens and sizes."""
+"""The nginx configuration in front of an embedded server: TLS, tokens and sizes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def free_port():
 
 
 def written_config(folder, port, server):
-    """The shipped file with the addresses and paths of this test; every change must be found."""
+    """The configuration with the addresses and paths of this test."""
     text = CONFIG.read_text("utf-8")
     changes = {
         "listen 8443": f"listen 127.0.0.1:{port}",
@@ -138,9 +138,9 @@ def test_both_interfaces_are_reached_over_one_port(proxy, call, rest):
     status, content = rest("POST", PREDICT, body)
     assert status == 200
     np.testing.assert_allclose(json.loads(content)["outputs"]["probabilities"], expected, atol=1e-6)
-    # A chunked body, which the embedded server itself refuses, arrives with a length.
+    # A chunked body, which the embedded server itself rejects, arrives with a length.
     assert rest("POST", PREDICT, iter([body]), encode_chunked=True)[0] == 200
-    # Refusals of the model server come through as they are.
+    # Errors of the model server pass unchanged.
     assert rest("GET", "/v1/models/nobody")[0] == 404
     assert call("PredictionService/Predict", b"junk")[0] == "INVALID_ARGUMENT"
     assert call("PredictionService/Classify", b"")[0] == "UNIMPLEMENTED"
@@ -192,7 +192,7 @@ def test_other_paths_do_not_reach_the_model_server(call, rest):
 @needs_nginx
 @pytest.mark.slow
 def test_the_query_program_speaks_to_it(proxy, tmp_path):
-    """As a user calls it; both libraries are told which certificate to trust."""
+    """As a user runs it; environment variables name the certificate to trust."""
     _, address, certificate = proxy
     np.save(tmp_path / "images.npy", IMAGES)
     trusted = {"SSL_CERT_FILE": certificate, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": certificate}

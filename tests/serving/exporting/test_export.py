@@ -1,4 +1,4 @@
-"""Export: what the signatures take, give and refuse; how versions appear, and how they do not."""
+"""Export: inputs, outputs and errors of the signatures; how versions appear."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
-# What the signatures give.
+# Outputs of the signatures.
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
@@ -198,12 +198,12 @@ def test_files_of_different_sizes_and_kinds_in_one_batch(served, classifier, ran
     close(answer["probabilities"][3:], local(classifier, np.zeros([1, 8, 8, 1], np.float32)))
 
 
-# What the graph refuses, in the v1 loader.
+# Inputs that the graph rejects, in the v1 loader.
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "detect"])
 @pytest.mark.parametrize(
-    ("value", "sentence"),
+    ("value", "message"),
     [
         (1.5, r"images must lie in \[0, 1\]; received values from 0(.0)? to 1.5"),
         (-0.25, r"images must lie in \[0, 1\]; received values from -0.25 to 0"),
@@ -212,10 +212,10 @@ def test_files_of_different_sizes_and_kinds_in_one_batch(served, classifier, ran
         (np.nan, r"images must lie in \[0, 1\]; received 1 values that are NaN"),
     ],
 )
-def test_images_out_of_range_are_refused(served, signature, value, sentence):
+def test_images_out_of_range_are_refused(served, signature, value, message):
     images = np.zeros([3, 8, 8, 1], np.float32)
     images[1, 2, 3, 0] = value
-    with pytest.raises(Refused, match=sentence):
+    with pytest.raises(Refused, match=message):
         served.predict(signature, images)
 
 
@@ -229,7 +229,7 @@ def test_v2_refuses_as_well(loaded):
 
 
 def test_a_single_output_is_enough_for_the_checks(served):
-    """A client may ask for one output only; the checks must hang on every one."""
+    """A client may request one output only, so the checks must run before each."""
     definition = served.signatures["detect"]
     for info in definition.outputs.values():
         with pytest.raises(Refused, match="images must lie in"):
@@ -254,7 +254,7 @@ def huge_png(width, height):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
         (b"", "PNG or JPEG files; received 0 bytes"),
         (b"junk", "PNG or JPEG files; received 4 bytes"),
@@ -266,14 +266,14 @@ def huge_png(width, height):
         (huge_png(0, 8), "(?i)png"),
     ],
 )
-def test_files_that_are_no_images_are_refused(served, content, sentence):
+def test_files_that_are_no_images_are_refused(served, content, message):
     for signature in ("serving_bytes", "detect_bytes"):
-        with pytest.raises(Refused, match=sentence):
+        with pytest.raises(Refused, match=message):
             served.predict(signature, np.array([content], object))
     served.predict("serving_bytes", files(np.zeros([1, 8, 8, 1])))  # and goes on
 
 
-# What is in a version directory.
+# Contents of a version directory.
 
 
 def metadata(path):
@@ -317,7 +317,7 @@ def test_a_server_of_another_user_may_read_it(exported_model):
 
 @pytest.fixture
 def no_graph(monkeypatch):
-    """Exports files without a model: for tests of where they go."""
+    """Exports files without a model, to test where they are written."""
 
     def write(path, *_):
         path.mkdir()
@@ -390,7 +390,7 @@ def test_a_failure_after_verification_leaves_the_other_versions(
 def test_when_another_export_takes_the_number_first(
     tmp_path, classifier, detector, monkeypatch, no_graph
 ):
-    """By default the next one is taken; a version that was asked for is refused."""
+    """By default the next number is used; a given version is an error."""
     rename = os.rename
 
     def late(source, target):

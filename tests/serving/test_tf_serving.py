@@ -1,4 +1,4 @@
-"""The configuration of TensorFlow Serving: that it parses, and what the script would run."""
+"""The configuration files of TensorFlow Serving parse; the command that the script runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MESSAGES = {
 
 @pytest.fixture(scope="module")
 def message():
-    """Makes an empty message of a name in `MESSAGES`."""
+    """An empty message with a name in `MESSAGES`."""
     file = descriptor_pb2.FileDescriptorProto(name="hand_written.proto", package="hand")
     file.syntax = "proto3"
     for name, fields in MESSAGES.items():

@@ -1,4 +1,4 @@
-"""Verification: equal versions pass, and every way in which one can be broken is named."""
+"""Verification: equal versions pass, and every kind of difference is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def expected(version):
 
 
 def write(path, classifier, detector, change=lambda signatures: signatures):
-    """A version as export makes it, with its signatures changed."""
+    """Writes a version as export does, with changed signatures."""
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False)
     archive = keras.export.ExportArchive()
     archive.track(classifier)
@@ -44,7 +44,7 @@ def write(path, classifier, detector, change=lambda signatures: signatures):
 
 
 def changed(signature, change):
-    """Replaces the outputs of one signature by what `change` makes of them."""
+    """Applies `change` to the outputs of one signature."""
 
     def apply(signatures):
         function, spec = signatures[signature]
@@ -77,7 +77,7 @@ def test_another_model_is_told_apart(version, tiny_classifier, calibrated):
 
 
 def test_a_difference_in_one_output_is_named(version, expected):
-    for name, sentence in (
+    for name, message in (
         (
             "probabilities",
             "'probabilities' of 'serving_default' differs from the local .* by 0.001",
@@ -91,12 +91,12 @@ def test_a_difference_in_one_output_is_named(version, expected):
         if values.dtype.kind == "f":
             moved = moved.astype(np.float32)
         wrong = dataclasses.replace(expected, outputs={**expected.outputs, name: moved})
-        with pytest.raises(VerificationError, match=sentence):
+        with pytest.raises(VerificationError, match=message):
             verify(version, wrong)
 
 
 def test_decisions_within_rounding_may_differ(version, expected):
-    """A score on the threshold itself: either answer is right."""
+    """For a score at the threshold either answer is correct."""
     scores = expected.outputs["detection_score"].copy()
     flags_ = scores > expected.threshold
     nearest = np.argmin(abs(scores - expected.threshold))
@@ -123,7 +123,7 @@ def test_nan_is_a_difference(tmp_path, classifier, detector, expected):
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         (
             lambda all_: {k: v for k, v in all_.items() if k != "detect"},
@@ -144,10 +144,10 @@ def test_nan_is_a_difference(tmp_path, classifier, detector, expected):
     ],
 )
 def test_other_signatures_are_told_apart(
-    tmp_path, classifier, detector, expected, change, sentence
+    tmp_path, classifier, detector, expected, change, message
 ):
     path = write(tmp_path / "1", classifier, detector, change)
-    with pytest.raises(VerificationError, match=sentence):
+    with pytest.raises(VerificationError, match=message):
         verify(path, expected)
 
 
@@ -163,7 +163,7 @@ def test_a_graph_that_checks_nothing_is_told_apart(
 
 
 def test_a_model_that_only_tensorflow_2_can_load_is_told_apart(tmp_path, classifier):
-    """The trap that export avoids: `tf.saved_model.save` of a Keras 3 model."""
+    """What `tf.saved_model.save` writes for a Keras 3 model."""
     spec = tf.TensorSpec([None, 8, 8, 1], tf.float32, name="images")
     function = tf.function(lambda images: {"p": classifier(images)["logits"]})
     signatures = {"serving_default": function.get_concrete_function(spec)}

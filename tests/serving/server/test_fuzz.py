@@ -1,4 +1,4 @@
-"""Requests spoilt at random over gRPC: each has the one right code, and the server goes on.
+"""Randomly malformed gRPC requests: each gets its correct code, and the server keeps running.
 
 Every draw has a seed of its own, so a failure names the request that made it. What is right is
 worked out here from the bytes that are sent, without the server's code. REST: the file beside this.

@@ -1,4 +1,4 @@
-"""The embedded server as a whole: warm-up, what start refuses, the program."""
+"""The embedded server as a whole: warm-up, errors of its start, the program."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_served_equals_local(exported_model, classifier):
     np.testing.assert_allclose(over_rest, local, atol=1e-5)
 
 
-# --- what start refuses -------------------------------------------------------------------------
+# --- errors of the start ------------------------------------------------------------------------
 
 
 def test_a_port_in_use(exported_model):

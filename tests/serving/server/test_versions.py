@@ -1,4 +1,4 @@
-"""Which version is served, seen without TensorFlow: the servables are fakes."""
+"""The version manager without TensorFlow: the loaded versions are fakes."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_version_that_fails_to_load_changes_nothing(base, loader, served, monk
     failed = served.states(2)[0]
     assert (failed.state, failed.code) == (State.END, Code.INVALID_ARGUMENT)
     assert failed.message.endswith("failed to load: warm-up failed")
-    # Removed, looked for, and exported again: it deserves new attempts.
+    # Removed, scanned, and exported again: it gets new attempts.
     (base / "2").rmdir()
     served.poll()
     (base / "2").mkdir()

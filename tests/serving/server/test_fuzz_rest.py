@@ -1,4 +1,4 @@
-"""Requests spoilt at random over REST: each has the one right status, and the server goes on.
+"""Randomly malformed REST requests: each gets its correct status, and the server keeps running.
 
 As `test_serve_fuzz.py`: every draw has a seed of its own, and what is right is worked out here.
 """
@@ -30,7 +30,7 @@ FILES = [tf.io.encode_png(PIXELS).numpy(), tf.io.encode_jpeg(PIXELS).numpy()]
 OF_IMAGES, OF_FILES = {"", "serving_default", "detect"}, {"serving_bytes", "detect_bytes"}
 PATH = "/v1/models/digits:predict"
 NAMES = ["nobody", "digits%20", "Digits", "..%2fdigits", "%2e%2e", "a%00b", "%ff", "x" * 999]
-# What bytes that were a head may be answered: never 500, and nothing when no head is left.
+# The possible statuses for bytes that were a head: never 500; None when no head is left.
 OF_HEADS = {None, 200, 400, 404, 408, 411, 413, 414, 415, 431, 501, 505}
 ANSWERS: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
 
@@ -112,7 +112,7 @@ def files_are_good(value):
 
 
 def file_is_good(value):
-    """Text is never a PNG or JPEG file: both begin with a byte that no UTF-8 has."""
+    """Text is never a PNG or JPEG file: both start with a byte that is invalid in UTF-8."""
     if not isinstance(value, dict) or not is_base64(value):
         return False
     try:
@@ -255,7 +255,7 @@ def names(dice, mutate):
 
 
 def heads(dice, mutate):
-    """Heads of which HTTP says what is right."""
+    """Heads whose status HTTP defines."""
     body = json.dumps(documents()[0])
     spoilt = [
         (f"Content-Length: {dice.choice(['-1', '1e3', '0x10', 'two', '9' * 40])}", 400),
@@ -288,7 +288,7 @@ KINDS.append(mutated_heads)
 
 
 def exchange(server, content):
-    """Sends bytes and ends; gives the status of the answer, or None when there is none."""
+    """Sends bytes and ends; returns the status of the answer, or None without one."""
     host, port = server.rest_address.split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         # The server may have closed already, having seen enough.

@@ -1,4 +1,4 @@
-"""Versions that change under constant load: no request fails, and nothing of the old one stays."""
+"""Changing versions under constant load: no request fails, and old versions are freed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SWAPS = 5
 
 @dataclasses.dataclass
 class Released:
-    """What a version held, seen without holding it."""
+    """Weak references to the graph and session of a version."""
 
     version: int
     graph: weakref.ref
@@ -36,7 +36,7 @@ class Released:
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Notes the graph and the session of every version that is loaded."""
+    """Records the graph and the session of every version that is loaded."""
     notes = []
     original = Servable.__init__
 
@@ -50,7 +50,7 @@ def loaded(monkeypatch):
 
 
 class Load:
-    """Threads that ask until they are told to end, each over its own way."""
+    """Threads that send requests until they are stopped, each with its own client."""
 
     def __init__(self, server):
         self.errors, self.done, self.server = [], threading.Event(), server

@@ -1,4 +1,4 @@
-"""Tensors of messages and of JSON: what is read, what is refused, what is allocated."""
+"""Tensors of messages and of JSON: decoding, rejection, allocation."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_huge_batch_of_strings_allocates_nothing():
     refused(FILES, message, "holds 1 values; its shape stands for 1099511627776")
 
 
-def test_thousands_of_dimensions_are_refused_in_a_short_sentence():
+def test_thousands_of_dimensions_are_refused_in_a_short_message():
     message = proto(0.5, [1, 2, 2, 1], tf.float32)
     for _ in range(5000):
         message.tensor_shape.dim.add(size=1)
@@ -302,7 +302,7 @@ def test_numbers_that_are_not_finite_are_tokens_as_tensorflow_serving_writes_the
         ("", "The model failed on this request."),
     ],
 )
-def test_sentences_of_tensorflow_are_cleaned(message, sentence):
+def test_messages_of_tensorflow_are_cleaned(message, sentence):
     assert clean_message(message).startswith(sentence)
     assert "node" not in clean_message(message)
 
@@ -322,10 +322,10 @@ def test_http_statuses_stand_for_codes():
     assert code_of_http(413) is Code.RESOURCE_EXHAUSTED
 
 
-def test_sentences_are_one_line_without_escapes():
+def test_messages_are_one_line_without_escapes():
     assert str(ServingError(Code.NOT_FOUND, "a\n\tb\x1b[31m\ud800é")) == "a  b [31m é"
 
 
-def test_long_sentences_are_cut():
+def test_long_messages_are_cut():
     error = ServingError(Code.NOT_FOUND, "x" * 10_000)
     assert len(str(error)) == MAX_MESSAGE and str(error).endswith("...")

@@ -27,13 +27,13 @@ from keras_robust.serving.server.server import Server
 
 IMAGES = np.full((1, 8, 8, 1), 0.25, np.float32)
 MARK = "canary"
-# Events of `sys.audit` that name files; a look by `os.stat` has none, and reads nothing.
+# Events of `sys.audit` that name files; `os.stat` raises none, and reads nothing.
 FILE_EVENTS = ("open", "os.", "shutil.", "glob.", "tempfile.", "pathlib.")
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 
 
 class Audit:
-    """Notes events that name a marked path, while it is on. Hooks cannot be taken back."""
+    """Records events that name a marked path while it is on; hooks cannot be removed."""
 
     def __init__(self):
         self.on, self.seen = False, []
@@ -50,7 +50,7 @@ def audit():
 
 
 class Watch:
-    """Which files of directories are opened or read, as the kernel tells."""
+    """The files of directories that are opened or read, from the kernel's events."""
 
     def __init__(self, *directories):
         libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
@@ -76,7 +76,7 @@ class Watch:
 
 @pytest.fixture
 def canaries(base):
-    """Models and files beside the one that is served, and every way to name them."""
+    """Models and files next to the served one, and every way to name them."""
     beside = base.parent / f"{MARK}-model"
     shutil.copytree(base, beside)
     secret = beside / f"{MARK}-secret"
@@ -109,7 +109,7 @@ def test_the_watches_see_what_they_should(audit, canaries):
 
 
 def predict_requests(name):
-    """Requests with the name in every field that takes one, and their right codes."""
+    """Requests with the name in every field that takes one, and their correct codes."""
     fields = {
         "model": "NOT_FOUND",
         "label": "INVALID_ARGUMENT",

@@ -1,4 +1,4 @@
-"""A stop: requests under way are answered, new ones refused, and the program ends whatever runs."""
+"""Stopping: running requests are answered, new ones rejected, and the program always ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Gate:
 
 
 def start_requests(server, results, each=1):
-    """Asks from threads, `each` times over gRPC and over REST; results arrive by name."""
+    """Sends requests from threads, `each` times over gRPC and over REST; results by name."""
     client = Client(server.grpc_address, timeout=60)
     clients = {"grpc": client, "rest": RestClient(server.rest_address, timeout=60)}
 
@@ -75,7 +75,7 @@ def refuses(call):
 
 
 def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypatch, wait_for):
-    """Also those that still wait for a thread: one runs of each interface, two wait."""
+    """Also queued requests: one of each interface runs, two wait."""
     limits = Limits(threads=1, drain_seconds=60)
     server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
     server.start()
@@ -140,7 +140,7 @@ def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch, wait_for):
 
 
 def test_a_request_that_its_client_gave_up_is_waited_for(exported_model, monkeypatch):
-    """gRPC forgets it, but its thread still uses the model."""
+    """gRPC cancels it, but its thread still uses the model."""
     server = Server("digits", exported_model, port=0, rest_api_port=0)
     server.start()
     gate, request = Gate(monkeypatch), predict_pb2.PredictRequest()
@@ -185,7 +185,7 @@ def test_a_stop_does_not_wait_for_a_load(tmp_path, monkeypatch, wait_for):
 
 @pytest.fixture(scope="module")
 def endless_model(tmp_path_factory):
-    """A model that computes for ever when it is asked about a positive number."""
+    """A model that never returns for a positive number."""
 
     class Endless(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])

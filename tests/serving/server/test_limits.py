@@ -1,4 +1,4 @@
-"""What only the embedded server promises: bounds on sizes and connections, junk on both ports."""
+"""Limits of the embedded server on sizes and connections, and junk on both ports."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_body_too_large(server):
     status, content = raw(server, head, body)
     assert status == 413
     assert "expected at most 262144" in error_of(content)
-    # Told before the body is sent, to those who ask.
+    # Answered before the body is sent, to clients that expect it.
     status, content = raw(server, head[:-2] + b"Expect: 100-continue\r\n\r\n")
     assert status == 413 and "expected at most" in error_of(content)
     head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {10**17}\r\n\r\n".encode()

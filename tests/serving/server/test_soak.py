@@ -1,4 +1,4 @@
-"""Minutes of good and bad requests over both interfaces, and versions that change: memory is flat.
+"""Memory stays flat under minutes of valid and invalid requests and changing versions.
 
 SOAK_SECONDS sets the length, 300 by default. The measured memory is printed (`pytest -s`).
 """
@@ -28,9 +28,9 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "300"))
 SWAP_SECONDS = 10.0
 # The first requests of each size, the first swaps and the allocator's pools come first.
 WARM_UP = 0.3
-# Over the rest. One version of this model that is not given back takes 9 MiB, and the default soak
+# Over the rest. One version of this model that is not freed takes 9 MiB, and the default soak
 # makes 21 swaps after its warm-up; 200 bytes for each of its requests would take as much as this.
-# Pages that come and go were seen to make up 5 MiB.
+# Pages that come and go make up 5 MiB.
 MAX_GROWTH_MB = 16.0
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
 IMAGES = PIXELS.astype(np.float32) / 255
@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads memory from /proc"),
 ]
-# Inputs, signature and code: what is asked in turns, of a batch cut to a random size.
+# Inputs, signature and code of the requests, which take turns; batches have random sizes.
 REQUESTS = [
     (IMAGES, "serving_default", "OK"),
     (IMAGES, "detect", "OK"),
@@ -56,7 +56,7 @@ REQUESTS = [
 
 
 class Soak:
-    """Asks from several threads, each in an order of its own, and judges every answer."""
+    """Sends requests from several threads, each in its own order, and checks every answer."""
 
     def __init__(self, grpc_address, rest_address):
         self.done, self.errors, self.counts = threading.Event(), [], {}
@@ -78,7 +78,7 @@ class Soak:
         try:
             while not self.done.is_set():
                 inputs, signature, right = dice.choice(REQUESTS)
-                # Every batch holds its last image, so that a spoilt one stays spoilt.
+                # Every batch includes its last image, so that an invalid one stays invalid.
                 start = dice.randrange(len(inputs)) if right == "OK" else 0
                 self.judge(kind, client, inputs[start:], signature, right, start)
         except BaseException as error:
@@ -98,7 +98,7 @@ class Soak:
         self.count(f"{kind} {code}")
 
     def send_junk(self, address):
-        """Bodies that are no JSON, and paths that are none, over one connection after another."""
+        """Bodies that are not JSON, and invalid paths, each over its own connection."""
         dice = random.Random(9)
         try:
             while not self.done.wait(0.02):
