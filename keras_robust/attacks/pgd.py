@@ -87,9 +87,6 @@ def fgsm(
     Returns:
         The attack.
 
-    Raises:
-        TypeError, ValueError: as for `pgd`.
-
     Example:
         >>> from keras_robust import LinfBall
         >>> fgsm(LinfBall(0.25)).steps
@@ -117,9 +114,6 @@ def r_fgsm(
 
     Returns:
         The attack.
-
-    Raises:
-        TypeError, ValueError: as for `pgd`, or a fraction outside (0, 1).
 
     Example:
         >>> from keras_robust import LinfBall
@@ -151,9 +145,6 @@ def bim(
     Returns:
         The attack.
 
-    Raises:
-        TypeError, ValueError: as for `pgd`.
-
     Example:
         >>> from keras_robust import LinfBall
         >>> bim(LinfBall(0.1), steps=5, step_size=0.02).initialization
@@ -184,9 +175,6 @@ def mim(
 
     Returns:
         The attack.
-
-    Raises:
-        TypeError, ValueError: as for `bim`, or a negative decay.
 
     Example:
         >>> from keras_robust import LinfBall

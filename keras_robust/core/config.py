@@ -86,6 +86,7 @@ _FORMER_FIELDS: dict[str, dict[str, str | None]] = {
     "MultiTargeted": {"most": "n_target_classes"},
     "MultiTask": {**_GRADIENT_ATTACK, "achieved": "success_criterion"},
     "RandomStep": {"share": "fraction"},
+    "SoftBallStep": {"pull": "penalty"},
     "SparseStep": {"share": "fraction"},
     "Spsa": {**_GRADIENT_ATTACK, "samples": "n_directions", "reach": "delta"},
     "Square": {"share": "p_init", "name": None},

@@ -48,7 +48,7 @@ def test_options_reach_the_base(make_classifier):
         weight_perturbation=kr.AWP(0.02),
     )
     assert model.robust_loss.beta == 2.0 and model.robust_loss.boosted_on == "clean"
-    assert (model.attack.step_rule.tau, model.attack.step_rule.pull) == (0.2, "linf")
+    assert (model.attack.step_rule.tau, model.attack.step_rule.penalty) == (0.2, "linf")
     assert (model.seed, model.microbatches, model.weight_perturbation.gamma) == (5, 2, 0.02)
 
 

@@ -59,7 +59,7 @@ def test_steps_along_the_cost(load, kind):
         bounds=(-10.0, 10.0),
         multiplier=d["alg1_lambda"],
         tau=d["alg1_tau"],
-        pull=kind,
+        penalty=kind,
     )
     equal(x, d[f"alg1_x_out_unclipped_{name}"])
 

@@ -86,8 +86,8 @@ def value_and_sum_gradient(
 ) -> tuple[Any, tf.Tensor]:
     """The result of a function, and the gradient of the sum of its first tensor.
 
-    Only the images are watched, so that no gradient of a weight is computed. The sum over the batch
-    is differentiated because a mean would shrink the gradients of half-precision models.
+    Only the images are watched, so that weights have no gradients. The sum is differentiated, as a
+    mean would shrink the gradients of half-precision models.
 
     Raises:
         NoGradient: the tensor does not depend on the images.

@@ -1,4 +1,7 @@
-"""Where a gradient-based attack starts: at the image, or at a random point near it."""
+"""Where a gradient-based attack starts: at the image, or at a random point near it.
+
+Settings out of range raise ValueError.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,6 @@ class Gaussian:
 
     Args:
         scale: the standard deviation, in the units of the images, > 0.
-
-    Raises:
-        ValueError: a scale that is not a finite number > 0.
     """
 
     scale: float = 0.001
@@ -64,9 +64,6 @@ class RandomStep:
 
     Args:
         fraction: the part of the radius for the random step, in (0, 1].
-
-    Raises:
-        ValueError: a fraction outside (0, 1].
 
     Reference: Tramer et al., "Ensemble Adversarial Training" (2018), Eq. 7.
     """

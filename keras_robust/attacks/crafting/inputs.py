@@ -47,9 +47,6 @@ def check_batch(
         bounds: the range of a valid pixel.
         classes: the number of classes, if known.
 
-    Returns:
-        The images, labels and targets as tensors.
-
     Raises:
         TypeError: not convertible to tensors, images not float, labels not integer.
         ValueError: shapes that do not match, pixels NaN or out of bounds, labels out of range.
@@ -82,16 +79,7 @@ def check_batch(
 
 
 def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) -> Labels:
-    """Checks class numbers, and casts them to a dtype that TensorFlow's losses take.
-
-    Args:
-        name: the name of the labels in errors.
-        y: class numbers `[batch]`, of any integer dtype.
-        x: the images that they belong to.
-        classes: the number of classes, if known.
-
-    Returns:
-        The labels, int32 or int64.
+    """Checks the class numbers `[batch]` of images `x`, and casts them to int32 or int64.
 
     Raises:
         TypeError: not convertible to a tensor, or not integer.

@@ -5,6 +5,8 @@ of the perturbed images alone, which the crafting loop differentiates:
 
     value = objective(forward, x, y)
     value(x_adv)                        # [batch], larger is worse for the model
+
+Settings out of range raise ValueError, as do targets that are missing or not used.
 """
 
 from __future__ import annotations
@@ -87,9 +89,6 @@ class LabelLoss:
         labels: `"true"`, or `"predicted"` for the clean prediction, which overestimates robustness
             because misclassified images are corrected.
 
-    Raises:
-        ValueError: an unknown loss or kind of labels; when called, targets.
-
     Example:
         >>> value = LabelLoss("margin")(lambda x: {"logits": x}, tf.zeros([1, 3]), tf.constant([0]))
         >>> value(tf.constant([[1.0, 3.0, 0.0]])).numpy().tolist()
@@ -120,9 +119,6 @@ class Targeted:
 
     Args:
         loss: `"cross_entropy"` (minus that of the target), `"margin"` or `"dlr"`.
-
-    Raises:
-        ValueError: an unknown loss; when called, missing targets.
 
     Example:
         >>> y, targets = tf.constant([0]), tf.constant([2])
@@ -190,9 +186,6 @@ class AdaptiveObjective:
         confidence: the required lead of a wrong class over the label, in logits.
         keep: the weight of the margin beyond `confidence`. With 0 an image may oscillate between
             misclassified and undetected.
-
-    Raises:
-        ValueError: an unknown score, or a number that is not in [0, 1e30); when called, targets.
 
     Example:
         >>> objective = AdaptiveObjective("entropy", confidence=1.0)

@@ -1,8 +1,8 @@
 """Step rules: how a gradient moves a point. Pure: the state is passed in and returned.
 
 `FixedStep` and `MomentumStep` project onto the ball. `SoftBallStep` and `PenalizedStep` penalize
-the distance instead: their results are inside the bounds and may be outside the ball. The rules of
-APGD are in `adaptive_step_rules`.
+the distance instead: their results are inside the bounds and may be outside the ball. Settings out
+of range raise ValueError. The rules of APGD are in `adaptive_step_rules`.
 """
 
 from __future__ import annotations
@@ -78,9 +78,6 @@ class FixedStep:
     Args:
         size: the length of a step, in the units of the images and the norm of the ball.
 
-    Raises:
-        ValueError: a size that is not a finite number >= 0.
-
     Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks" (2018),
     section 2.1.
     """
@@ -108,9 +105,6 @@ class MomentumStep:
     Args:
         size: the length of a step, in the units of the images and the norm of the ball.
         decay: the weight of the accumulated gradient, >= 0; 0 gives `FixedStep`.
-
-    Raises:
-        ValueError: a size or a decay that is not a finite number >= 0.
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6.
     """
@@ -153,12 +147,9 @@ class SoftBallStep:
         size: the length of a step, in the units of the images.
         multiplier: the dual variable lambda, a number >= 0 or a scalar tensor.
         tau: the temperature, > 0; default `2 * size`.
-        pull: `"elementwise"` moves each pixel outside the radius back by `multiplier * size / tau`
-            of its excess. `"l1"`, `"l2"` and `"linf"` follow the gradient of the smoothed cost of
-            that norm (`keras_robust.threat_models.transport_cost`).
-
-    Raises:
-        ValueError: a size or multiplier < 0, a temperature <= 0, or an unknown `pull`.
+        penalty: `"elementwise"` moves each pixel outside the radius back, by `multiplier * size /
+            tau` of its excess. `"l1"`, `"l2"` and `"linf"` follow the gradient of the smoothed cost
+            of that norm (`keras_robust.threat_models.transport_cost`).
 
     Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
     Adversarial Training" (2022), Algorithm 1.
@@ -170,7 +161,7 @@ class SoftBallStep:
     size: Scalar
     multiplier: Scalar = 1.0
     tau: Scalar | None = None
-    pull: str = "elementwise"
+    penalty: str = "elementwise"
 
     def __post_init__(self) -> None:
         check_step_size("SoftBallStep", self.size)
@@ -178,7 +169,7 @@ class SoftBallStep:
             check_number("SoftBallStep: multiplier", self.multiplier)
         if is_number(self.tau):
             check_number("SoftBallStep: tau", self.tau, above=0)
-        check_choice("SoftBallStep: pull", self.pull, ("elementwise", *COSTS))
+        check_choice("SoftBallStep: penalty", self.penalty, ("elementwise", *COSTS))
 
     def init(self, ball: Ball, x_start: Images) -> Any:
         """An empty state."""
@@ -193,12 +184,12 @@ class SoftBallStep:
         )
         tau = 2 * size if self.tau is None else scalar(self.tau, clean.dtype)
         delta = upcast_half(point.x) + size * ball.steepest(upcast_half(point.gradient)) - clean
-        if self.pull == "elementwise":
+        if self.penalty == "elementwise":
             outside = delta - tf.clip_by_value(delta, -radius, radius)
             rate = tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0)
             delta -= rate * outside
         else:
-            delta -= size * multiplier * smoothed_gradient(self.pull, delta, radius, tau)
+            delta -= size * multiplier * smoothed_gradient(self.penalty, delta, radius, tau)
         return clipped(ball.bounds, clean + delta, x.dtype), state
 
 
@@ -210,9 +201,6 @@ class PenalizedStep:
         size: the length of the first step, times the gradient.
         multiplier: the penalty gamma, >= 0.
         decay: the steps shrink as `size / (t + 1) ** decay`.
-
-    Raises:
-        ValueError: a value that is not a finite number >= 0.
 
     Reference: Sinha et al., "Certifying Some Distributional Robustness with Principled Adversarial
     Training" (2018), Eq. 2b and Algorithm 1.

@@ -84,13 +84,10 @@ class MultiTask(Attack):
     """Gradient ascent on several tasks, whose gradients a solver weighs before each step.
 
     Args:
-        ball: the threat model.
+        ball, steps, loss, success_criterion: as for `multi_task`.
         tasks: one of `keras_robust.tasks`.
         solver: one of `keras_robust.solvers`.
         step_rule: how the combined gradient moves the point.
-        steps: the number of steps, >= 0.
-        loss: `"cross_entropy"`, `"kl"` or `"margin"`; see `multi_task`.
-        success_criterion: `"label"`, `"prediction"`, or None for that of the tasks.
         initialization: where to start.
         name: what reports call the attack.
 
@@ -147,17 +144,11 @@ class MultiTask(Attack):
         """Runs the attack and records each of its steps.
 
         Args:
-            model: as for a call.
-            x: clean images `[batch, ...]`.
-            y: true labels `[batch]`.
-            seed: as for a call.
+            model, x, y, seed: as for a call.
 
         Returns:
             The images that a call returns, and weights, losses and successes of each step. With
             stochastic transformations the last row has a strength of its own.
-
-        Raises:
-            TypeError, ValueError: as for a call.
 
         Example:
             >>> import keras_robust as kr

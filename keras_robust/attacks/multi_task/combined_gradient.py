@@ -127,13 +127,7 @@ def _replace_nonfinite(gradients: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
 
 
 def gram(gradients: tf.Tensor) -> tf.Tensor:
-    """The Gram matrix of the tasks' gradients, for each example.
-
-    Args:
-        gradients: `[tasks, batch, ...]`.
-
-    Returns:
-        `[batch, tasks, tasks]`.
+    """The Gram matrices `[batch, tasks, tasks]` of gradients `[tasks, batch, ...]`.
 
     Example:
         >>> gram(tf.constant([[[1.0, 2.0]], [[3.0, 0.0]]])).numpy().tolist()

@@ -24,17 +24,7 @@ def equal_weights(like: tf.Tensor) -> tf.Tensor:
 
 
 def descend_logits(alpha: tf.Tensor, slope: Slope, learning_rate: float, steps: int) -> tf.Tensor:
-    """Gradient descent on the logits of the weights, `w = softmax(alpha)`.
-
-    Args:
-        alpha: the initial logits, `[batch, tasks]`.
-        slope: the derivative of the objective in the weights.
-        learning_rate: the length of a step.
-        steps: the number of steps.
-
-    Returns:
-        The final logits.
-    """
+    """The logits `alpha` after gradient descent on an objective of `w = softmax(alpha)`."""
     for _ in range(steps):
         log_weights = tf.nn.log_softmax(alpha)
         weights = tf.exp(log_weights)
@@ -95,19 +85,16 @@ def project_onto_simplex(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
 def minimize_quadratic(quadratic: tf.Tensor, linear: tf.Tensor | None = None) -> tf.Tensor:
     """The weights that minimize `w' A w / 2 + b' w`, exactly.
 
-    An active-set method: the weights of a support are those of the least value in its affine hull,
-    if all are positive. The task along which the value decreases most enters the support; a task
-    whose weight reaches 0 leaves it. Ends when the duality gap is below 1e-12 of the largest entry,
-    after about as many rounds as there are tasks, each of which solves one system of their size in
-    float64. All examples are solved together, so that memory does not depend on the number of
-    supports, `2^tasks`.
+    An active-set method in float64, to a duality gap of 1e-12 of the largest entry, in about as
+    many rounds as there are tasks. The task along which the value decreases most enters the
+    support; a task whose weight reaches 0 leaves it.
 
     Args:
         quadratic: `A`, symmetric with eigenvalues >= 0, `[batch, tasks, tasks]`.
         linear: `b`, `[batch, tasks]`; default 0.
 
     Returns:
-        `[batch, tasks]`, in the dtype of `A`; one of them, if several weights have the least value.
+        `[batch, tasks]`, in the dtype of `A`; one of the minimizers if there are several.
 
     Example:
         >>> gram = tf.constant([[[1.0, 0.0], [0.0, 3.0]], [[1.0, 2.0], [2.0, 5.0]]])

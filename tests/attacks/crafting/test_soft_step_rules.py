@@ -39,7 +39,7 @@ def test_without_a_multiplier_only_the_bounds_hold():
 
 
 @pytest.mark.parametrize(
-    ("pull", "expected"),
+    ("penalty", "expected"),
     [
         # delta (0.3, 0.1): the mean 0.2 is inside, so 0.1 * 1 * (1/2, 1/2) goes.
         ("l1", [0.75, 0.55]),
@@ -49,8 +49,8 @@ def test_without_a_multiplier_only_the_bounds_hold():
         ("linf", [0.3, 0.6]),
     ],
 )
-def test_along_the_gradient_of_a_cost(pull, expected):
-    rule = SoftBallStep(0.1, 1.0, pull=pull)
+def test_along_the_gradient_of_a_cost(penalty, expected):
+    rule = SoftBallStep(0.1, 1.0, penalty=penalty)
     found = moved(rule, [[0.5, 0.5]], [[0.7, 0.5]], [[1.0, 1.0]])
     np.testing.assert_allclose(found, [expected])
 
@@ -94,7 +94,7 @@ def test_a_penalized_step():
         ({"size": 0.1, "multiplier": -1.0}, "multiplier is -1.0"),
         ({"size": 0.1, "tau": 0.0}, "tau is 0.0; expected a finite number > 0"),
         ({"size": 0.1, "tau": float("nan")}, "tau is nan"),
-        ({"size": 0.1, "pull": "l3"}, "pull is 'l3'; expected one of 'elementwise', 'l1'"),
+        ({"size": 0.1, "penalty": "l3"}, "penalty is 'l3'; expected one of 'elementwise', 'l1'"),
     ],
 )
 def test_invalid_soft_ball_steps(settings, message):

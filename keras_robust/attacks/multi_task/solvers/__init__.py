@@ -1,6 +1,7 @@
 """Solvers: weights of tasks from their gradients.
 
-Each solves a small problem per example, on the Gram matrix of the tasks' gradients.
+Each solves a small problem per example, on the Gram matrix of the tasks' gradients. Settings out of
+range raise ValueError.
 """
 
 from __future__ import annotations

@@ -28,9 +28,6 @@ class CAGrad:
         alpha: the ball's radius relative to the mean's length, >= 0.
         rounds: the number of quadratic problems, >= 1; 20 reach a precision of 1e-9.
 
-    Raises:
-        ValueError: a value out of range.
-
     Example:
         >>> gram = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # two orthogonal gradients
         >>> weights, _ = CAGrad(alpha=0.5)(gram, tf.zeros([1, 2]), None, ())

@@ -21,9 +21,6 @@ class HVM:
             logarithm would be that of 0.
         through_nadir: whether the gradient flows through the nadir as well.
 
-    Raises:
-        ValueError: a scale outside [0, 1).
-
     Example:
         >>> weights, _ = HVM(scale=0.5)(None, tf.constant([[1.0, 2.5]]), None, ())
         >>> weights.numpy().tolist()

@@ -22,9 +22,6 @@ class MinMax:
         learning_rate: the length of a step of the weights, >= 0.
         gamma: the weight of the penalty `|w - 1 / T|^2 / 2`, >= 0.
 
-    Raises:
-        ValueError: a value out of range.
-
     Example:
         >>> solver, values = MinMax(learning_rate=0.1, gamma=0.0), tf.constant([[1.0, 2.0]])
         >>> state = solver.init(tf.constant([[0.5, 0.5]]))

@@ -25,9 +25,6 @@ class MinNorm:
         evenness: weight of the penalty `|w - 1 / T|^2`; 0 in the paper.
         first_weights: `"solved"`, or `"uniform"` for equal weights at the first step of the image.
 
-    Raises:
-        ValueError: a value out of range, or an unknown `first_weights`.
-
     Example:
         >>> solver = MinNorm(exact=True)
         >>> gram = tf.constant([[[1.0, 0.0], [0.0, 3.0]]])  # orthogonal gradients

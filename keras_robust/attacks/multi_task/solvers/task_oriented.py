@@ -31,10 +31,6 @@ class TaskOriented:
             for `MinNorm`.
         first_weights: `"solved"`, or `"uniform"` for equal weights at the first step of the image.
 
-    Raises:
-        ValueError: a value out of range, an unknown `norm` or `first_weights`, or `exact` with a
-            bonus, which is not quadratic.
-
     Example:
         >>> solver, start = TaskOriented(exact=True), tf.constant([[0.5, 0.5]])
         >>> achieved = tf.constant([[True, False]])
@@ -94,14 +90,9 @@ class TaskOriented:
 
 
 def omega(weights: tf.Tensor, achieved: tf.Tensor) -> tf.Tensor:
-    """The squared distance from the weights to those that are 0 on all achieved tasks.
+    """The squared distance `[batch]` from weights to those that are 0 on all achieved tasks.
 
-    Args:
-        weights: weights on the simplex, `[batch, tasks]`.
-        achieved: which tasks are achieved, `[batch, tasks]`, bool.
-
-    Returns:
-        `[batch]`; if all are achieved, the sum of squares.
+    If all tasks are achieved it is the sum of squares. Both arguments are `[batch, tasks]`.
 
     Example:
         >>> omega(tf.constant([[0.5, 0.25, 0.25]]), tf.constant([[True, False, False]])).numpy()
