@@ -25,12 +25,12 @@ def check_integer(what: str, value: Any, least: int | None = 0) -> None:
         >>> check_integer("Fab: steps", -1)
         Traceback (most recent call last):
         ...
-        ValueError: Fab: steps is -1; expected a whole number >= 0.
+        ValueError: Fab: steps is -1; expected an integer >= 0.
     """
     integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not integer or not (-_LARGEST if least is None else least) <= value < _LARGEST:
         bound = "" if least is None or least < 0 else f" >= {least}"
-        raise ValueError(f"{what} is {value!r}; expected a whole number{bound}.")
+        raise ValueError(f"{what} is {value!r}; expected an integer{bound}.")
 
 
 def check_number(

@@ -176,7 +176,7 @@ def test_at_radius_reaches_the_parts(attack):
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3", None, True])
 def test_count(count):
-    with pytest.raises(ValueError, match=r"Restarts: count is .*whole number >= 1"):
+    with pytest.raises(ValueError, match=r"Restarts: count is .*an integer >= 1"):
         restarts(PGD, count)
 
 

@@ -224,7 +224,7 @@ def test_step_sizes(factory, step_size):
 @pytest.mark.parametrize("factory", [pgd, bim, mim])
 @pytest.mark.parametrize("steps", [-1, 2.5, True])
 def test_steps(factory, steps):
-    with pytest.raises(ValueError, match=r"steps is .*whole number"):
+    with pytest.raises(ValueError, match=r"steps is .*an integer"):
         factory(BALL, steps)
 
 

@@ -58,7 +58,7 @@ def test_integers(value):
 def test_real_numbers(value):
     check_number("x", value)
     assert is_number(value)
-    with pytest.raises(ValueError, match=r"x is .*; expected a whole number >= 0\."):
+    with pytest.raises(ValueError, match=r"x is .*; expected an integer >= 0\."):
         check_integer("x", value)
 
 
@@ -69,7 +69,7 @@ def test_numbers_that_are_not_finite(value):
         check_number("x", value)
     with pytest.raises(ValueError, match=r"x is .*; expected a number in \[0, 1\]"):
         check_number("x", value, most=1)
-    with pytest.raises(ValueError, match="expected a whole number"):
+    with pytest.raises(ValueError, match="expected an integer"):
         check_integer("x", value)
 
 
@@ -78,19 +78,19 @@ def test_values_that_are_not_numbers(value):
     assert not is_number(value)
     with pytest.raises(ValueError, match="expected a finite number >= 0"):
         check_number("x", value)
-    with pytest.raises(ValueError, match="expected a whole number >= 0"):
+    with pytest.raises(ValueError, match="expected an integer >= 0"):
         check_integer("x", value)
 
 
 @pytest.mark.parametrize(
     ("value", "least", "text"),
     [
-        (-1, 0, r"n is -1; expected a whole number >= 0\."),
-        (0, 1, r"n is 0; expected a whole number >= 1\."),
-        (np.int64(-1), 0, r"n is np.int64\(-1\); expected a whole number >= 0\."),
-        (2**63, None, r"expected a whole number\."),
-        (-(2**63) - 1, None, r"expected a whole number\."),
-        (-6, -5, r"expected a whole number\."),
+        (-1, 0, r"n is -1; expected an integer >= 0\."),
+        (0, 1, r"n is 0; expected an integer >= 1\."),
+        (np.int64(-1), 0, r"n is np.int64\(-1\); expected an integer >= 0\."),
+        (2**63, None, r"expected an integer\."),
+        (-(2**63) - 1, None, r"expected an integer\."),
+        (-6, -5, r"expected an integer\."),
     ],
 )
 def test_integers_out_of_range(value, least, text):
@@ -174,7 +174,7 @@ def test_parts_take_numbers_of_python_and_numpy(build, argument):
     for kind in (np.int32, np.int64):
         assert build(kind(argument)) == plain
     for refused in (NAN, INF, True, "1", None, -1):
-        with pytest.raises(ValueError, match=r" is .*; expected a (finite|whole) number"):
+        with pytest.raises(ValueError, match=r" is .*; expected an? (finite number|integer)"):
             build(refused)
 
 

@@ -83,7 +83,7 @@ def test_same_seed_same_image_eager_or_compiled(augment):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: pad_crop_flip(-1), "padding is -1; expected a whole number >= 0"),
+        (lambda: pad_crop_flip(-1), "padding is -1; expected an integer >= 0"),
         (lambda: pad_crop_flip(1.5), "padding is 1.5"),
         (lambda: pad_crop_flip(True), "padding is True"),
         (lambda: pad_crop_flip(mode="edge"), "mode is 'edge'; expected one of 'zero', 'reflect'"),

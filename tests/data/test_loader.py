@@ -71,7 +71,7 @@ def test_a_limit_is_stratified_and_validation_is_taken_from_it():
     everything = data.load("digits", limit=10_000, validation=0)
     assert everything.info.train_size == 1437
     assert set(labels) == set(range(10))
-    with pytest.raises(ValueError, match="limit is 0; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="limit is 0; expected an integer >= 1"):
         data.load("digits", limit=0)
 
 
@@ -104,10 +104,10 @@ def test_the_printed_form_is_short():
     ("arguments", "text"),
     [
         ({"name": None}, "name is None; expected 'digits' or a name in TFDS, such as 'mnist'"),
-        ({"batch_size": 0}, "batch_size is 0; expected a whole number >= 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected an integer >= 1"),
         ({"batch_size": 1294}, "batch_size is 1294; expected at most 1293, the number of"),
         ({"validation": 1.0}, r"validation is 1.0; expected a number in \[0, 1\), or a whole"),
-        ({"seed": "x"}, "seed is 'x'; expected a whole number"),
+        ({"seed": "x"}, "seed is 'x'; expected an integer"),
         ({"augment": "flip"}, "augment is 'flip'; expected a function"),
     ],
 )

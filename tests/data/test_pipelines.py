@@ -189,8 +189,8 @@ def test_options(dataset):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"start_step": -1}, "start_step is -1; expected a whole number >= 0"),
-        ({"epochs": 0}, "epochs is 0; expected a whole number >= 1"),
+        ({"start_step": -1}, "start_step is -1; expected an integer >= 0"),
+        ({"epochs": 0}, "epochs is 0; expected an integer >= 1"),
         ({"epochs": 2, "start_step": 9}, "start_step is 9; expected at most 8, the steps of"),
     ],
 )
@@ -218,5 +218,5 @@ def test_two_readers_at_once_see_the_same_epoch():
 
 
 def test_evaluation_batches_of_size_zero():
-    with pytest.raises(ValueError, match="batch_size is 0; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="batch_size is 0; expected an integer >= 1"):
         evaluation_batches(IMAGES, LABELS, 0)

@@ -108,9 +108,9 @@ def test_a_function_augments_too():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"batch_size": 0}, "batch_size is 0; expected a whole number >= 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected an integer >= 1"),
         ({"batch_size": 24}, "batch_size is 24; expected at most 23"),
-        ({"seed": 0.5}, "seed is 0.5; expected a whole number"),
+        ({"seed": 0.5}, "seed is 0.5; expected an integer"),
         (
             {"augment": "flip"},
             r"augment is 'flip'; expected a function \(image, seed\) -> image, or None",

@@ -71,8 +71,8 @@ def test_numbers_of_numpy_are_numbers(value):
         *((value, r"expected a number in \[0, 1\), or a whole number of the 20 training")
           for value in (1.0, -0.1, None, "0.1", float("nan"))),
         (20, "validation is 20; expected fewer than the 20 examples"),
-        (-1, "validation is -1; expected a whole number >= 0"),
-        (True, "validation is True; expected a whole number"),
+        (-1, "validation is -1; expected an integer >= 0"),
+        (True, "validation is True; expected an integer"),
     ],
 )  # fmt: skip
 def test_other_validation_is_refused(validation, text):

@@ -138,7 +138,7 @@ def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batc
     [
         ({"initial_value": -1.0}, "initial_value is -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"period": 0}, "period is 0; expected a whole number >= 1"),
+        ({"period": 0}, "period is 0; expected an integer >= 1"),
         ({"distance": "l2"}, "distance is 'l2'; expected one of 'l1', 'linf'"),
     ],
 )

@@ -52,7 +52,7 @@ def test_each_batch_is_attacked_by_a_seed_of_its_own():
         ((X, Y[:3]), None, "7 images and 3 labels"),
         ((X[:0], Y[:0]), None, "0 images and 0 labels"),
         (DATA.take(0), None, "data set is empty"),
-        (DATA, 0, "limit is 0; expected a whole number >= 1"),
+        (DATA, 0, "limit is 0; expected an integer >= 1"),
     ],
 )
 def test_bad_data_is_refused(data, limit, text):

@@ -128,7 +128,7 @@ def test_examples_are_frozen_and_compared_by_value(make_report):
         ({"clean_accuracy": 96.0}, r"clean_accuracy is 96.0; expected a number in \[0, 1\]"),
         ({"worst_case_accuracy": math.nan}, "worst_case_accuracy is nan; expected a number"),
         ({"radius": -0.1}, "radius is -0.1"),
-        ({"samples": 0}, "samples is 0; expected a whole number >= 1"),
+        ({"samples": 0}, "samples is 0; expected an integer >= 1"),
         ({"confusion_clean": ((1, 2),)}, r"confusion_clean has 1 rows of \[2\] columns"),
         ({"confusion_adversarial": ((1, 2), (3,))}, "confusion_adversarial has 2 rows"),
         ({"confusion_clean": ((1.5, 0), (0, 1))}, "confusion_clean is 1.5"),

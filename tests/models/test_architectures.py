@@ -224,8 +224,8 @@ def test_layers_of_two_models_have_the_same_names(name):
         ((8, 8, None), 10, {}, "positive integers such as"),
         (8, 10, {}, "positive integers such as"),
         ((8, 0, 1), 10, {}, "positive integers such as"),
-        ((8, 8, 1), 1, {}, "classes is 1; expected a whole number >= 2"),
-        ((8, 8, 1), 2.5, {}, "classes is 2.5; expected a whole number >= 2"),
+        ((8, 8, 1), 1, {}, "classes is 1; expected an integer >= 2"),
+        ((8, 8, 1), 2.5, {}, "classes is 2.5; expected an integer >= 2"),
         ((8, 8, 3), 10, {"mean": (0.5, 0.5)}, "mean is .* 3 of them, one per channel"),
         ((8, 8, 3), 10, {"std": (0.5, 0.5, 0.0)}, "expected positive numbers"),
         ((8, 8, 3), 10, {"std": float("nan")}, "std is nan; expected a finite number"),
@@ -316,7 +316,7 @@ def test_bad_depth(depth):
     ("hidden", "text"),
     [
         ((), "expected one or more layers"),
-        ((16, 0), "units of a layer is 0; expected a whole number >= 1"),
+        ((16, 0), "units of a layer is 0; expected an integer >= 1"),
         ((16.5,), "units of a layer is 16.5"),
     ],
 )

@@ -46,7 +46,7 @@ def test_bad_scores_are_refused():
         detection_scores([0.1], [0.1, float("nan")], 0.5)
     with pytest.raises(ValueError, match="threshold is nan; expected a finite number"):
         detection_scores([0.1], [0.1], float("nan"))
-    with pytest.raises(ValueError, match="bins is 2.5; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="bins is 2.5; expected an integer >= 1"):
         detection_scores([0.1], [0.1], 0.5, bins=2.5)
 
 

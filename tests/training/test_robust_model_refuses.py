@@ -85,7 +85,7 @@ def test_other_settings(tiny_classifier):
     with pytest.raises(ValueError, match=r"crafting_mode is 'test'; expected one of 'eval'"):
         kr.RobustModel(tiny_classifier, FGSM, Adversarial(), crafting_mode="test")
     for seed in (None, 1.5, "1", (1, 2), True):
-        with pytest.raises(ValueError, match=r"seed is .*whole number"):
+        with pytest.raises(ValueError, match=r"seed is .*an integer"):
             kr.RobustModel(tiny_classifier, FGSM, Adversarial(), seed=seed)
 
 

@@ -44,5 +44,5 @@ def test_is_saved(make_classifier, tmp_path):
 
 @pytest.mark.parametrize("warmup", [-1, 1.5, True, "5", None])
 def test_is_refused(make_classifier, warmup):
-    with pytest.raises(ValueError, match=r"radius_warmup is .*expected a whole number >= 0"):
+    with pytest.raises(ValueError, match=r"radius_warmup is .*expected an integer >= 0"):
         kr.defenses.pgd_at(make_classifier(), BALL, radius_warmup=warmup)

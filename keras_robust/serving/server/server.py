@@ -98,7 +98,7 @@ class Server:
             )
         for number in (port, rest_api_port):
             if not 0 <= number < 2**16:
-                raise ValueError(f"The port is {number}; expected a whole number from 0 to 65535.")
+                raise ValueError(f"The port is {number}; expected an integer from 0 to 65535.")
         self.model_name = model_name
         self.host = host
         self.limits = limits or Limits()

@@ -196,7 +196,7 @@ def test_at_radius_of_zero_has_no_ratio():
 
 @pytest.mark.parametrize("steps", [-1, 2.0, None, True, "3"])
 def test_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=r"steps is .*whole number >= 0"):
+    with pytest.raises(ValueError, match=r"steps is .*an integer >= 0"):
         attack(kr.LinfBall(0.1), steps, 0.1)
 
 

@@ -259,7 +259,7 @@ def resized(x):
         (lambda: multi_task(BALL, tasks=[resized]), TypeError, "tasks is .*Transformations"),
         (lambda: multi_task(BALL, loss="dlr"), ValueError, "loss is 'dlr'; expected one of 'cross"),
         (lambda: multi_task(BALL, success_criterion="y"), ValueError, "success_criterion is 'y'"),
-        (lambda: tasks.Universal(group=0), ValueError, "group is 0; expected a whole number >= 1"),
+        (lambda: tasks.Universal(group=0), ValueError, "group is 0; expected an integer >= 1"),
         (lambda: tasks.Transformations(resized), TypeError, "expected a tuple of functions"),
         (lambda: tasks.Transformations([]), ValueError, "no functions were received"),
         (

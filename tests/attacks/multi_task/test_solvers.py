@@ -243,7 +243,7 @@ def test_min_max_prefers_the_task_of_the_least_value():
     [
         (lambda: solvers.get("mgda"), r"solver is 'mgda'; expected one of cagrad, hvm"),
         (lambda: solvers.TaskOriented(lam=-1), "TaskOriented: lam is -1"),
-        (lambda: solvers.TaskOriented(steps=0), "steps is 0; expected a whole number >= 1"),
+        (lambda: solvers.TaskOriented(steps=0), "steps is 0; expected an integer >= 1"),
         (lambda: solvers.TaskOriented(norm="both"), "norm is 'both'; expected one of 'all'"),
         (lambda: solvers.TaskOriented(exact=True, balance=1.0), "not quadratic"),
         (lambda: solvers.MinNorm(first_weights="last"), "first_weights is 'last'"),

@@ -357,7 +357,7 @@ def test_an_existing_version_is_never_written_over(tmp_path, classifier, detecto
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, 2**63])
 def test_what_names_no_version_is_refused(tmp_path, classifier, detector, version):
-    with pytest.raises(ValueError, match="version is .*; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="version is .*; expected an integer >= 1"):
         export_model(classifier, tmp_path / "digits", detector, version=version)
     assert listing(tmp_path) == []
 

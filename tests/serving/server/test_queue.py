@@ -108,7 +108,7 @@ def test_only_so_many_requests_run_at_a_time(exported_model, monkeypatch):
 
 @pytest.mark.parametrize("queue", [0, -1, 1.5])
 def test_a_queue_has_a_whole_and_positive_length(queue):
-    with pytest.raises(ValueError, match=f"queue is {queue}; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match=f"queue is {queue}; expected an integer >= 1"):
         Limits(queue=queue)
 
 
