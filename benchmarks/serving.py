@@ -1,10 +1,9 @@
-"""The embedded server over gRPC, beside the same SavedModel called in process.
+"""Throughput of the embedded server over gRPC against in-process calls of the same SavedModel.
 
-The server is a process of its own, as `python -m serving.serve` starts it. Clients are threads of
-this process. They ask twice: with `keras_robust.serving.client.grpc_client.Client`, which makes a message of an array and an
-array of the answer, and with messages that were made before, whose answers nobody reads: what that
-gives more is spent by clients, on the same cores. In process, as many threads call
-`tf.saved_model.load(...)` with an array and take arrays.
+The server runs in its own process, as `python -m serving.serve` starts it; clients are threads of
+this process. They use the package's gRPC client, which encodes and decodes arrays, and prepared
+messages whose answers are not decoded: the difference is the cost of the clients on the same cores.
+In process, the same number of threads calls `tf.saved_model.load(...)` with arrays.
 
     python benchmarks/serving.py
 """
@@ -50,43 +49,47 @@ from keras_robust.serving.exporting.export import export_model
 SHAPE, CLASSES, MODEL, MEMBERS = (32, 32, 3), 10, "net", 2
 PLAIN, DETECT = "serving_default", "detect"
 IN_PROCESS, CLIENT, PREPARED = "in process", "gRPC", "gRPC, prepared messages"
-Ask = Callable[[np.ndarray, str], Any]  # answers one request: images, signature
-Way = Callable[[], AbstractContextManager[Ask]]  # of asking; each client opens its own
+Predict = Callable[[np.ndarray, str], Any]  # answers one request: images, signature
+Connect = Callable[[], AbstractContextManager[Predict]]  # each client connects for itself
 Rates = dict[tuple[str, str], list[float]]
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Declares the flags of the program."""
     flags.DEFINE_list(
-        "channels", ["64", "128", "256"], "Of the net's convolutions.", flag_values=values
+        "channels", ["64", "128", "256"], "Channels of the net's convolutions.", flag_values=values
     )
     flags.DEFINE_list(
         "loads", ["32x1", "32x8", "1x1", "1x8"], "Batch size x clients.", flag_values=values
     )
-    flags.DEFINE_float("seconds", 1.5, "That a load lasts.", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_integer("repeats", 7, "Rounds that count.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "seconds", 1.5, "Duration of a load in seconds.", lower_bound=0.0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "repeats", 7, "Number of measured rounds.", lower_bound=1, flag_values=values
+    )
 
 
 def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
-    """Measures; the rows to print."""
+    """Measures, and returns the rows to print."""
     channels = [int(number) for number in values.channels]
     loads = [tuple(map(int, load.split("x"))) for load in values.loads]
     keras.utils.set_random_seed(0)
     rows = []
     name, first = f"{'/'.join(values.channels)}-channel net", loads[0][0]
-    with asked(net(channels)) as ways:
+    with connections(net(channels)) as connect:
         for batch, clients in loads:
-            rates = measured(ways, batch, clients, (PLAIN,), values)
+            rates = measured(connect, batch, clients, (PLAIN,), values)
             rows += load_rows(rates, batch, clients, name)
-        rows += detect_rows(ways, first, name, values)
-    with asked(kr.models.ensemble([net(channels) for _ in range(MEMBERS)])) as ways:
-        rows += detect_rows(ways, first, f"ensemble of {MEMBERS}, {name}", values)
+        rows += detect_rows(connect, first, name, values)
+    with connections(kr.models.ensemble([net(channels) for _ in range(MEMBERS)])) as connect:
+        rows += detect_rows(connect, first, f"ensemble of {MEMBERS}, {name}", values)
     return rows
 
 
 @contextlib.contextmanager
-def asked(classifier: keras.Model) -> Iterator[dict[str, Way]]:
-    """The ways to ask a model that is exported and served meanwhile."""
+def connections(classifier: keras.Model) -> Iterator[dict[str, Connect]]:
+    """Exports and serves a model; yields the ways to call it."""
     with tempfile.TemporaryDirectory() as directory:
         base = Path(directory) / MODEL
         loaded = tf.saved_model.load(str(exported(classifier, base)))
@@ -99,46 +102,48 @@ def asked(classifier: keras.Model) -> Iterator[dict[str, Way]]:
 
 
 def measured(
-    ways: dict[str, Way], batch: int, clients: int, signatures: tuple[str, ...], values: Any
+    connect: dict[str, Connect], batch: int, clients: int, signatures: tuple[str, ...], values: Any
 ) -> Rates:
-    """Requests per second in each round, of each way to ask and each signature."""
+    """Requests per second in each round, for each connection and each signature."""
     images = np.random.default_rng(0).random((batch, *SHAPE), np.float32)
 
-    def rate(way: Way, signature: str) -> Callable[[], float]:
-        return lambda: requests_per_second(way, images, signature, clients, values.seconds)
+    def rate(open_client: Connect, signature: str) -> Callable[[], float]:
+        return lambda: requests_per_second(open_client, images, signature, clients, values.seconds)
 
-    work = {(way, name): rate(ways[way], name) for way in ways for name in signatures}
+    work = {(key, name): rate(connect[key], name) for key in connect for name in signatures}
     return timing.interleaved(work, values.repeats, measure=lambda work: work(), warm_ups=1)
 
 
 def load_rows(rates: Rates, batch: int, clients: int, name: str) -> Iterator[report.Row]:
-    """Both ways to ask over gRPC, beside the calls in process."""
+    """Both gRPC clients against the calls in process."""
     base = rates[IN_PROCESS, PLAIN]
     plural = "client" if clients == 1 else "clients"
-    for way in (CLIENT, PREPARED):
-        speeds = [statistics.median(rates[one, PLAIN]) for one in (way, IN_PROCESS)]
+    for key in (CLIENT, PREPARED):
+        speeds = [statistics.median(rates[one, PLAIN]) for one in (key, IN_PROCESS)]
         yield report.Row(
-            f"{name}, batch {batch}, {clients} {plural}: requests/s of {way} / {IN_PROCESS}",
-            timing.ratio(rates[way, PLAIN], base),
-            report.Target(0.8, least=True) if (batch, way) == (32, CLIENT) else None,
+            f"{name}, batch {batch}, {clients} {plural}: requests/s of {key} / {IN_PROCESS}",
+            timing.ratio(rates[key, PLAIN], base),
+            report.Target(0.8, least=True) if (batch, key) == (32, CLIENT) else None,
             "{:.0f} / {:.0f} requests/s".format(*speeds),
         )
 
 
-def detect_rows(ways: dict[str, Way], batch: int, name: str, values: Any) -> Iterator[report.Row]:
-    """What `detect` costs more than a plain prediction."""
-    few = {way: ways[way] for way in (IN_PROCESS, CLIENT)}
-    rates = measured(few, batch, 1, (PLAIN, DETECT), values)
-    for way in few:
+def detect_rows(
+    connect: dict[str, Connect], batch: int, name: str, values: Any
+) -> Iterator[report.Row]:
+    """The cost of `detect` against a plain prediction."""
+    compared = {key: connect[key] for key in (IN_PROCESS, CLIENT)}
+    rates = measured(compared, batch, 1, (PLAIN, DETECT), values)
+    for key in compared:
         yield report.Row(
-            f"{name}, batch {batch}, 1 client, {way}: time of `{DETECT}` / `{PLAIN}`",
-            timing.ratio(rates[way, PLAIN], rates[way, DETECT]),
+            f"{name}, batch {batch}, 1 client, {key}: time of `{DETECT}` / `{PLAIN}`",
+            timing.ratio(rates[key, PLAIN], rates[key, DETECT]),
             report.Target(1.03),
         )
 
 
 def net(channels: list[int]) -> keras.Model:
-    """A net of 3x3 convolutions, pooled after each."""
+    """A net of 3x3 convolutions, each followed by pooling."""
     inputs = keras.Input(SHAPE)
     x = inputs
     for filters in channels:
@@ -157,42 +162,42 @@ def exported(classifier: keras.Model, base: Path) -> Path:
 
 
 @contextlib.contextmanager
-def in_process(loaded: Any) -> Iterator[Ask]:
-    """Calls of the SavedModel, from an array to arrays."""
+def in_process(loaded: Any) -> Iterator[Predict]:
+    """Calls the SavedModel with arrays."""
 
-    def ask(images: np.ndarray, signature: str) -> dict[str, np.ndarray]:
+    def predict(images: np.ndarray, signature: str) -> dict[str, np.ndarray]:
         answers = loaded.signatures[signature](images=tf.constant(images))
         return {name: answer.numpy() for name, answer in answers.items()}
 
-    yield ask
+    yield predict
 
 
 @contextlib.contextmanager
-def over_grpc(address: str) -> Iterator[Ask]:
-    """The library's client; gRPC has all clients of one process share a connection."""
+def over_grpc(address: str) -> Iterator[Predict]:
+    """The package's client; gRPC shares one connection among all clients of a process."""
     with Client(address) as client:
         yield lambda images, signature: client.predict(MODEL, images, signature)
 
 
 @contextlib.contextmanager
-def with_messages(address: str) -> Iterator[Ask]:
-    """Sends bytes and takes bytes, over a connection of its own."""
+def with_messages(address: str) -> Iterator[Predict]:
+    """Sends and receives bytes over its own connection."""
     messages: dict[str, bytes] = {}
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options) as channel:
-        predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        send = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
 
-        def ask(images: np.ndarray, signature: str) -> bytes:
-            if signature not in messages:  # at the first call, which does not count
+        def predict(images: np.ndarray, signature: str) -> bytes:
+            if signature not in messages:  # in the first call, which is not measured
                 messages[signature] = message(images, signature)
-            return predict(messages[signature])
+            return send(messages[signature])
 
-        yield ask
+        yield predict
 
 
 @contextlib.contextmanager
 def served(base: Path) -> Iterator[str]:
-    """The address of the embedded server, in a process of its own."""
+    """Starts the embedded server in its own process; yields its address."""
     command = [sys.executable, "-m", "serving.serve", f"--model_name={MODEL}"]
     command += [f"--model_base_path={base}", "--port=0", "--rest_api_port=0"]
     root = Path(__file__).resolve().parents[1]
@@ -210,7 +215,7 @@ def served(base: Path) -> Iterator[str]:
 
 
 def message(images: np.ndarray, signature: str) -> bytes:
-    """A request as it goes over the wire."""
+    """A serialized request."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL
     request.model_spec.signature_name = signature
@@ -219,12 +224,12 @@ def message(images: np.ndarray, signature: str) -> bytes:
 
 
 def requests_per_second(
-    way: Way, images: np.ndarray, signature: str, clients: int, seconds: float
+    connect: Connect, images: np.ndarray, signature: str, clients: int, seconds: float
 ) -> float:
-    """The rate at which so many threads, each with one request at a time, are answered.
+    """The rate of answers to a number of threads with one request at a time each.
 
     Raises:
-        RuntimeError: when a request failed.
+        RuntimeError: a request failed.
     """
     answered = [0] * clients
     failures: list[BaseException] = []
@@ -232,12 +237,12 @@ def requests_per_second(
 
     def client(number: int) -> None:
         try:
-            with way() as ask:
-                ask(images, signature)  # connects
+            with connect() as predict:
+                predict(images, signature)  # connects
                 gate.wait()
                 end = time.perf_counter() + seconds
                 while time.perf_counter() < end or not answered[number]:
-                    ask(images, signature)
+                    predict(images, signature)
                     answered[number] += 1
         except BaseException as error:
             failures.append(error)
