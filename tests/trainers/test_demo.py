@@ -21,7 +21,8 @@ def test_the_recipes_differ_in_the_defense_alone_and_the_last_is_of_an_ensemble(
     assert plain["epochs"] == 3
 
 
-def test_the_whole_road(tiny, tmp_path):
+@pytest.mark.slow
+def test_the_whole_demo(tiny, tmp_path):
     said = []
     quick = {"evaluation.attacks": ("pgd",), "evaluation.radii": ()}
     quick |= {"model.name": "ensemble"}

@@ -40,6 +40,11 @@ def test_it_measures_and_draws(trained, loaded, tmp_path, capsys):
     assert found.row() in capsys.readouterr().out
 
 
+def test_an_option_that_pgd_does_not_take(trained, tmp_path):
+    with pytest.raises(ValueError, match="'pgd' does not take queries"):
+        diagnose_latents.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--queries=7"))
+
+
 def test_what_is_missing():
     with pytest.raises(ValueError, match="--run is missing"):
         diagnose_latents.run(parsed())

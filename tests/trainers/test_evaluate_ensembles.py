@@ -56,6 +56,21 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     assert {path.stem for path in tmp_path.glob("*.png")} == names
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--queries=7"], "None of the attacks takes queries"),
+        (["--attacks=pgd,square", "--queries=7"], "'pgd' does not take queries"),
+        (["--attacks=bim", "--restarts=2"], "'bim' does not take restarts"),
+    ],
+)
+def test_options_that_attacks_do_not_take(ensemble_run, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_ensembles.run(
+            parsed(f"--run={ensemble_run}", f"--output_dir={tmp_path}", *arguments)
+        )
+
+
 def test_a_model_alone_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="is not an ensemble; expected one"):
         evaluate_ensembles.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10"))

@@ -1,4 +1,4 @@
-"""The programs as a user starts them; few, as each starts TensorFlow."""
+"""The programs as a user starts them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,35 @@ import pytest
 
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
+PROGRAMS = (
+    *("train", "evaluate", "attack", "transfer"),
+    *("evaluate_ensembles", "diagnose_latents", "toy", "demo"),
+)
+
 
 def command(program, *arguments):
     return [sys.executable, "-m", f"trainers.{program}", *arguments]
 
 
 def environment():
-    # As on a user's machine, where nobody has asked TensorFlow to be quiet.
+    # As on a user's machine, where TensorFlow's log level is not set.
     return {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
 
 
-@pytest.mark.parametrize("program", ["train", "evaluate", "attack"])
+def test_flags_are_declared_without_tensorflow():
+    """TensorFlow takes seconds; `--help` and typing errors are answered before."""
+    code = f"""
+import importlib, sys
+from absl import flags
+for program in {PROGRAMS}:
+    importlib.import_module(f"trainers.{{program}}").define_flags(flags.FlagValues())
+print(sorted({{"tensorflow", "keras"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_typo_is_answered_at_once_in_one_sentence(program):
     done = subprocess.run(
         command(program, "--outptu_dir=x"), capture_output=True, text=True, check=False
@@ -34,13 +52,14 @@ def test_a_typo_is_answered_at_once_in_one_sentence(program):
     assert "Did you mean 'output_dir'" in done.stderr
 
 
-def test_help_tells_the_flags_and_the_recipes():
+def test_help_lists_the_flags_and_the_recipes():
     done = subprocess.run(command("train", "--help"), capture_output=True, text=True, check=False)
     for text in ("--output_dir", "--[no]resume", "mnist/trades", "--config.epochs=3"):
         assert text in done.stdout
 
 
-def test_a_training_that_is_stopped_says_how_to_go_on(tmp_path):
+@pytest.mark.slow
+def test_a_training_that_is_stopped_says_how_to_resume(tmp_path):
     path = tmp_path / "run"
     process = subprocess.Popen(
         command("train", "--recipe=digits/standard", "--config.epochs=10000",

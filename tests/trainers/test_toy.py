@@ -21,7 +21,8 @@ def test_every_training_is_a_recipe_that_differs_as_it_says(name):
         assert part[last] == value
 
 
-def test_it_trains_judges_and_draws_and_does_not_train_twice(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_it_trains_evaluates_and_draws_and_does_not_train_twice(tmp_path, monkeypatch, capsys):
     names = (toy.HARD, toy.SOFT)
     monkeypatch.setattr(toy, "TRAININGS", {name: toy.TRAININGS[name] for name in names})
     monkeypatch.setattr(toy, "STEPS", 5)

@@ -37,3 +37,7 @@ def test_what_is_missing(trained, tmp_path):
         transfer.run(parsed())
     with pytest.raises(ValueError, match="expected at least two runs of one dataset"):
         transfer.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}"))
+    shutil.copytree(trained, tmp_path / "twin")
+    runs = [f"--run={trained},{tmp_path / 'twin'}", f"--output_dir={tmp_path}"]
+    with pytest.raises(ValueError, match="'pgd' does not take queries"):
+        transfer.run(parsed(*runs, "--queries=7"))

@@ -18,6 +18,8 @@ from keras_robust.core.atomic_files import write_json
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import train_run
 
+pytestmark = pytest.mark.slow  # each worker starts TensorFlow
+
 
 @pytest.fixture
 def launch(tmp_path):
@@ -77,10 +79,7 @@ SOFT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("defense", "changes"),
-    [("standard", {}), pytest.param("udr_pgd_at", SOFT, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("defense", "changes"), [("standard", {}), ("udr_pgd_at", SOFT)])
 def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch, defense, changes):
     """After an epoch of 9 steps, without random starts, which differ from replica to replica.
 
@@ -110,9 +109,8 @@ def weights(run):
     return keras.saving.load_model(run.checkpoint("last")).get_weights()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_that_dies_ends_the_other_and_both_go_on(
+def test_a_worker_that_dies_ends_the_other_and_both_resume(
     tiny, tmp_path, launch, assert_same_runs, victim
 ):
     config = tiny("pgd_at", **{"epochs": 6, "dataset.batch_size": 16, "checkpoint.steps": 10})
@@ -139,7 +137,6 @@ def test_a_worker_that_dies_ends_the_other_and_both_go_on(
     assert sessions[1]["first_step"] % 76  # in the middle of an epoch
 
 
-@pytest.mark.slow
 def test_workers_that_do_not_see_the_same_directory(tiny, tmp_path, launch):
     train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
     for worker in launch(tiny("standard", epochs=2), tmp_path / "run", tmp_path / "elsewhere"):

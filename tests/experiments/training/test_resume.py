@@ -95,13 +95,8 @@ def die_at(config, path, method, count):
         train_run.train(config, path, resume=True, verbose=0)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param("averages, half precision", marks=pytest.mark.slow),
-        "adam, warm-up, augmentation",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EVERYTHING)
 def test_a_run_that_is_killed_again_and_again(recipe, tmp_path, kind, assert_same_runs):
     config = recipe(**EVERYTHING[kind])
     killed, whole = tmp_path / "killed", tmp_path / "whole"
