@@ -138,6 +138,6 @@ def udr(
             f"udr: the attack of the base {getattr(base, '__name__', base)!r} does not take fixed "
             "steps in a ball; expected a base such as pgd_at, trades, mart, ensemble_at or adp."
         )
-    soft = SoftBallStep(rule.size, 1.0, tau, penalty)
+    soft = SoftBallStep(rule.size, tau=tau, penalty=penalty)
     attack = replace(model.attack, step_rule=soft, initialization=Uniform(), name="soft_ball")
     return SoftBallModel(**{**model.parts(), "attack": attack, "dual_rule": dual})

@@ -32,15 +32,14 @@ _EVALUATION = 2**31 - 1
 class RobustModel(KerasLoop):
     """Trains a classifier on the adversarial examples that an attack crafts against it.
 
-    One step is: craft, outputs, loss, gradient, update. Everything else is Keras: `compile` with an
-    optimizer, `fit`, `evaluate`, callbacks, schedules, saving, mixed precision, and every strategy
-    of `tf.distribute` (create the model inside its scope; batch norm is then synchronized).
-    Crafting runs in inference mode and does not change batch-norm statistics.
+    One step is: craft, outputs, loss, gradient, update. Everything else is Keras: `compile`, `fit`,
+    `evaluate`, callbacks, schedules, saving, mixed precision, and every strategy of `tf.distribute`
+    (create the model inside its scope; batch norm is then synchronized).
 
-    Logs `loss`, each of its terms, `accuracy` on clean and `robust_accuracy` on adversarial images.
-    Terms carry their weights: `loss` is their sum, plus `regularization` if layers add losses.
-    Accuracies of training are those of the outputs that the loss used, in training mode; if the
-    loss does not use clean outputs, the clean accuracy is measured in inference mode.
+    Logs `loss`, each of its weighted terms, `regularization` if layers add losses, `accuracy` on
+    clean and `robust_accuracy` on adversarial images. Accuracies of training are those of the
+    outputs that the loss used, in training mode; if the loss does not use clean outputs, the clean
+    accuracy is measured in inference mode.
 
     `ModelCheckpoint` and `EarlyStopping` on `val_robust_accuracy` need `mode="max"`: Keras infers
     the direction of its own metrics only.
@@ -168,9 +167,7 @@ class RobustModel(KerasLoop):
     def training_attack(self, dtype: tf.DType) -> Attack:
         """The attack of this step; a hook for defenses whose attack depends on their state."""
         if self.attack is None:
-            raise ValueError(
-                f"The model {self.name!r} has no training attack; expected one to craft."
-            )
+            raise ValueError("The model has no training attack; expected one to craft images.")
         if not self.radius_warmup:
             return self.attack
         fraction = (tf.cast(self.step, dtype) + 1) / self.radius_warmup

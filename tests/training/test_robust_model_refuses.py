@@ -81,6 +81,12 @@ def test_a_loss_without_its_attack(tiny_classifier):
         kr.RobustModel(tiny_classifier, None, Adversarial())
 
 
+def test_a_model_without_an_attack_cannot_craft(tiny_classifier, tiny_batch):
+    model = kr.RobustModel(tiny_classifier, None, Clean())
+    with pytest.raises(ValueError, match="has no training attack"):
+        model.craft(*tiny_batch)
+
+
 def test_other_settings(tiny_classifier):
     with pytest.raises(ValueError, match=r"crafting_mode is 'test'; expected one of 'eval'"):
         kr.RobustModel(tiny_classifier, FGSM, Adversarial(), crafting_mode="test")

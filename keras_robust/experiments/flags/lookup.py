@@ -15,7 +15,6 @@ def check_options(
     function: Callable[..., Any],
     skip: int,
     options: Iterable[str],
-    passed_on: Iterable[str] = (),
 ) -> None:
     """Raises unless each option is an argument of a function.
 
@@ -25,7 +24,6 @@ def check_options(
         function: takes the options as arguments.
         skip: number of leading arguments that are not options.
         options: the names received.
-        passed_on: further options of a function that has `**options`.
 
     Raises:
         ValueError: an unknown option; the message lists the valid ones.
@@ -35,8 +33,6 @@ def check_options(
     """
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     valid = [p.name for p in parameters if p.name != "seed" and p.kind != p.VAR_KEYWORD]
-    if any(p.kind == p.VAR_KEYWORD for p in parameters):
-        valid += passed_on
     for option in options:
         if option not in valid:
             there = did_you_mean(option, valid) if valid else "none."
