@@ -9,7 +9,6 @@ address, and queries the server about clean and attacked images over gRPC and RE
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import ConfigDict
 
+from keras_robust.cli.extras import require_extra
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
 from trainers import recipes
@@ -185,13 +185,8 @@ def _next_steps(directory: Path, name: str, seconds: float) -> str:
 
 def main(_: list[str]) -> int:
     """Runs the program."""
-    needed = {"matplotlib": "report", "jinja2": "report", "tensorflow_serving": "serving"}
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"{', '.join(missing)} not installed; the demo needs "
-            "pip install 'keras_robust[report,serving]'"
-        )
+    for extra in ("report", "serving"):
+        require_extra(extra, "The demo")
     values = flags.FLAGS
     with quiet_start():
         from keras_robust.experiments.training import train_run  # noqa: F401  imports TensorFlow

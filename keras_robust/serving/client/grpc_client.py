@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.serving.client.rest_client import authorization
+from keras_robust.serving.client.rest_client import (
+    Inputs,
+    Signatures,
+    TensorInfo,
+    authorization,
+)
 from keras_robust.serving.status import Code, ServingError
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -58,7 +63,7 @@ class Client:
     def predict(
         self,
         model: str,
-        inputs: np.ndarray | list[bytes] | dict[str, Any],
+        inputs: Inputs,
         signature: str = DEFAULT_SIGNATURE,
         *,
         version: int | None = None,
@@ -92,7 +97,7 @@ class Client:
         response = self._call(self._prediction.Predict, request)
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
-    def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
+    def metadata(self, model: str, version: int | None = None) -> Signatures:
         """The signatures of a model.
 
         Returns:
@@ -164,7 +169,7 @@ class Client:
             raise ServingError(code, message) from error
 
 
-def named_inputs(inputs: np.ndarray | list[bytes] | dict[str, Any]) -> dict[str, Any]:
+def named_inputs(inputs: Inputs) -> dict[str, np.ndarray | list[bytes]]:
     """Inputs under the names of exported models: `images` or `image_bytes`."""
     if isinstance(inputs, dict):
         return inputs
@@ -173,7 +178,7 @@ def named_inputs(inputs: np.ndarray | list[bytes] | dict[str, Any]) -> dict[str,
     return {"image_bytes": list(inputs)}
 
 
-def _described(infos: Any) -> dict[str, Any]:
+def _described(infos: Any) -> dict[str, TensorInfo]:
     import tensorflow as tf
 
     return {

@@ -138,7 +138,7 @@ def table(rows: Rows) -> str:
 
 
 def _predict(
-    client: Client | RestClient, model: str, inputs: Any, signature: str
+    client: Client | RestClient, model: str, inputs: np.ndarray | list[bytes], signature: str
 ) -> Iterator[dict[str, Any]]:
     """Yields one row per image or file, in batches of `BATCH_SIZE`."""
     for start in range(0, len(inputs), BATCH_SIZE):

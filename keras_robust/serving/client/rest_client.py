@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 import numpy as np
@@ -13,6 +13,19 @@ import numpy as np
 from keras_robust.serving.status import Code, ServingError, code_of_http
 
 DEFAULT_SIGNATURE = "serving_default"
+# Images, the contents of image files, or inputs by their names.
+Inputs = np.ndarray | list[bytes] | dict[str, np.ndarray | list[bytes]]
+
+
+class TensorInfo(TypedDict):
+    """Type and shape of an input or output; -1 stands for any length."""
+
+    dtype: str
+    shape: list[int]
+
+
+# Signature -> "inputs" or "outputs" -> name.
+Signatures = dict[str, dict[str, dict[str, TensorInfo]]]
 
 
 class RestClient:
@@ -43,7 +56,7 @@ class RestClient:
     def predict(
         self,
         model: str,
-        inputs: np.ndarray | list[bytes] | dict[str, Any],
+        inputs: Inputs,
         signature: str = DEFAULT_SIGNATURE,
         *,
         version: int | None = None,
@@ -74,7 +87,7 @@ class RestClient:
         outputs = outputs if isinstance(outputs, dict) else {"outputs": outputs}
         return {name: _to_array(value) for name, value in outputs.items()}
 
-    def metadata(self, model: str, version: int | None = None) -> dict[str, Any]:
+    def metadata(self, model: str, version: int | None = None) -> Signatures:
         """The signatures of a model: `{signature: {"inputs": {name: {"dtype", "shape"}}, ...}}`.
 
         Raises:
@@ -187,7 +200,7 @@ def _to_array(value: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _described(infos: dict[str, Any]) -> dict[str, Any]:
+def _described(infos: dict[str, Any]) -> dict[str, TensorInfo]:
     return {
         name: {
             "dtype": _TYPES.get(info["dtype"], info["dtype"]),

@@ -86,7 +86,7 @@ def export_model(
         return publish(draft, base, version)
 
 
-def _check_detector(detector: Any, classifier: keras.Model) -> None:
+def _check_detector(detector: Detector, classifier: keras.Model) -> None:
     """Raises unless `detector` is a calibrated detector of the classifier."""
     if not isinstance(detector, Detector):
         raise TypeError(

@@ -164,7 +164,7 @@ def _tolerance(classifier: keras.Model, outputs: Outputs) -> float:
     return error * max(LEAST_LOGIT, largest)
 
 
-def _dtypes(layer: Any) -> Iterator[str]:
+def _dtypes(layer: keras.layers.Layer) -> Iterator[str]:
     yield layer.compute_dtype
     for inner in getattr(layer, "layers", ()):
         yield from _dtypes(inner)

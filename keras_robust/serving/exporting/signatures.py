@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -35,7 +34,7 @@ INPUTS = {
 MAX_PIXELS = 2**24
 
 
-def exportable_classifier(model: Any) -> keras.Model:
+def exportable_classifier(model: keras.Model) -> keras.Model:
     """The classifier inside a `RobustModel`, or the model itself if it is a classifier.
 
     Raises:
@@ -112,7 +111,7 @@ def endpoints(
     }
 
 
-def _classification(outputs: dict[str, Any]) -> Outputs:
+def _classification(outputs: Mapping[str, tf.Tensor]) -> Outputs:
     logits = tf.cast(outputs["logits"], tf.float32)
     answer = {"probabilities": tf.nn.softmax(logits), "classes": tf.argmax(logits, axis=-1)}
     if "member_logits" in outputs:

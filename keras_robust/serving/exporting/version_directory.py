@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from keras_robust.core.validation import check_integer
 
@@ -34,7 +33,7 @@ def versions(model_base_path: str | os.PathLike[str]) -> dict[int, Path]:
     return {number: named[number] for number in sorted(named) if number <= LARGEST}
 
 
-def check_version(version: Any) -> int:
+def check_version(version: int) -> int:
     """Returns a valid version number.
 
     Raises:
