@@ -1,4 +1,4 @@
-"""Starts TensorFlow without the lines that it prints on every start."""
+"""Suppresses the log lines of TensorFlow's start, and its warnings in one thread."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Silences standard error while TensorFlow is imported; whoever set the level hears everything.
+    """Silences standard error while TensorFlow is imported, unless TF_CPP_MIN_LOG_LEVEL is set.
 
-    No setting hides what TensorFlow writes before its log is ready, hence the file descriptor. For
-    programs only: the descriptor belongs to the whole process.
+    TensorFlow logs lines before any setting of its log applies, so this redirects the file
+    descriptor. For programs only: the descriptor belongs to the whole process.
     """
     if LEVEL in os.environ:
         yield
         return
     os.environ[LEVEL] = "2"
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 @contextlib.contextmanager
 def quiet_logger(name: str = "tensorflow") -> Iterator[None]:
-    """Drops what this thread sends below ERROR to a logger; other threads are not affected."""
+    """Drops this thread's records below ERROR from a logger; other threads are not affected."""
     thread = threading.get_ident()
     logger = logging.getLogger(name)
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def keep(record: logging.LogRecord) -> bool:
         return record.thread != thread or record.levelno >= logging.ERROR
 
-    logger.addFilter(wanted)
+    logger.addFilter(keep)
     try:
         yield
     finally:
-        logger.removeFilter(wanted)
+        logger.removeFilter(keep)
