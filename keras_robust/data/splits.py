@@ -99,10 +99,12 @@ def validation_count(validation: float, size: int) -> int:
         (6000, 5000)
     """
     if not isinstance(validation, numbers.Integral):
-        hint = f", or a whole number of the {size} training examples"
+        hint = f", or an integer below {size}, the number of examples"
         check_number("validation", validation, 0, below=1, hint=hint)
         return round(float(validation) * size)
     check_integer("validation", validation)
     if validation >= size:
-        raise ValueError(f"validation is {validation}; expected fewer than the {size} examples.")
+        raise ValueError(
+            f"validation is {validation}; expected an integer below {size}, the number of examples."
+        )
     return int(validation)

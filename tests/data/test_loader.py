@@ -106,7 +106,7 @@ def test_the_printed_form_is_short():
         ({"name": None}, "name is None; expected 'digits' or a name in TFDS, such as 'mnist'"),
         ({"batch_size": 0}, "batch_size is 0; expected an integer >= 1"),
         ({"batch_size": 1294}, "batch_size is 1294; expected at most 1293, the number of"),
-        ({"validation": 1.0}, r"validation is 1.0; expected a number in \[0, 1\), or a whole"),
+        ({"validation": 1.0}, r"validation is 1.0; expected a number in \[0, 1\), or an integer"),
         ({"seed": "x"}, "seed is 'x'; expected an integer"),
         ({"augment": "flip"}, "augment is 'flip'; expected a function"),
     ],

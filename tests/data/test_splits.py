@@ -68,9 +68,9 @@ def test_numbers_of_numpy_are_numbers(value):
 @pytest.mark.parametrize(
     ("validation", "text"),
     [
-        *((value, r"expected a number in \[0, 1\), or a whole number of the 20 training")
+        *((value, r"expected a number in \[0, 1\), or an integer below 20")
           for value in (1.0, -0.1, None, "0.1", float("nan"))),
-        (20, "validation is 20; expected fewer than the 20 examples"),
+        (20, "validation is 20; expected an integer below 20"),
         (-1, "validation is -1; expected an integer >= 0"),
         (True, "validation is True; expected an integer"),
     ],

@@ -132,7 +132,7 @@ def compiled_with_a_loss_of_ones_own():
 
 
 class Functional(keras.Model):
-    """Functional by inheritance, with its own training step; its graph still describes its computation."""
+    """Functional by inheritance, with its own training step; its graph is still valid."""
 
     def train_step(self, data):
         raise NotImplementedError
