@@ -11,15 +11,18 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.core.classifier import as_forward, classifier_of
-from keras_robust.core.types import Forward, Images
+from keras_robust.core.types import Ball, Forward, Images
+from keras_robust.evaluation.adversarial_images import (
+    AdversarialImages,
+    distance_limit,
+    within_bounds,
+)
 from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
 from keras_robust.evaluation.rendering.wording import radius_text
-from keras_robust.evaluation.results import Curve
+from keras_robust.evaluation.results import Curve, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState, StateFile
 from keras_robust.evaluation.time_budget import TimeBudget
 
-# Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
-_BALL_TOLERANCE = 1e-4
 # A last batch is padded to full size if at least this fraction of it is real.
 _PADDED_FROM = 0.75
 # Fraction of images by which chance and rounding may change an accuracy.
@@ -34,6 +37,7 @@ class AttackRunner:
     Args:
         model, data, limit, seed, progress, resume_dir: as for `keras_robust.evaluation.evaluate`.
         budget: after its end no batch is started.
+        ball: the threat model of the worst case; None if attacks in several balls are run.
 
     Attributes:
         x, y: all images `[n, ...]` and labels `[n]`.
@@ -57,6 +61,7 @@ class AttackRunner:
         progress: Progress | None = None,
         resume_dir: str | os.PathLike[str] | None = None,
         budget: TimeBudget | None = None,
+        ball: Ball | None = None,
     ):
         self.resume_dir = resume_dir
         self.budget = budget or TimeBudget()
@@ -79,11 +84,19 @@ class AttackRunner:
             )
         self.clean_predictions = self.clean_logits.argmax(1)
         self.correct = is_correct(self.clean_logits, self.y)
+        self._found = None if ball is None else AdversarialImages(ball, self.x, self.correct)
         self.progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """The model's logits, `[n, classes]`."""
         return predict_logits(self._forward, x, self.batch_size)
+
+    @property
+    def found(self) -> AdversarialImages:
+        """The adversarial images that any attack found, of which the worst case is computed."""
+        if self._found is None:
+            raise ValueError("This evaluation has no ball, so it has no worst case.")
+        return self._found
 
     @property
     def tolerance(self) -> float:
@@ -126,6 +139,7 @@ class AttackRunner:
         for part in rounds[run.round :]:
             if not self._run_round(name, part, radius, run, file):
                 self._interrupt(label, run, file)
+                self._report(label, run, alive)
                 return run
             run.end_round()
             if len(rounds) > 1:
@@ -135,7 +149,32 @@ class AttackRunner:
                 )
         file.save(run, force=True)
         self.progress(f"{label}: accuracy {run.robust.mean():.4f} ({run.seconds:.1f} s)")
+        self._report(label, run, alive)
         return run
+
+    def _report(self, label: str, run: AttackRunState, alive: np.ndarray) -> None:
+        """Counts the images that a run fooled in the worst case."""
+        if self._found is not None:
+            rows = np.flatnonzero(alive & ~run.robust)
+            self.found.report(label, rows, run.images[rows])
+
+    def count(self, fooled: FooledImages) -> None:
+        """Counts images that another evaluation fooled, where they are images of this one.
+
+        Their predictions are computed again, by the model of this evaluation.
+        """
+        by_content = {image.tobytes(): row for row, image in enumerate(self.x)}
+        pairs = [
+            (by_content[image.tobytes()], number)
+            for number, image in enumerate(fooled.clean.astype(self.x.dtype))
+            if image.tobytes() in by_content
+        ]
+        if not pairs:
+            return
+        rows, numbers = (np.array(part) for part in zip(*pairs, strict=True))
+        images = fooled.adversarial[numbers].astype(self.x.dtype)
+        wrong = ~is_correct(self.logits(images), self.y[rows])
+        self.found.report(fooled.name, rows[wrong], images[wrong])
 
     def _interrupt(self, label: str, run: AttackRunState, file: StateFile) -> None:
         """Saves a run that is out of time, and notes where it stopped."""
@@ -203,18 +242,24 @@ class AttackRunner:
                 )
         return found
 
-    def curve(self, name: str, attack: Attack, radii: Sequence[float]) -> Curve:
-        """Accuracy over radius, from the clean accuracy at 0 on, until time runs out."""
-        robust, points = self.correct, [(0.0, float(self.correct.mean()))]
+    def run_over_radii(
+        self, name: str, attack: Attack, radii: Sequence[float]
+    ) -> tuple[float, ...]:
+        """Runs an attack at increasing radii; returns those completed before time ran out."""
+        robust = self.correct
         for number, radius in enumerate(radii):
             # An image fooled at a smaller radius is fooled at this one, whose ball contains it.
             run = self.run(name, attack, radius, robust)
             if not run.finished:
                 self.skipped += [_label(name, larger) for larger in radii[number + 1 :]]
-                break
+                return tuple(radii[:number])
             robust = run.robust
-            points.append((radius, float(robust.mean())))
-        return Curve(name, *zip(*points, strict=True))
+        return tuple(radii)
+
+    def curve(self, name: str, radii: Sequence[float]) -> Curve:
+        """Accuracy over radius, from the clean accuracy at 0 on, by everything that was found."""
+        accuracies = [float(self.found.robust(radius).mean()) for radius in radii]
+        return Curve(name, (0.0, *radii), (float(self.correct.mean()), *accuracies))
 
 
 def _label(name: str, radius: float | None) -> str:
@@ -255,11 +300,7 @@ def check_within_threat_model(
     distance = attack.ball.distance(x_adv, x).numpy().max()
     values = x_adv.numpy()
     # Written so that NaN is refused too.
-    if not (
-        distance <= limit * (1 + _BALL_TOLERANCE) + 1e-6
-        and low - 1e-6 <= values.min()
-        and values.max() <= high + 1e-6
-    ):
+    if not (distance <= distance_limit(limit) and within_bounds(values, attack.ball).all()):
         raise ValueError(
             f"{name} left its threat model: distance {distance:g} for radius {limit:g}, values "
             f"from {values.min():g} to {values.max():g} for [{low:g}, {high:g}]. "

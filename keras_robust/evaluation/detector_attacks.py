@@ -124,7 +124,7 @@ def _detector_result(
     images: np.ndarray,
 ) -> DetectorResult:
     if not len(scores):
-        return DetectorResult(name, 0.0, 0.0, ())
+        return DetectorResult(name, 0.0, 0.0, (), accuracy=0.0)
     flagged = exceeds(scores, threshold).numpy()
     misclassified = ~is_correct(runner.logits(images), runner.y)[runner.correct]
     curve = roc(clean, scores)
@@ -135,6 +135,7 @@ def _detector_result(
         tuple(map(float, scores)),
         curve.auc,
         curve.interval,
+        float(np.sum(~misclassified) / len(runner.x)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack
+from keras_robust.core.types import Ball
 from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
@@ -20,9 +21,11 @@ from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection
 from keras_robust.evaluation.run_state import AttackRunState
+from keras_robust.evaluation.sanity_checks import sanity_checks
 from keras_robust.evaluation.time_budget import TimeBudget
 
 _EXAMPLES = 8
+_CHECKED = 100  # images; sanity checks look for gross effects
 _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy")
 Attacks = Attack | Mapping[str, Attack] | Sequence[Attack]
 
@@ -44,14 +47,16 @@ def evaluate(
     defense: str = "",
     class_names: Sequence[str] | None = None,
     command: str = "",
-    checks: Sequence[Check] = (),
+    checks: Sequence[Check] | bool = (),
 ) -> Report:
     """Attacks a model and reports its robust accuracy.
 
     Each attack runs on the images that the model classifies correctly; an attack of several rounds
     (restarts, targets) runs each round on the images that withstood the previous ones. Results are
     verified: an attacked image must be inside the ball, and counts only if it is misclassified. In
-    the worst case, an image is robust if it withstood every attack.
+    the worst case, an image is robust if it withstood everything that was run: the attacks, the
+    adaptive attack on the detector, the sanity checks, and the attacks at other radii, wherever
+    they found an adversarial image inside the ball.
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
@@ -73,7 +78,8 @@ def evaluate(
         defense: how the model was trained.
         class_names: one name per class; default their numbers.
         command: the command that ran the evaluation.
-        checks: results of `keras_robust.evaluation.sanity_checks`.
+        checks: True to run `keras_robust.evaluation.sanity_checks` on the first 100 images, or
+            their results. The adversarial images that they found count in the worst case.
 
     Returns:
         The report; `report.save(directory)` writes it as JSON, Markdown and HTML.
@@ -99,17 +105,24 @@ def evaluate(
     radii = sorted({float(radius) for radius in radii} - {0.0})
     if detector is not None:
         check_detector(detector)
-    runner = AttackRunner(model, data, limit, seed, progress, resume_dir, budget)
+    ball = next(iter(named.values())).ball
+    runner = AttackRunner(model, data, limit, seed, progress, resume_dir, budget, ball)
     for attack in named.values():
         runner.source_logits(attack.rounds(runner.classes))  # raises before anything is attacked
     runs = {name: runner.run(name, attack) for name, attack in named.items()}
     strongest = min(runs, key=lambda name: runs[name].robust.sum())
-    curve = None
+    worst = _worst_images(runner, list(runs.values()))
+    measured: tuple[float, ...] = ()
     # Which attack is strongest is unknown until all are complete.
     if radii and all(run.finished for run in runs.values()):
-        curve = runner.curve(strongest, named[strongest], radii)
+        measured = runner.run_over_radii(strongest, named[strongest], radii)
     elif radii:
         runner.skipped.append("accuracy over radius")
+    detection: Detection | None = None
+    if detector is not None:
+        detection = detector_results(runner, detector, worst, named)
+    results = _checks(runner, ball, checks)
+    curve = runner.curve(strongest, measured) if measured else None
     if model_name is None:
         model_name = str(getattr(runner.model, "name", "a function"))
     return Report(
@@ -118,9 +131,32 @@ def evaluate(
         defense=defense,
         class_names=tuple(class_names or map(str, range(runner.classes))),
         command=command,
-        checks=tuple(checks),
-        **_measured(runner, named, runs, curve, detector),
+        checks=results,
+        detection=detection,
+        **_measured(runner, named, runs, curve),
     )
+
+
+def _checks(runner: AttackRunner, ball: Ball, checks: Sequence[Check] | bool) -> tuple[Check, ...]:
+    """The sanity checks, run if they are not given; what they found counts in the worst case."""
+    if checks is True:
+        if runner.interrupted or runner.skipped or runner.budget.expired:
+            runner.skipped.append("sanity checks")
+            return ()
+        if not runner.correct[:_CHECKED].any():
+            return ()
+        checks = sanity_checks(
+            runner.model,
+            (runner.x[:_CHECKED], runner.y[:_CHECKED]),
+            ball,
+            seed=runner.seed,
+            progress=runner.progress,
+        )
+    checks = tuple(checks or ())
+    for check in checks:
+        for fooled in check.fooled:
+            runner.count(fooled)
+    return checks
 
 
 def _measured(
@@ -128,15 +164,11 @@ def _measured(
     named: Mapping[str, Attack],
     runs: Mapping[str, AttackRunState],
     curve: Curve | None,
-    detector: ScoreDetector | None,
 ) -> dict[str, Any]:
     """The fields of a report that were measured."""
-    robust = np.logical_and.reduce([run.robust for run in runs.values()])
+    robust, found_by = runner.found.robust(), runner.found.found_by
     worst = _worst_images(runner, list(runs.values()))
     predictions = runner.logits(worst).argmax(1)
-    detection: Detection | None = None
-    if detector is not None:
-        detection = detector_results(runner, detector, worst, named)
     ball = next(iter(named.values())).ball
     results = tuple(
         _attack_result(name, named[name], run) for name, run in runs.items() if run.started
@@ -150,11 +182,10 @@ def _measured(
         "clean_accuracy": float(runner.correct.mean()),
         "attacks": results,
         "worst_case_accuracy": float(robust.mean()),
-        # Omitted if it has the clean accuracy only.
-        "curves": () if curve is None or len(curve.radii) == 1 else (curve,),
+        "worst_case_found_by": found_by,
+        "curves": () if curve is None else (curve,),
         "confusion_clean": _confusion(runner, runner.clean_predictions),
         "confusion_adversarial": _confusion(runner, predictions) if results else None,
-        "detection": detection,
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "warnings": (*runner.warnings, *_result_warnings(runner, named, runs)),
         "examples": _examples(runner, worst, predictions, robust) if results else None,
@@ -177,11 +208,9 @@ def _attack_result(name: str, attack: Attack, run: AttackRunState) -> AttackResu
 
 def _worst_images(runner: AttackRunner, runs: Sequence[AttackRunState]) -> np.ndarray:
     """For each image a version that fools the model, or else the last attempt."""
-    worst = runs[-1].images.copy()
-    for run in reversed(runs):
-        fooled = runner.correct & ~run.robust
-        worst[fooled] = run.images[fooled]
-    return worst
+    fooled = runner.correct & ~runner.found.robust()
+    shape = (len(fooled),) + (1,) * (runner.x.ndim - 1)
+    return np.where(fooled.reshape(shape), runner.found.images, runs[-1].images)
 
 
 def _confusion(runner: AttackRunner, predictions: np.ndarray) -> tuple[tuple[int, ...], ...]:

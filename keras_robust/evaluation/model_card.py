@@ -16,11 +16,13 @@ from keras_robust.attacks.transfer import TransferAttack, transfer
 from keras_robust.core.atomic_files import write_text
 from keras_robust.core.config import is_own
 from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.detector_attacks import adaptive_attack
 from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.markdown import markdown_page, markdown_pairs
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import wilson_interval
+from keras_robust.losses.uncertainty import SCORES
 
 SCHEMA_VERSION = 1
 SAMPLE = 100  # number of images re-evaluated by `--verify`
@@ -38,7 +40,8 @@ class Card:
     Args:
         report: results on all test images, without example images and scores.
         sample: results on the first few of them, to be re-evaluated.
-        attacks: name -> serialized attack; for a transfer attack, with the name of its source.
+        attacks: name -> serialized attack, with the adaptive attack on a detector; for a transfer
+            attack, with the name of its source.
         recipe: how the model was trained, as JSON values.
         commit: commit of the code; empty if unknown.
         weights: fingerprint of the weights; empty if unknown.
@@ -151,13 +154,15 @@ class Card:
         attacks = {
             name: _rebuilt(name, config, sources or {}) for name, config in self.attacks.items()
         }
-        return _evaluated(model, data, attacks, self.report, self.sample.samples, progress)
+        count = self.sample.samples
+        return _evaluated(model, data, attacks, self.report, count, progress)
 
     def differences(self, found: Report, weights: str = "") -> tuple[str, ...]:
         """Differences between the card and the result of `reevaluate`, a sentence each.
 
         An accuracy differs if it moved by more than 2% of the images (and at least one image). An
-        accuracy on all images may not contradict the sample.
+        accuracy on all images may not contradict the sample, and no figure of the card or of the
+        new evaluation may refute its worst case.
 
         Args:
             found: the result of `reevaluate`.
@@ -169,6 +174,8 @@ class Card:
         if found.samples != self.sample.samples:
             sentences.append(f"There are {found.samples} images; expected {self.sample.samples}.")
         of_all, of_sample, now = map(_accuracies, (self.report, self.sample, found))
+        # What ran on all images and not on the sample may lower the worst case, and that only.
+        more = set(self.report.worst_case_found_by) - set(self.sample.worst_case_found_by)
         tolerance = max(_TOLERANCE, 1 / self.sample.samples) + 1e-9
         for name, accuracy in of_all.items():
             before, after = of_sample.get(name), now.get(name)
@@ -181,11 +188,14 @@ class Card:
                     f"{wording.percent(after)} now."
                 )
             low, high = wilson_interval(before, self.sample.samples, _DEVIATIONS)
+            low = 0.0 if more and name == "Worst case" else low
             if not low <= accuracy <= high:
                 sentences.append(
                     f"{name}: {wording.percent(accuracy)} of all images in the card, which "
                     f"contradicts its sample ({wording.interval((low, high))})."
                 )
+        if not any(sentence.startswith("Worst case") for sentence in sentences):
+            sentences += [*self.report.contradictions, *self.sample.contradictions]
         return tuple(sentences)
 
 
@@ -226,6 +236,7 @@ def make_card(
             f"{', '.join(attack.name for attack in report.attacks)}."
         )
     count = min(sample, report.samples)
+    named |= _adaptive(named, report)
     return Card(
         report=_without_images(report),
         sample=_evaluated(model, data, named, report, count, progress),
@@ -234,6 +245,16 @@ def make_card(
         commit=commit,
         weights=weights,
     )
+
+
+def _adaptive(attacks: Mapping[str, Attack], report: Report) -> dict[str, Attack]:
+    """The adaptive attack that the report ran on a detector, by name; empty if it ran none."""
+    detection = report.detection
+    if detection is None or detection.adaptive is None:
+        return {}
+    names = [name for name, score in SCORES.items() if score.title == detection.score_name]
+    found = [adaptive_attack(attacks, name) for name in names]
+    return {attack.name: attack for attack in found if attack.name == detection.adaptive.name}
 
 
 def _serialized(attack: Attack) -> dict[str, Any]:
@@ -267,9 +288,15 @@ def _evaluated(
     progress: Progress | None,
 ) -> Report:
     """A report on the first `count` images, with the seed of `report`."""
-    names = report.class_names
     found = evaluate(
-        model, data, attacks, limit=count, seed=report.seed, progress=progress, class_names=names
+        model,
+        data,
+        attacks,
+        limit=count,
+        seed=report.seed,
+        progress=progress,
+        class_names=report.class_names,
+        checks=bool(report.checks),
     )
     return _without_images(found)
 
@@ -289,9 +316,13 @@ def _without_images(report: Report) -> Report:
 
 
 def _accuracies(report: Report) -> dict[str, float]:
+    shown = {attack.name: attack.accuracy for attack in report.attacks}
+    adaptive = report.detection and report.detection.adaptive
+    if adaptive and adaptive.accuracy is not None:
+        shown[adaptive.name] = adaptive.accuracy
     return {
         "Clean accuracy": report.clean_accuracy,
-        **{f"Accuracy under {attack.name}": attack.accuracy for attack in report.attacks},
+        **{f"Accuracy under {name}": accuracy for name, accuracy in shown.items()},
         "Worst case": report.worst_case_accuracy,
     }
 

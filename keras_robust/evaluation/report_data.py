@@ -21,6 +21,7 @@ from keras_robust.evaluation.results import (
 )
 
 Counts = tuple[tuple[int, ...], ...]
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class ReportData:
         seed: seed of the attacks.
         clean_accuracy: accuracy on clean images.
         attacks: one result per attack, in the order in which they ran; names are unique.
-        worst_case_accuracy: fraction of images that withstood every attack.
+        worst_case_accuracy: fraction of images for which no adversarial image was found inside the
+            ball, by the attacks or by anything else that ran.
         curves: accuracy over radius.
         confusion_clean: counts `[classes][classes]`, one row per true class; or None.
         confusion_adversarial: the same on attacked images; or None.
@@ -52,6 +54,8 @@ class ReportData:
         examples: a few images to show, or None.
         checks: sanity checks for gradient masking; names are unique.
         unfinished: what a time budget left out, and how to resume; empty for a complete report.
+        worst_case_found_by: attack -> number of images that it was the first to fool; empty in
+            reports of earlier releases.
 
     Raises:
         ValueError: out-of-range values, attacks with the same name, or a confusion matrix of
@@ -79,6 +83,7 @@ class ReportData:
     examples: ExampleImages | None = None
     checks: tuple[Check, ...] = ()
     unfinished: str = ""
+    worst_case_found_by: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_fields(
@@ -94,6 +99,10 @@ class ReportData:
             class_names=strings(self.class_names),
             versions={str(name): str(version) for name, version in self.versions.items()},
             warnings=strings(self.warnings),
+            worst_case_found_by={
+                str(name): integer("worst_case_found_by", count)
+                for name, count in self.worst_case_found_by.items()
+            },
         )
         for name in ("confusion_clean", "confusion_adversarial"):
             set_fields(self, **{name: self._counts(name)})
@@ -118,6 +127,33 @@ class ReportData:
                 f"expected {classes} of both, one per name in class_names."
             )
         return counts
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Figures of the report that refute its worst case, a sentence each; empty if none do."""
+        shown = {attack.name: attack.accuracy for attack in self.attacks}
+        shown |= {
+            f"{curve.name} at radius {radius:g}": accuracy
+            for curve in self.curves
+            for radius, accuracy in zip(curve.radii, curve.accuracies, strict=True)
+            if radius <= self.radius
+        }
+        for result in self.detection.results if self.detection else ():
+            if result.accuracy is not None:
+                shown[result.name] = result.accuracy
+        worst = self.worst_case_accuracy
+        sentences = [
+            f"The worst case is {worst:.4g}, but the accuracy under {name} is {accuracy:.4g}."
+            for name, accuracy in shown.items()
+            if worst > accuracy + _ROUNDING
+        ]
+        fooled, found = (self.clean_accuracy - worst) * self.samples, self.worst_case_found_by
+        if found and abs(sum(found.values()) - fooled) > 0.5:
+            sentences.append(
+                f"The worst case is {worst:.4g}, {fooled:.0f} images less than the clean accuracy, "
+                f"but {sum(found.values())} images are named as fooled."
+            )
+        return tuple(sentences)
 
     @property
     def clean_interval(self) -> tuple[float, float]:

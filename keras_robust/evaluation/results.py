@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from keras_robust.core.validation import check_integer, check_number, is_number
 
 Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
@@ -115,10 +117,10 @@ class AttackResult:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Accuracy over radius of one attack.
+    """Accuracy over radius: fractions of images with no adversarial image found within a radius.
 
     Args:
-        name: the attack's name.
+        name: name of the attack that ran at each radius; what others found counts too.
         radii: increasing radii, in units of the [0, 1] pixel range.
         accuracies: one fraction in [0, 1] per radius.
 
@@ -155,6 +157,8 @@ class DetectorResult:
         scores: one score per attacked image.
         auc: area under the ROC curve against clean images; None without images.
         auc_interval: its 95 % bootstrap interval.
+        accuracy: fraction of *all* samples of the report still classified correctly under the
+            attack; None in reports of earlier releases.
     """
 
     name: str
@@ -163,6 +167,7 @@ class DetectorResult:
     scores: tuple[float, ...]
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
+    accuracy: float | None = None
 
     def __post_init__(self) -> None:
         set_fields(
@@ -171,11 +176,27 @@ class DetectorResult:
             evasion_rate=fraction("evasion_rate", self.evasion_rate),
             scores=tuple(finite("scores", score) for score in self.scores),
         )
-        if self.auc is not None:
-            set_fields(self, auc=fraction("auc", self.auc))
+        for name in ("auc", "accuracy"):
+            if getattr(self, name) is not None:
+                set_fields(self, **{name: fraction(name, getattr(self, name))})
         if self.auc_interval is not None:
             low, high = (fraction("auc_interval", end) for end in self.auc_interval)
             set_fields(self, auc_interval=(low, high))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FooledImages:
+    """Images that one attack fooled, to be counted by another evaluation.
+
+    Args:
+        name: name of the attack.
+        clean: `[n, ...]`, the clean images.
+        adversarial: `[n, ...]`, their attacked versions.
+    """
+
+    name: str
+    clean: np.ndarray
+    adversarial: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,12 +208,15 @@ class Check:
         passed: whether the check found nothing suspicious.
         value: the number that decided.
         message: what was found, with that number, as text.
+        fooled: the adversarial images that the check found, which count in the worst case of an
+            evaluation; not saved.
     """
 
     name: str
     passed: bool
     value: float
     message: str
+    fooled: tuple[FooledImages, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         set_fields(self, passed=bool(self.passed), value=finite("value", self.value))

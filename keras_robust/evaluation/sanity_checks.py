@@ -7,6 +7,7 @@ number that decided.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -20,10 +21,11 @@ from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_integer, check_number
+from keras_robust.evaluation.adversarial_images import distance_limit, distances_between
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.rendering.wording import percent
-from keras_robust.evaluation.results import Check
+from keras_robust.evaluation.results import Check, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import LinfBall
@@ -41,6 +43,7 @@ class _CheckRunner:
 
     def __init__(self, runner: AttackRunner, ball: Ball, steps: int):
         self.runner, self.ball, self.steps = runner, ball, steps
+        self.fooled: list[FooledImages] = []
 
     @functools.cached_property
     def slopes(self) -> np.ndarray | None:
@@ -81,7 +84,26 @@ class _CheckRunner:
         self, attack: Attack, radius: float | None = None, alive: np.ndarray | None = None
     ) -> AttackRunState:
         """Runs an attack on the images `alive`, default those classified correctly."""
-        return self.runner.run(f"check by {attack.name}", attack, radius, alive)
+        name = f"check by {attack.name}"
+        run = self.runner.run(name, attack, radius, alive)
+        fooled = (self.runner.correct if alive is None else alive) & ~run.robust
+        self._keep(name, np.flatnonzero(fooled), run.images)
+        return run
+
+    def _keep(self, name: str, rows: np.ndarray, images: np.ndarray) -> None:
+        """Keeps the fooled images that lie inside the ball, whatever ball the attack ran in."""
+        if not len(rows):
+            return
+        distances = distances_between(self.ball, images[rows], self.runner.x[rows])
+        rows = rows[distances <= distance_limit(float(self.ball.radius))]
+        if len(rows):
+            self.fooled.append(FooledImages(name, self.runner.x[rows], images[rows]))
+
+    def check(self, name: str) -> Check:
+        """Runs one check; its result has the images that its attacks fooled."""
+        before = len(self.fooled)
+        result = _CHECKS[name](name, self)
+        return dataclasses.replace(result, fooled=tuple(self.fooled[before:]))
 
     def loss(self, run: AttackRunState) -> float:
         """The mean cross-entropy on the attacked images of a run."""
@@ -159,7 +181,7 @@ def sanity_checks(
     check_runner = _CheckRunner(runner, ball, steps)
     if set(names) & _GRADIENT_BASED and check_runner.slopes is None:
         names = tuple(name for name in names if name not in _GRADIENT_BASED)
-    return tuple(_CHECKS[name](name, check_runner) for name in names)
+    return tuple(check_runner.check(name) for name in names)
 
 
 def _gradients(name: str, checks: _CheckRunner) -> Check:

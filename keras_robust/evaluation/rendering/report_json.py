@@ -49,7 +49,7 @@ def _values(part: Any) -> Any:
         packed = {name: encode_images(getattr(part, name)) for name in ("clean", "adversarial")}
         return {**{f.name: getattr(part, f.name) for f in dataclasses.fields(part)}, **packed}
     if dataclasses.is_dataclass(part):
-        return {f.name: _values(getattr(part, f.name)) for f in dataclasses.fields(part)}
+        return {f.name: _values(getattr(part, f.name)) for f in dataclasses.fields(part) if f.repr}
     return [_values(item) for item in part] if isinstance(part, tuple) else part
 
 
@@ -67,7 +67,8 @@ def read_fields(document: Any) -> dict[str, Any]:
             "that wrote the report."
         )
     values = {name: value for name, value in document.items() if name != "schema_version"}
-    values = {"checks": [], "unfinished": "", **values}  # absent from the earliest reports
+    # Absent from the reports of earlier releases.
+    values = {"checks": [], "unfinished": "", "worst_case_found_by": {}, **values}
     known = {field.name for field in dataclasses.fields(ReportData)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)

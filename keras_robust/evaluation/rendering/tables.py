@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_robust.evaluation.rendering.wording import (
+    found_by_text,
     interval,
     labels,
     percent,
@@ -73,6 +74,10 @@ def attacks(report: ReportData) -> Table:
             )
         )
     radius = Cell(radius_text(report.radius))
+    adaptive = report.detection and report.detection.adaptive
+    if adaptive and adaptive.accuracy is not None:
+        accuracy = _accuracy(adaptive.accuracy, report.samples)
+        rows.append((Cell(adaptive.name), accuracy, radius, Cell(ABSENT), Cell(ABSENT)))
     worst = Cell("Worst case", "all attacks together")
     rows.append((worst, _worst(report), radius, Cell(ABSENT), Cell(ABSENT)))
     return Table(
@@ -154,6 +159,7 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
         ("Seed", str(report.seed)),
     ]
     found += [(f"Attack {attack.name}", attack.description) for attack in report.attacks]
+    found.append(("Worst case found by", found_by_text(report.worst_case_found_by)))
     return tuple((name, value) for name, value in found if value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ _GLOSSARY = (
     ),
     (
         "Worst case",
-        "An image counts as correct only if it withstood every attack of the report. Compare "
-        "models by this number.",
+        "An image counts as correct only if nothing that was run found an adversarial image of it "
+        "inside the threat model: no attack, no adaptive attack on a detector, no sanity check. "
+        "Compare models by this number.",
     ),
     (
         "95% interval",
@@ -108,6 +109,16 @@ def radius_text(radius: float) -> str:
     return f"{levels}/255" if abs(radius * 255 - levels) <= 1e-4 else f"{radius:.4g}"
 
 
+def found_by_text(found_by: Mapping[str, int]) -> str:
+    """Which attack fooled how many images first, as text.
+
+    Example:
+        >>> found_by_text({"PGD-20": 30, "Square-1000": 1})
+        'PGD-20 (30 images) and Square-1000 (1 image)'
+    """
+    return joined([f"{name} ({n:,} image{'s' * (n != 1)})" for name, n in found_by.items()])
+
+
 def seconds_text(seconds: float) -> str:
     """A duration as text.
 
@@ -151,6 +162,8 @@ def summary(report: ReportData, label: str) -> str:
     names = tuple(attack.name for attack in report.attacks)
     several = f"each of {len(names)} attacks ({joined(names)})"
     by = f"the attack {names[0]}" if len(names) == 1 else several
+    others = [name for name in report.worst_case_found_by if name not in names]
+    by += f" and all else that was run ({joined(others)})" if others else ""
     end = "; other attacks may fool more."
     if report.unfinished:
         end = ". The evaluation is unfinished; the attacks left out may fool more."
@@ -235,13 +248,16 @@ def _results_text(detection: Detection) -> str:
 
 
 def _rates(result: DetectorResult) -> str:
+    left = ""
+    if result.accuracy is not None:
+        left = f"; an accuracy of {percent(result.accuracy)} is left"
     area = ""
     if result.auc is not None:
         low, high = result.auc_interval or (result.auc, result.auc)
         area = f" (area under the ROC curve {result.auc:.3f}, {low:.3f} to {high:.3f})"
     return (
         f"{percent(result.detection_rate)} of the attacked images are flagged{area} and "
-        f"{percent(result.evasion_rate)} are misclassified and not flagged"
+        f"{percent(result.evasion_rate)} are misclassified and not flagged{left}"
     )
 
 

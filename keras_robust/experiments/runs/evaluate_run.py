@@ -14,8 +14,6 @@ import keras_robust as kr
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.transfer_sources import crafted_on
 
-CHECKED_IMAGES = 100  # sanity checks look for gross effects
-
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationPlan:
@@ -97,7 +95,7 @@ def evaluate_run(
     attacks, radii = plan.for_run(run)
     config, info = run.config, run.splits.info
     limit = plan.limit if plan.limit is not None else config.evaluation.limit
-    report = kr.evaluation.evaluate(
+    return kr.evaluation.evaluate(
         run.model,
         run.splits.test,
         attacks,
@@ -113,28 +111,7 @@ def evaluate_run(
         defense=_defense(config),
         class_names=info.class_names,
         command=command,
-    )
-    if not plan.checks or report.unfinished:
-        return report
-    checks = _checks(run, plan, attacks[0].ball, limit, progress)
-    return dataclasses.replace(report, checks=checks)
-
-
-def _checks(
-    run: LoadedRun,
-    plan: EvaluationPlan,
-    ball: kr.types.Ball,
-    limit: int | None,
-    progress: Callable[[str], None] | None,
-) -> tuple[kr.evaluation.Check, ...]:
-    """The sanity checks of a run."""
-    return kr.evaluation.sanity_checks(
-        run.model,
-        run.splits.test,
-        ball,
-        limit=min(limit or CHECKED_IMAGES, CHECKED_IMAGES),
-        seed=plan.seed,
-        progress=progress,
+        checks=plan.checks,
     )
 
 
