@@ -66,6 +66,10 @@ class LoadedModelFile(LoadedRun):
         detector = kr.detection.Detector(self.model, scored_by=self.score)
         return detector.calibrate(self.validation, self.false_alarm_rate)
 
+    def with_detector(self, score: str | None, false_alarm_rate: float) -> LoadedModelFile:
+        """The same model with a detector, calibrated at its first use; None for no detector."""
+        return dataclasses.replace(self, score=score, false_alarm_rate=false_alarm_rate)
+
     @property
     def title(self) -> str:
         """The path of the file, for messages."""
@@ -86,8 +90,6 @@ def load_model_file(
     data_dir: str | None = None,
     batch_size: int = 128,
     pixel_range: Sequence[float] = (0.0, 1.0),
-    score: str | None = None,
-    false_alarm_rate: float = 0.05,
 ) -> LoadedModelFile:
     """Loads a classifier from a Keras model file.
 
@@ -98,9 +100,7 @@ def load_model_file(
         radius: radius of the threat model.
         data_dir: directory of TensorFlow Datasets.
         batch_size: images per batch.
-        pixel_range: the pixel values that the model takes for 0 and 1.
-        score: score of the detector; None for no detector.
-        false_alarm_rate: false alarm rate of the detector on the validation images.
+        pixel_range: the pixel values that the model takes for black and white.
 
     Raises:
         FileNotFoundError: the model or the data is missing.
@@ -117,9 +117,7 @@ def load_model_file(
     config.defense.name = _defense(model)
     config.ball.norm, config.ball.radius = norm, radius
     config.dataset.batch_size = batch_size
-    return LoadedModelFile(
-        RunDirectory(path), config, "", classifier, splits, score, false_alarm_rate
-    )
+    return LoadedModelFile(RunDirectory(path), config, "", classifier, splits)
 
 
 def _load_model(path: Path) -> keras.Model:

@@ -130,17 +130,18 @@ def load(values: flags.FlagValues, *, read_data: bool = True) -> LoadedRun:
     checkpoint = values.checkpoint if "checkpoint" in values else None
     if values.run is not None:
         return load_run(values.run, checkpoint, values.data_dir, read_data=read_data)
-    options = {
-        name: values[name].value for name in ("norm", "radius", *_DETECTOR) if name in values
-    }
-    return load_model_file(
+    ball = {name: values[name].value for name in ("norm", "radius") if name in values}
+    loaded = load_model_file(
         values.model,
         values.data,
         data_dir=values.data_dir,
         batch_size=values.batch_size,
         pixel_range=[number("pixel value", text) for text in values.pixel_range],
-        **{name: value for name, value in options.items() if value is not None},
+        **{name: value for name, value in ball.items() if value is not None},
     )
+    if "score" not in values:
+        return loaded
+    return loaded.with_detector(values.score, values.false_alarm_rate)
 
 
 def start_tensorflow() -> None:

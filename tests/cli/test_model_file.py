@@ -33,7 +33,7 @@ def test_a_robust_model(robust_file, digits_model):
 
 
 def test_a_detector_is_calibrated_on_the_validation_images(model_file, data_file):
-    loaded = load_model_file(model_file, str(data_file), score="entropy", false_alarm_rate=0.1)
+    loaded = load_model_file(model_file, str(data_file)).with_detector("entropy", 0.1)
     (images, _), *_ = loaded.validation
     assert loaded.detector.samples == 100
     assert loaded.detector.is_adversarial(images).numpy().sum() == 10
@@ -42,7 +42,7 @@ def test_a_detector_is_calibrated_on_the_validation_images(model_file, data_file
 def test_without_validation_images(model_file, data_file, tmp_path):
     with np.load(data_file) as arrays:
         np.savez(tmp_path / "test.npz", x=arrays["x"], y=arrays["y"])
-    loaded = load_model_file(model_file, str(tmp_path / "test.npz"), score="entropy")
+    loaded = load_model_file(model_file, str(tmp_path / "test.npz")).with_detector("entropy", 0.1)
     with pytest.raises(ValueError, match=r"test.npz has no validation images.*x_validation"):
         loaded.detector  # noqa: B018
 
