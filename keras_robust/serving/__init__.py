@@ -1,1 +1,44 @@
-"""Serving: exported versions, the embedded model server, and clients for gRPC and REST."""
+"""Serving: exported versions, the embedded model server, and clients for gRPC and REST.
+
+    from keras_robust.serving import Client
+
+    with Client("localhost:8500") as client:
+        outputs = client.predict("digits", images, signature="detect")
+
+Names are imported at their first use: the REST client needs neither TensorFlow nor gRPC.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_robust.serving.client.grpc_client import Client
+    from keras_robust.serving.client.rest_client import RestClient
+    from keras_robust.serving.exporting.export import export_model
+    from keras_robust.serving.exporting.verify import verify
+    from keras_robust.serving.server.server import Limits, Server
+    from keras_robust.serving.status import ServingError
+
+__all__ = ["Client", "Limits", "RestClient", "Server", "ServingError", "export_model", "verify"]
+
+_DEFINED_IN = {
+    "Client": "client.grpc_client",
+    "Limits": "server.server",
+    "RestClient": "client.rest_client",
+    "Server": "server.server",
+    "ServingError": "status",
+    "export_model": "exporting.export",
+    "verify": "exporting.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module 'keras_robust.serving' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"keras_robust.serving.{_DEFINED_IN[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

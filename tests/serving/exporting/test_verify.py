@@ -143,9 +143,7 @@ def test_nan_is_a_difference(tmp_path, classifier, detector, expected):
         ),
     ],
 )
-def test_other_signatures_are_told_apart(
-    tmp_path, classifier, detector, expected, change, message
-):
+def test_other_signatures_are_told_apart(tmp_path, classifier, detector, expected, change, message):
     path = write(tmp_path / "1", classifier, detector, change)
     with pytest.raises(VerificationError, match=message):
         verify(path, expected)
