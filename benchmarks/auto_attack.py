@@ -115,7 +115,7 @@ def compared(
     what = f"{name}, {values.norm} {values.radius:g}, {len(y)} of {values.model}"
     print(f"{name}: {note}", file=sys.stderr, flush=True)
     if not theirs:
-        return [report.Row(f"{what}: accuracy left", left, None, note)]
+        return [report.Row(f"{what}: robust accuracy", left, None, note)]
     settings = official.Settings(*(getattr(values, field) for field in official.Settings._fields))
     rows = []
     for bridge, reached in theirs.items():
@@ -127,13 +127,13 @@ def compared(
         print(f"{name}: {both}", file=sys.stderr, flush=True)
         close = report.Target(CLOSE_AS_A_WHOLE if is_whole else CLOSE)
         gap = round(abs(left - found), 6)
-        rows.append(report.Row(f"{what}: difference of the accuracies left", gap, close, both))
+        rows.append(report.Row(f"{what}: difference of robust accuracies", gap, close, both))
         time_of = f"{what}: time of official, {bridge} / keras_robust"
         aimed = name == "standard" and values.model == "mnist" and bridge in FASTER
         target = report.Target(FASTER[bridge], least=True) if aimed else None
         rows.append(report.Row(time_of, slower / seconds, target))
         if is_whole:
-            rows.append(report.Row(f"{time_of}, traced before", slower / again))
+            rows.append(report.Row(f"{time_of}, without tracing", slower / again))
     return rows
 
 

@@ -1,8 +1,8 @@
 """CIFAR-10 at the thesis's settings: ResNet18, Linf radius 8/255, crafting with 10 steps of 2/255.
 
 Bui, thesis, Monash 2023, chapter 5, section 5.1 and appendix D: SGD with momentum, rate 0.01, times
-0.1 after 75, 90 and 100 of 200 epochs. Days on a CPU; `--config.model.name=small_cnn
---config.epochs=3` shows where it goes.
+0.1 after 75, 90 and 100 of 200 epochs. It takes days on a CPU; try it with
+`--config.model.name=small_cnn --config.epochs=3`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from keras_robust.experiments.recipes.schema import OVER, defaults, with_defense
 
 DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
 MOMENTUM = 0.9
-# The thesis adds 3.5e-3 times the weights to the gradient, which momentum then multiplies by
-# 1 / (1 - momentum) in the long run. Keras decays weights beside the momentum.
+# The thesis adds 3.5e-3 times the weights to the gradient, which momentum multiplies by
+# 1 / (1 - momentum) in the long run. Keras decays weights without momentum.
 WEIGHT_DECAY = 3.5e-3 / (1 - MOMENTUM)
 
 

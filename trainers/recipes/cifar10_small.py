@@ -1,8 +1,8 @@
-"""CIFAR-10 cut down to minutes on a processor: 10,000 images, a small network, short attacks.
+"""CIFAR-10 reduced to minutes on a CPU: 10,000 images, a small network, short attacks.
 
-The weights are those of `cifar10/...`, the radius is half as large. The network is MNIST's without
-dropout, crafting takes 5 steps of half the radius, and Adam trains a few epochs: enough to compare
-defenses with each other, and far from what any of them can do.
+Loss weights are those of `cifar10/...`, the radius is half of theirs. The network is MNIST's
+without dropout, crafting takes 5 steps of half the radius, and Adam trains a few epochs: enough to
+compare defenses with each other, but far below their best results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEFENSES = (*cifar10.DEFENSES, *ENSEMBLES)
 
 def get_config(defense: str) -> ConfigDict:
     """The recipe of one of `DEFENSES`."""
-    config = cifar10.get_config("pgd_at")  # of which all but the defense is kept
+    config = cifar10.get_config("pgd_at")  # the defense is replaced below
     config.epochs = 6
     config.dataset.batch_size = 64
     config.dataset.limit = 10_000

@@ -16,7 +16,7 @@ def get_config(defense: str) -> ConfigDict:
     config.dataset.name = "digits"
     config.dataset.batch_size = 64
     config.dataset.validation = 0.15
-    # Sized for 8x8 images; half of the units dropped would be too many for so few images.
+    # Sized for 8x8 images; its dropout of one half is too much for so few images.
     config.model.options = ConfigDict({"variant": "mnist", "dropout": 0.0})
     config.ball.radius = 0.15
     config.optimizer.name = "adam"

@@ -1,8 +1,7 @@
-"""MNIST in minutes on a processor: the thesis's network, radius and weights, few epochs.
+"""MNIST in minutes on a CPU: the thesis's network, radius and loss weights, few epochs.
 
-Linf radius 0.3. Crafting takes 10 steps of a quarter of the radius where the thesis takes 40 of
-0.01, and Adam replaces SGD, which needs many epochs to leave the start. The thesis's own settings
-are `mnist_thesis/...`.
+Linf radius 0.3. Crafting takes 10 steps of a quarter of the radius, the thesis 40 of 0.01, and Adam
+replaces SGD, which needs many epochs. The thesis's own settings are `mnist_thesis/...`.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def get_config(defense: str) -> ConfigDict:
             "wrm": {"steps": 15},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
-            # Without a warm-up MART stays at the constant prediction for hundreds of steps: its
-            # divergence is least there, and no clean term draws it away.
+            # Without a warm-up MART stays at a constant prediction for hundreds of steps: it
+            # minimizes the divergence, and there is no clean term to move it away.
             "mart": {**crafting, "beta": 1.0, "radius_warmup": 300},
             "ascl": crafting,
             "ensembles": crafting,

@@ -2,7 +2,7 @@
 
 Bui, thesis, Monash 2023, chapter 5, section 5.1 and appendix D: SGD with momentum, rate 0.01, times
 0.1 after 55, 75 and 90 of 100 epochs; every trade-off weight is 1. A hundred epochs of crafting
-with 40 steps are hours on a GPU; the recipes `mnist/...` are for a processor.
+with 40 steps take hours on a GPU; the recipes `mnist/...` are for a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
 from trainers.recipes import mnist
 
-# Ensembles are of another chapter, and of other settings.
+# Ensembles are in another chapter, with other settings.
 DEFENSES = tuple(name for name in mnist.DEFENSES if name not in ENSEMBLES)
 
 

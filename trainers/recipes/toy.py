@@ -1,8 +1,8 @@
 """Points in the plane: the thesis's toy problem, at its full size; a run takes a minute.
 
 Bui, thesis, Monash 2023, chapter 5, appendix E: crafting with 20 steps of 0.1 and radius 1, Adam
-with rate 0.001, 30 epochs; judged by 200 steps of 0.1 at radius 2. The plane is scaled into the
-unit square, so all distances here are divided by `SIDE`.
+with rate 0.001, 30 epochs; evaluated with 200 steps of 0.1 at radius 2. The plane is scaled into
+the unit square, so all distances here are divided by `SIDE`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from keras_robust.experiments.recipes.schema import OVER, defaults, with_defense
 
-# Those of `keras_robust.data.toy`, which would bring TensorFlow along.
+# Copies of `keras_robust.data.toy`, which imports TensorFlow.
 SIDE, OFFSET = 20.0, 8.0
 DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", *OVER)
 
@@ -49,6 +49,6 @@ def get_config(defense: str) -> ConfigDict:
         },
     )
     if config.defense.name == "udr":
-        # The dual variable moves by distances: as far as with rate 0.02 in the plane.
+        # The dual variable moves by distances: 0.02 in the plane.
         config.defense.options.dual_learning_rate = 0.02 * SIDE
     return config

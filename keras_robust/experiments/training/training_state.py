@@ -57,12 +57,15 @@ class Training:
         config, info = self.config, self.splits.info
         done = self.progress.step % self.steps_per_epoch
         replicas = self.devices.replicas
+        epochs = f"epochs {len(self.progress.rows) + 1} to {config.epochs}"
+        if self.trained:
+            epochs = f"all {config.epochs} epochs done,"
         return (
             f"{config.name}: {config.defense.name} of {config.model.name} "
             f"({self.model.classifier.count_params():,} parameters) on {info.name}, "
             f"{config.ball.norm} radius {config.ball.radius:.4g}\n"
-            f"{info.train_size:,} training, {info.validation_size:,} validation images; epochs "
-            f"{len(self.progress.rows) + 1} to {config.epochs} of {self.steps_per_epoch} steps"
+            f"{info.train_size:,} training, {info.validation_size:,} validation images; {epochs} "
+            f"of {self.steps_per_epoch} steps"
             + (f", {done} of them done" if done else "")
             + (f", on {replicas} replicas" if replicas > 1 else "")
         )

@@ -21,7 +21,7 @@ def test_a_new_directory_may_be_missing_or_empty(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_run_is_not_lost_by_mistake(run):
+def test_an_existing_run_is_not_deleted(run):
     with pytest.raises(
         FileExistsError, match=r"already contains a run\. Pass --resume.*--overwrite"
     ):

@@ -56,7 +56,7 @@ def killed(process, path, moment):
     """Kills a training at a moment; whether it was still there.
 
     Args:
-        process: which goes on with what is in `path`.
+        process: a training that resumes the run in `path`.
         path: of its run directory.
         moment: whether to wait for the first new checkpoint or only until the training begins, and
             for how many seconds after that; None to let it end by itself.
