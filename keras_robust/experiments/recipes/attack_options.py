@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras_robust as kr
-from keras_robust.core.types import Ball
+from keras_robust.core.types import Ball, Solver
 from keras_robust.core.validation import check_integer, check_number, did_you_mean, lookup
 from keras_robust.experiments.flags.lookup import check_options, number
 
@@ -180,7 +180,9 @@ def _multi_targeted(ball: Ball, options: Mapping[str, Any], targeted: bool) -> k
     return kr.attacks.multi_targeted(kr.attacks.pgd(ball, targeted=True, **inner), **own)
 
 
-def build_tasks(tasks: str = "members", group: int | None = None, stochastic: bool = False) -> Any:
+def build_tasks(
+    tasks: str = "members", group: int | None = None, stochastic: bool = False
+) -> kr.tasks.TaskKind:
     """Builds the tasks of a perturbation, of `keras_robust.tasks`.
 
     Args:
@@ -210,7 +212,7 @@ def build_tasks(tasks: str = "members", group: int | None = None, stochastic: bo
     return kr.tasks.Universal(group) if name == "universal" else kr.tasks.Members()
 
 
-def build_solver(text: str) -> Any:
+def build_solver(text: str) -> Solver:
     """Builds a solver from its name, or its name and options.
 
     Args:

@@ -26,7 +26,11 @@ class AttackSpec(TypedDict):
     options: dict[str, Any]
 
 
-def attack_spec(value: str | Mapping[str, Any]) -> AttackSpec:
+# An attack as given: its name, with options or without, or a mapping with both.
+AttackLike = str | Mapping[str, Any]
+
+
+def attack_spec(value: AttackLike) -> AttackSpec:
     """An attack as typed in a shell, or as a recipe holds it.
 
     Args:
@@ -78,7 +82,7 @@ def _literal(name: str, text: str) -> Any:
 
 def recipe_options(
     name: str,
-    listed: Iterable[str | Mapping[str, Any]],
+    listed: Iterable[AttackLike],
     given: Mapping[str, Any],
     *,
     same_ball: bool = True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
 from keras_robust.models.registry import architecture
 
-BALLS: dict[str, Any] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
+BALLS: dict[str, Callable[[float], Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
@@ -70,7 +71,7 @@ def _check_attacks(config: ConfigDict) -> None:
         attack_options.build_attack(spec["name"], ball(config), options)
 
 
-def _check_model(name: str, options: Any) -> None:
+def _check_model(name: str, options: Mapping[str, Any]) -> None:
     check_options("model", name, architecture(name), 2, options)
     if name == "ensemble":
         for member in options.get("members", ()):
@@ -94,7 +95,7 @@ def check_score(config: ConfigDict, classifier: keras.Model) -> None:
         raise ValueError(f"detector.score is {config.detector.score!r}: {error}") from error
 
 
-def augmentation(config: ConfigDict) -> Any:
+def augmentation(config: ConfigDict) -> kr.data.Augmentation | None:
     """The augmentation of training images, or None.
 
     Raises:
@@ -184,7 +185,7 @@ def robust_model(
     model = getattr(kr.defenses, settings.name)(
         classifier(config, info), ball(config), seed=config.seed, **options
     )
-    rule: Any = optimizer(config, steps_per_epoch)
+    rule = optimizer(config, steps_per_epoch)
     if config.mixed_precision == "mixed_float16":
         # Keras wraps it by itself only under a global policy.
         rule = keras.optimizers.LossScaleOptimizer(rule)
@@ -219,7 +220,9 @@ def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Opti
     return kind(learning_rate=_learning_rate(config, steps_per_epoch), **options)
 
 
-def _learning_rate(config: ConfigDict, steps_per_epoch: int) -> Any:
+def _learning_rate(
+    config: ConfigDict, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate, schedule = config.optimizer.learning_rate, config.optimizer.schedule
     kind = lookup("schedule (optimizer.schedule.kind)", schedule.kind, SCHEDULES)
     boundaries = schedule.boundaries

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_dict
 
 from keras_robust.experiments.flags.lookup import number
 from keras_robust.experiments.recipes.attack_spec import (
+    AttackLike,
     attack_spec,
     read_evaluation,
     recipe_options,
@@ -142,7 +143,7 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
     return config
 
 
-def normalize(config: ConfigDict, listed: Iterable[str | Mapping[str, Any]] = ()) -> ConfigDict:
+def normalize(config: ConfigDict, listed: Iterable[AttackLike] = ()) -> ConfigDict:
     """Splits the lists that a shell passes as text, such as `pgd,fgsm` and `0.1,8/255`.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +42,7 @@ class AttackedTestSet:
     clean_predictions: np.ndarray
     predictions: np.ndarray
     target: int | None = None
-    tasks: Any = None
+    tasks: kr.tasks.TaskKind | None = None
     success: kr.evaluation.TaskSuccess | None = None
 
     def summary(self) -> str:
@@ -91,7 +90,7 @@ def attack_run(
     attack: kr.Attack,
     *,
     target: int | None = None,
-    tasks: Any = None,
+    tasks: kr.tasks.TaskKind | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> AttackedTestSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -19,6 +19,11 @@ from keras_robust.experiments.recipes.attack_options import DETECTOR_AWARE, MULT
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import LoadedRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Figures = dict[str, Figure]
 
 ATTACKS = ("pgd", "bim", "mim")
 ADAPTIVE = "pgd, adaptive"
@@ -125,7 +130,7 @@ class EnsembleEvaluation:
 
     def evaluate(
         self, progress: Callable[[str], None] | None = None
-    ) -> tuple[EnsembleResult, dict[str, Any]]:
+    ) -> tuple[EnsembleResult, Figures]:
         """Runs the attacks.
 
         Args:
@@ -150,7 +155,7 @@ class EnsembleEvaluation:
 
     def _detect(
         self, detector: kr.detection.Detector, about: dict[str, Any]
-    ) -> tuple[float, tuple[DetectionResult, ...], dict[str, Any]]:
+    ) -> tuple[float, tuple[DetectionResult, ...], Figures]:
         """The false-alarm rate, the results for each attack and radius, and figures of them."""
         keys = {pair: f"{pair[0]} at {pair[1]:.4g}" for pair in self.detection}
         clean, scored = kr.evaluation.score_attacks(
@@ -190,7 +195,7 @@ class EnsembleEvaluation:
         alarms = float(exceeds(clean, threshold).numpy().mean())
         return alarms, detected, figures
 
-    def draw(self, count: int) -> dict[str, Any]:
+    def draw(self, count: int) -> Figures:
         """Draws the first test images: predictions of members, and the loss around the images.
 
         Args:

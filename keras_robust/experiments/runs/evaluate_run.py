@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.experiments.recipes.attack_spec import AttackLike
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.transfer_sources import crafted_on
 
@@ -34,7 +35,7 @@ class EvaluationPlan:
         time_budget: seconds for the attacks on a run; None for no limit.
     """
 
-    attacks: Sequence[str | Mapping[str, Any]] | None = None
+    attacks: Sequence[AttackLike] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     norm: str | None = None
     radius: float | None = None

@@ -16,7 +16,7 @@ import keras_robust as kr
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Ball
 from keras_robust.experiments.recipes import attack_options, build
-from keras_robust.experiments.recipes.attack_spec import attack_spec, recipe_options
+from keras_robust.experiments.recipes.attack_spec import AttackLike, attack_spec, recipe_options
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
 
@@ -114,7 +114,7 @@ class LoadedRun:
 
     def attack(
         self,
-        attack: str | Mapping[str, Any],
+        attack: AttackLike,
         options: Mapping[str, Any] | None = None,
         *,
         norm: str | None = None,
@@ -166,7 +166,7 @@ class LoadedRun:
     def _build(
         self,
         name: str,
-        listed: Iterable[str | Mapping[str, Any]],
+        listed: Iterable[AttackLike],
         given: Mapping[str, Any],
         norm: str | None,
         radius: float | None,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras_robust.core.atomic_files import replacing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def write_pictures(directory: Path, figures: Mapping[str, Any], prefix: str = "") -> None:
+
+def write_pictures(directory: Path, figures: Mapping[str, Figure], prefix: str = "") -> None:
     """Writes figures as PNG files, each atomically.
 
     Args:

@@ -278,7 +278,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
         _set_weights(model, weights)
 
 
-def _averaging(model: keras.Model) -> Any:
+def _averaging(model: keras.Model) -> keras.optimizers.Optimizer:
     """The optimizer that averages weights, if any does."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
