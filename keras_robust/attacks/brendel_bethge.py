@@ -62,9 +62,9 @@ class BrendelBethge(MinimumNormAttack):
 
     Example:
         >>> import keras_robust as kr
-        >>> attack = brendel_bethge(kr.L2Ball(0.5), steps=20)
-        >>> x, y = tf.constant([[0.7, 0.3]]), tf.constant([0])
-        >>> attack(lambda x: {"logits": x}, x, y).numpy().round(1).tolist()  # ties at [0.5, 0.5]
+        >>> attack = brendel_bethge(kr.L2Ball(0.5), steps=20).compiled(lambda x: {"logits": x})
+        >>> x_adv = attack(tf.constant([[0.7, 0.3]]), tf.constant([0]))
+        >>> x_adv.numpy().round(1).tolist()  # the logits are tied at [0.5, 0.5]
         [[0.5, 0.5]]
 
     Reference: Brendel et al., "Accurate, Reliable and Fast Robustness Evaluation" (2019), section

@@ -88,8 +88,9 @@ class CarliniWagner(MinimumNormAttack):
     Example:
         >>> import keras_robust as kr
         >>> attack = carlini_wagner(kr.L2Ball(0.5), steps=100, binary_search_steps=5)
-        >>> x, y = tf.constant([[0.7, 0.3]]), tf.constant([0])
-        >>> attack(lambda x: {"logits": x}, x, y).numpy().round(2).tolist()  # ties at [0.5, 0.5]
+        >>> attack = attack.compiled(lambda x: {"logits": x})
+        >>> x_adv = attack(tf.constant([[0.7, 0.3]]), tf.constant([0]))
+        >>> x_adv.numpy().round(2).tolist()  # the logits are tied at [0.5, 0.5]
         [[0.5, 0.5]]
 
     Reference: Carlini and Wagner, "Towards Evaluating the Robustness of Neural Networks" (2017),
