@@ -99,13 +99,16 @@ def _images(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _labels(path: Path, labels: np.ndarray, classes: int) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has CIFAR-10
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    from keras_robust.core.labels import class_numbers
+
+    given = labels
+    try:
+        labels = class_numbers("Labels", labels).numpy()
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} holds labels of type {labels.dtype} and shape {list(labels.shape)}; expected "
-            "one class number per image, [n] integers."
-        )
+            f"{path} holds labels of type {given.dtype} and shape {list(given.shape)}; expected "
+            f"one class number per image, [n] integers. {error}"
+        ) from error
     if len(labels) and labels.max() >= classes:
         raise ValueError(
             f"{path} holds the label {labels.max()}; the model has the classes 0 to {classes - 1}."

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
 from keras_robust.core.validation import check_number
@@ -152,22 +153,22 @@ class Detector:
         """A new detector with the smallest threshold that meets a false-alarm rate.
 
         Args:
-            dataset: finite batches of images, or of tuples that begin with images: a
-                `tf.data.Dataset`, or any iterable. Use images that the model was not trained on:
-                on training images it is more certain, and the threshold would be too low.
+            dataset: what `fit` takes, with labels, which are ignored, or without: a
+                `tf.data.Dataset`, a `keras.utils.PyDataset`, any iterable of batches, or a pair of
+                arrays. Use images that the model was not trained on: on training images it is more
+                certain, and the threshold would be too low.
             false_alarm_rate: at most this fraction of the images scores above the threshold.
 
         Raises:
-            TypeError: an array instead of batches.
+            TypeError: not data, such as an array instead of batches.
             ValueError: a rate outside (0, 1), too few images for it, images outside [0, 1], or an
                 infinite dataset.
         """
         check_rate(false_alarm_rate)
-        _check_dataset(dataset)
         score: Callable[[Images], PerExample] | None = None
         found = []
-        for batch in dataset:
-            x = _images(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        for batch, _ in read_batches(dataset, labels=False):
+            x = _images(batch)
             _check_range(x)
             if score is None:  # traced once, for all batch sizes
                 images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
@@ -248,19 +249,4 @@ def _check_range(x: tf.Tensor) -> None:
         raise ValueError(
             f"Images with values from {low:g} to {high:g} were received; expected [0, 1]. "
             "Divide 8-bit images by 255, and leave any normalization to a layer of the model."
-        )
-
-
-def _check_dataset(dataset: Any) -> None:
-    is_array = isinstance(dataset, np.ndarray) or tf.is_tensor(dataset)
-    if is_array or not isinstance(dataset, Iterable):
-        raise TypeError(
-            f"`calibrate` was given a {type(dataset).__name__}; expected batches of images: a "
-            "`tf.data.Dataset`, or a list such as `[(images, labels)]` with one large batch."
-        )
-    cardinality = getattr(dataset, "cardinality", None)
-    if cardinality is not None and int(cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "`calibrate` was given an infinite dataset; pass the validation set, or "
-            "`dataset.take(batches)`."
         )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, Round
+from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.types import Ball, Forward, Images
 from keras_robust.evaluation.adversarial_images import (
@@ -67,6 +68,8 @@ class AttackRunner:
         self.budget = budget or TimeBudget()
         self.model = classifier_of(model)
         self.x, self.y, self.batch_size = arrays(data, limit)
+        if ball is not None:  # early, and images that lie a rounding out of bounds are clipped
+            self.x = check_batch(self.x, self.y, None, ball.bounds)[0].numpy()
         self.seed, self.progress = seed, progress or (lambda line: None)
         self.warnings: list[str] = []
         self.interrupted: list[str] = []

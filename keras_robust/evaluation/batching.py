@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import keras
@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Forward, Images, Labels
-from keras_robust.core.validation import check_integer
 
 Model: TypeAlias = keras.Model | Forward  # a robust model, a classifier, or a function of images
-Data: TypeAlias = tf.data.Dataset | tuple[Images, Labels]
+# Batches of (images, labels), as `fit` takes them, or a pair of arrays.
+Data: TypeAlias = Iterable[Any] | tuple[Images, Labels]
 Progress: TypeAlias = Callable[[str], None]
 
 
@@ -26,53 +27,19 @@ def batches(
     """Batches of images and labels of an evaluation, one in memory at a time.
 
     Args:
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
-        limit: use only the first `limit` images; None for all.
-        batch_size: size of the batches into which a pair of arrays is split.
+        data, limit, batch_size: as for `keras_robust.core.batches.read_batches`.
 
     Raises:
-        ValueError: no data, a limit below 1, or different numbers of images and labels.
+        TypeError, ValueError: as for `read_batches`.
 
     Example:
         >>> data = np.zeros((5, 2)), np.arange(5)
         >>> [len(y) for _, y in batches(data, limit=3, batch_size=2)]
         [2, 1]
     """
-    if limit is not None:
-        check_integer("limit", limit, 1)
-    remaining = limit
-    dataset = isinstance(data, tf.data.Dataset)
-    for x, y in _from_dataset(data) if dataset else _from_arrays(data, batch_size):
-        yield x[:remaining], y[:remaining]
-        if remaining is not None:
-            remaining -= len(x)
-            if remaining <= 0:
-                return
-
-
-def _from_dataset(data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    empty = True
-    for x, y, *_ in data.as_numpy_iterator():
-        empty = False
-        _check_lengths(x, y)
-        yield x, y
-    if empty:
-        raise ValueError("The data set is empty; expected batches of (images, labels).")
-
-
-def _from_arrays(data: Any, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    x, y = (np.asarray(part) for part in data)
-    _check_lengths(x, y)
-    for begin in range(0, len(x), batch_size):
-        yield x[begin : begin + batch_size], y[begin : begin + batch_size]
-
-
-def _check_lengths(x: np.ndarray, y: np.ndarray) -> None:
-    if len(x) != len(y) or not len(x):
-        raise ValueError(
-            f"The data has {len(x)} images and {len(y)} labels; expected the same number of both, "
-            "at least one."
-        )
+    for x, y in read_batches(data, limit, batch_size):
+        if y is not None:
+            yield x, y
 
 
 def attacked(
@@ -95,7 +62,7 @@ def arrays(data: Data, limit: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """All images, all labels, and the batch size."""
     parts = list(batches(data, limit))
     x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return x, y.astype(np.int64), len(parts[0][0])
+    return x, y, len(parts[0][0])
 
 
 def rows_in_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -178,7 +178,8 @@ def score_attacks(
     Adversarial Robustness" (2021), Figures 3 and 4.
     """
     threshold = check_detector(detector)
-    runner = AttackRunner(model, data, limit, seed, progress)
+    ball = next((attack.ball for attack in attacks.values()), None)
+    runner = AttackRunner(model, data, limit, seed, progress, ball=ball)
     clean = _scores(runner, detector, runner.x)
     found = {}
     for name, attack in attacks.items():

@@ -60,7 +60,7 @@ def evaluate(
 
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        data: batches of images and labels as `fit` takes them, or a pair of arrays.
         attacks: one attack, several, or name -> attack; all in one ball.
         radii: also measure accuracy over these radii, with the strongest attack. An image fooled at
             one radius counts as fooled at every larger one.

@@ -173,6 +173,7 @@ class Card:
             sentences.append(f"The weights are {weights}; the card has {self.weights}.")
         if found.samples != self.sample.samples:
             sentences.append(f"There are {found.samples} images; expected {self.sample.samples}.")
+        others = len(sentences)
         of_all, of_sample, now = map(_accuracies, (self.report, self.sample, found))
         # What ran on all images and not on the sample may lower the worst case, and that only.
         more = set(self.report.worst_case_found_by) - set(self.sample.worst_case_found_by)
@@ -194,7 +195,7 @@ class Card:
                     f"{name}: {wording.percent(accuracy)} of all images in the card, which "
                     f"contradicts its sample ({wording.interval((low, high))})."
                 )
-        if not any(sentence.startswith("Worst case") for sentence in sentences):
+        if len(sentences) == others:  # else they say the same
             sentences += [*self.report.contradictions, *self.sample.contradictions]
         return tuple(sentences)
 

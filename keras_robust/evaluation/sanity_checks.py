@@ -172,7 +172,7 @@ def sanity_checks(
     if unknown:
         raise ValueError(f"only names {unknown}; expected some of {', '.join(_CHECKS)}.")
     check_integer("steps", steps, 1)
-    runner = AttackRunner(model, data, limit, seed, progress)
+    runner = AttackRunner(model, data, limit, seed, progress, ball=ball)
     if not runner.correct.any():
         raise ValueError(
             f"The model classifies none of the {len(runner.x)} images correctly; expected at least "

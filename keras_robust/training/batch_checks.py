@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.crafting.inputs import check_batch, check_labels
+from keras_robust.attacks.crafting.inputs import check_batch
+from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Images, Labels, RobustLoss
 from keras_robust.training.distribution import checked_part
 
@@ -43,10 +44,8 @@ def unpack_batch(
             "compare the images of a batch with each other, so a single image has no loss to "
             "weight. Leave the weights out, and draw the images that should count more often."
         )
-    if y.shape.rank == 2 and y.shape[1] == 1:
-        y = tf.squeeze(y, axis=1)  # the shape in which Keras feeds some label columns
     if bounds is None:
-        return x, check_labels("Labels", y, x), weight
+        return x, class_numbers("Labels", y, x), weight
     x, y, _ = check_batch(x, y, None, bounds)
     if not tf.executing_eagerly():  # eagerly, `check_batch` compares the values
         # Images in [0, 255] would train without an error, on negligible perturbations.

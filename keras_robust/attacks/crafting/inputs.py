@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import scalar
 from keras_robust.core.types import Images, Labels, Seed
 
@@ -42,13 +43,13 @@ def check_batch(
 
     Args:
         x: images `[batch, ...]`.
-        y: labels `[batch]`.
-        targets: target labels `[batch]`, or None.
+        y: labels, as `keras_robust.core.labels.class_numbers` takes them.
+        targets: target labels in the same forms, or None.
         bounds: the range of a valid pixel.
         classes: the number of classes, if known.
 
     Raises:
-        TypeError: not convertible to tensors, images not float, labels not integer.
+        TypeError: not convertible to tensors, images not float, labels not integer or one-hot.
         ValueError: shapes that do not match, pixels NaN or out of bounds, labels out of range.
     """
     given, x = x, _tensor(x)
@@ -72,45 +73,10 @@ def check_batch(
                 f"Images have values from {low:g} to {high:g}; expected [{bounds[0]:g}, "
                 f"{bounds[1]:g}] and no NaN. Scale the images, or give the ball other `bounds`."
             )
-    y = check_labels("Labels", y, x, classes)
+    y = class_numbers("Labels", y, x, classes)
     if targets is not None:
-        targets = check_labels("Targets", targets, x, classes)
+        targets = class_numbers("Targets", targets, x, classes)
     return x, y, targets
-
-
-def check_labels(name: str, y: Labels, x: Images, classes: int | None = None) -> Labels:
-    """Checks the class numbers `[batch]` of images `x`, and casts them to int32 or int64.
-
-    Raises:
-        TypeError: not convertible to a tensor, or not integer.
-        ValueError: a shape that does not match the images, or labels out of range.
-    """
-    given, y = y, _tensor(y)
-    if y is None:
-        raise TypeError(
-            f"{name} are {_short(given)}; expected one class number per image, shape [batch]."
-        )
-    if not y.dtype.is_integer:
-        raise TypeError(
-            f"{name} have dtype {y.dtype.name}; expected integer class numbers. "
-            "Convert one-hot labels with `argmax`."
-        )
-    if y.shape.rank != 1 or not x.shape[:1].is_compatible_with(y.shape):
-        raise ValueError(
-            f"{name} have shape {tuple(y.shape)} for images of shape {tuple(x.shape)}; "
-            "expected one class number per image, shape [batch]."
-        )
-    if tf.executing_eagerly() and tf.size(y) > 0:
-        low, high = int(tf.reduce_min(y)), int(tf.reduce_max(y))
-        if classes is not None and not 0 <= low <= high < classes:
-            raise ValueError(
-                f"{name} run from {low} to {high}; expected 0 to {classes - 1}, as the model has "
-                f"{classes} classes."
-            )
-        if low < 0:
-            raise ValueError(f"{name} run from {low} to {high}; expected class numbers >= 0.")
-    # The data sets of Keras have uint8 labels, which TensorFlow's losses refuse.
-    return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
 
 def _tensor(value: Any) -> tf.Tensor | None:

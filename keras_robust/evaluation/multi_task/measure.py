@@ -12,6 +12,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward, classifier_of
+from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Images, Labels, Logits
 from keras_robust.evaluation import attack_runner, batching
 from keras_robust.evaluation.batching import Data, Model, Progress
@@ -112,12 +113,13 @@ def success_rates(
         >>> success_rates(lambda x: {"logits": x}, x, x_adv, [0, 0], attack).per_task
         (1.0, 0.0)
     """
-    x, x_adv, y = (np.asarray(part) for part in (x, x_adv, y))
+    x, x_adv, y = np.asarray(x), np.asarray(x_adv), np.asarray(y)
     if not len(x) == len(x_adv) == len(y) > 0:
         raise ValueError(
             f"There are {len(x)} images, {len(x_adv)} attacked images and {len(y)} labels; "
             "expected the same number of each, at least one."
         )
+    y = class_numbers("Labels", y, x).numpy()
     kind, model = task_kind(attack, tasks), classifier_of(model)
     predict = tf.function(_task_logits(kind, model, attack), autograph=False)
     success, misclassified = [], []

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
+from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.evaluation.batching import Data, Model, attacked
@@ -165,7 +166,7 @@ def class_divergence(
 
     Args:
         features: `[batch, d]` float, of the clean images, which are the anchors.
-        labels: `[batch]` integer.
+        labels: class numbers `[batch]`, or in another form that `fit` takes.
         adversarial: `[batch, d]` float, of the attacked images; None leaves them out.
 
     Returns:
@@ -179,7 +180,7 @@ def class_divergence(
 
     Reference: Bui et al. (2021), section 2, (i) and (ii).
     """
-    intra, inter = _sums(features, labels, adversarial)
+    intra, inter = _sums(features, class_numbers("Labels", labels, features), adversarial)
     return intra[0] / intra[1], inter[0] / inter[1]
 
 

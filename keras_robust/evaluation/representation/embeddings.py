@@ -48,7 +48,7 @@ def latents(
     Args:
         model: a robust model, a classifier, or a function `images -> {"logits", "features"}`; an
             ensemble predicts by the members' mean probability.
-        data: a `tf.data.Dataset` of batches `(images, labels)`, or a pair of arrays.
+        data: batches of images and labels as `fit` takes them, or a pair of arrays.
         attack: crafts the attacked images.
         limit: use only the first `limit` images; None for all.
         seed: seed of the attack.

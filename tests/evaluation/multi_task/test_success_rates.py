@@ -251,7 +251,9 @@ def test_a_table_of_several_attacks():
             "There are 1 images, 1 attacked images and 2 labels",
         ),
         (
-            lambda: success_rates(simple, *3 * [apart(0.2)[0]], FGSM, tasks=tasks.Universal(2)),
+            lambda: success_rates(
+                simple, *2 * [apart(0.2)[0]], [0], FGSM, tasks=tasks.Universal(2)
+            ),
             ValueError,
             "expected whole groups",
         ),
