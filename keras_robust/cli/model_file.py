@@ -15,7 +15,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.cli.data_file import read_data_file
 from keras_robust.core.classifier import classifier_of
-from keras_robust.experiments.recipes import schema
+from keras_robust.experiments.recipes import build, schema
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
@@ -67,7 +67,15 @@ class LoadedModelFile(LoadedRun):
         return detector.calibrate(self.validation, self.false_alarm_rate)
 
     def with_detector(self, score: str | None, false_alarm_rate: float) -> LoadedModelFile:
-        """The same model with a detector, calibrated at its first use; None for no detector."""
+        """The same model with a detector, calibrated at its first use; None for no detector.
+
+        Raises:
+            ValueError: a score for ensembles, and the model is not one.
+        """
+        if score is not None:
+            config = self.config.copy_and_resolve_references()
+            config.detector.score = score
+            build.check_score(config, self.model)
         return dataclasses.replace(self, score=score, false_alarm_rate=false_alarm_rate)
 
     @property

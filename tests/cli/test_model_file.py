@@ -39,6 +39,13 @@ def test_a_detector_is_calibrated_on_the_validation_images(model_file, data_file
     assert loaded.detector.is_adversarial(images).numpy().sum() == 10
 
 
+def test_a_score_for_ensembles(model_file, data_file):
+    loaded = load_model_file(model_file, str(data_file))
+    with pytest.raises(ValueError, match="expected those of an ensemble") as caught:
+        loaded.with_detector("disagreement", 0.1)
+    assert "\n" not in str(caught.value)
+
+
 def test_without_validation_images(model_file, data_file, tmp_path):
     with np.load(data_file) as arrays:
         np.savez(tmp_path / "test.npz", x=arrays["x"], y=arrays["y"])

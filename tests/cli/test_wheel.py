@@ -160,6 +160,23 @@ def test_attack(script, folder, model, run):
             assert arrays["adversarial"].shape == (10, 8, 8, 1)
 
 
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [
+        (("tensorflow_serving", "grpc"), ("evaluate", "--limit=5", "--output_dir=without_serving")),
+        (("matplotlib", "jinja2"), ("export", "--model_base_path=exported/without_report")),
+    ],
+)
+def test_a_command_needs_no_other_extra(folder, run, environment, missing, arguments):
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
+        f"from keras_robust.cli.main import main; main({[*arguments, run]!r})"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("source", ["model", "run"])
 def test_export_and_serve(script, folder, model, run, source, installed, environment):
     flags = model if source == "model" else (run,)

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
+from keras_robust.experiments.recipes import build
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
 from keras_robust.losses import uncertainty as scores
@@ -77,6 +78,9 @@ def recalibrate(
     score = score or read_detector(exported)["score"]
     scores.get(score)
     run = _same_model(candidates, exported)
+    config = run.config.copy_and_resolve_references()
+    config.detector.score = score
+    build.check_score(config, run.model)
     detector = Detector(run.model, scored_by=score).calibrate(run.validation, false_alarm_rate)
     return _export(run, model_base_path, detector)
 

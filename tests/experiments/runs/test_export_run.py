@@ -148,6 +148,12 @@ def test_invalid_arguments_before_a_model_is_loaded(exported, monkeypatch):
         recalibrate([], exported, RATE, version=7)
 
 
+def test_a_score_for_ensembles(exported, run):
+    with pytest.raises(ValueError, match="expected those of an ensemble") as caught:
+        recalibrate(checkpoints(run), exported, RATE, score="disagreement")
+    assert "\n" not in str(caught.value)
+
+
 def test_too_few_images_for_the_rate(exported, run):
     with pytest.raises(ValueError, match="cannot be set from .* clean images"):
         recalibrate(checkpoints(run), exported, 0.0001)
