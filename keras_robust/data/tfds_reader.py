@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
 import re
 import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import tensorflow as tf
 
 from keras_robust.data.splits import Arrays, Source
 
 # Held out of a dataset without test examples. A fifth, as for the embedded digits.
 TEST_FRACTION = 0.2
+
+_IMPORTS = threading.Lock()
+_MEND = "Delete the dataset's directory and download it again."
 
 
 def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = False) -> Source:
@@ -33,13 +43,22 @@ def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
     Returns:
         The examples, images uint8.
 
+    The files of a dataset may come from somebody else, so they import nothing: a feature class of
+    `features.json` must belong to TFDS, or be imported already.
+
     Raises:
-        ValueError: TFDS has no such dataset, or not one of equally sized images with one label.
+        ValueError: TFDS has no such dataset, or not one of equally sized images with one label; its
+            files are damaged, or name a class that would be imported from elsewhere.
         FileNotFoundError: the data is missing; the message has the command that downloads it.
     """
     import tensorflow_datasets as tfds  # imported late: `digits` does not need it
 
-    builder = _builder(tfds, name, data_dir)
+    _check_name(name)
+    with _no_foreign_imports(tfds, name):
+        return _read(_builder(tfds, name, data_dir), name, data_dir, download)
+
+
+def _read(builder: Any, name: str, data_dir: str | os.PathLike | None, download: bool) -> Source:
     image_key, label_key = _keys(name, builder.info)
     if not builder.info.splits and download:
         builder.download_and_prepare()
@@ -88,15 +107,74 @@ def _expanded(data_dir: str | os.PathLike) -> str:
     return os.path.expanduser(os.fspath(data_dir))  # leaves gs://... as it is, pathlib would not
 
 
+def _check_name(name: str) -> None:
+    """Refuses a name that has TFDS run code of a namespace, or read another directory."""
+    namespace = re.match(r"[\w.-]+:(?!\d)", name)
+    if namespace or "=" in name:
+        raise ValueError(
+            f"The name of the dataset is {name!r}; expected a name in TFDS without "
+            f"{'a namespace' if namespace else 'arguments'}, such as 'mnist', "
+            "'imagenet_resized/32x32' or 'cifar10:3.0.2'."
+        )
+
+
+@contextlib.contextmanager
+def _no_foreign_imports(tfds: Any, name: str) -> Iterator[None]:
+    """Keeps TFDS from importing the module that a `features.json` names.
+
+    Raises:
+        ValueError: it is not one of TFDS, and not imported already.
+    """
+    connector = tfds.features.FeatureConnector
+    original = connector.cls_from_name
+
+    def checked(class_name: Any) -> type:
+        module = str(class_name).rpartition(".")[0]
+        own = module.split(".")[0] == "tensorflow_datasets"
+        if not own and module not in sys.modules:
+            raise ValueError(
+                f"The files of {name!r} would import {class_name!r}: their features.json names a "
+                "class that is not of tensorflow_datasets. If you trust it, import its module "
+                "first; else take the data from somewhere else."
+            )
+        return original(class_name)
+
+    with _IMPORTS, mock.patch.object(connector, "cls_from_name", checked):
+        yield
+
+
 def _builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
     options = {} if data_dir is None else {"data_dir": _expanded(data_dir)}
+    known = ["digits", "toy", *tfds.list_builders(with_community_datasets=False)]
     try:
         return tfds.builder(name, **options)
-    except (AssertionError, ValueError) as error:  # no such set, version or configuration; syntax
-        known = ["digits", "toy", *tfds.list_builders(with_community_datasets=False)]
-        if re.split("[/:]", name)[0] in known:
-            raise ValueError(f"TFDS rejects {name!r}: {str(error).strip()}") from error
-        raise ValueError(f"There is no dataset {name!r}. {_advice(name, known)}") from error
+    except Exception as error:  # damaged files raise errors of many classes
+        unknown = isinstance(error, tfds.core.DatasetNotFoundError) or not _is_name(tfds, name)
+        if unknown and re.split("[/:]", name)[0] not in known:
+            raise ValueError(f"There is no dataset {name!r}. {_advice(name, known)}") from error
+        damaged = _damaged_json(name, data_dir)
+        reason = f"{damaged} is damaged. {_MEND}" if damaged else str(error).strip()
+        raise ValueError(f"TFDS rejects {name!r}: {reason}") from error
+
+
+def _damaged_json(name: str, data_dir: str | os.PathLike | None) -> Path | None:
+    """A file in the directory of a dataset that is not JSON, though it ought to be."""
+    place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    for path in sorted(Path(_expanded(place), re.split("[/:]", name)[0]).rglob("*.json")):
+        try:
+            if not isinstance(json.loads(path.read_text("utf-8")), dict):
+                return path
+        except (ValueError, OSError):
+            return path
+    return None
+
+
+def _is_name(tfds: Any, name: str) -> bool:
+    try:
+        tfds.core.naming.parse_builder_name_kwargs(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _advice(name: str, known: list[str]) -> str:
@@ -150,10 +228,40 @@ def _test_split(name: str, splits: Any) -> str | None:
 
 
 def _arrays(builder: Any, split: str, image_key: str, label_key: str) -> Arrays:
-    examples = builder.as_dataset(split=split)  # in the order of the files, always the same
-    pairs = examples.map(lambda example: (example[image_key], example[label_key]))
-    whole = pairs.batch(builder.info.splits[split].num_examples).get_single_element()
+    count = builder.info.splits[split].num_examples
+    try:
+        examples = builder.as_dataset(split=split)  # in the order of the files, always the same
+        pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+        whole = pairs.batch(count).get_single_element()
+    except tf.errors.OpError as error:
+        raise _unreadable(builder.info.splits[split], error) from error
     images, labels = (part.numpy() for part in whole)
+    if len(labels) != count:
+        raise _unreadable(builder.info.splits[split], None)
     if labels.min() < 0:
         raise ValueError(f"The split {split!r} of {builder.info.name!r} hides its labels (-1).")
     return Arrays(images, labels.astype(np.int32))
+
+
+def _unreadable(split: Any, error: Exception | None) -> Exception:
+    """The error that names the file of a split that is missing or damaged."""
+    examples = 0
+    for path in split.filepaths:
+        if not tf.io.gfile.exists(str(path)):
+            return FileNotFoundError(f"The file {path} of the dataset is missing. {_MEND}")
+        try:
+            for _ in tf.data.TFRecordDataset(str(path)):
+                examples += 1
+        except tf.errors.OpError as damage:
+            what = str(damage.message).rpartition("}} ")[2].partition(" [Op:")[0]
+            return ValueError(f"The file {path} is damaged ({what}). {_MEND}")
+    folder = os.path.dirname(split.filepaths[0]) if split.filepaths else "the dataset"
+    if examples != split.num_examples:
+        return ValueError(
+            f"The files of the split {split.name!r} in {folder} hold {examples} examples; expected "
+            f"{split.num_examples}, as dataset_info.json says. {_MEND}"
+        )
+    return ValueError(
+        f"An example of the split {split.name!r} in {folder} cannot be decoded "
+        f"({str(error).splitlines()[0]}). {_MEND}"
+    )

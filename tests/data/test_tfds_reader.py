@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
+import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust.data as data
 from keras_robust.data import tfds_reader
@@ -181,3 +185,118 @@ def test_unsuitable_names_are_refused_before_any_data_is_read(name, text, tmp_pa
 def test_a_set_without_train_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'small_test' has no split 'train'; its splits are test"):
         tfds_reader.read("small_test", tmp_path, download=True)
+
+
+# Files of somebody else, and damaged ones.
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A directory with the small set."""
+    tfds.disable_progress_bar()
+    directory = tmp_path_factory.mktemp("prepared")
+    tfds_reader.read("small", directory, download=True)
+    return directory
+
+
+@pytest.fixture
+def copied(prepared, tmp_path):
+    """A copy of the small set's files, to be damaged."""
+    shutil.copytree(prepared / "small", tmp_path / "small")
+    return tmp_path / "small" / "1.0.0"
+
+
+@pytest.mark.parametrize("name", ["small:1.0.0", "payload"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_files_import_nothing(name, legacy, copied, tmp_path, monkeypatch):
+    """The payload is imported by TFDS alone, and is not imported by `read`."""
+    (tmp_path / "evil.py").write_text("open('executed', 'w').close()\nclass X: pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    document = json.loads((copied / "features.json").read_text())
+    document["featuresDict"]["features"]["label"]["pythonClassName"] = "evil.X"
+    if legacy:
+        document = {"type": "evil.X", "content": {}}
+    (copied / "features.json").write_text(json.dumps(document))
+    if name == "payload":  # a set that TFDS does not know, only its files
+        info = (copied / "dataset_info.json").read_text()
+        (copied / "dataset_info.json").write_text(info.replace('"small"', '"payload"'))
+        shutil.move(tmp_path / "small", tmp_path / "payload")
+    with pytest.raises(ValueError, match=r"would import 'evil\.X'.* not of tensorflow_datasets"):
+        tfds_reader.read(name, tmp_path)
+    assert "evil" not in sys.modules and not (tmp_path / "executed").exists()
+    with pytest.raises(Exception, match=r"Unrecognized FeatureConnector"):
+        tfds.builder(name, data_dir=tmp_path)
+    assert (tmp_path / "executed").exists()
+    sys.modules.pop("evil")
+
+
+@pytest.mark.parametrize(
+    "name", ["kaggle:small", "huggingface:a/b", "small/data_dir=/elsewhere", "small:1.0.0/a=b"]
+)
+def test_names_that_run_code_of_others_are_refused(name):
+    with pytest.raises(
+        ValueError, match=r"expected a name in TFDS without (a namespace|arguments)"
+    ):
+        tfds_reader.read(name)
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def drop_one(path):
+    """Removes the first record: its length, 8 bytes, two checksums and the content."""
+    content = path.read_bytes()
+    path.write_bytes(content[int.from_bytes(content[:8], "little") + 16 :])
+
+
+def not_an_image(path):
+    """Writes as many records, with valid checksums, whose image is not a PNG."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        features = {
+            "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"no image"])),
+            "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+            "name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"0"])),
+        }
+        for _ in range(20):
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+TRAIN = "small-train.tfrecord-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "error", "text"),
+    [
+        (TRAIN, cut, ValueError, rf"{TRAIN} is damaged \(truncated record"),
+        (TRAIN, flip, ValueError, rf"{TRAIN} is damaged \(corrupted record at"),
+        (TRAIN, lambda path: path.unlink(), FileNotFoundError, f"{TRAIN} of the dataset is miss"),
+        (TRAIN, lambda path: path.write_bytes(b""), ValueError, "hold 0 examples; expected 20"),
+        (TRAIN, drop_one, ValueError, "'train' in .*1.0.0 hold 19 examples; expected 20"),
+        (TRAIN, not_an_image, ValueError, "An example of the split 'train' in .* cannot be decod"),
+        ("small-test.tfrecord-00000-of-00001", flip, ValueError, "test.tfrecord.* is damaged"),
+        ("dataset_info.json", cut, ValueError, r"dataset_info\.json is damaged"),
+        ("dataset_info.json", lambda path: path.write_text("[]"), ValueError, "json is damaged"),
+        ("dataset_info.json", lambda path: path.unlink(), ValueError, r"dataset_info\.json"),
+        ("features.json", cut, ValueError, r"features\.json is damaged"),
+        (
+            "features.json",
+            lambda path: path.write_bytes(b"\xff"),
+            ValueError,
+            "features.json is da",
+        ),
+    ],
+)
+def test_the_damaged_file_is_named(file, damage, error, text, copied, tmp_path):
+    damage(copied / file)
+    with pytest.raises(error, match=text):
+        tfds_reader.read("small:1.0.0", tmp_path)

@@ -63,7 +63,8 @@ def verify(
         path: a `card.json`.
         directory: the run of the card; default the one whose `report/` it is in.
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
-        data_dir: the directory of TensorFlow Datasets, if not the one of the training.
+        data_dir: the directory of TensorFlow Datasets; None for its default. The recipe's is not
+            used, as the run may be somebody else's.
         log: called with lines of text.
         sources: the runs that attacks of the card are crafted on; by default those of their names
             in the directory of the run.
@@ -82,7 +83,8 @@ def verify(
     directory = directory or path.absolute().parent.parent
     if not RunDirectory(directory).is_run:
         raise ValueError(f"{path} is not in a run directory; give the run of the card by --run.")
-    run = load_run(directory, checkpoint, data_dir)
+    run = load_run(directory, checkpoint, read_data=False)
+    run.config.dataset.data_dir = data_dir
     models = _source_models(card, directory, sources or (), (checkpoint, data_dir))
     measured = card.reevaluate(run.model, run.splits.test, log, models)
     differences = [*_recipe_differences(card, run), *card.differences(measured, fingerprint(run))]
@@ -102,12 +104,14 @@ def _source_models(
     where: tuple[str | None, str | None],
 ) -> dict[str, keras.Model]:
     """The models of other runs that the card's attacks are crafted on, by their names."""
-    models = {name: run.model for name, run in load_sources(sources, *where).items()}
+    models = {
+        name: run.model for name, run in load_sources(sources, *where, read_data=False).items()
+    }
     for name in card.sources:
         places = [directory.absolute().parent / name, Path(name)]  # the name may be a path
         place = next((path for path in places if RunDirectory(path).is_run), None)
         if name not in models and place is not None:
-            models[name] = load_run(place, *where).model
+            models[name] = load_run(place, *where, read_data=False).model
         if name not in models:
             raise ValueError(
                 f"Attacks of the card are crafted on the run {name}, which is not next to "

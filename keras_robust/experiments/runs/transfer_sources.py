@@ -15,6 +15,8 @@ def load_sources(
     paths: Sequence[str | os.PathLike[str]],
     checkpoint: str | None = None,
     data_dir: str | None = None,
+    *,
+    read_data: bool = True,
 ) -> dict[str, LoadedRun]:
     """Loads the source runs.
 
@@ -22,6 +24,7 @@ def load_sources(
         paths: run directories; duplicates are dropped.
         checkpoint: `"best"` or `"last"`; by default the best one if there is one.
         data_dir: the directory of TensorFlow Datasets, if not the one of the training.
+        read_data: whether to read their data now, or at the first use of `splits`.
 
     Returns:
         The runs by the names of their directories, or by their paths if names coincide.
@@ -32,7 +35,9 @@ def load_sources(
     distinct = list({Path(path).resolve(): Path(path) for path in paths}.values())
     short = len({path.name for path in distinct}) == len(distinct)
     return {
-        (path.name if short else str(path)): load_run(path, checkpoint, data_dir)
+        (path.name if short else str(path)): load_run(
+            path, checkpoint, data_dir, read_data=read_data
+        )
         for path in distinct
     }
 
