@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_robust.core.gradient_scaling import scaled_gradients
 from keras_robust.core.types import Forward, Images, Outputs
 
 
@@ -43,8 +45,24 @@ def as_forward(model: Any) -> Forward:
             )
         return outputs
 
-    forward.members = tuple(map(as_forward, members_of(model)))  # type: ignore[attr-defined]
-    return forward
+    result: Any = scaled_gradients(forward) if _may_underflow(model) else forward
+    result.members = tuple(map(as_forward, members_of(model)))
+    return result
+
+
+def _may_underflow(model: Any) -> bool:
+    """Whether a layer computes in half precision; a function may hide one."""
+    if not isinstance(model, keras.Model):
+        return True
+    return any("float16" in str(layer.compute_dtype) for layer in _layers(model))
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models inside it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 def members_of(model: Any) -> tuple[Any, ...]:

@@ -40,11 +40,18 @@ def _descending(logits: Logits, least: int, name: str) -> tf.Tensor:
 def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     """Cross-entropy of the softmax and the label, `-log p_y`.
 
+    Computed as `log(1 + sum_{k != y} exp(z_k - z_y))`, whose gradient keeps its direction however
+    certain the prediction is; in `p_y - 1` it would cancel.
+
     Example:
         >>> print(f"{cross_entropy(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
         0.6931
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, upcast_half(logits))
+    logits = upcast_half(logits)
+    is_label = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    others = tf.reduce_logsumexp(tf.where(is_label, logits.dtype.min, logits), axis=-1)
+    of_label = tf.gather(logits, labels, axis=-1, batch_dims=logits.shape.rank - 1)
+    return tf.nn.softplus(others - of_label)
 
 
 def kl_divergence(logits: Logits, other: Logits) -> PerExample:
