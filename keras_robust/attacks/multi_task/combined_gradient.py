@@ -31,7 +31,7 @@ class StepRecord(NamedTuple):
 
     Attributes:
         weights: the weights of the tasks' gradients.
-        values: the tasks' losses.
+        values: the tasks' losses; the last finite ones.
         achieved: which tasks are achieved, bool.
     """
 
@@ -59,8 +59,8 @@ class CombinedState(NamedTuple):
 class CombinedGradient:
     """The weighted sum of the gradients of several tasks, as a `GradientOracle`.
 
-    The weights are solved for before the step that uses them. A gradient that is not finite (of
-    some transformations) is replaced by the last finite one of its task.
+    The weights are solved for before the step that uses them. A gradient or a value that is not
+    finite (of some transformations) is replaced by the last finite one of its task.
 
     Args:
         evaluate: `(copies [tasks, batch, ...], step) -> values, achieved`, each `[tasks, batch]`,
@@ -86,8 +86,9 @@ class CombinedGradient:
         gradients = tf.zeros_like(upcast_half(self._copies(x_start)))
         zeros = tf.zeros(tf.shape(gradients)[:2], gradients.dtype)
         zeros.set_shape(gradients.shape[:2])
+        unknown = zeros + float("nan")  # a task has no finite value yet
         start = tf.transpose(tf.ones_like(zeros) / tf.cast(self._tasks, zeros.dtype))
-        record = StepRecord(tf.transpose(start), zeros, zeros > 0)
+        record = StepRecord(tf.transpose(start), unknown, zeros > 0)
         return CombinedState(tf.constant(0), gradients, self._solver.init(start), record)
 
     def __call__(
@@ -99,8 +100,9 @@ class CombinedGradient:
         values = tf.cast(values, gradients.dtype)
         # As numbers, because oneDNN logs an error when booleans are transposed.
         done = tf.transpose(tf.cast(achieved, values.dtype)) > 0
-        weights, solver = self._solver(gram(gradients), tf.transpose(values), done, state.solver)
-        record = StepRecord(tf.transpose(weights), values, achieved)
+        known = tf.where(tf.math.is_finite(values), values, state.record.values)
+        weights, solver = self._solver(gram(gradients), tf.transpose(known), done, state.solver)
+        record = StepRecord(tf.transpose(weights), known, achieved)
         after = CombinedState(state.step + 1, gradients, solver, record)
         # A loop's state keeps its static shape, which a solver may lose.
         tf.nest.map_structure(lambda new, old: new.set_shape(old.shape), after, state)

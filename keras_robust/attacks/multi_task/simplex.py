@@ -63,7 +63,7 @@ def project_onto_simplex(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
         bisections: how often the interval that contains `mu` is halved.
 
     Returns:
-        `[batch, tasks]`, whose sum is 1 up to `tasks * range(values) / 2^bisections`.
+        `[batch, tasks]`, whose sum is 1 up to `tasks / 2^bisections`.
 
     Example:
         >>> project_onto_simplex(tf.constant([[1.0, 0.5, -3.0]])).numpy().round(4).tolist()
@@ -73,8 +73,11 @@ def project_onto_simplex(values: tf.Tensor, bisections: int = 20) -> tf.Tensor:
     (2021), Proposition 1.
     """
     each = 1 / tf.cast(tf.shape(values)[1], values.dtype)
-    low = tf.reduce_min(values, axis=1, keepdims=True) - each
-    high = tf.reduce_max(values, axis=1, keepdims=True) - each
+    # Relative to the largest, whose rounding would otherwise hide a sum of 1. No weight is above 1:
+    # with values far apart the interval is still at most of length 1.
+    values -= tf.reduce_max(values, axis=1, keepdims=True)
+    low = tf.maximum(tf.reduce_min(values, axis=1, keepdims=True) - each, -1)
+    high = tf.zeros_like(low) - each
     for _ in range(bisections):
         middle = (low + high) / 2
         total = tf.reduce_sum(tf.maximum(values - middle, 0), axis=1, keepdims=True)

@@ -131,6 +131,78 @@ def test_gradients_of_any_size(name, scale):
     assert np.all(np.isfinite(weigh(SOLVERS[name], *parts)))
 
 
+@every_solver
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("tasks", [[0], [1, 3], [0, 1, 2, 3, 4]])
+def test_a_task_that_is_not_finite(name, bad, tasks):
+    """Of values and products: the weights stay finite, and the state recovers."""
+    solver = SOLVERS[name]
+    gradients, values, achieved = random_tasks()
+    products = gram(gradients)
+    is_bad = np.isin(np.arange(5), tasks)
+    broken = tf.where(is_bad, tf.constant(bad, tf.float64), values)
+    either = is_bad[:, None] | is_bad if not np.isfinite(bad) else np.zeros([5, 5], bool)
+    torn = tf.where(either, tf.constant(bad, tf.float64), products)
+    state = solver.init(tf.ones_like(values) / 5)
+    for _ in range(2):
+        weights, state = solver(torn, broken, achieved, state)
+        assert np.all(np.isfinite(weights))
+        if name in ON_SIMPLEX:
+            assert np.all(weights >= 0)
+            np.testing.assert_allclose(tf.reduce_sum(weights, axis=1), 1, atol=1e-5)
+    for _ in range(3):
+        weights, state = solver(products, values, achieved, state)
+        assert np.all(np.isfinite(weights))
+    if name in ON_SIMPLEX and np.isnan(bad):  # the state is one that it could have come to
+        fresh = weigh(solver, gradients, values, achieved, 5)
+        np.testing.assert_allclose(weights, fresh, atol=0.2)
+
+
+def test_min_max_recovers_from_a_value_that_is_not_finite():
+    """It counts as the other value, so that the step changes nothing; the next is as ever."""
+    solver = solvers.MinMax(learning_rate=0.1, gamma=0.0)
+    state = solver.init(HALVES)
+    for values, expected in (
+        ([1.0, 1.0], [0.5, 0.5]),
+        ([np.nan, 1.0], [0.5, 0.5]),
+        ([1.0, 2.0], [0.55, 0.45]),
+    ):
+        weights, state = solver(None, tf.constant([values], tf.float64), None, state)
+        np.testing.assert_allclose(weights, [expected], atol=1e-6)
+
+
+def test_hvm_with_a_value_that_is_not_finite():
+    """It counts as the mean of the others, 2: weights are 1 / (f - 1/2)."""
+    values = tf.constant([[np.nan, 1.0, 3.0]], tf.float64)
+    np.testing.assert_allclose(solvers.HVM()(None, values, None, ())[0], [[1 / 1.5, 2.0, 0.4]])
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 5, 8])
+def test_cagrad_solves_its_problem(tasks):
+    """On 80 problems: the duality gap, a bound on the error of the value, derived anew.
+
+    `F(w) = g_w . g_0 + c |g_w|` is convex, so that `F(w) - min F <= w . F'(w) - min_i F'(w)_i`.
+    """
+    draw = np.random.default_rng(tasks)
+    gradients = draw.normal(size=(tasks, 20, 6)) * draw.uniform(0.1, 3.0, (tasks, 20, 1))
+    gradients += 0.5 * draw.normal(size=(1, 20, 6))
+    values = tf.ones([20, tasks], tf.float64)
+    solver = solvers.CAGrad()
+    weights = weigh(solver, tf.constant(gradients), values, None, 1).numpy()
+    products = np.einsum("ibp,jbp->bij", gradients, gradients)
+    mean = products.mean(axis=(1, 2))
+    radius = 0.5 * np.sqrt(mean + 1e-8) + 1e-8
+    # The solver returns `(1 / T + c w / |g_w|) / (1 + alpha^2)`; w sums to 1.
+    w = 1.25 * weights - 1 / tasks
+    w /= w.sum(axis=1, keepdims=True)
+    assert np.all(w >= -1e-9)
+    along = np.einsum("bij,bj->bi", products, w)
+    length = np.sqrt((w * along).sum(axis=1) + 1e-8)
+    slope = products.mean(axis=2) + (radius / length)[:, None] * along
+    gap = (w * slope).sum(axis=1) - slope.min(axis=1)
+    assert (gap / np.abs(slope).max(axis=1)).max() < 1e-9
+
+
 def flat(*gradients):
     """Gradients of one example, `[tasks, 1, pixels]`."""
     return tf.constant(gradients, tf.float64)[:, None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.simplex import equal_weights, minimize_quadratic
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_integer, check_number
 
@@ -26,7 +28,8 @@ class CAGrad:
 
     Args:
         alpha: the ball's radius relative to the mean's length, >= 0.
-        rounds: the number of quadratic problems, >= 1; 20 reach a precision of 1e-9.
+        rounds: the largest number of quadratic problems, >= 1; 100 reach a precision of 1e-12.
+            It stops once no weight changes.
 
     Example:
         >>> gram = tf.constant([[[1.0, 0.0], [0.0, 1.0]]])  # two orthogonal gradients
@@ -39,7 +42,7 @@ class CAGrad:
     """
 
     alpha: float = 0.5
-    rounds: int = 20
+    rounds: int = 100
 
     def __post_init__(self) -> None:
         check_number("CAGrad: alpha", self.alpha)
@@ -50,6 +53,7 @@ class CAGrad:
         del start
         return ()
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
@@ -63,12 +67,19 @@ class CAGrad:
             square = tf.reduce_sum(weights * tf.linalg.matvec(gram, weights), axis=1)
             return tf.sqrt(tf.maximum(square, 0) + _SMALL)
 
-        def body(index: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            curvature = radius / length(weights)
-            return index + 1, minimize_quadratic(curvature[:, None, None] * gram, to_mean)
+        settled = 2 * np.finfo(gram.dtype.as_numpy_dtype).eps
 
-        _, weights = tf.while_loop(
-            lambda index, _: index < self.rounds, body, (tf.constant(0), mean)
+        def body(
+            index: tf.Tensor, weights: tf.Tensor, moving: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            curvature = radius / length(weights)
+            solved = minimize_quadratic(curvature[:, None, None] * gram, to_mean)
+            return index + 1, solved, tf.reduce_any(tf.abs(solved - weights) > settled)
+
+        _, weights, _ = tf.while_loop(
+            lambda index, _, moving: (index < self.rounds) & moving,
+            body,
+            (tf.constant(0), mean, tf.constant(True)),
         )
         factor = (radius / length(weights))[:, None]
         return (mean + factor * weights) / (1 + self.alpha**2), state

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_number
 
@@ -44,6 +45,7 @@ class HVM:
         del start
         return ()
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:

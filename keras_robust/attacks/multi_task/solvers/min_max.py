@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.simplex import equal_weights, project_onto_simplex
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_number
 
@@ -45,6 +46,7 @@ class MinMax:
         """The weights, and whether they have been used for a step."""
         return start, tf.constant(False)
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:

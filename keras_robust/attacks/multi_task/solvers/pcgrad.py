@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 
 
@@ -33,6 +34,7 @@ class PCGrad:
         del start
         return ()
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.simplex import descend_weights, initial_state, solve_weights
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_choice, check_integer, check_number
 
@@ -70,6 +71,7 @@ class TaskOriented:
         """The logits of the weights, and whether they are to be updated."""
         return initial_state(start, self.first_weights)
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:

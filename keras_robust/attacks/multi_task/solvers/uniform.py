@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.multi_task.simplex import equal_weights
+from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 
 
@@ -25,6 +26,7 @@ class EqualWeights:
         del start
         return ()
 
+    @guarded
     def __call__(
         self, gram: tf.Tensor, values: tf.Tensor, achieved: tf.Tensor, state: Any
     ) -> tuple[tf.Tensor, Any]:
