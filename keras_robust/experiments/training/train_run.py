@@ -17,6 +17,7 @@ from keras_robust.core.validation import lookup
 from keras_robust.experiments.flags.recipe_flags import leaves
 from keras_robust.experiments.recipes import build
 from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.runs.run_lock import RunLock
 from keras_robust.experiments.training import callbacks, checkpoint
 from keras_robust.experiments.training.checkpoint import Progress
 from keras_robust.experiments.training.devices import Devices
@@ -86,6 +87,26 @@ def prepare(
     devices = devices or Devices()
     run = RunDirectory(output_dir, writes=devices.chief)
     build.check(config)
+    # Before anything is read: progress, model and recipe have to be of one state.
+    lock = RunLock(run.path) if run.writes and run.path.is_dir() else None
+    try:
+        training = _prepare(config, run, devices, resume=resume, overwrite=overwrite, log=log)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return dataclasses.replace(training, lock=lock)
+
+
+def _prepare(
+    config: ConfigDict,
+    run: RunDirectory,
+    devices: Devices,
+    *,
+    resume: bool,
+    overwrite: bool,
+    log: Log,
+) -> Training:
     resumed = resume and run.is_run
     if resumed:
         check_resumable(run.recipe(), config)
@@ -131,6 +152,20 @@ def complete(
         FloatingPointError: the training diverged.
         KeyboardInterrupt: the user stopped it.
     """
+    lock = training.lock
+    if training.run.writes and lock is None:
+        training.run.path.mkdir(parents=True, exist_ok=True)
+        lock = RunLock(training.run.path)
+    try:
+        if training.lock is None and training.run.writes:
+            training.run.check_new()  # another training may have come and gone since
+        return _complete(training, command, verbose, log)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _complete(training: Training, command: str, verbose: int | str, log: Log) -> RunDirectory:
     run, config, devices = training.run, training.config, training.devices
     if run.writes:
         if not training.resumed:

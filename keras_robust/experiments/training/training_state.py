@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.experiments.runs.run_lock import RunLock
 from keras_robust.experiments.training.checkpoint import Progress
 from keras_robust.experiments.training.devices import Devices
 
@@ -26,6 +27,7 @@ class Training:
         progress: the steps and epochs done.
         file: the checkpoint to resume from; None for a new training.
         resumed: whether the directory already belongs to this training.
+        lock: the right to write the directory; None while there is no directory.
     """
 
     config: ConfigDict
@@ -36,6 +38,7 @@ class Training:
     progress: Progress
     file: Path | None
     resumed: bool
+    lock: RunLock | None = None
 
     @property
     def monitor(self) -> str | None:
