@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from keras_robust.attacks.crafting.step_rules import FixedStep, SoftBallStep
 from keras_robust.core import collectives
 from keras_robust.core.config import register, replace
 from keras_robust.core.types import Ball, Images
-from keras_robust.core.validation import check_norm
+from keras_robust.core.validation import check_norm, is_number
 from keras_robust.defenses.dual_variable import DualVariable
 from keras_robust.training import defense_factory
 from keras_robust.training.defense_factory import defense
@@ -60,7 +61,7 @@ class SoftBallModel(RobustModel):
 
     def after_update(self, x: Images, x_adv: Images) -> None:
         """Updates the dual variable from the perturbations of the whole batch."""
-        attack = super().training_attack(x.dtype)
+        attack = self.attack_at(self.step - 1, x.dtype)  # the step has been counted
         radius = tf.cast(attack.ball.radius, tf.float32)
         rule: Any = attack.step_rule
         tau = 2 * rule.size if rule.tau is None else rule.tau
@@ -126,7 +127,9 @@ def udr(
     `boosted_on="clean"`.
 
     Differs: the default penalty acts on each pixel outside the radius, as in the released code; the
-    paper uses the gradient of the smoothed cost (`penalty="linf"` or `"l2"`). Lambda starts at 1
+    paper uses the gradient of the smoothed cost (`penalty="linf"` or `"l2"`). With `"linf"` only
+    the largest pixel moves back, by `lambda * step_size / tau`, half the range of an image by
+    default: perturbations of small radii are not held, and a warning says so. Lambda starts at 1
     and stays >= 0; the paper does not specify either.
     """
     check_norm("udr", ball, [math.inf])
@@ -139,5 +142,23 @@ def udr(
             "steps in a ball; expected a base such as pgd_at, trades, mart, ensemble_at or adp."
         )
     soft = SoftBallStep(rule.size, tau=tau, penalty=penalty)
+    _warn_of_overshoot(soft, ball, dual or DualVariable())
     attack = replace(model.attack, step_rule=soft, initialization=Uniform(), name="soft_ball")
     return SoftBallModel(**{**model.parts(), "attack": attack, "dual_rule": dual})
+
+
+def _warn_of_overshoot(rule: SoftBallStep, ball: Ball, dual: DualVariable) -> None:
+    """Warns if a step back of the Linf penalty throws a pixel out on the other side of the ball."""
+    numbers = (rule.size, ball.radius, 1.0 if rule.tau is None else rule.tau)
+    if rule.penalty != "linf" or not all(map(is_number, numbers)):
+        return
+    size, radius, tau = map(float, (*numbers[:2], 2 * rule.size if rule.tau is None else rule.tau))
+    back = dual.initial_value * size / tau if tau else 0.0
+    if back > 2 * radius:
+        warnings.warn(
+            f"udr: penalty='linf' moves the largest pixel back by lambda * step_size / tau = "
+            f"{back:.3g} and no other pixel, but the ball's diameter is {2 * radius:.3g}: the "
+            "perturbations will leave the ball by several radii. Use penalty='elementwise', or a "
+            f"tau above {dual.initial_value * size / (2 * radius):.3g}.",
+            stacklevel=4,
+        )

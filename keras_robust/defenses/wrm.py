@@ -21,24 +21,26 @@ def wrm(
     classifier: keras.Model,
     ball: Ball,
     *,
-    multiplier: float = 1.3,
+    gamma: float = 0.5 / 1.3,
     clean_weight: float = 0.0,
     steps: int = 15,
     step_size: float | None = None,
     **options: Unpack[RobustModelOptions],
 ) -> RobustModel:
-    """Minimizes `CE(x_adv)` where `x_adv` maximizes `CE - multiplier * ||x_adv - x||^2 / 2`.
+    """Minimizes `CE(x_adv)` where `x_adv` maximizes `CE - gamma * ||x_adv - x||^2`.
 
     The penalty bounds the perturbations of training, not the ball, which is the threat model of
     validation, by PGD.
 
     Args:
         ball: the threat model of validation.
-        multiplier: gamma of the paper, weight of the penalty, >= 0.
+        gamma: the price of a unit of squared distance, >= 0, in the units of the images; gamma of
+            the paper. The released code has `eps = 0.5 / gamma`; the default is its eps of 1.3 for
+            MNIST. Images scaled by `s` have the price `gamma / s^2`.
         clean_weight: weight of the clean cross-entropy.
         steps: number of ascent steps; 15 in the paper.
-        step_size: factor of the gradient in the first step; default `1 / multiplier`. It decays
-            with the square root of the step's number.
+        step_size: factor of the gradient in the first step; default `0.5 / gamma`. It decays with
+            the square root of the step's number.
 
     Raises:
         ValueError: a negative number, or what `keras_robust.attacks.pgd` refuses.
@@ -46,19 +48,22 @@ def wrm(
     Example:
         >>> import keras_robust as kr
         >>> classifier = kr.models.mlp((2, 2, 1), classes=3)
-        >>> wrm(classifier, kr.L2Ball(1.0), multiplier=1.3).attack.step_rule.multiplier
-        1.3
+        >>> rule = wrm(classifier, kr.L2Ball(1.0), gamma=2.0).attack.step_rule
+        >>> rule.size, rule.multiplier  # the gradient of the penalty is 2 gamma (x_adv - x)
+        (0.25, 4.0)
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training" (2018), Algorithm 1.
+
+    Differs: the released code does not count its first step; its 15 steps are `steps=16`.
     """
-    check_number("wrm: multiplier", multiplier)
+    check_number("wrm: gamma", gamma)
     if step_size is None:
-        step_size = 1 / multiplier if multiplier > 0 else 1.0
+        step_size = 0.5 / gamma if gamma > 0 else 1.0
     attack = GradientAttack(
         ball,
         objectives.LabelLoss("cross_entropy"),
-        PenalizedStep(step_size, multiplier),
+        PenalizedStep(step_size, 2 * gamma),
         steps,
         initialization=initialization.AtInput(),
         name="wrm",

@@ -166,11 +166,15 @@ class RobustModel(KerasLoop):
 
     def training_attack(self, dtype: tf.DType) -> Attack:
         """The attack of this step; a hook for defenses whose attack depends on their state."""
+        return self.attack_at(self.step, dtype)
+
+    def attack_at(self, step: int | tf.Tensor, dtype: tf.DType) -> Attack:
+        """The training attack at the radius of a step, counted from 0."""
         if self.attack is None:
             raise ValueError("The model has no training attack; expected one to craft images.")
         if not self.radius_warmup:
             return self.attack
-        fraction = (tf.cast(self.step, dtype) + 1) / self.radius_warmup
+        fraction = (tf.cast(step, dtype) + 1) / self.radius_warmup
         return self.attack.at_radius(tf.minimum(fraction, 1.0) * self.attack.ball.radius)
 
     def state_logs(self) -> dict[str, tf.Tensor]:
@@ -178,7 +182,10 @@ class RobustModel(KerasLoop):
         return {}
 
     def after_update(self, x: Images, x_adv: Images) -> None:
-        """Called after the update of the weights; a hook for defenses with state."""
+        """Called after the update of the weights; a hook for defenses with state.
+
+        The batch is that of step `self.step - 1`, as the step has been counted.
+        """
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""

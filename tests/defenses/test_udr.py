@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import keras
 import numpy as np
@@ -41,14 +42,14 @@ def test_options_reach_the_base(make_classifier):
         "mart",
         boosted_on="clean",
         beta=2.0,
-        tau=0.2,
+        tau=0.3,
         penalty="linf",
         seed=5,
         microbatches=2,
         weight_perturbation=kr.AWP(0.02),
     )
     assert model.robust_loss.beta == 2.0 and model.robust_loss.boosted_on == "clean"
-    assert (model.attack.step_rule.tau, model.attack.step_rule.penalty) == (0.2, "linf")
+    assert (model.attack.step_rule.tau, model.attack.step_rule.penalty) == (0.3, "linf")
     assert (model.seed, model.microbatches, model.weight_perturbation.gamma) == (5, 2, 0.02)
 
 
@@ -86,6 +87,30 @@ def test_the_dual_variable_descends(make_classifier, period, steps):
             expected = max(expected - 0.5 * (0.1 - np.mean(collected)), 0)
             collected = []
         assert float(model.dual) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_radius_of_a_warm_up_is_the_steps_own(make_classifier):
+    """With 4 steps of warm-up, the first perturbations lie in a quarter of the radius."""
+    model = udr(make_classifier(), dual=DualVariable(0.3, 0.5), radius_warmup=4)
+    x, expected = tf.zeros([2, 6, 6, 1]), 0.3
+    for share in (0.25, 0.5, 0.75, 1.0, 1.0):
+        crafted = model.training_attack(tf.float32).ball.radius
+        assert float(crafted) == pytest.approx(0.1 * share)
+        model.step.assign_add(1)
+        model.after_update(x, x + 0.06)
+        expected -= 0.5 * (0.1 * share - 0.06)
+        assert float(model.dual) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_penalty_that_does_not_hold_warns(make_classifier):
+    """Lambda / 2 is the step back at the default temperature; the diameter is 0.2."""
+    with pytest.warns(UserWarning, match=r"moves the largest pixel back by .* = 0.5 .*is 0.2: "):
+        udr(make_classifier(), penalty="linf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        udr(make_classifier(), penalty="linf", tau=0.3)
+        udr(make_classifier(), penalty="l2")
+        udr(make_classifier())
 
 
 def test_it_is_never_negative(make_classifier, make_batch):

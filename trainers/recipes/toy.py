@@ -41,7 +41,8 @@ def get_config(defense: str) -> ConfigDict:
         defense,
         {
             "standard": {"steps": 20},
-            "wrm": {"steps": 15},
+            # The default price, of a squared distance in the plane.
+            "wrm": {"steps": 15, "gamma": 0.5 / 1.3 * SIDE**2},
             "pgd_at": {**crafting, "clean_weight": 1.0},
             "trades": {**crafting, "beta": 1.0},
             "mart": {**crafting, "beta": 1.0},

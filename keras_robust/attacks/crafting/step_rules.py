@@ -199,7 +199,7 @@ class PenalizedStep:
 
     Args:
         size: the length of the first step, times the gradient.
-        multiplier: the penalty gamma, >= 0.
+        multiplier: the penalty, >= 0; twice the paper's gamma, which has no half.
         decay: the steps shrink as `size / (t + 1) ** decay`.
 
     Reference: Sinha et al., "Certifying Some Distributional Robustness with Principled Adversarial

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_robust as kr
-from keras_robust.core.validation import did_you_mean, lookup
+from keras_robust.core.validation import check_number, did_you_mean, lookup
 
 # Parameters of defenses that are objects, or that a recipe holds elsewhere.
 _NOT_OPTIONS = ("classifier", "ball", "base", "dual", "seed", "name", "validation_attack")
@@ -79,6 +79,11 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         current = _FORMER_OPTIONS.get(option)
         if current in valid and current not in arguments:
             arguments[current] = arguments.pop(option)
+    if "multiplier" in arguments and "gamma" in valid and "gamma" not in arguments:
+        # WRM of release 0.1 subtracted `multiplier * |d|^2 / 2`, the paper `gamma * |d|^2`.
+        price = arguments.pop("multiplier")
+        check_number("wrm: multiplier", price)
+        arguments["gamma"] = price / 2
     for option in arguments:
         if option not in valid:
             raise ValueError(
