@@ -19,6 +19,11 @@ from keras_robust.evaluation.adversarial_images import (
     within_bounds,
 )
 from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
+from keras_robust.evaluation.model_warnings import (
+    chance_warnings,
+    logits_warnings,
+    range_warnings,
+)
 from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.evaluation.results import Curve, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState, StateFile
@@ -78,7 +83,7 @@ class AttackRunner:
         self._compiled: dict[Attack, Callable[..., Images]] = {}
         self._source_logits: dict[int, np.ndarray] = {}
         self.clean_logits = self.logits(self.x)
-        self.warnings += _logits_warnings(self.clean_logits)
+        self.warnings += logits_warnings(self.clean_logits)
         self.classes = self.clean_logits.shape[1]
         if not (self.y.min() >= 0 and self.y.max() < self.classes):
             raise ValueError(
@@ -87,6 +92,9 @@ class AttackRunner:
             )
         self.clean_predictions = self.clean_logits.argmax(1)
         self.correct = is_correct(self.clean_logits, self.y)
+        self.warnings += chance_warnings(self.correct, self.classes)
+        if ball is not None:
+            self.warnings += range_warnings(self.model, ball.bounds)
         self._found = None if ball is None else AdversarialImages(ball, self.x, self.correct)
         self.progress(f"clean accuracy {self.correct.mean():.4f} on {len(self.x)} images")
 
@@ -268,19 +276,6 @@ class AttackRunner:
 def _label(name: str, radius: float | None) -> str:
     """An attack's name, with the radius if it is not the attack's own."""
     return name if radius is None else f"{name} at radius {radius_text(radius)}"
-
-
-def _logits_warnings(logits: np.ndarray) -> list[str]:
-    if not np.isfinite(logits).all():
-        return [
-            "The model's logits are not finite for some clean images; these count as misclassified."
-        ]
-    if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
-        return [
-            "The model's logits look like probabilities (they sum to 1). A softmax before the loss "
-            "saturates gradients, and attacks look weaker than they are. Return the logits."
-        ]
-    return []
 
 
 def compiled_forward(model: Model) -> Forward:

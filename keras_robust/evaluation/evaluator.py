@@ -17,6 +17,7 @@ from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.detector_attacks import detector_results
 from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.model_warnings import is_random, random_warning
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection
@@ -109,6 +110,10 @@ def evaluate(
     runner = AttackRunner(model, data, limit, seed, progress, resume_dir, budget, ball)
     for attack in named.values():
         runner.source_logits(attack.rounds(runner.classes))  # raises before anything is attacked
+    again = runner.logits(runner.x)
+    if is_random(runner.clean_logits, again):
+        attacked = list(named.values())
+        runner.warnings.append(random_warning(runner.clean_logits, again, attacked))
     runs = {name: runner.run(name, attack) for name, attack in named.items()}
     strongest = min(runs, key=lambda name: runs[name].robust.sum())
     worst = _worst_images(runner, list(runs.values()))

@@ -24,6 +24,7 @@ from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.evaluation.adversarial_images import distance_limit, distances_between
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.model_warnings import is_random, repeat_gap
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.results import Check, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState
@@ -218,9 +219,7 @@ def _logits(name: str, checks: _CheckRunner) -> Check:
 
 def _repeatability(name: str, checks: _CheckRunner) -> Check:
     first, second = (checks.runner.logits(checks.runner.x) for _ in range(2))
-    # The order of a sum may change its last digits.
-    spread = max(float(_finite_rows(first).std()), 1e-30)
-    gap = float(np.abs(_finite_rows(first - second)).max(initial=0)) / spread
+    gap = repeat_gap(first, second)
     text = (
         f"The outputs for the same images differ by {gap:.2g} standard deviations between two "
         "calls."
@@ -229,7 +228,7 @@ def _repeatability(name: str, checks: _CheckRunner) -> Check:
         " The model is random: attack it with gradients averaged over many passes (EOT), and "
         "average accuracies over several runs."
     )
-    return _check(name, gap <= 1e-4, gap, text, advice)
+    return _check(name, not is_random(first, second), gap, text, advice)
 
 
 def _small_changes(name: str, checks: _CheckRunner) -> Check:
