@@ -17,6 +17,7 @@ from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Ball
 from keras_robust.experiments.recipes import attack_options, build
 from keras_robust.experiments.recipes.attack_spec import AttackLike, attack_spec, recipe_options
+from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
 
@@ -213,6 +214,7 @@ def load_run(
     if data_dir is not None:
         config.dataset.data_dir = data_dir
     file = run.checkpoint(checkpoint)
+    check_stamp(file, config)
     model = keras.saving.load_model(file, compile=False)
     loaded = LoadedRun(run, config, file.stem, classifier_of(model))
     if read_data:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.atomic_files import replacing
+from keras_robust.experiments.runs.recipe_stamp import stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import checkpoint
 from keras_robust.experiments.training.checkpoint import Progress
@@ -92,7 +93,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     def __init__(self, training: Training, log: EpochLog, stop: Stop):
         super().__init__()
-        self.run, self.devices = training.run, training.devices
+        self.run, self.devices, self.config = training.run, training.devices, training.config
         self.log, self.stop = log, stop
         self.monitor, self.length = training.monitor, training.steps_per_epoch
         rows = (row[self.monitor] for row in log.rows if self.monitor in row)
@@ -135,6 +136,7 @@ class Checkpoints(keras.callbacks.Callback):
             if self.run.writes:
                 with averaged(self.model), replacing(self.run.checkpoint_file("best")) as draft:
                     self.model.save(draft)
+                    stamp(draft, self.config)
         self._save((epoch + 1) * self.length, {})
 
     def _save(self, step: int, epoch: dict[str, float]) -> None:
@@ -147,7 +149,7 @@ class Checkpoints(keras.callbacks.Callback):
         progress = checkpoint.progress_of(self.model, self.devices, step, self.log.rows, epoch)
         if self.run.writes:
             last, previous = map(self.run.checkpoint_file, ("last", "previous"))
-            checkpoint.write(last, self.model, progress, previous)
+            checkpoint.write(last, self.model, progress, previous, self.config)
         end = time.perf_counter()
         self._saved, self._next = step, end + max(self._seconds, 19 * (end - begin))
 

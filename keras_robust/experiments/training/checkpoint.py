@@ -19,8 +19,10 @@ from typing import Any, BinaryIO
 
 import keras
 import numpy as np
+from ml_collections import ConfigDict
 
 from keras_robust.core.atomic_files import replacing
+from keras_robust.experiments.runs.recipe_stamp import stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training.devices import Devices
 
@@ -94,7 +96,13 @@ def restore(model: keras.Model, devices: Devices, progress: Progress) -> None:
     devices.assign(model.metrics_variables, progress.metrics, additive=True)
 
 
-def write(path: Path, model: keras.Model, progress: Progress, previous: Path | None = None) -> None:
+def write(
+    path: Path,
+    model: keras.Model,
+    progress: Progress,
+    previous: Path | None = None,
+    config: ConfigDict | None = None,
+) -> None:
     """Writes a checkpoint atomically.
 
     Args:
@@ -102,6 +110,7 @@ def write(path: Path, model: keras.Model, progress: Progress, previous: Path | N
         model: the compiled model.
         progress: the progress of its training.
         previous: where to move an existing checkpoint; None to replace it.
+        config: the recipe to write into it.
     """
     document = {"step": progress.step, "rows": progress.rows, "epoch": progress.epoch}
     arrays = io.BytesIO()
@@ -113,6 +122,8 @@ def write(path: Path, model: keras.Model, progress: Progress, previous: Path | N
     np.savez(arrays, **named)
     with replacing(path, previous) as draft:
         model.save(draft)
+        if config is not None:
+            stamp(draft, config)
         with zipfile.ZipFile(draft, "a") as archive:
             archive.writestr(_PROGRESS, json.dumps(document))
             archive.writestr(_ARRAYS, arrays.getvalue())

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.flags.recipe_flags import leaves
-
-# Fields that may differ when a run is resumed: its training steps do not depend on them.
-_FREE = ("epochs", "evaluation.", "detector.", "checkpoint.", "dataset.data_dir", "name")
+from keras_robust.experiments.runs.recipe_stamp import training_fields
 
 
 def check_resumable(kept: ConfigDict, config: ConfigDict) -> None:
@@ -20,11 +17,11 @@ def check_resumable(kept: ConfigDict, config: ConfigDict) -> None:
     Raises:
         ValueError: fields differ on which the training steps depend.
     """
-    before, now = leaves(kept.to_dict()), leaves(config.to_dict())
+    before, now = training_fields(kept), training_fields(config)
     different = [
         f"{name} ({before.get(name)!r}, not {now.get(name)!r})"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and not name.startswith(_FREE)
+        if before.get(name) != now.get(name)
     ]
     if different:
         raise ValueError(

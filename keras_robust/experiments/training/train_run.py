@@ -16,6 +16,7 @@ from keras_robust.core.atomic_files import replacing
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.flags.recipe_flags import leaves
 from keras_robust.experiments.recipes import build
+from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.run_lock import RunLock
 from keras_robust.experiments.training import callbacks, checkpoint
@@ -113,6 +114,8 @@ def _prepare(
     else:
         run.check_new(overwrite)
     file, progress = checkpoint.newest(run, log) if resumed else (None, Progress())
+    if file:
+        check_stamp(file, config)
     splits = build.data(config)
     _check_batches(splits, config, devices.replicas)
     if file and progress.replicas != devices.replicas:
