@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.core.classifier import as_forward, classifier_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Ball, Forward, Images
 from keras_robust.evaluation.adversarial_images import (
     AdversarialImages,
@@ -280,7 +281,7 @@ def _label(name: str, radius: float | None) -> str:
 
 def compiled_forward(model: Model) -> Forward:
     """A model, or a function of images, as one graph."""
-    return tf.function(as_forward(model), autograph=False, reduce_retracing=True)
+    return compiled(as_forward(model))
 
 
 def predict_logits(forward: Forward, x: np.ndarray, batch_size: int) -> np.ndarray:

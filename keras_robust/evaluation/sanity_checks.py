@@ -19,6 +19,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import NoGradient, value_and_gradient
 from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.core.classifier import as_forward
+from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.evaluation.adversarial_images import distance_limit, distances_between
@@ -54,7 +55,7 @@ class _CheckRunner:
         """
         forward = as_forward(self.runner.model)
 
-        @tf.function(autograph=False, reduce_retracing=True)
+        @compiled
         def slope(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             _, gradient = value_and_gradient(
                 lambda x_adv: losses.cross_entropy(forward(x_adv)["logits"], y), x

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.core.classifier import as_forward, check_ensemble, classifier_of, members_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Logits
 from keras_robust.evaluation import attack_runner, batching
 from keras_robust.evaluation.batching import Data, Model, Progress
@@ -271,9 +272,7 @@ class _TransferRunner:
         `[targets, images]` and `[sources, targets, images]` bool; `predict` maps images to the
         logits of each target.
         """
-        stacked = tf.function(
-            lambda x: tf.stack(predict(x)), autograph=False, reduce_retracing=True
-        )
+        stacked = compiled(lambda x: tf.stack(predict(x)))
         clean = np.zeros([len(self.names), len(self.x)], bool)
         attacked = np.zeros([len(self.names), *clean.shape], bool)
         for number, (rows, real) in enumerate(

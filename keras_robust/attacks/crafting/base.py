@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
+from keras_robust.core.graphs import compiled
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import (
     Ball,
@@ -182,7 +183,7 @@ class Attack(abc.ABC):
             [[0.0, 1.0]]
         """
 
-        @tf.function(reduce_retracing=True, autograph=False)
+        @compiled
         def run(
             x: Images, y: Labels, seed: tf.Tensor, radius: tf.Tensor | None, targets: Labels | None
         ) -> Images:

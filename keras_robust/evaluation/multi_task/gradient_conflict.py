@@ -14,6 +14,7 @@ from keras_robust.attacks.crafting.gradient_ascent import value_and_sum_gradient
 from keras_robust.attacks.multi_task.combined_gradient import gram
 from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward
+from keras_robust.core.graphs import compiled
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Images, Labels, Logits, PerExample
 from keras_robust.evaluation.batching import Data, Model, Progress
@@ -104,7 +105,7 @@ def task_gradients(
     """
     kind = task_kind(attack, tasks)
     runner = TaskRunner(model, data, attack, limit, seed, kind)
-    gram_at = tf.function(_gram_matrices(kind, runner.model, attack, loss), autograph=False)
+    gram_at = compiled(_gram_matrices(kind, runner.model, attack, loss))
     with_weights = _craft_with_weights(runner.model, attack)
     products, weights = [], []
     for x, y, crafted, real, own in runner.crafted(progress, with_weights):
@@ -145,7 +146,7 @@ def _craft_with_weights(model: Model, attack: Any) -> Callable[..., Any] | None:
         trace = attack.trace(model, x, y, seed=seed)
         return trace.images, trace.weights[-1]
 
-    return tf.function(craft, autograph=False)
+    return compiled(craft)
 
 
 def _averaged(

@@ -12,6 +12,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward, classifier_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Images, Labels, Logits
 from keras_robust.evaluation import attack_runner, batching
@@ -121,7 +122,7 @@ def success_rates(
         )
     y = class_numbers("Labels", y, x).numpy()
     kind, model = task_kind(attack, tasks), classifier_of(model)
-    predict = tf.function(_task_logits(kind, model, attack), autograph=False)
+    predict = compiled(_task_logits(kind, model, attack))
     success, misclassified = [], []
     batches = batching.rows_in_batches(len(x), min(batch_size, len(x)))
     for number, (rows, real) in enumerate(batches):
@@ -202,7 +203,7 @@ def transfer_success_rates(
         )
     runner = TaskRunner(source, data, attack, limit, seed)
     forwards = [as_forward(classifier_of(model)) for model in models.values()]
-    predict = tf.function(lambda x: [forward(x)["logits"] for forward in forwards], autograph=False)
+    predict = compiled(lambda x: [forward(x)["logits"] for forward in forwards])
     logits, labels = [], []
     for batch in runner.crafted(progress):
         logits.append(np.stack(predict(batch.crafted))[:, : batch.real])

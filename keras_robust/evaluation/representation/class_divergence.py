@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Labels
 from keras_robust.core.validation import check_integer
@@ -93,9 +94,7 @@ def divergence(
     Supervised Contrastive Learning" (2021), section 2 and appendix B.
     """
     forward = as_forward(classifier_of(model))
-    features = tf.function(
-        lambda images: features_of(forward(images)), reduce_retracing=True, autograph=False
-    )
+    features = compiled(lambda images: features_of(forward(images)))
     return _over_batches(
         (features(tf.constant(x)), features(x_adv), y)
         for x, x_adv, y in attacked(model, data, attack, limit, seed)
@@ -136,7 +135,7 @@ def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
 def _over_batches(batches: Iterable[tuple[tf.Tensor, tf.Tensor, Labels]]) -> Divergence:
     """The divergences of batches of clean features, attacked features and labels."""
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @compiled
     def measure(clean: tf.Tensor, adversarial: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         sums = [*_sums(clean, y, adversarial), *_sums(clean, y, None), _own(clean, adversarial)]
         return tf.cast(tf.stack(sums), tf.float64)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_number
 from keras_robust.evaluation.batching import Data, Model, attacked
@@ -70,7 +71,7 @@ def latents(
     """
     forward = as_forward(classifier_of(model))
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @compiled
     def embed(x: Images) -> tuple[tf.Tensor, ...]:
         outputs = forward(x)
         log_p = uncertainty.mean_log_probability(outputs)

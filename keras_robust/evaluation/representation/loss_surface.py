@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Logits
 from keras_robust.core.validation import check_integer, check_number
 from keras_robust.evaluation.batching import Model
@@ -133,14 +134,14 @@ def _surface(
     bounds: tuple[float, float] | None,
     seed: int,
 ) -> LossSurface:
-    @tf.function(autograph=False)
+    @compiled
     def gradient(x: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
             loss = losses.cross_entropy(logits_of(x), label)
         return tape.gradient(loss, x)
 
-    @tf.function(autograph=False)
+    @compiled
     def loss_and_label(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = logits_of(x)
         repeated = tf.repeat(label, tf.shape(x)[0])
