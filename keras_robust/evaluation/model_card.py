@@ -20,6 +20,7 @@ from keras_robust.evaluation.detector_attacks import adaptive_attack
 from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.markdown import markdown_page, markdown_pairs
+from keras_robust.evaluation.rendering.report_json import damage_named
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import wilson_interval
 from keras_robust.losses.uncertainty import SCORES
@@ -86,7 +87,8 @@ class Card:
         Raises:
             ValueError: not a card, or one of another schema version.
         """
-        document = json.loads(text)
+        with damage_named("card"):
+            document = json.loads(text)
         known = {"schema_version", *(field.name for field in dataclasses.fields(cls))}
         if not isinstance(document, dict) or set(document) != known:
             raise ValueError(f"Not a model card; expected the fields {', '.join(sorted(known))}.")
@@ -98,6 +100,14 @@ class Card:
             )
         for name in ("report", "sample"):
             document[name] = Report.from_json(json.dumps(document[name]))
+        for name, kind in (("attacks", dict), ("recipe", dict), ("commit", str), ("weights", str)):
+            if not isinstance(document[name], kind):
+                expected = "names with values" if kind is dict else "a string"
+                raise ValueError(f"{name} is {document[name]!r}; expected {expected}.")
+        for config in document["attacks"].values():
+            source = config.get(_SOURCE) if isinstance(config, dict) else None
+            if not isinstance(source, str | None):
+                raise ValueError(f"{_SOURCE} is {source!r}; expected the name of a model.")
         return cls(**document)
 
     def to_markdown(self) -> str:
@@ -277,7 +287,13 @@ def _rebuilt(name: str, config: Any, sources: Mapping[str, Model]) -> Attack:
     registered = config.get("registered_name") if isinstance(config, dict) else None
     if not is_own(registered):
         raise ValueError(f"The attack {name} is {registered!r}; expected one of keras_robust.")
-    return keras.saving.deserialize_keras_object(config)
+    try:
+        attack = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # whatever a damaged value raises inside Keras or the attack
+        raise ValueError(f"The attack {name} of the card is damaged: {error}") from error
+    if not isinstance(attack, Attack):
+        raise ValueError(f"The attack {name} of the card is {attack!r}; expected an attack.")
+    return attack
 
 
 def _evaluated(

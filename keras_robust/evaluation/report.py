@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_robust.evaluation.rendering.page import FORMATS, save_page
-from keras_robust.evaluation.rendering.report_json import read_fields, report_to_json
+from keras_robust.evaluation.rendering.report_json import damage_named, read_fields, report_to_json
 from keras_robust.evaluation.report_data import ReportData
 
 
@@ -38,10 +38,12 @@ class Report(ReportData):
         Raises:
             ValueError: not a report, or one of another schema version.
         """
-        document = json.loads(text)
+        with damage_named("report"):
+            document = json.loads(text)
         if not isinstance(document, dict) or "reports" in document:
             raise ValueError("Expected the JSON of one report; `load_reports` reads any page.")
-        return cls(**read_fields(document))
+        with damage_named("report"):
+            return cls(**read_fields(document))
 
     def save(self, directory: str | os.PathLike[str], formats: Iterable[str] = FORMATS) -> Path:
         """Writes `report.json`, `report.md` and `report.html` atomically; returns the directory.
@@ -72,6 +74,9 @@ def load_reports(path: str | os.PathLike[str]) -> tuple[Report, ...]:
     path = path / "report.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"No report at {path}; expected a report.json or its directory.")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    with damage_named("report"):
+        document = json.loads(path.read_text(encoding="utf-8"))
     several = isinstance(document, dict) and "reports" in document
-    return tuple(Report(**read_fields(d)) for d in (document["reports"] if several else [document]))
+    with damage_named("report"):
+        found = document["reports"] if several else [document]
+        return tuple(Report(**read_fields(values)) for values in found)

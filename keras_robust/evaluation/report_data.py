@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_robust.evaluation.example_images import ExampleImages
@@ -15,8 +15,10 @@ from keras_robust.evaluation.results import (
     fraction,
     integer,
     nonnegative,
+    sequence,
     set_fields,
     strings,
+    text,
     wilson_interval,
 )
 
@@ -86,19 +88,24 @@ class ReportData:
     worst_case_found_by: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        names = ("dataset", "model", "defense", "threat_model", "command", "unfinished")
+        set_fields(self, **{name: text(name, getattr(self, name)) for name in names})
+        for name in ("versions", "worst_case_found_by"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected names with values.")
         set_fields(
             self,
             radius=nonnegative("radius", self.radius),
             samples=integer("samples", self.samples, least=1),
-            seed=int(self.seed),
+            seed=integer("seed", self.seed, least=-(2**63)),
             clean_accuracy=fraction("clean_accuracy", self.clean_accuracy),
             worst_case_accuracy=fraction("worst_case_accuracy", self.worst_case_accuracy),
             attacks=_unique("attacks", self.attacks),
             curves=_unique("curves", self.curves),
             checks=_unique("checks", self.checks),
-            class_names=strings(self.class_names),
+            class_names=strings("class_names", self.class_names),
             versions={str(name): str(version) for name, version in self.versions.items()},
-            warnings=strings(self.warnings),
+            warnings=strings("warnings", self.warnings),
             worst_case_found_by={
                 str(name): integer("worst_case_found_by", count)
                 for name, count in self.worst_case_found_by.items()
@@ -119,7 +126,10 @@ class ReportData:
         matrix = getattr(self, name)
         if matrix is None:
             return None
-        counts = tuple(tuple(integer(name, count) for count in row) for row in matrix)
+        counts = tuple(
+            tuple(integer(name, count) for count in sequence(name, row))
+            for row in sequence(name, matrix)
+        )
         classes = len(self.class_names)
         if {len(counts), *map(len, counts)} != {classes}:
             raise ValueError(
@@ -173,7 +183,7 @@ class ReportData:
 
 def _unique(what: str, parts: Iterable[Any]) -> tuple[Any, ...]:
     """`parts` as a tuple; raises ValueError if two have the same name."""
-    parts = tuple(parts)
+    parts = sequence(what, parts)
     names = [part.name for part in parts]
     if len(set(names)) != len(names):
         raise ValueError(f"{what} have the names {names}; expected unique names.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,6 +64,7 @@ class Part:
     def __post_init__(self) -> None:
         set_fields(
             self,
+            name=text("name", self.name),
             accuracy=fraction("accuracy", self.accuracy),
             samples_attacked=integer("samples_attacked", self.samples_attacked),
             seconds=nonnegative("seconds", self.seconds),
@@ -99,12 +101,14 @@ class AttackResult:
     def __post_init__(self) -> None:
         set_fields(
             self,
+            name=text("name", self.name),
+            description=text("description", self.description),
             radius=nonnegative("radius", self.radius),
             accuracy=fraction("accuracy", self.accuracy),
             samples_attacked=integer("samples_attacked", self.samples_attacked),
             seconds=nonnegative("seconds", self.seconds),
-            parts=tuple(self.parts),
-            finished=bool(self.finished),
+            parts=sequence("parts", self.parts),
+            finished=truth("finished", self.finished),
         )
         accuracies = [part.accuracy for part in self.parts]
         decreasing = accuracies == sorted(accuracies, reverse=True)
@@ -133,8 +137,9 @@ class Curve:
     accuracies: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        radii = tuple(nonnegative("radii", radius) for radius in self.radii)
-        accuracies = tuple(fraction("accuracies", accuracy) for accuracy in self.accuracies)
+        radii = tuple(nonnegative("radii", radius) for radius in sequence("radii", self.radii))
+        values = sequence("accuracies", self.accuracies)
+        accuracies = tuple(fraction("accuracies", value) for value in values)
         if not radii or len(radii) != len(accuracies):
             raise ValueError(
                 f"Curve {self.name!r} has {len(radii)} radii and {len(accuracies)} accuracies; "
@@ -142,7 +147,7 @@ class Curve:
             )
         if any(after <= before for before, after in itertools.pairwise(radii)):
             raise ValueError(f"Curve {self.name!r} has radii {radii}; expected increasing radii.")
-        set_fields(self, radii=radii, accuracies=accuracies)
+        set_fields(self, name=text("name", self.name), radii=radii, accuracies=accuracies)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,15 +177,19 @@ class DetectorResult:
     def __post_init__(self) -> None:
         set_fields(
             self,
+            name=text("name", self.name),
             detection_rate=fraction("detection_rate", self.detection_rate),
             evasion_rate=fraction("evasion_rate", self.evasion_rate),
-            scores=tuple(finite("scores", score) for score in self.scores),
+            scores=tuple(finite("scores", score) for score in sequence("scores", self.scores)),
         )
         for name in ("auc", "accuracy"):
             if getattr(self, name) is not None:
                 set_fields(self, **{name: fraction(name, getattr(self, name))})
         if self.auc_interval is not None:
-            low, high = (fraction("auc_interval", end) for end in self.auc_interval)
+            ends = sequence("auc_interval", self.auc_interval)
+            if len(ends) != 2:
+                raise ValueError(f"auc_interval is {ends!r}; expected two numbers.")
+            low, high = (fraction("auc_interval", end) for end in ends)
             set_fields(self, auc_interval=(low, high))
 
 
@@ -219,7 +228,13 @@ class Check:
     fooled: tuple[FooledImages, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        set_fields(self, passed=bool(self.passed), value=finite("value", self.value))
+        set_fields(
+            self,
+            name=text("name", self.name),
+            passed=truth("passed", self.passed),
+            value=finite("value", self.value),
+            message=text("message", self.message),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,8 +266,11 @@ class Detection:
         set_fields(
             self,
             threshold=finite("threshold", self.threshold),
+            score_name=text("score_name", self.score_name),
             **{name: fraction(name, getattr(self, name)) for name in rates},
-            clean_scores=tuple(finite("clean_scores", s) for s in self.clean_scores),
+            clean_scores=tuple(
+                finite("clean_scores", s) for s in sequence("clean_scores", self.clean_scores)
+            ),
         )
 
     @property
@@ -269,7 +287,7 @@ def set_fields(part: Any, **values: Any) -> None:
 
 def finite(name: str, value: Any) -> float:
     """`value` as a finite Python float."""
-    if not (is_number(value) and math.isfinite(value)):
+    if not (is_number(value) and abs(value) < math.inf and abs(value) <= sys.float_info.max):
         raise ValueError(f"{name} is {value!r}; expected a finite number.")
     return float(value)
 
@@ -292,6 +310,27 @@ def integer(name: str, value: Any, least: int = 0) -> int:
     return int(value)
 
 
-def strings(values: Iterable[Any]) -> tuple[str, ...]:
+def text(name: str, value: Any) -> str:
+    """`value`, a string."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}; expected a string.")
+    return value
+
+
+def truth(name: str, value: Any) -> bool:
+    """`value` as a Python bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} is {value!r}; expected true or false.")
+    return bool(value)
+
+
+def sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """`values` as a tuple; a string is not one."""
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise ValueError(f"{name} is {values!r}; expected several values.")
+    return tuple(values)
+
+
+def strings(name: str, values: Any) -> tuple[str, ...]:
     """`values` as a tuple of strings."""
-    return tuple(str(value) for value in values)
+    return tuple(str(value) for value in sequence(name, values))

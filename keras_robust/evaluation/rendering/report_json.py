@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_robust.evaluation.example_images import ExampleImages, decode_images, encode_images
@@ -53,14 +55,39 @@ def _values(part: Any) -> Any:
     return [_values(item) for item in part] if isinstance(part, tuple) else part
 
 
+# What a damaged value raises where plain values become dataclasses.
+DAMAGE = (
+    TypeError, KeyError, AttributeError, OverflowError, IndexError, RecursionError, MemoryError,
+    zlib.error,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def damage_named(what: str) -> Iterator[None]:
+    """Turns errors of damaged values into a ValueError that names the file's kind."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(
+            f"The {what} is damaged ({type(error).__name__}: {error}); expected what "
+            "keras_robust wrote. Write it again."
+        ) from error
+
+
 def read_fields(document: Any) -> dict[str, Any]:
     """The fields of `ReportData` from the JSON values of one report.
 
     Raises:
-        ValueError: not a report, or one of a schema version that this release cannot read.
+        ValueError: not a report, one of a schema version that this release cannot read, or one with
+            damaged values.
     """
+    with damage_named("report"):
+        return _read_fields(document)
+
+
+def _read_fields(document: Any) -> dict[str, Any]:
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version not in _READABLE:
+    if isinstance(version, bool) or version not in _READABLE:
         raise ValueError(
             f"The report has schema version {version!r}; this release of keras_robust reads "
             f"{' and '.join(map(str, _READABLE))}. Evaluate the model again, or use the release "
@@ -75,7 +102,7 @@ def read_fields(document: Any) -> dict[str, Any]:
         raise ValueError(f"Not a report: fields missing {missing}, unknown {unknown}.")
     values["attacks"] = tuple(map(_read_attack, values["attacks"]))
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
-    values["checks"] = tuple(Check(**_renamed(c, _FORMER_CHECK)) for c in values["checks"])
+    values["checks"] = tuple(_read_check(_renamed(c, _FORMER_CHECK)) for c in values["checks"])
     if values["detection"] is not None:
         values["detection"] = _read_detection(values["detection"])
     if values["examples"] is not None:
@@ -88,12 +115,20 @@ def _renamed(values: dict[str, Any], former: dict[str, str]) -> dict[str, Any]:
     return {former.get(name, name): value for name, value in values.items()}
 
 
+def _read_check(values: dict[str, Any]) -> Check:
+    if "fooled" in values:  # never saved
+        raise ValueError("A check has the unknown field fooled.")
+    return Check(**values)
+
+
 def _read_attack(values: dict[str, Any]) -> AttackResult:
     return AttackResult(**{**values, "parts": tuple(Part(**p) for p in values.get("parts", ()))})
 
 
 def _read_detection(values: dict[str, Any]) -> Detection:
     values = _renamed(values, _FORMER_DETECTION)
+    if values["oblivious"] is None:
+        raise ValueError("The detection has no result for oblivious attacks.")
     for name in ("oblivious", "adaptive"):
         values[name] = None if values[name] is None else DetectorResult(**values[name])
     return Detection(**values)
