@@ -41,8 +41,8 @@ def test_images_are_kept_as_arrays_and_as_pictures(trained, loaded, tmp_path):
     np.testing.assert_array_equal(arrays["images"], x)
     np.testing.assert_array_equal(arrays["labels"], y)
     assert np.abs(arrays["adversarial"] - arrays["images"]).max() <= 0.15 + 1e-6
-    said = loaded.model(arrays["adversarial"])["logits"].numpy().argmax(1)
-    np.testing.assert_array_equal(arrays["predictions"], said)
+    predicted = loaded.model(arrays["adversarial"])["logits"].numpy().argmax(1)
+    np.testing.assert_array_equal(arrays["predictions"], predicted)
     pictures = sorted(tmp_path.glob("*.png"))
     assert len(pictures) == 4
     pixels = tf.io.decode_png(pictures[1].read_bytes()).numpy()
@@ -123,8 +123,8 @@ def test_members_by_several_solvers(pair, tmp_path):
     model = load_run(pair).model
     for row in document["attacks"]:
         arrays = np.load(tmp_path / row["name"] / "adversarial.npz")
-        said = model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
-        wrong = said != arrays["labels"][:, None]
+        predicted = model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
+        wrong = predicted != arrays["labels"][:, None]
         assert row["all_tasks"] == pytest.approx(wrong.all(axis=1).mean())
         assert row["average"] == pytest.approx(wrong.mean())
         assert row["names"] == ["member_1", "member_2"]
@@ -145,8 +145,8 @@ def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(tr
     arrays = np.load(directory / "adversarial.npz")
     one = load_run(run)
     x, y = one.test_images(23)
-    said = one.model(x, training=False)["logits"].numpy().argmax(1)
-    groups = int((said == np.asarray(y)).sum()) // 3
+    predicted = one.model(x, training=False)["logits"].numpy().argmax(1)
+    groups = int((predicted == np.asarray(y)).sum()) // 3
     assert 0 < groups < 23 // 3
     moved = (arrays["adversarial"] - arrays["images"]).reshape(groups, 3, 64)
     # Where an image meets an end of its range all stop: the perturbation is one.
@@ -156,7 +156,7 @@ def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(tr
     assert "image 1" not in (directory / "task_success.md").read_text()
 
 
-def test_transformations_and_the_goals_of_an_attack_that_knows_of_none(trained, tmp_path):
+def test_transformations_and_the_success_rates_of_another_attack(trained, tmp_path):
     arguments = [f"--run={trained}", f"--output_dir={tmp_path}", "--limit=8", "--pictures=0",
                  "--steps=1", "--tasks=transformations"]  # fmt: skip
     done, _ = attack.run(parsed(*arguments, "--attack=multi_task", "--stochastic"))

@@ -23,13 +23,13 @@ def test_the_recipes_differ_in_the_defense_alone_and_the_last_is_of_an_ensemble(
 
 @pytest.mark.slow
 def test_the_whole_demo(tiny, tmp_path):
-    said = []
+    lines = []
     quick = {"evaluation.attacks": ("pgd",), "evaluation.radii": ()}
     quick |= {"model.name": "ensemble"}
     quick["model.options"] = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}}
     configs = {"cce": tiny("cce_detection", **quick)}
-    (report,) = demo.run(tmp_path, configs, said.append, verbose=0, command="make demo")
-    text = "\n".join(said)
+    (report,) = demo.run(tmp_path, configs, lines.append, verbose=0, command="make demo")
+    text = "\n".join(lines)
     for number, heading in enumerate(["Train: cce", "Evaluate", "Export", "Serve"], start=1):
         assert f"\n{number}. {heading}" in text
     assert report.command == "make demo"
@@ -71,15 +71,17 @@ def test_the_table_shows_both_kinds_of_images():
     assert f"attacked  60.0% {middle}100.0% flagged" in text
 
 
-def test_the_attacker_who_knows_is_judged_by_what_is_wrong_and_not_flagged():
+def test_the_adaptive_attack_is_measured_by_its_evasion_rate():
     labels = np.array([0, 1, 2, 3])
 
     def answers(classes, flagged):
         return {"classes": np.array(classes), "is_adversarial": np.array(flagged)}
 
-    ignorant = answers([1, 1, 0, 0], [True, False, True, False])  # of three errors one is unseen
-    knowing = answers([1, 1, 0, 0], [False, False, False, False])
-    text = serving_demo.adaptive_summary(labels, ignorant, knowing)
+    oblivious = answers(
+        [1, 1, 0, 0], [True, False, True, False]
+    )  # one of three errors is not flagged
+    adaptive = answers([1, 1, 0, 0], [False, False, False, False])
+    text = serving_demo.adaptive_summary(labels, oblivious, adaptive)
     assert "75.0% of the images are misclassified and not flagged, against 25.0% under" in text
 
 

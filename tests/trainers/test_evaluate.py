@@ -11,6 +11,7 @@ from absl import flags
 import keras_robust as kr
 from keras_robust.evaluation import save_page
 from keras_robust.experiments.runs import evaluate_run, evaluation_reports
+from keras_robust.experiments.training import train_run
 from trainers import evaluate
 
 
@@ -60,7 +61,7 @@ def test_checks_are_in_the_report(run):
     assert [check.passed for check in report.checks if check.name != "steps"] == [True] * 7
 
 
-def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
+def test_auto_attack_resumes_after_an_interruption(run, monkeypatch, capsys):
     """Killed before its last round; what was kept is used, and gone when the report is there."""
     from keras_robust.evaluation import attack_runner
 
@@ -69,12 +70,12 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
         f"--run={run}", "--limit=20", "--attacks=auto_attack:steps=2:queries=3", "--radii=",
         "--radius=0.01",
     )  # fmt: skip
-    whole = attack_runner.AttackRunner._run_round
+    run_round = attack_runner.AttackRunner._run_round
 
     def interrupted(self, name, part, *rest):
         if part.attack.name == "Square":
             raise KeyboardInterrupt
-        return whole(self, name, part, *rest)
+        return run_round(self, name, part, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(attack_runner.AttackRunner, "_run_round", interrupted)
@@ -82,9 +83,9 @@ def test_auto_attack_goes_on_after_an_interruption(run, monkeypatch, capsys):
     assert list((run / "unfinished").iterdir())
     capsys.readouterr()
     (directory,) = evaluate.run(values, command="")
-    said = capsys.readouterr().out
-    assert "AutoAttack: resumes in round 19 of 20" in said
-    assert "round 20 of 20, Square: accuracy" in said and "round 18" not in said
+    output = capsys.readouterr().out
+    assert "AutoAttack: resumes in round 19 of 20" in output
+    assert "round 20 of 20, Square: accuracy" in output and "round 18" not in output
     (report,) = kr.evaluation.load_reports(directory)
     (found,) = report.attacks
     assert found.name == "AutoAttack"
@@ -105,7 +106,7 @@ class Clock:
         return self.now
 
 
-def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
+def test_out_of_time_it_resumes_with_another_budget(run, monkeypatch, capsys):
     """No card and no checks of half an evaluation; what was kept stays until all is done."""
     from keras_robust.evaluation import evaluator
     from keras_robust.evaluation.time_budget import TimeBudget
@@ -116,13 +117,13 @@ def test_out_of_time_it_goes_on_with_another_budget(run, monkeypatch, capsys):
     arguments = [f"--run={run}", "--limit=300", "--attacks=pgd,fgsm", "--radii=0.1", "--checks"]
     # The clock is looked at at the beginning, then before the round, before and after each batch.
     (directory,) = evaluate.run(parsed(*arguments, "--card", "--time_budget=3"), "")
-    said = capsys.readouterr().out
-    assert "model card: not written, as the evaluation is not finished" in said
+    output = capsys.readouterr().out
+    assert "model card: not written, as the evaluation is not finished" in output
     (report,) = kr.evaluation.load_reports(directory)
     assert [attack.name for attack in report.attacks] == ["PGD-2"]
     assert "PGD-2 stopped after 128 of " in report.unfinished
     assert "Not started: FGSM, accuracy over radius" in report.unfinished
-    assert report.unfinished in said and report.checks == () and report.detection is None
+    assert report.unfinished in output and report.checks == () and report.detection is None
     assert not (directory / "card.json").exists()
     kept = list((run / "unfinished").iterdir())
     evaluate.run(parsed(f"--run={run}", "--limit=10", "--attacks=fgsm", "--radii="), "")
@@ -205,9 +206,9 @@ def test_a_card_is_verified_and_says_what_differs(run, capsys):
     document["weights"] = "sha256:0"
     document["recipe"]["epochs"] = 50
     card.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match="card.json does not hold") as told:
+    with pytest.raises(ValueError, match="card.json does not hold") as raised:
         evaluate.verify(parsed(f"--verify={card}", f"--run={run}"))
-    recipe, weights, accuracy = str(told.value).splitlines()[1:]
+    recipe, weights, accuracy = str(raised.value).splitlines()[1:]
     assert recipe == "  The recipe differs in epochs."
     assert weights.endswith("the card has sha256:0.")
     assert accuracy.startswith("  Clean accuracy: 90.0% of the sample in the card, ")
@@ -225,11 +226,8 @@ def test_a_card_that_cannot_be_verified(run, tmp_path):
         evaluate.verify(parsed(f"--verify={tmp_path / 'card.json'}"))
 
 
-def test_several_runs_on_one_page(run, tmp_path):
-    shutil.copytree(run, tmp_path / "plain")
-    recipe = json.loads((run / "recipe.json").read_text())
-    recipe["defense"] = {"name": "standard", "options": {}}
-    (tmp_path / "plain" / "recipe.json").write_text(json.dumps(recipe))
+def test_several_runs_on_one_page(tiny, run, tmp_path):
+    train_run.train(tiny("standard"), tmp_path / "plain", verbose=0)
     runs = f"--run={tmp_path / 'plain'},{run}"
     with pytest.raises(ValueError, match="--output_dir is missing"):
         evaluate.run(parsed(runs), "")

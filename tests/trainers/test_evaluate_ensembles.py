@@ -39,12 +39,12 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     attack = loaded.attack("pgd", {"steps": 3})
     transfer = kr.evaluation.transfer(loaded.model, loaded.splits.test, attack, limit=60)
     assert found.transfer == transfer
-    knowing = {
+    adaptive = {
         one.radius: one for one in found.detected if one.attack == evaluate_ensemble.ADAPTIVE
     }
-    ignorant = {one.radius: one for one in found.detected if one.attack == "pgd"}
-    assert list(knowing) == list(ignorant) == [0.02, 0.15]
-    assert knowing[0.15].evasion_rate >= ignorant[0.15].evasion_rate
+    oblivious = {one.radius: one for one in found.detected if one.attack == "pgd"}
+    assert list(adaptive) == list(oblivious) == [0.02, 0.15]
+    assert adaptive[0.15].evasion_rate >= oblivious[0.15].evasion_rate
     assert found.row() in capsys.readouterr().out
     text = (tmp_path / "ensembles.md").read_text()
     assert found.row() in text and "| run | attack | 0.02 | 0.15 |" in text
@@ -71,12 +71,12 @@ def test_options_that_attacks_do_not_take(ensemble_run, tmp_path, arguments, mes
         )
 
 
-def test_a_model_alone_is_refused(trained, tmp_path):
+def test_a_single_model_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="is not an ensemble; expected one"):
         evaluate_ensembles.run(parsed(f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10"))
 
 
-def test_the_attacker_who_knows_needs_a_detector(loaded):
+def test_an_adaptive_attack_needs_a_detector(loaded):
     attack = loaded.attack("pgd", {"loss": "detector_aware"})
     assert attack.objective == kr.objectives.AdaptiveObjective(loaded.detector.scored_by)
     loaded.__dict__["detector"] = None

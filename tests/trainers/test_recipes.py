@@ -85,7 +85,7 @@ def test_the_thesis_settings_of_mnist(defense):
 
 
 @pytest.mark.parametrize("family", ["mnist", "mnist_thesis"])
-def test_mnist_is_judged_with_40_steps_of_a_hundredth(family):
+def test_mnist_is_evaluated_with_40_steps_of_a_hundredth(family):
     evaluation = recipes.load(f"{family}/trades").evaluation
     assert evaluation.attacks[0] == {"name": "pgd", "options": {"steps": 40, "step_size": 0.01}}
 

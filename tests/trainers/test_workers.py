@@ -33,7 +33,7 @@ def launch(tmp_path):
         workers = []
         for index in range(2):
             task = {"type": "worker", "index": index}
-            told = json.dumps({"cluster": {"worker": addresses}, "task": task})
+            tf_config = json.dumps({"cluster": {"worker": addresses}, "task": task})
             workers.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "trainers.train", f"--recipe={recipe}", "--resume",
@@ -42,7 +42,7 @@ def launch(tmp_path):
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    env={**os.environ, "TF_CONFIG": told, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                    env={**os.environ, "TF_CONFIG": tf_config, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 )
             )  # fmt: skip
         started.extend(workers)
@@ -64,10 +64,10 @@ def free_ports(count):
 
 
 def finish(workers):
-    """Waits until both are through; what they said."""
-    said = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
-    return said
+    """Waits until both have ended; returns their output."""
+    output = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(output)
+    return output
 
 
 # A radius of 0 has no random starts; the soft ball's images leave it all the same. (Those of TRADES
@@ -89,8 +89,8 @@ def test_two_workers_come_to_the_weights_of_one_device(tiny, tmp_path, launch, d
     config = tiny(defense)
     with config.unlocked():
         config.update_from_flattened_dict({**optimizer, "optimizer.momentum": 0.9, **changes})
-    said = finish(launch(config, tmp_path / "two"))
-    assert "Trained:" in said[0] and "Trained:" not in said[1]
+    output = finish(launch(config, tmp_path / "two"))
+    assert "Trained:" in output[0] and "Trained:" not in output[1]
     one = train_run.train(config, tmp_path / "one", verbose=0)
     two = RunDirectory(tmp_path / "two")
     if defense != "standard":
@@ -122,17 +122,17 @@ def test_a_worker_that_dies_ends_the_other_and_both_resume(
         time.sleep(0.05)
     workers[victim].kill()
     other = workers[1 - victim]
-    said, _ = other.communicate(timeout=120)
+    output, _ = other.communicate(timeout=120)
     assert other.returncode == 1
     assert re.search(
         f"^trainers.train: Another worker has ended, so worker {1 - victim} of 2 ends as well. "
         "Start all workers again with the same command and --resume.$",
-        said,
+        output,
         re.MULTILINE,
-    ), said
+    ), output
     finish(launch(config, tmp_path / "killed"))
-    finish(launch(config, tmp_path / "whole"))
-    assert_same_runs(tmp_path / "killed", tmp_path / "whole")
+    finish(launch(config, tmp_path / "uninterrupted"))
+    assert_same_runs(tmp_path / "killed", tmp_path / "uninterrupted")
     sessions = RunDirectory(tmp_path / "killed").facts()["sessions"]
     assert sessions[1]["first_step"] % 76  # in the middle of an epoch
 
@@ -140,10 +140,11 @@ def test_a_worker_that_dies_ends_the_other_and_both_resume(
 def test_workers_that_do_not_see_the_same_directory(tiny, tmp_path, launch):
     train_run.train(tiny("standard"), tmp_path / "run", verbose=0)
     for worker in launch(tiny("standard", epochs=2), tmp_path / "run", tmp_path / "elsewhere"):
-        said, _ = worker.communicate(timeout=120)
+        output, _ = worker.communicate(timeout=120)
         assert worker.returncode == 1
         assert (
-            "Worker 1 and worker 0 do not agree on the recipe, or the progress of the run." in said
+            "Worker 1 and worker 0 do not agree on the recipe, or the progress of the run."
+            in output
         )
     assert len(RunDirectory(tmp_path / "run").rows()) == 1
     assert not (tmp_path / "elsewhere").exists()

@@ -11,21 +11,21 @@ from keras_robust.experiments.flags.strategy_flags import StrategyConfig
 HOSTS = ["host0:2222", "host1:2222"]
 
 
-def wanted(*arguments, **environment):
+def config(*arguments, **environment):
     values = flags.FlagValues()
     strategy_flags.define(values)
     values(["program", *arguments])
     return strategy_flags.strategy_config(values, environment)
 
 
-def told(cluster, kind="worker", index=0):
+def tf_config(cluster, kind="worker", index=0):
     return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
 
 
 def test_one_device_unless_asked_for_more():
-    assert wanted(TF_CONFIG="left by another program") == StrategyConfig()
-    assert wanted("--strategy=mirrored") == StrategyConfig("mirrored")
-    assert wanted("--strategy=mirrored", "--replicas=2") == StrategyConfig("mirrored", 2)
+    assert config(TF_CONFIG="left by another program") == StrategyConfig()
+    assert config("--strategy=mirrored") == StrategyConfig("mirrored")
+    assert config("--strategy=mirrored", "--replicas=2") == StrategyConfig("mirrored", 2)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_one_device_unless_asked_for_more():
     ],
 )
 def test_the_place_among_the_workers(cluster, kind, index, place):
-    found = wanted("--strategy=multi_worker", **told(cluster, kind, index))
+    found = config("--strategy=multi_worker", **tf_config(cluster, kind, index))
     assert (found.workers, found.worker) == place
 
 
@@ -49,25 +49,28 @@ def test_the_place_among_the_workers(cluster, kind, index, place):
         ({"TF_CONFIG": "{"}, "TF_CONFIG is invalid: Expecting property name"),
         ({"TF_CONFIG": "[]"}, "is invalid"),
         ({"TF_CONFIG": "{}"}, "'cluster' is missing"),
-        (told({"worker": "host0:2222"}), "its cluster.worker is 'host0:2222'"),
-        (told({"worker": ["host0"]}), r"its cluster.worker is \['host0'\]"),
-        (told({"worker": [HOSTS[0], HOSTS[0]]}), "an address twice"),
-        (told({"worker": HOSTS, "ps": ["host2:1"]}), "its cluster has ps; only chief and worker"),
-        (told({"worker": HOSTS}, index=2), "its task is worker 2, of 2 in the cluster"),
-        (told({"worker": HOSTS}, "chief"), "its task is chief 0, of 0"),
-        (told({"worker": HOSTS}, "evaluator"), "its task is {'type': 'evaluator'"),
-        (told({"worker": HOSTS}, index="0"), "its task is"),
+        (tf_config({"worker": "host0:2222"}), "its cluster.worker is 'host0:2222'"),
+        (tf_config({"worker": ["host0"]}), r"its cluster.worker is \['host0'\]"),
+        (tf_config({"worker": [HOSTS[0], HOSTS[0]]}), "an address twice"),
+        (
+            tf_config({"worker": HOSTS, "ps": ["host2:1"]}),
+            "its cluster has ps; only chief and worker",
+        ),
+        (tf_config({"worker": HOSTS}, index=2), "its task is worker 2, of 2 in the cluster"),
+        (tf_config({"worker": HOSTS}, "chief"), "its task is chief 0, of 0"),
+        (tf_config({"worker": HOSTS}, "evaluator"), "its task is {'type': 'evaluator'"),
+        (tf_config({"worker": HOSTS}, index="0"), "its task is"),
     ],
 )
 def test_a_cluster_that_cannot_be(environment, message):
     with pytest.raises(ValueError, match=message) as raised:
-        wanted("--strategy=multi_worker", **environment)
+        config("--strategy=multi_worker", **environment)
     assert """TF_CONFIG='{"cluster": {"worker": ["host0:2222",""" in str(raised.value)
 
 
-def test_the_example_is_one():
+def test_the_example_is_valid():
     text = strategy_flags._EXAMPLE.removeprefix("TF_CONFIG='").removesuffix("'")
-    assert wanted("--strategy=multi_worker", TF_CONFIG=text).workers == 2
+    assert config("--strategy=multi_worker", TF_CONFIG=text).workers == 2
 
 
 @pytest.mark.parametrize(
@@ -79,9 +82,9 @@ def test_the_example_is_one():
 )
 def test_flags_that_do_not_fit_together(arguments, message):
     with pytest.raises(ValueError, match=message):
-        wanted(*arguments)
+        config(*arguments)
 
 
 def test_there_is_no_such_strategy():
     with pytest.raises(flags.Error, match="none.*mirrored.*multi_worker"):
-        wanted("--strategy=tpu")
+        config("--strategy=tpu")

@@ -53,7 +53,7 @@ def start(recipe, path, flags):
 
 
 def killed(process, path, moment):
-    """Kills a training at a moment; whether it was still there.
+    """Kills a training at a moment; returns whether it was still running.
 
     Args:
         process: a training that resumes the run in `path`.
@@ -61,9 +61,9 @@ def killed(process, path, moment):
         moment: whether to wait for the first new checkpoint or only until the training begins, and
             for how many seconds after that; None to let it end by itself.
     """
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if "epochs" in line:
             break
     after_checkpoint, delay = moment or (False, None)
@@ -77,7 +77,7 @@ def killed(process, path, moment):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         return True
-    assert process.returncode == 0, "".join([*said, output])
+    assert process.returncode == 0, "".join([*lines, output])
     return False
 
 
@@ -89,19 +89,19 @@ def written(path):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_twenty_kills(recipe, tmp_path, assert_same_runs, strategy):
     random = Random(0)
-    whole = tmp_path / "whole"
-    assert not killed(start(recipe, whole, STRATEGIES[strategy]), whole, None)
+    uninterrupted = tmp_path / "uninterrupted"
+    assert not killed(start(recipe, uninterrupted, STRATEGIES[strategy]), uninterrupted, None)
     kills, runs, steps = 0, 0, set()
     while kills < KILLS:
         runs += 1
         path = tmp_path / f"run{runs}"
         while True:
-            late = random.random() < 0.75  # the others are killed at work on their first step, too
+            late = random.random() < 0.75  # the others may be killed in their first step
             moment = (late, random.uniform(0, 1 if late else 10)) if kills < KILLS else None
             if not killed(start(recipe, path, STRATEGIES[strategy]), path, moment):
                 break
             kills += 1
         steps |= {session["first_step"] for session in RunDirectory(path).facts()["sessions"]}
-        assert_same_runs(path, whole)
-    # It did go on from the middle of epochs, of 19 steps each.
+        assert_same_runs(path, uninterrupted)
+    # It resumed in the middle of epochs, which have 19 steps.
     assert len([step for step in steps if step % 19]) >= 3

@@ -99,12 +99,12 @@ def die_at(config, path, method, count):
 @pytest.mark.parametrize("kind", EVERYTHING)
 def test_a_run_that_is_killed_again_and_again(recipe, tmp_path, kind, assert_same_runs):
     config = recipe(**EVERYTHING[kind])
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
     for moment in MOMENTS[kind]:
         die_at(config, killed, *moment)
     run = train_run.train(config, killed, resume=True, verbose=0)
-    train_run.train(config, whole, verbose=0)
-    assert_same_runs(killed, whole)
+    train_run.train(config, uninterrupted, verbose=0)
+    assert_same_runs(killed, uninterrupted)
     states = [session["state"] for session in run.facts()["sessions"]]
     assert states == ["failed"] * len(MOMENTS[kind]) + ["finished"]
 
@@ -138,10 +138,10 @@ def test_a_damaged_checkpoint_is_always_noticed(run):
     data = last.read_bytes()
     for name, damage in damages(len(data)):
         last.write_bytes(damage(data))
-        said = []
-        file, progress = checkpoint.newest(run, said.append)
+        lines = []
+        file, progress = checkpoint.newest(run, lines.append)
         assert (file, progress.step) == (previous, STEPS), name
-        assert said == [
+        assert lines == [
             f"{last} is damaged: it was truncated or changed after it was written. Resuming from "
             "the one before it, previous.keras, of step 9."
         ], name
@@ -149,17 +149,17 @@ def test_a_damaged_checkpoint_is_always_noticed(run):
 
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path, assert_same_runs):
     config = recipe(**{"checkpoint.steps": 2, "epochs": 1})
-    for name in ("damaged", "whole"):
+    for name in ("damaged", "uninterrupted"):
         die_at(config, tmp_path / name, "on_train_batch_begin", 7)
     last, previous = map(RunDirectory(tmp_path / "damaged").checkpoint_file, ("last", "previous"))
     assert [checkpoint.read(path).step for path in (last, previous)] == [6, 4]
     last.write_bytes(last.read_bytes()[:-100])
-    said = []
-    for name in ("damaged", "whole"):
-        train_run.train(config, tmp_path / name, resume=True, verbose=0, log=said.append)
-    assert len(said) == 1
-    assert "previous.keras, of step 4" in said[0]
-    assert_same_runs(tmp_path / "damaged", tmp_path / "whole")
+    lines = []
+    for name in ("damaged", "uninterrupted"):
+        train_run.train(config, tmp_path / name, resume=True, verbose=0, log=lines.append)
+    assert len(lines) == 1
+    assert "previous.keras, of step 4" in lines[0]
+    assert_same_runs(tmp_path / "damaged", tmp_path / "uninterrupted")
 
 
 def test_all_checkpoints_are_damaged(run, tiny):

@@ -152,12 +152,12 @@ def test_a_run_that_diverges_keeps_its_checkpoint(tiny, trained, tmp_path):
 
 
 def test_without_validation_images_there_is_no_best(tiny, tmp_path):
-    said = []
+    lines = []
     config = tiny(**{"dataset.validation": 0.0})
-    run = train_run.train(config, tmp_path / "run", verbose=0, log=said.append)
+    run = train_run.train(config, tmp_path / "run", verbose=0, log=lines.append)
     assert run.checkpoint().stem == "last"
     assert not run.detector_file.exists()
-    assert said == ["No detector: 0 validation images are too few for a false-alarm rate of 0.05."]
+    assert lines == ["No detector: 0 validation images are too few for a false-alarm rate of 0.05."]
 
 
 def test_overwriting_removes_the_old_run_when_the_new_one_begins(tiny, tmp_path):
@@ -185,9 +185,9 @@ def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(tiny, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    said = []
-    train_run.train(tiny(), tmp_path / "run", resume=True, log=said.append)
-    assert said == [
+    lines = []
+    train_run.train(tiny(), tmp_path / "run", resume=True, log=lines.append)
+    assert lines == [
         f"{tmp_path / 'run'} is already trained for 1 epochs; train it longer with a larger "
         "--config.epochs."
     ]
@@ -199,10 +199,10 @@ def test_other_replicas_may_resume_a_run(tiny, trained, tmp_path):
     kept = checkpoint.read(file)
     twice = dataclasses.replace(kept, metrics=[np.repeat(v, 2, axis=0) for v in kept.metrics])
     checkpoint.write(file, keras.saving.load_model(file), twice)
-    said = []
-    train_run.prepare(tiny(), tmp_path / "run", resume=True, log=said.append)
-    assert len(said) == 1
-    assert said[0].startswith("The run resumes with 1 replicas instead of 2")
+    lines = []
+    train_run.prepare(tiny(), tmp_path / "run", resume=True, log=lines.append)
+    assert len(lines) == 1
+    assert lines[0].startswith("The run resumes with 1 replicas instead of 2")
 
 
 class Two(Devices):
