@@ -8,8 +8,9 @@ A radius may be a number or a scalar tensor, so that one compiled attack serves 
 
 Results are inside the bounds exactly, as numbers of the images' dtype, and inside the ball up to
 rounding: each pixel is the nearest number of the dtype, and in L2 and L1 the length is right to a
-few units in the last place. Images of half precision are moved in float32 and rounded once.
-Subnormal numbers may count as 0.
+few units in the last place. Images of half precision are moved in float32 and rounded once, toward
+the clean image, so that they are inside the ball as exactly as those of float32. Subnormal numbers
+may count as 0.
 """
 
 from __future__ import annotations
@@ -34,9 +35,41 @@ if TYPE_CHECKING:
 _UNITS = " in the units of the images, such as 8 / 255 for images in [0, 1]"
 
 
-def clipped(bounds: tuple[float, float], x: Images, dtype: tf.DType) -> Images:
-    """Rounds to the dtype of the images, then clips, so that rounding cannot leave the bounds."""
+def clipped(
+    bounds: tuple[float, float], x: Images, dtype: tf.DType, center: Images | None = None
+) -> Images:
+    """Rounds to the dtype of the images, then clips, so that rounding cannot leave the bounds.
+
+    Args:
+        bounds: the range of a pixel.
+        x: images, float32 for a dtype of half precision.
+        dtype: the dtype of the result.
+        center: in half precision, pixels are rounded toward these images, of that dtype; None
+            rounds to the nearest number.
+    """
+    if center is not None and dtype.size < 4:
+        x = _rounded_toward(tf.cast(center, x.dtype), x, tf.as_dtype(dtype))
     return tf.clip_by_value(tf.cast(x, dtype), scalar(bounds[0], dtype), scalar(bounds[1], dtype))
+
+
+@tf.custom_gradient
+def _straight_through(x: Images, rounded: Images) -> tuple[Images, Any]:
+    return tf.identity(rounded), lambda gradient: (gradient, None)
+
+
+def _rounded_toward(center: Images, x: Images, dtype: tf.DType) -> Images:
+    """Numbers of a half precision, as float32, next to `x` on the side of `center`."""
+    # Computed rather than compared after a cast, as XLA may leave out casts to half precision.
+    bits, down = tf.bitcast(x, tf.int32), x > center
+    if dtype == tf.bfloat16:  # the upper half of the bits of a float32
+        larger = tf.where(down == (x > 0), 0, 0xFFFF)
+        rounded = tf.bitcast((bits + larger) & -0x10000, tf.float32)
+    else:
+        binade = tf.bitcast(bits & 0x7F800000, tf.float32)
+        spacing = tf.maximum(binade * 2.0**-10, 2.0**-24)
+        scaled = x / spacing
+        rounded = spacing * tf.where(down, tf.floor(scaled), tf.math.ceil(scaled))
+    return _straight_through(x, tf.where(tf.math.is_finite(x), rounded, x))
 
 
 class _LpBall:
@@ -114,7 +147,7 @@ class LinfBall(_LpBall):
         """A uniform point of the ball around `x`, clipped into the bounds."""
         center = upcast_half(x)
         noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
-        return clipped(self.bounds, center + scalar(self.radius, center.dtype) * noise, x.dtype)
+        return clipped(self.bounds, center + scalar(self.radius, center.dtype) * noise, x.dtype, x)
 
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """A uniform direction scaled to the radius, clipped into the bounds."""
@@ -122,14 +155,14 @@ class LinfBall(_LpBall):
         noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
         _, scaled = norms.divided_by_largest(noise)
         delta = scalar(self.radius, center.dtype) * tf.reshape(scaled, tf.shape(x))
-        return clipped(self.bounds, center + delta, x.dtype)
+        return clipped(self.bounds, center + delta, x.dtype, x)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """The nearest point in the ball around `x`, clipped into the bounds."""
         center = upcast_half(x)
         radius = scalar(self.radius, center.dtype)
         nearest = tf.clip_by_value(upcast_half(x_adv), center - radius, center + radius)
-        return clipped(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype, x)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The sign of the gradient."""
@@ -180,14 +213,14 @@ class L2Ball(_LpBall):
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
         dimension = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
         length = scalar(self.radius, dtype) * uniform ** (1 / dimension)
-        return clipped(self.bounds, center + broadcast_to_images(length, x) * direction, x.dtype)
+        return clipped(self.bounds, center + broadcast_to_images(length, x) * direction, x.dtype, x)
 
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """A uniform point of the sphere around `x`, clipped into the bounds."""
         center = upcast_half(x)
         noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
         delta = scalar(self.radius, center.dtype) * self.steepest(noise)
-        return clipped(self.bounds, center + delta, x.dtype)
+        return clipped(self.bounds, center + delta, x.dtype, x)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """Scales the perturbation down to the radius, then clips into the bounds.
@@ -201,7 +234,7 @@ class L2Ball(_LpBall):
         inside = broadcast_to_images(norms.l2_norm(delta) <= radius, delta)
         # Points inside are returned, not rebuilt: x + (x_adv - x) may differ from x_adv.
         nearest = tf.where(inside, x_adv, center + radius * self.steepest(delta))
-        return clipped(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype, x)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """The gradient scaled to Euclidean length 1."""
@@ -266,7 +299,7 @@ class L1Ball(_LpBall):
         fraction = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
         sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, dtype))
         delta = scalar(self.radius, dtype) * sign * fraction[:, :-1]
-        return clipped(self.bounds, center + tf.reshape(delta, tf.shape(x)), x.dtype)
+        return clipped(self.bounds, center + tf.reshape(delta, tf.shape(x)), x.dtype, x)
 
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """Projects Gaussian noise as wide as the bounds, which leaves few pixels changed."""
@@ -293,7 +326,7 @@ class L1Ball(_LpBall):
         nearest = tf.where(
             broadcast_to_images(inside, x), x_adv, center + tf.reshape(shrunk, tf.shape(x))
         )
-        return clipped(self.bounds, nearest, x.dtype)
+        return clipped(self.bounds, nearest, x.dtype, x)
 
     def steepest(self, gradient: tf.Tensor) -> tf.Tensor:
         """Signs of the `density` largest entries, scaled to an absolute sum of 1."""

@@ -54,15 +54,21 @@ def nearest(kind, delta, radius):
 
 
 def pixel_slack(x, x_adv, dtype):
-    """How far rounding alone may move each pixel.
+    """How far out of the ball rounding alone may move each pixel.
 
     Half a unit of the last place of the result, as the sum is rounded to the nearest number (for
-    half precision twice: in float32 and then in its own), and the least normal number, below which
-    a processor may count 0.
+    half precision in float32, and then toward the clean image), and the least normal number, below
+    which a processor may count 0.
     """
     size = np.maximum(np.abs(flat(x)), np.abs(flat(x_adv)))
-    slack = spacing(size, dtype) / 2 + TINY[wide(dtype)]
-    return slack if dtype.size >= 4 else slack + spacing(size, tf.float32) / 2
+    return spacing(size, wide(dtype)) / 2 + TINY[wide(dtype)]
+
+
+def pixel_error(x, x_adv, dtype):
+    """How far rounding alone may move each pixel: in half precision a unit of the last place."""
+    size = np.maximum(np.abs(flat(x)), np.abs(flat(x_adv)))
+    slack = pixel_slack(x, x_adv, dtype)
+    return slack if dtype.size >= 4 else slack + spacing(size, dtype)
 
 
 def length_slack(kind, dtype):

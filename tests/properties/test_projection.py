@@ -46,7 +46,7 @@ class Projected:
         delta = reference.flat(z) - reference.flat(self.x)
         unit = float(np.finfo(reference.wide(self.dtype).as_numpy_dtype).eps)
         delta_error = unit * reference.norm(kr.L2Ball, delta * (reference.flat(self.x) != 0))
-        pixels = reference.pixel_slack(self.x, self.out, self.dtype)
+        pixels = reference.pixel_error(self.x, self.out, self.dtype)
         length = self.radius * reference.length_slack(self.kind, self.dtype)
         return delta_error + length + 2 * reference.norm(kr.L2Ball, pixels)
 

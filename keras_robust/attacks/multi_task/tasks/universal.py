@@ -70,7 +70,7 @@ class Universal:
 
         def images(points: Images) -> Images:
             moved = upcast_half(x) + upcast_half(tf.repeat(points, size, axis=0))
-            return clipped(ball.bounds, tf.reshape(moved, tf.shape(x)), x.dtype)
+            return clipped(ball.bounds, tf.reshape(moved, tf.shape(x)), x.dtype, x)
 
         originals = grouped(x)
         return Problem(
