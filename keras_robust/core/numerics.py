@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import ml_dtypes
 import tensorflow as tf
 
 from keras_robust.core.types import Images, PerExample
@@ -46,3 +48,23 @@ def broadcast_to_images(value: PerExample, like: Images) -> tf.Tensor:
         [2, 1, 1, 1]
     """
     return tf.reshape(value, [-1] + [1] * (like.shape.rank - 1))
+
+
+def clip_rounding(x: Images, bounds: tuple[float, float]) -> Images:
+    """Clips what lies a few units in the last place outside the bounds; leaves the rest alone.
+
+    Example:
+        >>> x = tf.constant([0.5, 1.0000001, 1.001])
+        >>> clip_rounding(x, (0.0, 1.0)).numpy().tolist() == [0.5, 1.0, x.numpy()[2]]
+        True
+    """
+    finite = [abs(bound) for bound in bounds if math.isfinite(bound)]
+    slack = scalar(4 * float(_eps(x.dtype)) * max(finite, default=0.0), x.dtype)
+    least, most = (scalar(bound, x.dtype) for bound in bounds)
+    is_near = (x >= least - slack) & (x <= most + slack)
+    return tf.where(is_near, tf.clip_by_value(x, least, most), x)
+
+
+def _eps(dtype: tf.DType) -> float:
+    """The distance from 1 to the next number of a dtype."""
+    return float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)

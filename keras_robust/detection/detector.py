@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import as_forward
+from keras_robust.core.numerics import clip_rounding
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
 from keras_robust.core.validation import check_number
 from keras_robust.detection.calibration import Calibration, check_rate, exceeds, threshold_at
@@ -168,7 +169,7 @@ class Detector:
         score: Callable[[Images], PerExample] | None = None
         found = []
         for batch, _ in read_batches(dataset, labels=False):
-            x = _images(batch)
+            x = _images(_within_rounding(batch))
             _check_range(x)
             if score is None:  # traced once, for all batch sizes
                 images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
@@ -243,10 +244,16 @@ def _images(x: Any) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
 
+def _within_rounding(x: Any) -> tf.Tensor:
+    """Images, with what lies a few units in the last place outside [0, 1] clipped."""
+    x = tf.convert_to_tensor(x)
+    return clip_rounding(x, (0.0, 1.0)) if x.dtype.is_floating else x
+
+
 def _check_range(x: tf.Tensor) -> None:
     low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-    if low < 0 or high > 1:
+    if not (low >= 0 and high <= 1):  # refuses NaN too
         raise ValueError(
-            f"Images with values from {low:g} to {high:g} were received; expected [0, 1]. "
+            f"Images with values from {low:.9g} to {high:.9g} were received; expected [0, 1]. "
             "Divide 8-bit images by 255, and leave any normalization to a layer of the model."
         )

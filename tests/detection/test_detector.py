@@ -170,3 +170,14 @@ def test_another_score_is_a_parameter():
         Detector(certainty, scored_by="max")
     with pytest.raises(ValueError, match="expected those of an ensemble"):
         Detector(certainty, scored_by="disagreement").score(images)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_rounding_step_outside_the_range_is_clipped(dtype):
+    images = np.asarray(gray(np.linspace(0, 1, 50))).astype(dtype)
+    expected = EntropyDetector(certainty).calibrate([images], 0.1)
+    one = np.array(1, dtype)
+    images[images == 1] = np.nextafter(one, np.array(2, dtype), dtype=dtype)
+    assert EntropyDetector(certainty).calibrate([images], 0.1) == expected
+    with pytest.raises(ValueError, match=r"from 0 to 1\.00[12]\d* were received"):
+        EntropyDetector(certainty).calibrate([images.astype("float32") * 1.001], 0.1)
