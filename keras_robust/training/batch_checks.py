@@ -7,14 +7,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.crafting.inputs import check_batch
+from keras_robust.attacks.crafting.inputs import check_batch, clip_rounding
 from keras_robust.core.labels import class_numbers
+from keras_robust.core.numerics import scalar
 from keras_robust.core.types import Images, Labels, RobustLoss
 from keras_robust.training.distribution import checked_part
 
 
 def unpack_batch(
-    data: Any, bounds: tuple[float, float] | None, loss: RobustLoss
+    data: Any,
+    bounds: tuple[float, float] | None,
+    loss: RobustLoss,
+    classes: int | None = None,
 ) -> tuple[Images, Labels, tf.Tensor | None]:
     """Unpacks `data` into images, labels and sample weights.
 
@@ -22,6 +26,7 @@ def unpack_batch(
         data: as Keras passes it to a step.
         bounds: the range of the images; None to accept any.
         loss: the robust loss that they are for.
+        classes: the number of classes; None if not known.
 
     Returns:
         Images `[batch, ...]`, labels `[batch]`, and sample weights or None.
@@ -29,7 +34,8 @@ def unpack_batch(
     Raises:
         TypeError, ValueError: labels are missing or not integers, images are not floats or outside
             the bounds, sample weights for a loss of the whole batch.
-        tf.errors.InvalidArgumentError: images outside the bounds, in a graph.
+        tf.errors.InvalidArgumentError: images outside the bounds or labels out of range, in a
+            graph.
     """
     x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
     x = checked_part(x)
@@ -45,17 +51,45 @@ def unpack_batch(
             "weight. Leave the weights out, and draw the images that should count more often."
         )
     if bounds is None:
-        return x, class_numbers("Labels", y, x), weight
-    x, y, _ = check_batch(x, y, None, bounds)
-    if not tf.executing_eagerly():  # eagerly, `check_batch` compares the values
-        # Images in [0, 255] would train without an error, on negligible perturbations.
-        tf.debugging.Assert(
-            tf.reduce_all((x >= bounds[0]) & (x <= bounds[1])),
-            [
-                f"Images lie outside the ball's bounds {bounds}, or are NaN. Scale "
-                "them (divide uint8 images by 255), or give the ball other `bounds`. Range:",
-                tf.reduce_min(x),
-                tf.reduce_max(x),
-            ],
-        )
+        y = class_numbers("Labels", y, x, classes)
+    else:
+        if not tf.executing_eagerly() and getattr(x, "dtype", tf.uint8).is_floating:
+            x = clip_rounding(x, bounds)
+        x, y, _ = check_batch(x, y, None, bounds, classes)
+    if not tf.executing_eagerly():  # eagerly, the values were compared
+        y = _labels_in_range(y, classes)
+        x = x if bounds is None else _images_in_bounds(x, bounds)
     return x, y, weight
+
+
+def _images_in_bounds(x: Images, bounds: tuple[float, float]) -> Images:
+    """Images in [0, 255] would train without an error, on negligible perturbations."""
+    least, most = (scalar(bound, x.dtype) for bound in bounds)
+    low, high = tf.reduce_min(x), tf.reduce_max(x)
+    inside = tf.debugging.Assert(
+        tf.reduce_all((x >= least) & (x <= most)),
+        [
+            f"Images lie outside the ball's bounds {bounds}, or are NaN. Scale "
+            "them (divide uint8 images by 255), or give the ball other `bounds`. Range:",
+            tf.strings.as_string(tf.cast(low, tf.float64), precision=9),
+            tf.strings.as_string(tf.cast(high, tf.float64), precision=9),
+        ],
+    )
+    with tf.control_dependencies([inside]):
+        return tf.identity(x)
+
+
+def _labels_in_range(y: Labels, classes: int | None) -> Labels:
+    """On an accelerator, and under XLA, a label that is no class gives a loss of NaN."""
+    valid = y >= 0 if classes is None else (y >= 0) & (y < classes)
+    expected = "class numbers >= 0" if classes is None else f"0 to {classes - 1}"
+    inside = tf.debugging.Assert(
+        tf.reduce_all(valid),
+        [
+            f"Labels are out of range; expected {expected}. Range:",
+            tf.reduce_min(y),
+            tf.reduce_max(y),
+        ],
+    )
+    with tf.control_dependencies([inside]):
+        return tf.identity(y)

@@ -32,7 +32,8 @@ def crafting_forward(
         The classifier itself, or a function `images -> outputs` that does not change its state.
 
     Raises:
-        ValueError: another mode or dtype.
+        ValueError: another mode or dtype; in half precision, a layer that cannot be built from its
+            config, such as a `Lambda`.
 
     Example:
         >>> import keras_robust as kr
@@ -75,11 +76,19 @@ def _in_half_precision(classifier: keras.Model) -> keras.Model:
     """A copy of the layers that computes in bfloat16 instead of float32; its weights are unused."""
 
     def in_half(layer: keras.Operation) -> keras.Operation:
-        config = layer.get_config()
-        # Another compute dtype was chosen by the user; operations of `keras.ops` have none.
-        if getattr(layer, "compute_dtype", None) == "float32":
-            config["dtype"] = "mixed_bfloat16"
-        return type(layer).from_config(config)
+        try:
+            config = layer.get_config()
+            # Another compute dtype was chosen by the user; operations of `keras.ops` have none.
+            if getattr(layer, "compute_dtype", None) == "float32":
+                config["dtype"] = "mixed_bfloat16"
+            return type(layer).from_config(config)
+        except Exception as error:  # whatever a layer's own code raises
+            raise ValueError(
+                f"crafting_dtype='bfloat16' needs a copy of every layer, and the layer "
+                f"{layer.name!r} ({type(layer).__name__}) cannot be built from its `get_config`; "
+                "expected layers that can. Use crafting_dtype='float32', or replace the layer by "
+                "one with `get_config`."
+            ) from error
 
     return keras.models.clone_model(classifier, clone_function=in_half, recursive=True)
 

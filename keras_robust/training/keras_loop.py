@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_robust.training.distribution import check_optimizer
+from keras_robust.training.metric_names import (
+    check_user_metrics,
+    infer_modes,
+    user_metric_names,
+)
 
 
 class KerasLoop(keras.Model):
@@ -19,6 +25,11 @@ class KerasLoop(keras.Model):
 
     train_function: Any
     test_function: Any
+    jit_compile: Any
+    # Names that the model logs -> "min" or "max", or "" where neither is better.
+    directions: Mapping[str, str] = {}
+    _reported: tuple[str, ...] = ()
+    _user_names: tuple[str, ...] = ()
 
     def compile(self, optimizer: Any = "rmsprop", loss: None = None, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does; the loss is the model's own.
@@ -28,16 +39,21 @@ class KerasLoop(keras.Model):
             loss: None; anything else is refused.
             **kwargs: as for Keras (`metrics`, `steps_per_execution`, `run_eagerly`, ...). Metrics
                 receive the clean logits. `jit_compile` is off by default: XLA slows crafting down
-                on a CPU.
+                on a CPU. It compiles all of a step but the checks of its batch.
 
         Raises:
-            ValueError: a `loss` was passed.
+            ValueError: a `loss` was passed, or a metric with the name of one of the model's own.
         """
         if loss is not None:
             raise ValueError(
                 f"compile() received loss={loss!r}, but the loss of a robust model is "
                 "part of it. Leave `loss` out, and build the model with another robust loss."
             )
+        user = [kwargs.get(name) for name in ("metrics", "weighted_metrics")]
+        check_user_metrics(user, tuple(self.directions))
+        own = ("loss", *self.directions)
+        self._user_names = tuple(n for n in user_metric_names(user) if n not in own)
+        self._reported = ()
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)  # type: ignore[misc]
         with self.distribute_strategy.scope():
@@ -49,24 +65,70 @@ class KerasLoop(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does."""
+        """Trains as `keras.Model.fit` does.
+
+        Callbacks with `mode="auto"` may monitor what the model logs, such as
+        `val_robust_accuracy`.
+
+        Raises:
+            ValueError: no weight is trainable.
+        """
+        self.check_trainable()
+        infer_modes(kwargs.get("callbacks", args[4] if len(args) > 4 else None), self.directions)
         if isinstance(x, tf.data.Dataset):
             # Keras would warn at every call that it does not shuffle a data set.
             kwargs.setdefault("shuffle", False)
         return super().fit(x, *args, **kwargs)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates as `keras.Model.evaluate` does; single numbers are floats."""
+    def check_trainable(self) -> None:
+        """Raises ValueError if there is nothing to train."""
+        if not self.trainable_variables:
+            raise ValueError(
+                "All layers are frozen (`trainable` is False), so there is nothing to train; "
+                "expected at least one trainable weight. Set `layer.trainable = True` of a layer "
+                "of the classifier before `compile`."
+            )
+
+    def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does; single numbers are floats.
+
+        A list has the order of `metrics_names`.
+        """
         # Keras before 3.13 returns tensors.
-        return keras.tree.map_structure(
+        logs = keras.tree.map_structure(
             lambda value: float(value) if tf.is_tensor(value) and value.shape == () else value,
-            super().evaluate(*args, **kwargs),
+            super().evaluate(*args, return_dict=True, **kwargs),
         )
+        return self._listed(logs, return_dict)
+
+    def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Trains on one batch as `keras.Model.train_on_batch` does."""
+        self.check_trainable()
+        return self._listed(super().train_on_batch(*args, return_dict=True, **kwargs), return_dict)
+
+    def test_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Evaluates one batch as `keras.Model.test_on_batch` does."""
+        return self._listed(super().test_on_batch(*args, return_dict=True, **kwargs), return_dict)
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the numbers of the last evaluation, in their order; before, of the next."""
+        return list(self._reported or (*self.evaluated_names(), *sorted(self._user_names)))
+
+    def evaluated_names(self) -> tuple[str, ...]:
+        """The names that `evaluate` logs, without those of `compile`; a hook."""
+        return ("loss", *self.directions)
+
+    def _listed(self, logs: dict[str, Any], return_dict: bool) -> Any:
+        own = [name for name in ("loss", *self.directions) if name in logs]
+        self._reported = (*own, *sorted(name for name in logs if name not in own))
+        return logs if return_dict else [logs[name] for name in self._reported]
 
     def make_train_function(self, force: bool = False) -> Any:
         """Creates the function that `fit` calls once a step."""
         if not self._has_workers:
-            return super().make_train_function(force)
+            with self._uncompiled():
+                return super().make_train_function(force)
         if self.train_function is None or force:
             self.train_function = self._on_all_workers(self.train_step)
         return self.train_function
@@ -74,10 +136,26 @@ class KerasLoop(keras.Model):
     def make_test_function(self, force: bool = False) -> Any:
         """Creates the function that `evaluate` calls once a step."""
         if not self._has_workers:
-            return super().make_test_function(force)
+            with self._uncompiled():
+                return super().make_test_function(force)
         if self.test_function is None or force:
             self.test_function = self._on_all_workers(self.test_step)
         return self.test_function
+
+    @contextlib.contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """Keeps Keras from compiling a step by XLA as a whole, which would drop its checks."""
+        jit_compile, self.jit_compile = self.jit_compile, False
+        try:
+            yield
+        finally:
+            self.jit_compile = jit_compile
+
+    def jitted(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """A part of a step, compiled by XLA if `compile(jit_compile=True)` says so."""
+        if not self.jit_compile or self._has_workers or tf.executing_eagerly():
+            return part
+        return tf.function(part, jit_compile=True, autograph=False)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Under a strategy Keras runs a step on symbolic tensors before the first one, to build what

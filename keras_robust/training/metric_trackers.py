@@ -24,6 +24,12 @@ class MetricTrackers:
 
     def __init__(self, terms: Sequence[str], others: Sequence[str] = ()):
         names = ("loss", *terms, "regularization", *others)
+        # Which way is better, of everything but the loss, whose direction Keras knows.
+        self.directions = {
+            **dict.fromkeys((*terms, "regularization"), "min"),
+            **dict.fromkeys(others, ""),
+            **dict.fromkeys(("accuracy", "robust_accuracy"), "max"),
+        }
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
         self._accuracies = {
             "clean": keras.metrics.SparseCategoricalAccuracy(name="accuracy"),

@@ -41,8 +41,8 @@ class RobustModel(KerasLoop):
     outputs that the loss used, in training mode; if the loss does not use clean outputs, the clean
     accuracy is measured in inference mode.
 
-    `ModelCheckpoint` and `EarlyStopping` on `val_robust_accuracy` need `mode="max"`: Keras infers
-    the direction of its own metrics only.
+    `fit` infers the direction of what the model logs, so that `ModelCheckpoint` and `EarlyStopping`
+    can monitor `val_robust_accuracy`. `export` writes the classifier alone.
 
     Args:
         classifier: a built functional model that maps images to `{"logits", "features"}`.
@@ -131,6 +131,7 @@ class RobustModel(KerasLoop):
         self._trackers = MetricTrackers(
             loss.term_names, (*loss.logged_statistics, *self.state_names)
         )
+        self.directions = self._trackers.directions
         self.built = True  # the classifier is built, and there is nothing else
 
     def call(self, x: Images, training: bool | None = None) -> Outputs:
@@ -148,10 +149,25 @@ class RobustModel(KerasLoop):
     def get_metrics_result(self) -> dict[str, Any]:
         """The values of the trackers that were updated since they were reset."""
         results = super().get_metrics_result()
+        # An accuracy of `compile` has the same name as the model's own, which counts.
+        results.update({metric.name: metric.result() for metric in self._trackers.metrics})
         if tf.executing_eagerly():
             for name in self._trackers.not_updated():
                 results.pop(name, None)
         return results
+
+    def evaluated_names(self) -> tuple[str, ...]:
+        """The names of the losses, statistics and accuracies that `evaluate` logs."""
+        missing = {
+            *self.state_names,  # logged in training only
+            *(() if self.classifier.losses else ("regularization",)),
+            *(() if self.validation_attack is not None else ("robust_accuracy",)),
+        }
+        return tuple(m.name for m in self._trackers.metrics if m.name not in missing)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Exports the classifier, as `keras.Model.export` does: images -> `{"logits", ...}`."""
+        self.classifier.export(filepath, *args, **kwargs)
 
     def craft(self, x: Images, y: Labels, seed: Seed | None = None) -> Images:
         """Crafts the adversarial images of a training step; a hook for defenses with state.
@@ -189,7 +205,11 @@ class RobustModel(KerasLoop):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""
-        x, y, weight = self._unpack(data)
+        self.check_trainable()
+        return self.jitted(self._train_on)(*self._unpack(data))
+
+    def _train_on(self, x: Images, y: Labels, weight: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """A step of training on a checked batch."""
         size = collectives.global_sum(tf.shape(y)[0])
         variables = self.trainable_variables
         gradients: Gradients = []
@@ -231,7 +251,10 @@ class RobustModel(KerasLoop):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss and both accuracies, under the validation attack."""
-        x, y, weight = self._unpack(data)
+        return self.jitted(self._evaluate_on)(*self._unpack(data))
+
+    def _evaluate_on(self, x: Images, y: Labels, weight: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """A step of evaluation on a checked batch."""
         x_adv = None
         if self.validation_attack is not None:
             seed = self._fold(_EVALUATION)
@@ -242,7 +265,9 @@ class RobustModel(KerasLoop):
 
     def _unpack(self, data: Any) -> Batch:
         attack = self.validation_attack
-        return unpack_batch(data, None if attack is None else attack.ball.bounds, self.robust_loss)
+        bounds = None if attack is None else attack.ball.bounds
+        classes = self.classifier.output["logits"].shape[-1]
+        return unpack_batch(data, bounds, self.robust_loss, classes)
 
     def _log(
         self, batch: Batch, outputs: OutputsByKind, means: dict[str, tf.Tensor]

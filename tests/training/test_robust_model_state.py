@@ -129,7 +129,7 @@ class Hooked(kr.RobustModel):
 def test_hooks_run_before_and_after_the_update(fit_once, make_linear, make_batch):
     model = Hooked(make_linear(np.eye(4)[:, :3]), FGSM, Adversarial())
     model.compile("sgd", run_eagerly=True)
-    fit_once(model, *make_batch(6, (4, 1, 1)))
+    fit_once(model, *make_batch(7, (4, 1, 1)))  # not the same number of each class
     before, after, moved = model.seen
     assert before == 0 != after and moved == 0
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.core.labels import class_numbers
-from keras_robust.core.numerics import scalar
+from keras_robust.core.numerics import clip_rounding, scalar
 from keras_robust.core.types import Images, Labels, Seed
 
 
@@ -63,20 +63,29 @@ def check_batch(
             f"Images have dtype {x.dtype.name}; expected a float dtype with values in "
             f"[{bounds[0]:g}, {bounds[1]:g}]. Divide uint8 images by 255."
         )
-    if tf.executing_eagerly():
-        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-        # A pixel on a bound may be on either side of it, as its dtype rounds.
-        least, most = (float(scalar(bound, x.dtype)) for bound in bounds)
-        # Negated, so that NaN is refused too.
-        if not (least <= low and high <= most) and tf.size(x) > 0:
-            raise ValueError(
-                f"Images have values from {low:g} to {high:g}; expected [{bounds[0]:g}, "
-                f"{bounds[1]:g}] and no NaN. Scale the images, or give the ball other `bounds`."
-            )
+    if tf.executing_eagerly() and tf.size(x) > 0:
+        x = _checked_values(x, bounds)
     y = class_numbers("Labels", y, x, classes)
     if targets is not None:
         targets = class_numbers("Targets", targets, x, classes)
     return x, y, targets
+
+
+def _checked_values(x: Images, bounds: tuple[float, float]) -> Images:
+    """Images within the bounds; what rounding left outside is clipped, the rest is refused."""
+    low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+    # A pixel on a bound may be on either side of it, as its dtype rounds.
+    least, most = (float(scalar(bound, x.dtype)) for bound in bounds)
+    if least <= low and high <= most:
+        return x
+    clipped = clip_rounding(x, bounds)
+    # Negated, so that NaN is refused too.
+    if not (least <= float(tf.reduce_min(clipped)) and float(tf.reduce_max(clipped)) <= most):
+        raise ValueError(
+            f"Images have values from {low:.9g} to {high:.9g}; expected [{bounds[0]:g}, "
+            f"{bounds[1]:g}] and no NaN. Scale the images, or give the ball other `bounds`."
+        )
+    return clipped
 
 
 def _tensor(value: Any) -> tf.Tensor | None:
