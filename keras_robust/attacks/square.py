@@ -41,6 +41,9 @@ class Square(Attack):
 
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
     via random search" (2020), Algorithms 1 to 3; in L1 Croce and Hein, "Mind the Box" (2021).
+
+    As in the official code, the bumps of the start have length 1 in L1 whatever the radius, so that
+    results depend on the units: in [0, 255] they are not those in [0, 1]. Use [0, 1] in L1.
     """
 
     ball: Ball

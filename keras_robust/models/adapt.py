@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.classifier import classifier_of
 from keras_robust.core.functional_graph import Call, Graph, is_functional
 from keras_robust.models.building import checked_shape, is_classifier
 from keras_robust.models.surgery import (
@@ -32,6 +33,9 @@ def adapt(
     The result shares the model's layers: nothing is copied, and training one trains the other. The
     result has no final softmax; the model keeps its own and predicts as before. A Sequential or
     subclassed model that is not built yet is built.
+
+    The sigmoid of a single unit `z` becomes the logits `[0, z]` of two classes, and a `RobustModel`
+    is taken for its classifier.
 
     Images are in [0, 1]. A model that was trained on another range needs `preprocess`:
     `keras.layers.Rescaling(255.0)` for pixels of 0 to 255 (`keras.applications.EfficientNet...`,
@@ -59,9 +63,9 @@ def adapt(
 
     Raises:
         TypeError: `model` is not a Keras 3 model, or `preprocess` not a layer.
-        ValueError: the model has an unknown input shape, several inputs or outputs, a sigmoid, a
-            single output unit, probabilities that cannot be traced to logits, no gradient with
-            respect to its images, or no layer `features`.
+        ValueError: the model has an unknown input shape, several inputs or outputs, a sigmoid of
+            several units, a single output without a sigmoid, probabilities that cannot be traced
+            to logits, no gradient with respect to its images, or no layer `features`.
 
     Example:
         >>> model = keras.Sequential([
@@ -75,6 +79,7 @@ def adapt(
         >>> outputs["logits"].shape, outputs["features"].shape
         (TensorShape([2, 10]), TensorShape([2, 676]))
     """
+    model = classifier_of(model)
     _check_types(model, preprocess)
     if features is None and preprocess is None and _is_adapted(model, input_shape):
         return model
@@ -181,7 +186,9 @@ def _check_attackable(classifier: keras.Model, name: str) -> None:
     if shape[1] < 2:
         raise ValueError(
             f"Model {name!r} returns one value per image; expected one logit per class. For two "
-            "classes end it in Dense(2)."
+            "classes end it in Dense(2), or in Dense(1, 'sigmoid'); if the value is the logit of "
+            "class 1, add the sigmoid: keras.Sequential([model, "
+            "keras.layers.Activation('sigmoid')])."
         )
     x = tf.constant(_random_images(classifier.inputs[0].shape[1:]))
     with tf.GradientTape() as tape:
@@ -198,7 +205,8 @@ def _check_attackable(classifier: keras.Model, name: str) -> None:
             f"Model {name!r} returns probabilities, and its softmax is not a final layer that can "
             "be removed. Attacks need logits (the logarithm of a saturated softmax has no "
             "gradient, which looks like robustness): return the values before the softmax, for "
-            "instance after model.head.activation = keras.activations.linear."
+            "instance after model.head.activation = keras.activations.linear. An average of "
+            "several softmax models is keras_robust.models.ensemble([adapt(first), adapt(second)])."
         )
 
 

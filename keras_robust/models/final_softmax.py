@@ -1,4 +1,4 @@
-"""The final softmax of a functional model: what it is, and the logits before it."""
+"""The final softmax or sigmoid of a functional model, and the logits before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_robust.core.config import register
-from keras_robust.core.functional_graph import Graph
+from keras_robust.core.functional_graph import Call, Graph
 
 Tensor: TypeAlias = keras.KerasTensor
 
@@ -58,6 +58,30 @@ class DenseLogits(keras.layers.Layer):
         return cls(**{**config, "dense": dense})
 
 
+@register
+class TwoClassLogits(keras.layers.Layer):
+    """The logits `[0, z]` of two classes, whose softmax is the sigmoid of `z` for class 1.
+
+    Example:
+        >>> TwoClassLogits()(keras.ops.ones((1, 1))).numpy().tolist()
+        [[0.0, 1.0]]
+    """
+
+    def call(self, logit: Tensor) -> Tensor:
+        """`[batch, 1]` to `[batch, 2]`."""
+        return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(batch, 1)` to `(batch, 2)`."""
+        return (*input_shape[:-1], 2)
+
+
+def ends_in_sigmoid(graph: Graph, tensor: Tensor) -> bool:
+    """Whether `tensor` is the sigmoid of a single unit, `[batch, 1]`."""
+    call = graph.producer(tensor)
+    return call is not None and len(tensor.shape) == 2 and _is_single_sigmoid(call, tensor)
+
+
 def skip_identities(graph: Graph, tensor: Tensor) -> Tensor:
     """The tensor before identities, linear activations and casts at the end of a graph."""
     call = graph.producer(tensor)
@@ -70,12 +94,17 @@ def skip_identities(graph: Graph, tensor: Tensor) -> Tensor:
 def skip_softmax_layer(graph: Graph, tensor: Tensor, model_name: str) -> Tensor:
     """The logits before a softmax that is a layer or an operation of its own, or `tensor` itself.
 
+    The sigmoid of a single unit is taken like a softmax.
+
     Raises:
-        ValueError: `tensor` is the output of a sigmoid.
+        ValueError: `tensor` is the output of any other sigmoid.
     """
     call = graph.producer(tensor)
     if call is None:
         return tensor
+    if ends_in_sigmoid(graph, tensor):
+        dense = _is_plain(call.operation, keras.layers.Dense)
+        return tensor if dense else skip_identities(graph, call.inputs[0])
     _check_not_sigmoid(call.operation, model_name)
     if not _is_softmax(call.operation, len(tensor.shape)):
         return tensor
@@ -84,6 +113,8 @@ def skip_softmax_layer(graph: Graph, tensor: Tensor, model_name: str) -> Tensor:
 
 def without_softmax_activation(graph: Graph, tensor: Tensor) -> Tensor:
     """The logits of a dense layer that applies a softmax, by its weights, or `tensor` itself.
+
+    A single unit may apply a sigmoid instead.
 
     Raises:
         ValueError: the dense layer is quantized.
@@ -113,7 +144,8 @@ def _is_softmax(operation: keras.Operation, rank: int) -> bool:
 def _is_dense_softmax(operation: keras.Operation) -> bool:
     if not _is_plain(operation, keras.layers.Dense):
         return False
-    if operation.activation is not keras.activations.softmax:
+    single = operation.units == 1 and operation.activation is keras.activations.sigmoid
+    if operation.activation is not keras.activations.softmax and not single:
         return False
     if operation.quantization_mode is not None:
         raise ValueError(
@@ -123,14 +155,23 @@ def _is_dense_softmax(operation: keras.Operation) -> bool:
     return True
 
 
+def _is_single_sigmoid(call: Call, tensor: Tensor) -> bool:
+    operation = call.operation
+    if tensor.shape[-1] != 1:
+        return False
+    if any(_is_plain(operation, kind) for kind in (keras.layers.Dense, keras.layers.Activation)):
+        return operation.activation is keras.activations.sigmoid
+    return _is_function(operation, "Sigmoid")
+
+
 def _check_not_sigmoid(operation: keras.Operation, model_name: str) -> None:
     activation = getattr(operation, "activation", None)
     sigmoids = (keras.activations.sigmoid, keras.activations.hard_sigmoid)
     if any(activation is sigmoid for sigmoid in sigmoids) or _is_function(operation, "Sigmoid"):
         raise ValueError(
             f"Model {model_name!r} ends in a sigmoid ({operation.name!r}), so its classes are not "
-            "exclusive or there are two of them; expected one logit per class. For two classes end "
-            "it in Dense(2); a multi-label model cannot be adapted."
+            "exclusive; expected one logit per class. Two classes may be a Dense(1, 'sigmoid') or "
+            "a Dense(2); a multi-label model cannot be adapted."
         )
 
 

@@ -10,6 +10,8 @@ import keras
 from keras_robust.core.functional_graph import Call, Graph, is_functional, trace
 from keras_robust.models.feature_layer import FeatureLayerQuery, default_features, single_output
 from keras_robust.models.final_softmax import (
+    TwoClassLogits,
+    ends_in_sigmoid,
     skip_identities,
     skip_softmax_layer,
     without_softmax_activation,
@@ -27,7 +29,8 @@ def expose_logits(
 ) -> keras.Model:
     """Builds a classifier from the layers of `model`, without its final softmax.
 
-    A nested model at the end is rebuilt in turn.
+    The sigmoid of a single unit, `z`, becomes the logits `[0, z]`. A nested model at the end is
+    rebuilt in turn.
 
     Args:
         model: for which `is_functional` holds.
@@ -42,11 +45,13 @@ def expose_logits(
         that returns a dictionary with `"logits"`.
 
     Raises:
-        ValueError: `model` has several outputs, ends in a sigmoid, or lacks the layer.
+        ValueError: `model` has several outputs, ends in a sigmoid of several units, or lacks the
+            layer.
     """
     graph = trace(model, input_shape)
     outputs = named_outputs(graph.outputs, model.name)
     logits = skip_identities(graph, outputs["logits"])
+    single_sigmoid = strip_softmax and ends_in_sigmoid(graph, logits)
     if strip_softmax:
         output, logits = logits, skip_softmax_layer(graph, logits, model.name)
         strip_softmax = logits is output
@@ -65,6 +70,9 @@ def expose_logits(
         outputs["logits"] = without_softmax_activation(graph, logits) if strip_softmax else logits
     if layer is not None:
         outputs["features"] = outputs["logits"] if layer is head else single_output(layer)
+    if single_sigmoid:
+        layer_name = graph.unused("two_class_logits")
+        outputs["logits"] = TwoClassLogits(dtype="float32", name=layer_name)(outputs["logits"])
     return with_contract(graph, outputs, name)
 
 

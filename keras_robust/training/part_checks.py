@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
-from keras_robust.core.classifier import contract_of
+from keras_robust.core.classifier import classifier_of, contract_of
 from keras_robust.core.types import RobustLoss
 from keras_robust.losses.robust_loss import check_loss
 
@@ -52,6 +52,11 @@ def check_parts(
 
 
 def _check_classifier(classifier: Any) -> None:
+    if classifier_of(classifier) is not classifier:
+        raise TypeError(
+            f"The classifier is a {type(classifier).__name__}; expected the classifier inside it. "
+            "Pass `model.classifier`."
+        )
     outputs = contract_of(classifier)
     if not outputs or not {"logits", "features"} <= set(outputs):
         received = f"a model with outputs {sorted(outputs)}" if outputs else repr(classifier)

@@ -473,3 +473,51 @@ def test_adapting_often_does_not_change_the_model(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(images()), before)
+
+
+# Two classes by the sigmoid of one unit.
+
+
+def single_unit(kind):
+    x = image = keras.Input((8, 8, 1))
+    for layer in [L.Flatten(), L.Dense(6, "relu", name="hidden")]:
+        x = layer(x)
+    if kind == "dense":
+        return keras.Model(image, L.Dense(1, "sigmoid")(x))
+    logit = L.Dense(1)(x)
+    if kind == "operation":
+        return keras.Model(image, keras.ops.sigmoid(logit))
+    if kind == "activation":
+        return keras.Model(image, L.Activation("sigmoid")(logit))
+    if kind == "nested":
+        return keras.Sequential([keras.Input((8, 8, 1)), single_unit("dense"), L.Identity()])
+    return keras.Sequential([keras.Model(image, logit), L.Activation("sigmoid")])
+
+
+@pytest.mark.parametrize("kind", ["dense", "activation", "operation", "nested", "around"])
+def test_a_single_sigmoid_is_two_logits(kind, tmp_path):
+    """Softmax of [0, z] is (1 - sigmoid(z), sigmoid(z)); the gradient is that of z."""
+    model, x = single_unit(kind), images()
+    classifier = adapt(model)
+    assert is_classifier(classifier) and classifier.output["features"].shape[1] == 6
+    outputs = classifier(x)
+    probability = model(x).numpy()
+    np.testing.assert_allclose(
+        tf.nn.softmax(outputs["logits"]), np.hstack([1 - probability, probability]), atol=1e-6
+    )
+    np.testing.assert_array_equal(outputs["logits"][:, 0], np.zeros(5))
+    assert adapt(classifier) is classifier
+    classifier.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x)["logits"], outputs["logits"])
+
+
+def test_the_classifier_of_a_robust_model():
+    import keras_robust as kr
+
+    classifier = mlp((4, 4, 1), 3, hidden=(5,))
+    robust = kr.defenses.trades(classifier, kr.LinfBall(0.1), steps=1)
+    assert adapt(robust) is classifier
+    with pytest.raises(TypeError, match=r"is a RobustModel; .* Pass `model\.classifier`"):
+        kr.defenses.trades(robust, kr.LinfBall(0.1))
+    kr.defenses.trades(robust.classifier, kr.LinfBall(0.1))

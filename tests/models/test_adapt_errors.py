@@ -100,8 +100,9 @@ def test_input_shape_that_does_not_fit():
         adapt(dense(), input_shape=(5, 4, 1))
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "hard_sigmoid"])
-@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize(
+    ("units", "activation"), [(3, "sigmoid"), (3, "hard_sigmoid"), (1, "hard_sigmoid")]
+)
 def test_sigmoid(units, activation):
     with pytest.raises(ValueError, match=r"'mine' ends in a sigmoid \('out'\).*Dense\(2\)"):
         adapt(dense(units, activation))
@@ -114,8 +115,14 @@ def test_sigmoid_as_a_function():
 
 
 def test_one_value_per_image():
-    with pytest.raises(ValueError, match=r"one value per image.*Dense\(2\)"):
+    with pytest.raises(ValueError, match=r"one value per image.*Dense\(2\)") as caught:
         adapt(dense(1, None))
+    advice = "keras.Sequential([model, keras.layers.Activation('sigmoid')])"
+    assert advice in str(caught.value)
+    assert (
+        adapt(eval(advice, {"keras": keras, "model": dense(1, None)})).output["logits"].shape[1]
+        == 2
+    )
 
 
 def test_output_of_a_wrong_rank():
@@ -205,6 +212,13 @@ def test_the_advice_about_probabilities_works():
 def test_probabilities_out_of_a_lambda():
     with pytest.raises(ValueError, match="'mine' returns probabilities"):
         adapt(with_lambda(keras.ops.softmax))
+
+
+def test_an_average_of_softmax_models_is_an_ensemble():
+    image = keras.Input((4, 4, 1))
+    average = L.Average()([L.Dense(3, "softmax")(L.Flatten()(image)) for _ in range(2)])
+    with pytest.raises(ValueError, match=r"keras_robust\.models\.ensemble\(\[adapt\(first\)"):
+        adapt(keras.Model(image, average))
 
 
 def test_an_overridden_call_counts_rather_than_the_graph():
