@@ -36,6 +36,37 @@ def checked_part(x: Images) -> Images:
         return tf.identity(x)
 
 
+def check_last_batch(x: Any, batch_size: int | None, parts: int, share: float = 1.0) -> None:
+    """Refuses arrays whose last batch is too small for the replicas, before an epoch begins.
+
+    Args:
+        x: what Keras is given; only of arrays is the number of images known.
+        batch_size: as for Keras, 32 if None.
+        parts: the number of replicas.
+        share: the fraction of the images, the first ones, that is used.
+
+    Raises:
+        ValueError: the last batch holds fewer images than there are replicas.
+
+    Example:
+        >>> check_last_batch(tf.zeros([9, 2]), 8, parts=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: The last batch holds 1 of 9 images, fewer images than the 2 replicas that \
+share it. Use a batch size other than 8, or leave out the last 1.
+    """
+    if parts == 1 or not getattr(x, "shape", None):
+        return
+    count, size = int(len(x) * share), batch_size or 32
+    last = count % size
+    if 0 < last < parts:
+        raise ValueError(
+            f"The last batch holds {last} of {count} images, fewer images than the {parts} "
+            f"replicas that share it. Use a batch size other than {size}, or leave out the last "
+            f"{last}."
+        )
+
+
 def microbatch(batch: Batch, part: int, count: int) -> Batch:
     """One of the parts of a batch, whose sizes differ by at most one.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_robust.training.distribution import check_optimizer
+from keras_robust.training.distribution import check_last_batch, check_optimizer
 from keras_robust.training.metric_names import (
     check_user_metrics,
     infer_modes,
@@ -71,9 +71,11 @@ class KerasLoop(keras.Model):
         `val_robust_accuracy`.
 
         Raises:
-            ValueError: no weight is trainable.
+            ValueError: no weight is trainable, or the last batch of arrays holds fewer images than
+                there are replicas.
         """
         self.check_trainable()
+        self._check_last_batches(x, args, kwargs)
         infer_modes(kwargs.get("callbacks", args[4] if len(args) > 4 else None), self.directions)
         if isinstance(x, tf.data.Dataset):
             # Keras would warn at every call that it does not shuffle a data set.
@@ -94,6 +96,9 @@ class KerasLoop(keras.Model):
 
         A list has the order of `metrics_names`.
         """
+        x = args[0] if args else kwargs.get("x")
+        size = args[2] if len(args) > 2 else kwargs.get("batch_size")
+        check_last_batch(x, size, self._parts)
         # Keras before 3.13 returns tensors.
         logs = keras.tree.map_structure(
             lambda value: float(value) if tf.is_tensor(value) and value.shape == () else value,
@@ -165,6 +170,23 @@ class KerasLoop(keras.Model):
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def _check_last_batches(self, x: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuses the images of `fit`, or of its validation, whose last batch is too small."""
+        names = ("y", "batch_size", "epochs", "verbose", "callbacks", "validation_split",
+                 "validation_data")  # fmt: skip
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        size, split = given.get("batch_size"), given.get("validation_split") or 0.0
+        check_last_batch(x, size, self._parts, 1 - split)
+        held_out = given.get("validation_data")
+        if isinstance(held_out, (tuple, list)) and held_out:
+            size = given.get("validation_batch_size") or size
+            check_last_batch(held_out[0], size, self._parts)
+
+    @property
+    def _parts(self) -> int:
+        """The number of replicas of one process that share a batch."""
+        return 1 if self._has_workers else self.distribute_strategy.num_replicas_in_sync
 
     @property
     def _has_workers(self) -> bool:

@@ -165,6 +165,25 @@ def test_a_batch_smaller_than_the_replicas_is_refused(pair, make_batch):
         fit(model, *make_batch(9))
 
 
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [
+        (lambda model, x, y: model.fit(x, y, batch_size=8, verbose=0), 9),
+        (lambda model, x, y: model.fit(x, y, 8, verbose=0), 9),
+        (lambda model, x, y: model.fit(x, y, verbose=0), 33),
+        (lambda model, x, y: model.fit(x, y, batch_size=8, validation_split=0.5, verbose=0), 18),
+        (lambda model, x, y: model.fit(x[:8], y[:8], 8, validation_data=(x, y), verbose=0), 9),
+        (lambda model, x, y: model.evaluate(x, y, 8, verbose=0), 9),
+    ],
+)
+def test_a_last_batch_of_arrays_is_refused_before_the_first(pair, make_batch, call, count):
+    """Their number of images is known; nothing was trained in vain."""
+    _, model = pair()
+    with pytest.raises(ValueError, match=r"last batch holds 1 of \d+ images, fewer .*2 replicas"):
+        call(model, *make_batch(count))
+    assert int(tf.convert_to_tensor(model.step)) == 0
+
+
 @pytest.mark.parametrize("settings", [{"steps_per_execution": 2}, {"run_eagerly": True}])
 def test_options_of_compile(settings, pair, make_batch):
     check_the_same(pair(compiled=settings), make_batch(16), epochs=2)
