@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_robust.serving.server.tensor_protos import Slot
 from keras_robust.serving.status import invalid
 
+_WHITE_SPACE = b" \t\n\v\f\r"
 _JSON_TYPES = {
     dict: "Object",
     list: "Array",
@@ -163,13 +164,31 @@ def _to_bytes(slot: Slot, leaf: Any) -> bytes:
         return leaf.encode("utf-8", "surrogatepass")
     if _is_base64(leaf):
         try:
-            return base64.b64decode(leaf["b64"], validate=True)
+            return decode_base64(leaf["b64"])
         except (binascii.Error, ValueError) as error:
             raise invalid(f'Input "{slot.alias}": unable to base64 decode: {error}') from error
     raise invalid(
         f'JSON Value of Type: {_type(leaf)} of input "{slot.alias}" is not of expected type: '
         'string or {"b64": "..."}'
     )
+
+
+def decode_base64(text: str) -> bytes:
+    """Decodes base64 as TensorFlow Serving does: with white space, and with or without padding.
+
+    Raises:
+        ValueError: another character, a length that no bytes have, or padding of another length.
+
+    Example:
+        >>> decode_base64("aG\\r\\nk"), decode_base64("aGk=")
+        (b'hi', b'hi')
+    """
+    compact = text.encode("ascii").translate(None, _WHITE_SPACE)
+    digits = compact.rstrip(b"=")
+    padding, needed = len(compact) - len(digits), -len(digits) % 4
+    if padding not in (0, needed):
+        raise ValueError(f"{len(digits)} digits are followed by {padding} '='; expected {needed}")
+    return base64.b64decode(digits + b"=" * needed, validate=True)
 
 
 def _is_base64(value: Any) -> bool:

@@ -218,6 +218,28 @@ def test_a_number_beyond_float32_becomes_infinite_for_the_model_to_judge():
     assert np.isinf(columns({"inputs": value})[0]["images"][0, 0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["aGkh", "aG\nkh", "aGkh\r\n", " aG\tkh ", "a\fG\vkh"]
+    + ["aGk=", "aGk", "aGk=\n", "aGk\n=", "aA==", "aA", "aA\r\n", "aA=\n="],
+)
+def test_base64_with_line_ends_or_without_padding_is_read(text):
+    """As the command `base64`, MIME and JavaScript write it; TensorFlow Serving takes each."""
+    expected = b"hi!" if "h" in text else b"hi" if "G" in text else b"h"
+    assert json_tensors.decode_base64(text) == expected
+    body = json_tensors.parse(json.dumps({"inputs": [{"b64": text}]}).encode())
+    assert columns(body, FILES)[0]["image_bytes"].tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "aGkha", "aGk==", "aGkh=", "aA=", "aA===", "=", "====", "a=Gk", "=aGk", "aGk=aGk="]
+    + ["aG-_", "aG.k", "aG\0k", "aG\u2028k", "aG\xa0k", "é", "data:;base64,aGkh"],
+)
+def test_bad_base64_names_the_input(text):
+    bad_json(lambda: columns({"inputs": [{"b64": text}]}, FILES), "unable to base64 decode")
+
+
 def test_bad_base64_is_refused():
     bad_json(lambda: columns({"instances": [{"b64": "a"}]}, FILES), "unable to base64 decode")
     bad_json(lambda: columns({"instances": [{"b64": "é"}]}, FILES), "unable to base64 decode")
