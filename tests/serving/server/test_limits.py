@@ -143,6 +143,44 @@ def test_a_failure_of_the_server_is_told_without_details(server, monkeypatch, ca
 # --- REST ---------------------------------------------------------------------------------------
 
 
+def exchange(connection, head):
+    """Sends a request without a body; returns the answer's status, headers and body."""
+    connection.sendall(head.encode() + b"\r\n\r\n")
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.headers, response.read()
+
+
+@pytest.mark.parametrize("path", ["/v1/models/digits", "/v1/models/nobody"])
+def test_http_1_0_with_keep_alive_is_told_so(server, path):
+    """As `ab -k` sends it; without the header the client waits for the end of the connection."""
+    host, port = server.rest_address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for value in ("keep-alive", "Keep-Alive"):
+            status, headers, _ = exchange(connection, f"GET {path} HTTP/1.0\r\nConnection: {value}")
+            assert status == (200 if path.endswith("digits") else 404)
+            assert headers["Connection"] == "keep-alive"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /v1/models/digits HTTP/1.0",
+        "GET /v1/models/digits HTTP/1.0\r\nConnection: close",
+        "GET /v1/models/digits HTTP/1.1\r\nConnection: close",
+        "POST /v1/models/digits:predict HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: x",
+        "BREW /v1/models/digits HTTP/1.0\r\nConnection: keep-alive",
+    ],
+)
+def test_the_end_of_a_connection_is_announced_and_comes(server, head):
+    host, port = server.rest_address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        _, headers, _ = exchange(connection, head)
+        assert headers["Connection"] == "close"
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+
+
 def test_a_body_too_large(server):
     body = b'{"instances": [' + b"0," * LIMIT
     head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
