@@ -75,3 +75,27 @@ def test_no_path_to_the_input_is_an_error():
     )
     with pytest.raises(ValueError, match="do not depend on its input"):
         oracle(X, oracle.init(X))
+
+
+@pytest.mark.parametrize("solver", [solvers.MinMax(learning_rate=0.1, gamma=0.0), solvers.HVM()])
+def test_a_nonfinite_value_is_replaced_by_the_last_finite_one(solver):
+    """The solver sees values 1 and 2 at each step, whatever the second task says later."""
+    ends = []
+    for late in (2.0, np.nan, np.inf):
+
+        def values_of(copies, step, late=late):
+            second = tf.where(step == 1, tf.constant(late, tf.float32), 2.0)
+            values = tf.stack([1.0, second])[:, None] + tf.reduce_sum(
+                copies * SLOPES[:, None], axis=2
+            )
+            return values, values > 0
+
+        oracle = CombinedGradient(values_of, solver, 2)
+        state = oracle.init(X)
+        for _ in range(4):
+            _, gradient, state = oracle(X, state)
+            assert np.all(np.isfinite(gradient))
+        ends.append((gradient, state.record.weights, state.record.values))
+    for found in ends[1:]:
+        for one, other in zip(ends[0], found, strict=True):
+            np.testing.assert_allclose(one, other)
