@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from keras_robust.core.classifier import classifier_of
 from keras_robust.experiments.recipes import build, schema
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.models.loading import load_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def load_model_file(
         ValueError: not a Keras classifier, or data that does not fit it.
     """
     path = Path(path)
-    model = _load_model(path)
+    model = load_model(path)
     classifier = _classifier(model, pixel_range)
     classes = int(classifier.output["logits"].shape[-1])
     splits = _read_data(data, classes, data_dir, batch_size)
@@ -126,23 +126,6 @@ def load_model_file(
     config.ball.norm, config.ball.radius = norm, radius
     config.dataset.batch_size = batch_size
     return LoadedModelFile(RunDirectory(path), config, "", classifier, splits)
-
-
-def _load_model(path: Path) -> keras.Model:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a Keras model file.")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be loaded as a Keras model: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, or the custom class that it cannot find."""
-    custom = re.search(r"Could not locate class '[^']+'", str(error))
-    if custom:
-        return f"{custom[0]}. Import the class and use the model in Python instead."
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _classifier(model: keras.Model, pixel_range: Sequence[float]) -> keras.Model:

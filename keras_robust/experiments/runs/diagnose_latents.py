@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.pictures import write_pictures
+from keras_robust.models.loading import load_model
 
 BATCH = 128  # images that are compared with each other, as in the paper
 _HEAD = (
@@ -83,7 +83,7 @@ def diagnose(run: LoadedRun, attack: kr.Attack, limit: int | None, seed: int) ->
 
 
 def _trained_on(run: LoadedRun, limit: int | None, seed: int) -> kr.evaluation.Perturbations | None:
-    model = keras.saving.load_model(run.run.checkpoint(run.checkpoint), compile=False)
+    model = load_model(run.run.checkpoint(run.checkpoint))
     if model.attack is None or model.attack.step_rule is None:
         return None
     attack = model.training_attack(tf.float32)

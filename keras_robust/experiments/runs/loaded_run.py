@@ -19,6 +19,7 @@ from keras_robust.experiments.recipes import attack_options, build
 from keras_robust.experiments.recipes.attack_spec import AttackLike, attack_spec, recipe_options
 from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
+from keras_robust.models.loading import load_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,7 +216,7 @@ def load_run(
         config.dataset.data_dir = data_dir
     file = run.checkpoint(checkpoint)
     check_stamp(file, config)
-    model = keras.saving.load_model(file, compile=False)
+    model = load_model(file)
     loaded = LoadedRun(run, config, file.stem, classifier_of(model))
     if read_data:
         loaded.splits  # noqa: B018

@@ -25,6 +25,7 @@ from keras_robust.experiments.training.devices import Devices
 from keras_robust.experiments.training.resume_check import check_resumable
 from keras_robust.experiments.training.session_log import session
 from keras_robust.experiments.training.training_state import Training
+from keras_robust.models.loading import load_model
 
 Log = Callable[[str], None]
 
@@ -129,7 +130,7 @@ def _prepare(
     devices.agree("the recipe, or the progress of the run", json.dumps(place))
     with devices.scope():
         if file:
-            model = keras.saving.load_model(file)
+            model = load_model(file, compile=True)
         else:
             model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
@@ -250,7 +251,7 @@ def calibrate(training: Training, log: Log) -> None:
             f"for a false-alarm rate of {rate:g}."
         )
         return
-    model = keras.saving.load_model(training.run.checkpoint(), compile=False)
+    model = load_model(training.run.checkpoint())
     detector = kr.detection.Detector(model, scored_by=score).calibrate(validation, rate)
     with replacing(training.run.detector_file) as draft:
         detector.calibration.save(draft)
