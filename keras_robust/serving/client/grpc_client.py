@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from keras_robust.serving.client.rest_client import (
+    CREDENTIALS,
     Inputs,
     Signatures,
     TensorInfo,
     authorization,
+    refused,
 )
 from keras_robust.serving.status import Code, ServingError
 
@@ -164,6 +166,8 @@ class Client:
             message = error.details() or code.name
             if code is Code.UNAVAILABLE:
                 message = f"No model server answers at {self.address}: {message}"
+            if code in CREDENTIALS:
+                message = refused(self.address, message, self._headers)
             if code is Code.DEADLINE_EXCEEDED:
                 message = f"{self.address} did not answer within {self.timeout:g} seconds"
             raise ServingError(code, message) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+from collections.abc import Iterable
 from typing import Any, TypedDict
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ class TensorInfo(TypedDict):
     shape: list[int]
 
 
+# A model server knows no credentials; a proxy in front of it answers these, often with HTML.
+CREDENTIALS = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
 # Signature -> "inputs" or "outputs" -> name.
 Signatures = dict[str, dict[str, dict[str, TensorInfo]]]
 
@@ -147,12 +150,15 @@ class RestClient:
             answer = json.loads(text)
         except ValueError:
             answer = None
+        if code_of_http(status) in CREDENTIALS and not _has_error(answer):
+            code = code_of_http(status)
+            raise ServingError(code, refused(self.address, str(status), self._headers))
         if not isinstance(answer, dict):
             raise ServingError(
                 Code.UNKNOWN if status == 200 else code_of_http(status),
                 f"{self.address} answered {status} without JSON; expected a server's REST port",
             )
-        if status != 200 or "error" in answer:
+        if status != 200 or _has_error(answer):
             raise ServingError(code_of_http(status), str(answer.get("error", status)))
         return answer
 
@@ -176,6 +182,27 @@ def authorization(token: str | None, tls: bool) -> dict[str, str]:
             "The token is empty, or has spaces or characters that are not printable ASCII."
         )
     return {"Authorization": f"Bearer {token}"}
+
+
+def refused(address: str, answer: str, headers: Iterable[Any]) -> str:
+    """The message that a proxy refused the credentials.
+
+    Args:
+        address: of the proxy.
+        answer: its status or message.
+        headers: the headers that were sent; empty without a token, apart from the content's type.
+    """
+    sent = any("authorization" in str(header).lower() for header in headers)
+    advice = (
+        "the token that was sent is wrong, expired, or not valid for this model"
+        if sent
+        else "no token was sent; pass `token` and TLS, in programs SERVING_TOKEN and --tls"
+    )
+    return f"The proxy at {address} refused the credentials ({answer}): {advice}"
+
+
+def _has_error(answer: Any) -> bool:
+    return isinstance(answer, dict) and "error" in answer
 
 
 def _path(model: str, version: int | None) -> str:

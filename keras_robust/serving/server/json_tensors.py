@@ -174,13 +174,13 @@ def _to_bytes(slot: Slot, leaf: Any) -> bytes:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decodes base64 as TensorFlow Serving does: with white space, and with or without padding.
+    r"""Decodes base64 as TensorFlow Serving does: with white space, and with or without padding.
 
     Raises:
         ValueError: another character, a length that no bytes have, or padding of another length.
 
     Example:
-        >>> decode_base64("aG\\r\\nk"), decode_base64("aGk=")
+        >>> decode_base64("aG\r\nk"), decode_base64("aGk=")
         (b'hi', b'hi')
     """
     compact = text.encode("ascii").translate(None, _WHITE_SPACE)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +18,7 @@ from absl import flags
 from keras_robust.cli import query
 from keras_robust.serving.client import query as module
 from keras_robust.serving.client.grpc_client import Client, named_inputs
-from keras_robust.serving.client.rest_client import RestClient
+from keras_robust.serving.client.rest_client import RestClient, authorization
 from keras_robust.serving.server.server import Server
 from keras_robust.serving.status import Code, ServingError
 
@@ -236,6 +237,49 @@ def answering(content):
 def test_answers_of_something_else(content, code, says):
     with pytest.raises(ServingError, match=says) as caught:
         RestClient(answering(content), timeout=5).status("digits")
+    assert caught.value.code.name == code
+
+
+HTML = b"<html><h1>Go away</h1></html>"
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")])
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [("3f9a", "token that was sent is wrong, expired"), (None, "no token was sent; pass `token`")],
+)
+@pytest.mark.parametrize("content", [HTML, b"", b"[]", b"{}"])
+def test_a_proxy_that_refuses_the_credentials(status, code, token, says, content):
+    head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    client = RestClient(answering(head + content), timeout=5)
+    client._headers |= authorization(token, tls=True)  # the token alone; this server has no TLS
+    says = f"The proxy at .* refused the credentials .{status}.*{says}"
+    with pytest.raises(ServingError, match=says) as caught:
+        client.status("digits")
+    assert caught.value.code.name == code
+    assert "REST port" not in str(caught.value)
+    assert "3f9a" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["3f9a", None])
+@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "PERMISSION_DENIED"])
+def test_a_proxy_of_grpc_that_refuses_the_credentials(token, code):
+    class Refusal(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode[code]
+
+        def details(self):
+            return "Received http2 header with status: 401"
+
+    def method(request, timeout, metadata):
+        assert dict(metadata) == ({"authorization": "Bearer 3f9a"} if token else {})
+        raise Refusal
+
+    says = "token that was sent is wrong" if token else "no token was sent"
+    says = f"The proxy at localhost:1 refused the credentials .*401.*{says}"
+    client = Client("localhost:1", tls=True, token=token)
+    with client, pytest.raises(ServingError, match=says) as caught:
+        client._call(method, None)
     assert caught.value.code.name == code
 
 

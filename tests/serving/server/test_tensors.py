@@ -220,8 +220,10 @@ def test_a_number_beyond_float32_becomes_infinite_for_the_model_to_judge():
 
 @pytest.mark.parametrize(
     "text",
-    ["aGkh", "aG\nkh", "aGkh\r\n", " aG\tkh ", "a\fG\vkh"]
-    + ["aGk=", "aGk", "aGk=\n", "aGk\n=", "aA==", "aA", "aA\r\n", "aA=\n="],
+    [
+        *("aGkh", "aG\nkh", "aGkh\r\n", " aG\tkh ", "a\fG\vkh"),
+        *("aGk=", "aGk", "aGk=\n", "aGk\n=", "aA==", "aA", "aA\r\n", "aA=\n="),
+    ],
 )
 def test_base64_with_line_ends_or_without_padding_is_read(text):
     """As the command `base64`, MIME and JavaScript write it; TensorFlow Serving takes each."""
@@ -233,8 +235,10 @@ def test_base64_with_line_ends_or_without_padding_is_read(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "aGkha", "aGk==", "aGkh=", "aA=", "aA===", "=", "====", "a=Gk", "=aGk", "aGk=aGk="]
-    + ["aG-_", "aG.k", "aG\0k", "aG\u2028k", "aG\xa0k", "é", "data:;base64,aGkh"],
+    [
+        *("a", "aGkha", "aGk==", "aGkh=", "aA=", "aA===", "=", "====", "a=Gk", "=aGk", "aGk=aGk="),
+        *("aG-_", "aG.k", "aG\0k", "aG\u2028k", "aG\xa0k", "é", "data:;base64,aGkh"),
+    ],
 )
 def test_bad_base64_names_the_input(text):
     bad_json(lambda: columns({"inputs": [{"b64": text}]}, FILES), "unable to base64 decode")
