@@ -5,6 +5,9 @@ number or scalar tensor in [0, 1] that all images share. `transform(x, p)` has t
 of `x`, and a finite gradient. `ALL` are the seven of Bui et al., "Generating Adversarial Examples
 with Task Oriented Multi-Objective Optimization" (2023): with `p = 1` its deterministic setting
 (Table 9), with `p` drawn from [0, 1] its stochastic one. Settings out of range raise ValueError.
+
+Those with `unit_range` clip to [0, 1], or fill with 0; `keras_robust.tasks.Transformations` scales
+the images of a ball with other bounds for them.
 """
 
 from __future__ import annotations
@@ -142,6 +145,7 @@ class Gamma:
     low: float = 0.7
     high: float = 1.3
     name = "gamma"
+    unit_range = True
 
     def __post_init__(self) -> None:
         check_number("Gamma: low", self.low, above=0)
@@ -172,6 +176,7 @@ class Brightness:
 
     high: float = 1.3
     name = "brightness"
+    unit_range = True
 
     def __post_init__(self) -> None:
         check_number("Brightness: high", self.high)
@@ -201,6 +206,7 @@ class Rotation:
 
     degrees: float = 10.0
     name = "rotation"
+    unit_range = True
 
     def __post_init__(self) -> None:
         check_number("Rotation: degrees", self.degrees, -math.inf)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
 from keras_robust.attacks.multi_task import transforms
 
 every = pytest.mark.parametrize("transform", transforms.ALL, ids=lambda t: t.name)
@@ -210,3 +211,25 @@ def test_each_takes_a_strength_called_p():
 def test_invalid_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 255.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("transform", transforms.ALL, ids=lambda transform: transform.name)
+def test_a_task_reads_the_bounds_of_the_ball(transform, bounds):
+    """The transformed image is that of the image in [0, 1], in the units of the bounds."""
+    low, high = bounds
+    x = tf.random.stateless_uniform([2, 5, 5, 1], [1, 2])
+    seen = []
+
+    def forward(images):
+        seen.append(images)
+        return {"logits": tf.reshape(images, [len(images), -1])[:, :3]}
+
+    task = kr.tasks.Transformations((transform,))
+    problem = task.on(
+        forward, kr.LinfBall(0.01, bounds), low + (high - low) * x, tf.zeros(2, tf.int32)
+    )
+    problem.logits((low + (high - low) * x)[None], tf.constant([1, 2]))
+    expected = low + (high - low) * transform(x, 1.0)
+    got = tf.reshape(seen[-1], x.shape)
+    np.testing.assert_allclose(got, expected, atol=1e-5 * (high - low))

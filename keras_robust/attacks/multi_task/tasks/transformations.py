@@ -14,6 +14,7 @@ from keras_robust.attacks.multi_task.tasks.problem import (
     stacked_logits,
 )
 from keras_robust.core.config import serializable
+from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
 
 
@@ -67,7 +68,7 @@ class Transformations:
             one = tf.ones([], x.dtype)
             p = tf.random.stateless_uniform([], seed, dtype=x.dtype) if self.stochastic else one
             transformed = [
-                function(images, p) if _takes_strength(function) else function(images)
+                _transformed(function, images, p, ball.bounds)
                 for function, images in zip(self.functions, tf.unstack(copies), strict=True)
             ]
             check_same_shape([x, *transformed], "The images and their transformations", "images")
@@ -82,6 +83,23 @@ class Transformations:
             images=lambda points: points,
             num_tasks=count,
         )
+
+
+def _transformed(
+    function: Callable[..., Images], images: Images, p: tf.Tensor, bounds: tuple[float, float]
+) -> Images:
+    """The transformed images; those of a function with `unit_range` are scaled to [0, 1] for it."""
+    low, high = bounds
+    scaled = getattr(function, "unit_range", False) and (low, high) != (0, 1)
+    if scaled:
+        wide = upcast_half(images)
+        x = tf.cast((wide - low) / (high - low), images.dtype)
+    else:
+        x = images
+    result = function(x, p) if _takes_strength(function) else function(x)
+    if not scaled:
+        return result
+    return tf.cast(low + (high - low) * upcast_half(result), images.dtype)
 
 
 def _takes_strength(function: Callable) -> bool:
