@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.experiments.recipes import build, defense_options
+from keras_robust.experiments.recipes import build, defense_options, schema
 from trainers import recipes
 
 # Pixels of any size, so that bounds play no part.
@@ -86,6 +89,23 @@ def test_a_recipe_of_release_0_1_keeps_its_price():
         defense_options.resolved("wrm", {"multiplier": -1.0})
     with pytest.raises(ValueError, match="has no option 'multiplier'"):
         defense_options.resolved("wrm", {"multiplier": 1.0, "gamma": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"steps": 15}, {"steps": 15, "gamma": 0.65}),
+        ({"multiplier": 2.0}, {"gamma": 1.0}),
+        ({"gamma": 0.3}, {"gamma": 0.3}),
+    ],
+)
+def test_a_recipe_file_of_release_0_1(options, found):
+    """Its recipes left the multiplier at 1.3."""
+    path = Path(__file__).parents[1] / "experiments" / "recipes" / "recipe_0_1.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["defense"] = {"name": "wrm", "options": options}
+    read = schema.from_document(document).defense.options.to_dict()
+    assert defense_options.resolved("wrm", read) == found
 
 
 def test_what_is_refused():

@@ -223,6 +223,11 @@ def from_document(document: Mapping[str, Any]) -> ConfigDict:
     evaluation = read_evaluation(document.get("evaluation", {}))
     config = defaults()
     _fill(config, _tuples({**document, "dataset": dataset, "evaluation": evaluation}))
+    options = config.defense.options
+    is_former = "steps" in document.get("evaluation", {})  # of release 0.1
+    has_price = {"gamma", "multiplier"} & set(options)
+    if is_former and config.defense.name == "wrm" and not has_price:
+        options.gamma = 1.3 / 2  # its default, in the units of the paper
     return config
 
 
