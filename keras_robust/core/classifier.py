@@ -36,7 +36,7 @@ def as_forward(model: Any) -> Forward:
     """
 
     def forward(x: Images) -> Outputs:
-        outputs = model(x, training=False) if isinstance(model, keras.Model) else model(x)
+        outputs = model(x, training=False) if isinstance(model, keras.Model) else _call(model, x)
         if not isinstance(outputs, dict) or "logits" not in outputs:
             keys = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
             raise TypeError(
@@ -63,6 +63,21 @@ def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
         yield layer
         if isinstance(layer, keras.Model):
             yield from _layers(layer)
+
+
+def _call(function: Any, x: Images) -> Any:
+    """Calls a function of images; one that computes in NumPy is told how to be wrapped."""
+    try:
+        return function(x)
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        numpy = "numpy" in str(error).lower() or "ndarray" in str(error)
+        if tf.executing_eagerly() or not numpy:
+            raise
+        raise TypeError(
+            "The model is a function that computes in NumPy, which attacks cannot trace as a "
+            'graph. For an attack without gradients wrap it: `lambda x: {"logits": '
+            "tf.ensure_shape(tf.numpy_function(function, [x], tf.float32), [None, classes])}`."
+        ) from error
 
 
 def members_of(model: Any) -> tuple[Any, ...]:

@@ -94,3 +94,23 @@ def test_forward_passes_functions_through():
 def test_forward_refuses_other_outputs(model, received):
     with pytest.raises(TypeError, match=received + r".*expected a dictionary with 'logits'.*adapt"):
         classifier.as_forward(model)(tf.zeros([1, 3]))
+
+
+def _in_numpy(x):
+    """Logits of two classes, computed in NumPy."""
+    flat = np.reshape(np.asarray(x), (len(x), -1))
+    return np.stack([flat[:, 0], flat[:, 1]], axis=1)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: {"logits": _in_numpy(x.numpy())}, lambda x: {"logits": _in_numpy(x)}]
+)
+def test_a_numpy_function_is_told_how_to_be_wrapped(function):
+    x, y = tf.constant([[0.5, 0.4], [0.3, 0.6]]), tf.constant([0, 1])
+    attack = kr.attacks.square(kr.LinfBall(0.2), queries=3)
+    with pytest.raises(TypeError, match=r"computes in NumPy.*tf\.numpy_function") as caught:
+        attack.compiled(function)(x, y)
+    advice = str(caught.value).split("`")[1]
+    wrapped = eval(advice, {"tf": tf, "function": _in_numpy, "classes": 2})
+    x_adv = attack.compiled(wrapped)(x, y).numpy()
+    np.testing.assert_array_equal(x_adv, attack(function, x, y))  # eager mode needs no wrapping
