@@ -103,7 +103,10 @@ def _check_radius(what: str, radius: Any) -> None:
     elif not hasattr(radius, "dtype"):
         raise TypeError(f"{what} is {radius!r}; expected a number, such as 8 / 255.")
     elif getattr(radius, "shape", ()) not in ((), tf.TensorShape(None)):
-        raise ValueError(f"{what} is {radius!r}; expected a single number or a scalar tensor.")
+        shape = tuple(radius.shape)
+        raise ValueError(
+            f"{what} is an array of shape {shape}; expected a single number or a scalar tensor."
+        )
     else:
         # A symbolic tensor has no value yet.
         value = tf.get_static_value(radius) if tf.is_tensor(radius) else radius
