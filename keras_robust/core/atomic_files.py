@@ -40,11 +40,11 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     draft = _temporary(path)
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(draft, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -75,7 +75,7 @@ def _keep(path: Path, previous: Path) -> None:
         link.unlink(missing_ok=True)  # left if both names linked to the same file
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Syncs a file, or the entries of a directory, to disk."""
     directory = path.is_dir()
     # Some systems cannot open or sync a directory; failing to sync a file is an error.
