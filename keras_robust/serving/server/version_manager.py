@@ -16,9 +16,9 @@ from keras_robust.serving.exporting.version_directory import versions
 from keras_robust.serving.status import Code, ServingError
 
 _LOG = logging.getLogger(__name__)
-# TensorFlow Serving makes five attempts a minute apart; a copy in progress takes seconds.
-MAX_LOADS = 5
+# A copy in progress takes seconds or hours: retries never end, at longer and longer intervals.
 RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 60.0  # as TensorFlow Serving waits
 # How long a stop waits for a version that is being loaded.
 STOP_SECONDS = 1.0
 # Each version adds an entry to the status; older entries are dropped.
@@ -81,6 +81,7 @@ class VersionManager(Generic[L]):
         base_path: parent of the version directories; other names in it are ignored.
         load: loads a version from its directory and number.
         poll_wait_seconds: time between two scans of the base path.
+        clock: the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class VersionManager(Generic[L]):
         base_path: Path,
         load: Callable[[Path, int], L],
         poll_wait_seconds: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.base_path = base_path
         self._load = load
         self._poll_wait_seconds = poll_wait_seconds
+        self._clock = clock
         self._lock = threading.Lock()
         self._current: _Entry[L] | None = None
         self._states: dict[int, VersionState] = {}
@@ -185,11 +188,11 @@ class VersionManager(Generic[L]):
             return
         version, path = max(found.items())
         failure = self._failures.get(version, _Failure())
-        if failure.loads >= MAX_LOADS or time.monotonic() < failure.retry_at:
+        if self._clock() < failure.retry_at:
             return
         with self._lock:
             self._record(VersionState(version, State.LOADING))
-        started = time.monotonic()
+        started = self._clock()
         try:
             servable = self._load(path, version)
         except Exception as error:  # whatever is wrong with the files, the current version stays
@@ -200,7 +203,7 @@ class VersionManager(Generic[L]):
             servable.close()
             return
         self._replace(servable)
-        seconds = time.monotonic() - started
+        seconds = self._clock() - started
         _LOG.info("Loaded %s version %d in %.1f s.", self.name, version, seconds)
 
     def _found(self) -> dict[int, Path]:
@@ -212,13 +215,14 @@ class VersionManager(Generic[L]):
 
     def _failed(self, version: int, path: Path, error: Exception) -> None:
         loads = self._failures.get(version, _Failure()).loads + 1
-        self._failures[version] = _Failure(loads, time.monotonic() + RETRY_SECONDS)
+        wait = min(RETRY_SECONDS * 2.0 ** min(loads - 1, 16), LONGEST_RETRY_SECONDS)
+        self._failures[version] = _Failure(loads, self._clock() + wait)
         code = error.code if isinstance(error, ServingError) else Code.UNKNOWN
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"Version {version} of model {self.name} in {path} failed to load: {reason}"
         with self._lock:
             self._record(VersionState(version, State.END, code, message))
-        _LOG.warning("%s (attempt %d of %d)", message, loads, MAX_LOADS)
+        _LOG.warning("%s (attempt %d; the next in %g s)", message, loads, wait)
 
     def _replace(self, servable: L | None) -> None:
         with self._lock:

@@ -8,7 +8,8 @@ import pytest
 
 from keras_robust.serving.server import version_manager
 from keras_robust.serving.server.version_manager import (
-    MAX_LOADS,
+    LONGEST_RETRY_SECONDS,
+    RETRY_SECONDS,
     State,
     VersionManager,
     VersionState,
@@ -53,9 +54,24 @@ def loader():
     return Loader()
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
-def served(base, loader):
-    served = VersionManager("digits", base, loader, poll_wait_seconds=3600)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def served(base, loader, clock):
+    served = VersionManager("digits", base, loader, poll_wait_seconds=3600, clock=clock)
     yield served
     served.stop()
 
@@ -124,19 +140,19 @@ def test_the_previous_version_answers_while_the_next_one_loads(base, served, loa
     assert served.current == 2
 
 
-def test_a_version_that_fails_to_load_changes_nothing(base, loader, served, monkeypatch):
-    monkeypatch.setattr(version_manager, "RETRY_SECONDS", 0.0)
+def test_a_version_that_fails_to_load_changes_nothing(base, loader, served, clock):
     served.start()
     (base / "2").mkdir()
     loader.broken[2] = ServingError(Code.INVALID_ARGUMENT, "warm-up\nfailed")
-    for _ in range(MAX_LOADS + 3):
+    for _ in range(8):
+        clock.now += LONGEST_RETRY_SECONDS
         served.poll()
-    assert loader.attempts == 1 + MAX_LOADS
+    assert loader.attempts == 1 + 8
     assert served.current == 1
     failed = served.states(2)[0]
     assert (failed.state, failed.code) == (State.END, Code.INVALID_ARGUMENT)
     assert failed.message.endswith("failed to load: warm-up failed")
-    # Removed, scanned, and exported again: it gets new attempts.
+    # Removed, scanned, and exported again: it is tried at once.
     (base / "2").rmdir()
     served.poll()
     (base / "2").mkdir()
@@ -152,6 +168,50 @@ def test_a_failed_load_is_not_repeated_at_once(base, loader, served):
     served.poll()
     served.poll()
     assert loader.attempts == 2
+
+
+@pytest.mark.parametrize("seconds", [30, 600, 7200])
+def test_a_version_whose_copy_takes_long_is_served_in_the_end(base, loader, served, clock, seconds):
+    served.start()
+    (base / "2").mkdir()
+    loader.broken[2] = OSError("half copied")
+    copied = clock.now + seconds
+    while clock.now < copied:
+        served.poll()
+        assert served.current == 1
+        clock.now += 1
+    loader.broken.clear()
+    while served.current == 1:
+        assert clock.now <= copied + LONGEST_RETRY_SECONDS + 1
+        served.poll()
+        clock.now += 1
+    assert served.states(2)[0] == VersionState(2, State.AVAILABLE)
+    assert loader.attempts <= 6 + seconds / LONGEST_RETRY_SECONDS + 2
+
+
+def test_the_first_retries_come_soon_and_all_later_ones_each_minute(base, loader, served, clock):
+    served.start()
+    (base / "2").mkdir()
+    loader.broken[2] = OSError("half copied")
+    waited = []
+    for _ in range(40):
+        before, attempts = clock.now, loader.attempts
+        while loader.attempts == attempts:
+            served.poll()
+            clock.now += 0.5
+        waited.append(clock.now - before)
+    assert waited[1:6] == [RETRY_SECONDS, 10, 20, 40, 60]
+    assert set(waited[6:]) == {LONGEST_RETRY_SECONDS}
+
+
+def test_a_higher_version_does_not_wait_for_a_broken_one(base, loader, served):
+    served.start()
+    (base / "2").mkdir()
+    loader.broken[2] = OSError("half copied")
+    served.poll()
+    (base / "3").mkdir()
+    served.poll()
+    assert served.current == 3
 
 
 def test_removing_the_newest_goes_back_and_removing_all_changes_nothing(base, loader, served):
