@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.cli.data_file import read_data_file
-from keras_robust.core.classifier import classifier_of
+from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.experiments.recipes import build, schema
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.run_directory import RunDirectory
@@ -112,10 +112,12 @@ def load_model_file(
 
     Raises:
         FileNotFoundError: the model or the data is missing.
-        ValueError: not a Keras classifier, or data that does not fit it.
+        ValueError: not a Keras classifier, a `RobustModel` of another pixel range, or data that
+            does not fit it.
     """
     path = Path(path)
     model = load_model(path)
+    _check_range(path, model, pixel_range)
     classifier = _classifier(model, pixel_range)
     classes = int(classifier.output["logits"].shape[-1])
     splits = _read_data(data, classes, data_dir, batch_size)
@@ -126,6 +128,16 @@ def load_model_file(
     config.ball.norm, config.ball.radius = norm, radius
     config.dataset.batch_size = batch_size
     return LoadedModelFile(RunDirectory(path), config, "", classifier, splits)
+
+
+def _check_range(path: Path, model: keras.Model, pixel_range: Sequence[float]) -> None:
+    bounds = bounds_of(model)
+    if bounds is not None and bounds != tuple(pixel_range):
+        known, given = (",".join(f"{value:g}" for value in pair) for pair in (bounds, pixel_range))
+        raise ValueError(
+            f"{path} is a RobustModel whose attack keeps pixels within {known}, but the pixel "
+            f"range is {given}. Pass --pixel_range={known}."
+        )
 
 
 def _classifier(model: keras.Model, pixel_range: Sequence[float]) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +169,16 @@ def check_ensemble(owner: str, classifier: Any) -> int:
 def classifier_of(model: Any) -> Any:
     """The classifier of a robust model; any other model is returned unchanged."""
     return getattr(model, "classifier", model)
+
+
+def bounds_of(model: Any) -> tuple[float, float] | None:
+    """The pixel range that a robust model's attack keeps to; None if there is none, or no limit."""
+    for name in ("attack", "validation_attack"):
+        ball = getattr(getattr(model, name, None), "ball", None)
+        if ball is not None:
+            low, high = ball.bounds
+            return (float(low), float(high)) if math.isfinite(high - low) else None
+    return None
 
 
 def features_of(outputs: Outputs) -> tf.Tensor:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust.cli.model_file import load_model_file
 
 
@@ -60,6 +61,23 @@ def test_the_pixel_range_of_the_model(digits_model, data_file, tmp_path):
     shifted = keras.layers.Rescaling(0.5, offset=0.5)(inputs)
     keras.Model(inputs, digits_model(shifted)).save(tmp_path / "shifted.keras")
     loaded = load_model_file(tmp_path / "shifted.keras", str(data_file), pixel_range=(-1.0, 1.0))
+    images, _ = loaded.test_images(5)
+    logits = loaded.model(images)["logits"]
+    np.testing.assert_allclose(keras.ops.softmax(logits), digits_model(images), atol=1e-5)
+
+
+def test_a_robust_model_of_another_pixel_range(digits_model, data_file, tmp_path):
+    """It is right on pixels of 0 to 255 alone."""
+    inputs = keras.Input((8, 8, 1))
+    byte = kr.models.adapt(
+        keras.Model(inputs, digits_model(keras.layers.Rescaling(1 / 255)(inputs)))
+    )
+    model = kr.defenses.pgd_at(byte, kr.LinfBall(25, bounds=(0, 255)), steps=2)
+    model.compile("adam")
+    model.save(tmp_path / "byte.keras")
+    with pytest.raises(ValueError, match=r"within 0,255, but the pixel range is 0,1. Pass --pix"):
+        load_model_file(tmp_path / "byte.keras", str(data_file))
+    loaded = load_model_file(tmp_path / "byte.keras", str(data_file), pixel_range=(0, 255))
     images, _ = loaded.test_images(5)
     logits = loaded.model(images)["logits"]
     np.testing.assert_allclose(keras.ops.softmax(logits), digits_model(images), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import keras
 import tensorflow as tf
 
 import keras_robust
-from keras_robust.core.classifier import classifier_of
+from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector
+from keras_robust.evaluation.model_warnings import range_warnings
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
 from keras_robust.serving.exporting.signatures import (
     INPUTS,
@@ -62,14 +64,15 @@ def export_model(
 
     Raises:
         TypeError: `model` is not a classifier, or `detector` not a detector.
-        ValueError: unsupported image shape, a detector that is not calibrated or belongs to another
-            model, or an invalid version.
+        ValueError: unsupported image shape, a model of images outside [0, 1], a detector that is
+            not calibrated or belongs to another model, or an invalid version.
         FileExistsError: the version exists.
         VerificationError: the served model differs from the local one.
     """
     classifier = exportable_classifier(model)
     shape = image_shape(classifier)
     _check_detector(detector, classifier)
+    _check_range(model, detector, classifier)
     base = Path(os.path.abspath(model_base_path))
     if version is not None:
         check_free(base, check_version(version))
@@ -103,6 +106,22 @@ def _check_detector(detector: Detector, classifier: keras.Model) -> None:
             "The detector has no threshold; export the one that "
             "`detector.calibrate(validation, false_alarm_rate=0.05)` returns."
         )
+
+
+def _check_range(model: keras.Model, detector: Detector, classifier: keras.Model) -> None:
+    """Raises if the model is known to take other images than served models, [0, 1]."""
+    for robust in (model, detector.model):
+        bounds = bounds_of(robust)
+        if bounds is not None and bounds != (0.0, 1.0):
+            low, high = bounds
+            raise ValueError(
+                f"The model takes images in [{low:g}, {high:g}], the bounds of its attack; a "
+                "served model takes [0, 1]. Export `kr.models.adapt(model.classifier, preprocess="
+                f"keras.layers.Rescaling({high - low:g}, offset={low:g}))`, with a detector that "
+                "is calibrated for it on images in [0, 1]."
+            )
+    for warning in range_warnings(classifier, (0.0, 1.0)):
+        warnings.warn(f"A served model takes images in [0, 1]. {warning}", stacklevel=3)
 
 
 def _metadata(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust as kr
+from keras_robust.attacks.pgd import pgd
 from keras_robust.detection import EntropyDetector
+from keras_robust.losses.robust_loss import Adversarial, Clean
 from keras_robust.serving.exporting import export
 from keras_robust.serving.exporting.export import export_model
 from keras_robust.serving.exporting.saved_model import SavedModelSession
@@ -450,6 +454,39 @@ def test_what_is_no_detector_of_this_model_is_refused(
         export_model(classifier, base, EntropyDetector(classifier))
     with pytest.raises(ValueError, match="belongs to another model"):
         export_model(tiny_classifier(seed=1), base, detector)
+
+
+BYTES = kr.LinfBall(25, bounds=(0, 255))
+
+
+@pytest.mark.parametrize("by", ["model", "detector", "validation"])
+def test_a_model_of_other_pixels_is_refused(tmp_path, classifier, detector, by):
+    attack = pgd(BYTES, steps=1)
+    parts = {"attack": None if by == "validation" else attack, "validation_attack": attack}
+    loss = Clean() if by == "validation" else Adversarial()
+    robust = kr.RobustModel(classifier, loss=loss, **parts)
+    detector = dataclasses.replace(detector, model=robust if by == "detector" else classifier)
+    with pytest.raises(
+        ValueError, match=r"in \[0, 255\].*takes \[0, 1\].*Rescaling\(255, offset=0"
+    ):
+        export_model(classifier if by == "detector" else robust, tmp_path / "m", detector)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_other_pixels_is_exported_as_the_error_says(
+    tmp_path, classifier, calibrated, random_images
+):
+    inputs = keras.Input((8, 8, 1))
+    byte = kr.models.adapt(
+        keras.Model(inputs, classifier(keras.layers.Rescaling(1 / 255)(inputs))["logits"])
+    )
+    model = kr.RobustModel(byte, pgd(BYTES, steps=1), Adversarial())
+    fitting = kr.models.adapt(model.classifier, preprocess=keras.layers.Rescaling(255, offset=0))
+    images = random_images(16)
+    with SavedModelSession(export_model(fitting, tmp_path / "m", calibrated(fitting))) as served:
+        close(served.predict("detect", images)["probabilities"], local(classifier, images))
+    with pytest.warns(UserWarning, match=r"takes images in \[0, 1\].*expect other pixels"):
+        export_model(byte, tmp_path / "m", calibrated(byte))
 
 
 def test_what_is_no_classifier_is_refused(tmp_path, detector):
