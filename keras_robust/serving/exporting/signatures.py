@@ -152,7 +152,8 @@ def decode_images(image_bytes: tf.Tensor, shape: tuple[int, int, int]) -> tf.Ten
     """Decodes PNG and JPEG files to images in [0, 1].
 
     Converts between gray and RGB, drops transparency, reduces 16 bits to 8, and resizes files of
-    another size (bilinear, antialiased, without keeping the aspect ratio).
+    another size (bilinear, antialiased, without keeping the aspect ratio). CMYK becomes RGB, and is
+    refused by a model of gray images. EXIF data, such as an orientation, is ignored.
 
     Args:
         image_bytes: `[batch]` strings, each the content of one file.
@@ -177,7 +178,7 @@ def _pixels(content: tf.Tensor, channels: int) -> tf.Tensor:
         (tf.strings.length(content),),
     )
     with tf.control_dependencies([known]):
-        size = tf.cond(is_png, lambda: _png_size(content), lambda: _jpeg_size(content))
+        size = tf.cond(is_png, lambda: _png_size(content), lambda: _jpeg_size(content, channels))
     small_enough = _require(
         tf.reduce_prod(size) <= MAX_PIXELS,
         f"an image of image_bytes must have at most {MAX_PIXELS} pixels; received {{}} x {{}}",
@@ -200,8 +201,17 @@ def _png_size(content: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.ensure_shape(width_height, [2]), tf.int64)[::-1]
 
 
-def _jpeg_size(content: tf.Tensor) -> tf.Tensor:
-    return tf.image.extract_jpeg_shape(content, output_type=tf.int64)[:2]
+def _jpeg_size(content: tf.Tensor, channels: int) -> tf.Tensor:
+    shape = tf.image.extract_jpeg_shape(content, output_type=tf.int64)
+    readable = _require(
+        # TensorFlow turns CMYK into RGB, but not into gray.
+        (shape[2] != 4) | (channels == 3),
+        "image_bytes holds a JPEG file in CMYK ({} channels), which this model of gray images "
+        "cannot read; convert the file to gray or RGB",
+        (shape[2],),
+    )
+    with tf.control_dependencies([readable]):
+        return tf.identity(shape[:2])
 
 
 def _resized(pixels: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

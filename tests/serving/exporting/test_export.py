@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -275,6 +276,38 @@ def test_files_that_are_no_images_are_refused(served, content, message):
         with pytest.raises(Refused, match=message):
             served.predict(signature, np.array([content], object))
     served.predict("serving_bytes", files(np.zeros([1, 8, 8, 1])))  # and goes on
+
+
+# One magenta and yellow pixel, in CMYK.
+CMYK = base64.b64decode(
+    "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwAQCwwODAoQDg0OEhEQExgoGhgWFhgxIyUdKDozPTw5Mzg3QEhcTkBEV0U3OF"
+    "BtUVdfYmdoZz5NcXlwZHhcZWdj/8AAFAgAAQABBEMRAE0RAFkRAEsRAP/EABQAAQAAAAAAAAAAAAAAAAAAAAf/xAAU"
+    "EAEAAAAAAAAAAAAAAAAAAAAA/9oADgRDAE0AWQBLAAA/AEAfj8gP/9k="
+)
+
+
+def test_cmyk_becomes_rgb_and_is_refused_by_a_model_of_gray_images(served, colour):
+    content = np.array([CMYK], object)
+    classifier, model = colour
+    answer = model.predict("serving_bytes", content)
+    pixels = tf.io.decode_jpeg(CMYK, channels=3).numpy()
+    assert np.abs(pixels[0, 0] - np.array([255.0, 0, 0])).max() < 8  # red
+    images = np.broadcast_to(pixels / np.float32(255), [1, 6, 9, 3])
+    close(answer["probabilities"], local(classifier, images))
+    for signature in ("serving_bytes", "detect_bytes"):
+        with pytest.raises(Refused, match=r"in CMYK \(?4.*gray images cannot read; convert"):
+            served.predict(signature, content)
+
+
+def test_the_orientation_in_a_file_is_ignored(colour):
+    """As TensorFlow reads files, and as the documentation says."""
+    smooth = np.linspace(0, 255, 6 * 9 * 3).reshape(6, 9, 3).astype(np.uint8)
+    content = tf.io.encode_jpeg(smooth, quality=100).numpy()
+    rotated = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + (len(rotated) + 2).to_bytes(2, "big") + rotated
+    turned = content[:2] + segment + content[2:]
+    answer = colour[1].predict("serving_bytes", np.array([content, turned], object))
+    close(answer["probabilities"][0], answer["probabilities"][1])
 
 
 # Contents of a version directory.
