@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
-# Tests run in so many processes: what they wait for is Python, TensorFlow's tracing above all.
+# The number of test processes: most of the time is Python's, TensorFlow's tracing above all.
 WORKERS ?= 2
 # Set to have Chromium installed by apt for the tests of the report page (needs root).
 BROWSER ?=
@@ -15,7 +15,7 @@ BROWSER ?=
 help:
 	@echo "make demo       train, attack, export and query a hardened model on embedded data"
 	@echo "make test       lint, types, import rules, doctests and the default tests"
-	@echo "make test-slow  the tests that take minutes: kills, fuzzing, a soak, 10,000 draws"
+	@echo "make test-slow  the tests that take minutes: kills, properties, fuzzing, a soak, the demo"
 	@echo "make test-all   both"
 	@echo "make clean      remove the environment and what the demo wrote"
 
@@ -28,7 +28,7 @@ ifneq ($(UV),)
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[test]'
 else
 	$(PYTHON) -m venv $(VENV)
-# The pip of Python 3.10 loses itself among the versions; a new one takes a minute.
+# The pip of Python 3.10 does not find a set of versions; a new one takes a minute.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 endif
@@ -43,9 +43,10 @@ lint: setup
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# A file stays in one process: its tests share trained models and traces.
 test: lint
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow" --ignore=tests/serving
-# Servers under load, which want the processor for themselves.
+# Servers under load need the processors for themselves.
 	$(BIN)/python -m pytest tests/serving -m "not slow"
 
 test-slow: setup
