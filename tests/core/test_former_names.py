@@ -63,7 +63,10 @@ def test_two_classes_of_one_name_are_refused():
     "program",
     [
         "import keras, keras_robust; keras.saving.load_model({path!r})",
-        "import keras_robust, keras; keras_robust.models; keras.saving.load_model({path!r})",
+        pytest.param(
+            "import keras_robust, keras; keras_robust.models; keras.saving.load_model({path!r})",
+            marks=pytest.mark.slow,
+        ),
         "from keras_robust.models import adapt; import keras_robust as kr, keras; kr.AWP; "
         "keras.saving.load_model({path!r})",
     ],
