@@ -13,14 +13,14 @@ import tensorflow as tf
 import keras_robust as kr
 from tests.contracts.defense_table import BALL, DEFENSES, ENSEMBLES
 
-every_row = pytest.mark.parametrize("name", DEFENSES)
-# Each member once: its variations run eagerly, which needs no trace, or only in the slow run.
+# Each member once: its variations only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
 every_member = pytest.mark.parametrize("name", MEMBERS)
 # Where a promise depends little on the member: of one member by default.
 one_member = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "trades")) for n in MEMBERS]
 )
+EAGER_HALF = ("mixed_float16", True)
 variations_slowly = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in MEMBERS)) for name in DEFENSES],
@@ -122,7 +122,7 @@ def rounding_of(name):
     return {"rtol": 1e-5, "atol": 1e-6} if name == "scl" else {}
 
 
-@every_row
+@variations_slowly
 def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     run = trained(name)
     terms = DEFENSES[name][1]
@@ -193,14 +193,13 @@ def test_eager_is_the_graph(name, build, batch, trained):
     ("name", "policy", "eager"),
     [
         pytest.param(
-            name, policy, eager, marks=[pytest.mark.slow] * (not eager and name != "trades")
+            name,
+            policy,
+            eager,
+            marks=[pytest.mark.slow] * (name != "trades" and (policy, eager) != EAGER_HALF),
         )
         for name in MEMBERS
-        for policy, eager in (
-            ("mixed_bfloat16", True),
-            ("mixed_float16", True),
-            ("mixed_float16", False),
-        )
+        for policy, eager in (("mixed_bfloat16", True), EAGER_HALF, ("mixed_float16", False))
     ],
 )
 def test_mixed_precision(name, policy, eager, build, batch):
@@ -229,7 +228,7 @@ def test_tensorboard(build, batch, tmp_path):
     assert list(tmp_path.glob("train/events*")) and list(tmp_path.glob("validation/events*"))
 
 
-@every_row
+@variations_slowly
 def test_class_weights_are_sample_weights(name, build, batch):
     """A class of weight 0 does not affect the step; losses of a whole batch refuse weights."""
     x, y = batch

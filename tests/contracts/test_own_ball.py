@@ -142,7 +142,10 @@ def test_a_ball_is_what_has_the_members():
     assert not any(cls.__module__.startswith("keras_robust") for cls in WeightedLinf.__mro__)
 
 
-@pytest.mark.parametrize("name", rows(ANY_BALL))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (" " in name)) for name in rows(ANY_BALL)],
+)
 def test_results_are_inside_it(name, models, batch):
     row, x = ROWS[name], tf.constant(batch[0])
     model = models[row.members]

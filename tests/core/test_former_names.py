@@ -67,8 +67,11 @@ def test_two_classes_of_one_name_are_refused():
             "import keras_robust, keras; keras_robust.models; keras.saving.load_model({path!r})",
             marks=pytest.mark.slow,
         ),
-        "from keras_robust.models import adapt; import keras_robust as kr, keras; kr.AWP; "
-        "keras.saving.load_model({path!r})",
+        pytest.param(
+            "from keras_robust.models import adapt; import keras_robust as kr, keras; kr.AWP; "
+            "keras.saving.load_model({path!r})",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_importing_the_package_is_enough_to_load_a_file(program):

@@ -41,7 +41,7 @@ def accuracy(model, attack, x, y):
     return np.mean(model(x_adv, training=False)["logits"].numpy().argmax(1) == y)
 
 
-@pytest.mark.parametrize("scale", [1, 8])
+@pytest.mark.parametrize("scale", [pytest.param(1, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("policy", HALF)
 def test_half_precision_is_as_weak_as_float32(policy, scale, batch):
     for attack in (kr.attacks.fgsm(BALL), kr.attacks.pgd(BALL, 5, loss="kl")):

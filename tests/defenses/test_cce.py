@@ -96,6 +96,7 @@ def test_a_demoted_member_grows_uncertain_of_what_fools_it():
     np.testing.assert_allclose(gained[[0, 1], [0, 1]], 0)  # what is its own is not demoted
 
 
+@pytest.mark.slow  # in the default run: UDR, TA-MOO, and plain defenses
 def test_replicas_make_the_step_of_one_device(two_replicas, make_classifier, make_batch):
     """Two replicas with three images each: no random start, so that they craft the same."""
     x, y = make_batch(6)

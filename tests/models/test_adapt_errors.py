@@ -244,6 +244,7 @@ def test_returns_its_input():
         adapt(keras.Model(image, L.Identity()(image)))
 
 
+@pytest.mark.slow  # Keras quantizes for ten seconds
 def test_quantized():
     model = dense()
     model.quantize("int8")

@@ -95,7 +95,14 @@ DEFENSES = {
 }
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+# Two train in a graph below, and the simplest in every other test.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("standard", "mart", "adr")))
+        for name in DEFENSES
+    ],
+)
 @in_graph_slowly
 def test_every_defense(eager, name, pair, make_batch):
     check_defense(name, pair, make_batch, {"run_eagerly": eager})
@@ -184,7 +191,10 @@ def test_a_last_batch_of_arrays_is_refused_before_the_first(pair, make_batch, ca
     assert int(tf.convert_to_tensor(model.step)) == 0
 
 
-@pytest.mark.parametrize("settings", [{"steps_per_execution": 2}, {"run_eagerly": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"steps_per_execution": 2}, pytest.param({"run_eagerly": True}, marks=pytest.mark.slow)],
+)
 def test_options_of_compile(settings, pair, make_batch):
     check_the_same(pair(compiled=settings), make_batch(16), epochs=2)
 

@@ -164,8 +164,14 @@ def small(mode, **settings):
 X, Y = np.random.default_rng(0).random((6, 2, 2, 1)).astype("float32"), np.arange(6) % 3
 
 
-@every_mode
-@pytest.mark.parametrize("call", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+@pytest.mark.parametrize(
+    ("mode", "call"),
+    [
+        pytest.param(mode, call, marks=[pytest.mark.slow] * (mode != "xla" and call != "fit"))
+        for mode in MODES
+        for call in ("fit", "evaluate", "train_on_batch", "test_on_batch")
+    ],
+)
 def test_batches_are_checked(mode, call):
     model = small(mode)
     assert model.jit_compile is (mode == "xla")

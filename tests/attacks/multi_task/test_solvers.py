@@ -132,8 +132,12 @@ def test_gradients_of_any_size(name, scale):
 
 
 @every_solver
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("tasks", [[0], [1, 3], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize(
+    "bad", [np.nan, np.inf, *(pytest.param(v, marks=pytest.mark.slow) for v in (-np.inf, 3e38))]
+)
+@pytest.mark.parametrize(
+    "tasks", [pytest.param([0], marks=pytest.mark.slow), [1, 3], [0, 1, 2, 3, 4]]
+)
 def test_a_task_that_is_not_finite(name, bad, tasks):
     """Of values and products: the weights stay finite, and the state recovers."""
     solver = SOLVERS[name]
