@@ -2,7 +2,8 @@
 
 Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
 [0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`. `build` describes the
-arguments that the architectures share.
+arguments that the architectures share. `smoothed` is no Keras model: it certifies a classifier by
+randomized smoothing.
 """
 
 from keras_robust.models.adapt import adapt
@@ -14,6 +15,7 @@ from keras_robust.models.mobilenet import mobilenet_v1
 from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.smoothed import smoothed
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
@@ -30,6 +32,7 @@ __all__ = [
     "resnet18",
     "resnet20",
     "small_cnn",
+    "smoothed",
     "vgg16",
     "wide_resnet",
     "wrn_34_10",
