@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_robust import (
         attacks,
+        certification,
         data,
         defenses,
         detection,
@@ -52,6 +53,7 @@ __all__ = [
     "LinfBall",
     "RobustModel",
     "attacks",
+    "certification",
     "data",
     "defenses",
     "detection",

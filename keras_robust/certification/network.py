@@ -1,0 +1,204 @@
+"""A classifier as a list of rules, in the order of computation."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_robust.certification.layers.rule import Affine, Rule, Tensor
+from keras_robust.certification.layers.scaling import BatchNormalization
+from keras_robust.certification.layers.table import COVERED, NotCovered, rules_of
+from keras_robust.core.classifier import classifier_of, contract_of
+from keras_robust.core.functional_graph import Call, is_functional, trace
+from keras_robust.core.types import Images, Logits
+
+
+class Node(NamedTuple):
+    """One rule and where its inputs come from.
+
+    Attributes:
+        rule: None for the images, the first node.
+        inputs: positions of earlier nodes.
+        shape: of the output, without the batch.
+        layer: name of the layer, for messages.
+    """
+
+    rule: Rule | None
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    layer: str
+
+
+class Network(NamedTuple):
+    """The computation of the logits, the last node; the layers keep their weights."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.nodes[-1].shape[0]
+
+    def inputs_of(self, node: Node, values: Sequence[Any]) -> list[Any]:
+        """What was computed for the inputs of a node."""
+        return [values[position] for position in node.inputs]
+
+    def forward(self, x: Images) -> Logits:
+        """The logits, in the dtype of the images."""
+        return self._run(x, batch_statistics=False)[1]
+
+    def with_batch_statistics(self, x: Images) -> Network:
+        """The network in which batch normalization has the statistics of a batch, as in training.
+
+        Dropout passes values on.
+        """
+        if not any(isinstance(node.rule, BatchNormalization) for node in self.nodes):
+            return self
+        return self._run(x, batch_statistics=True)[0]
+
+    def _run(self, x: Images, batch_statistics: bool) -> tuple[Network, Logits]:
+        values, nodes = [x], [self.nodes[0]]
+        for node in self.nodes[1:]:
+            inputs, rule = self.inputs_of(node, values), node.rule
+            if batch_statistics and isinstance(rule, BatchNormalization):
+                rule = rule.with_batch_statistics(inputs[0])
+            nodes.append(node._replace(rule=rule))
+            values.append(rule.forward(inputs))  # type: ignore[union-attr]
+        return Network(tuple(nodes)), values[-1]
+
+    def finite(self) -> Tensor:
+        """Whether all weights are finite: a scalar.
+
+        Compiled networks turn NaN into 0 at a ReLU, so that it has to be looked for.
+        """
+        layers = {id(rule.layer): rule.layer for rule in self._rules() if hasattr(rule, "layer")}
+        weights = [weight for layer in layers.values() for weight in layer.weights]
+        checks = [
+            tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(weight)))
+            for weight in weights
+            if "float" in str(weight.dtype)
+        ]
+        return tf.reduce_all(checks) if checks else tf.constant(True)
+
+    def _rules(self) -> list[Any]:
+        return [node.rule for node in self.nodes[1:]]
+
+    def is_affine(self, position: int) -> bool:
+        """Whether a node is an affine function of its inputs."""
+        return isinstance(self.nodes[position].rule, Affine)
+
+
+_networks: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
+
+
+def network_of(classifier: Any) -> Network:
+    """The rules of a classifier; found once and kept as long as the model.
+
+    Args:
+        classifier: a functional model `images -> {"logits", ...}`, or a `RobustModel` with one.
+
+    Raises:
+        TypeError: not such a model.
+        ValueError: a layer that is not covered; the message names all of them.
+    """
+    classifier = classifier_of(classifier)
+    outputs = contract_of(classifier)
+    if outputs is None or "logits" not in outputs or not is_functional(classifier):
+        raise TypeError(
+            f"The classifier is {classifier!r}; bounds need a functional Keras model that returns "
+            "'logits', whose layers they can follow. Wrap a Keras model of your own with "
+            "`keras_robust.models.adapt(model)`; a subclassed model cannot be followed."
+        )
+    if classifier not in _networks:
+        with tf.init_scope():
+            _networks[classifier] = _build(classifier)
+    return _networks[classifier]
+
+
+def check_supported(classifier: Any) -> None:
+    """Raises unless bounds cover every layer of a classifier.
+
+    Args:
+        classifier: a functional model that returns `"logits"`, or a `RobustModel`.
+
+    Raises:
+        TypeError: not such a model.
+        ValueError: layers that are not covered, by name.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> check_supported(kr.models.mlp((4, 4, 1), 3, hidden=(8,)))
+        >>> layers = [keras.Input((4,)), keras.layers.LayerNormalization(), keras.layers.Dense(2)]
+        >>> try:
+        ...     check_supported(kr.models.adapt(keras.Sequential(layers)))
+        ... except ValueError as error:
+        ...     "LayerNormalization: not covered" in str(error)
+        True
+    """
+    network_of(classifier)
+
+
+def _build(classifier: keras.Model) -> Network:
+    builder = _Builder(tuple(classifier.input.shape[1:]))
+    outputs = keras.tree.flatten(classifier.output)
+    wanted = [output is classifier.output["logits"] for output in outputs].index(True)
+    logits = builder.add_model(classifier, 0, {wanted})[wanted]
+    if builder.refused:
+        raise ValueError(
+            f"Bounds do not cover these layers of model {classifier.name!r}: "
+            f"{'; '.join(builder.refused)}. They cover {', '.join(COVERED)}."
+        )
+    # A pass-through at the end may leave the logits before the last node.
+    return Network(tuple(builder.nodes[: logits + 1]))
+
+
+class _Builder:
+    """Collects the nodes of a model and of the models nested in it, and what is not covered."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.nodes = [Node(None, (), shape, "images")]
+        self.refused: list[str] = []
+
+    def add_model(self, model: keras.Model, image: int, wanted: set[int]) -> dict[int, int]:
+        """Adds what the wanted ones of a model's flat outputs need; returns their positions."""
+        graph = trace(model, self.nodes[image].shape)
+        outputs = keras.tree.flatten(graph.outputs)
+        needed = {id(outputs[number]) for number in wanted}
+        calls = []
+        for call in reversed(graph.calls):
+            if any(id(output) in needed for output in keras.tree.flatten(call.output)):
+                calls.append(call)
+                needed |= {id(tensor) for tensor in call.inputs}
+        positions = {id(graph.image): image}
+        for call in reversed(calls):
+            self._add_call(call, positions, needed)
+        return {number: positions[id(outputs[number])] for number in wanted}
+
+    def _add_call(self, call: Call, positions: dict[int, int], needed: set[int]) -> None:
+        inputs = tuple(positions[id(tensor)] for tensor in call.inputs)
+        outputs = keras.tree.flatten(call.output)
+        if is_functional(call.operation):
+            wanted = {number for number, each in enumerate(outputs) if id(each) in needed}
+            found = self.add_model(call.operation, inputs[0], wanted)
+            positions.update({id(outputs[number]): found[number] for number in wanted})
+            return
+        last = self._add_rules(call, inputs)
+        positions.update({id(output): last for output in outputs})
+
+    def _add_rules(self, call: Call, inputs: tuple[int, ...]) -> int:
+        """Adds the rules of a layer; returns the position of its output."""
+        name = call.operation.name
+        try:
+            rules: list[Rule | None] = list(rules_of(call))
+        except NotCovered as error:
+            self.refused.append(f"{name!r} ({type(call.operation).__name__}: {error})")
+            rules = [None]  # goes on, to find the others
+        shape = tuple(keras.tree.flatten(call.output)[0].shape[1:])
+        for rule in rules:
+            self.nodes.append(Node(rule, inputs, shape, name))
+            inputs = (len(self.nodes) - 1,)
+        return inputs[0]
