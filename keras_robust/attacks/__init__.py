@@ -11,6 +11,7 @@ from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.multi_task.attack import multi_task
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
+from keras_robust.attacks.smooth_adv import smooth_adv
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
 from keras_robust.attacks.transfer import transfer
@@ -32,6 +33,7 @@ __all__ = [
     "pgd",
     "r_fgsm",
     "restarts",
+    "smooth_adv",
     "spsa",
     "square",
     "transfer",

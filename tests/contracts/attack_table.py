@@ -26,6 +26,7 @@ from keras_robust.attacks import (
     pgd,
     r_fgsm,
     restarts,
+    smooth_adv,
     spsa,
     square,
     transfer,
@@ -112,6 +113,13 @@ ROWS = {
     "pgd targeted dlr": pgd_row(targeted=True, loss="dlr"),
     "multi_targeted": Row(lambda ball: multi_targeted(pgd(ball, 2, loss="margin", targeted=True))),
     "restarts": Row(lambda ball: restarts(pgd(ball, 2), 2)),
+    "smooth_adv": Row(
+        lambda ball: smooth_adv(
+            pgd(ball, 3, initialization="none"),
+            sigma=0.2 * (ball.bounds[1] - ball.bounds[0]),
+            samples=3,
+        )
+    ),
     "square": Row(lambda ball: square(ball, 25)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, n_directions=8)),

@@ -32,6 +32,7 @@ ANY_BALL = {
     "pgd",
     "r_fgsm",
     "restarts",
+    "smooth_adv",
     "spsa",
     "transfer",
     "worst_of",
