@@ -5,6 +5,7 @@ from keras_robust.defenses.adr import adr
 from keras_robust.defenses.ascl import ascl
 from keras_robust.defenses.cce import cce
 from keras_robust.defenses.ensemble_at import ensemble_at
+from keras_robust.defenses.gaussian import gaussian
 from keras_robust.defenses.mart import mart
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.scl import scl
@@ -20,6 +21,7 @@ __all__ = [
     "ascl",
     "cce",
     "ensemble_at",
+    "gaussian",
     "mart",
     "pgd_at",
     "scl",

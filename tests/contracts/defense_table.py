@@ -79,6 +79,16 @@ DEFENSES = {
         lambda c: kr.defenses.ensemble_at(c, BALL, **SETTINGS),
         ["adversarial", "clean"],
     ),
+    "gaussian": (
+        lambda c: kr.defenses.gaussian(c, BALL, sigma=0.1, **SETTINGS),
+        ["adversarial"],
+    ),
+    "gaussian with smooth_adv": (
+        lambda c: kr.defenses.gaussian(
+            c, BALL, sigma=0.1, samples=2, clean_weight=0.5, radius_warmup=2, **SETTINGS
+        ),
+        ["adversarial", "clean"],
+    ),
     "adp": (
         lambda c: kr.defenses.adp(c, BALL, **SETTINGS),
         ["clean", "adversarial", "entropy", "diversity"],
