@@ -32,6 +32,7 @@ from absl import flags
 
 from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags.output_path import check_output
 
 if TYPE_CHECKING:
     import keras_robust as kr
@@ -93,6 +94,12 @@ def run(
     attack = values.attack or ("square" if values.server else "pgd")
     name = attack.partition(":")[0]
     _check_flags(values, name)
+    kind = f"{values.model}_{name}" if values.server else name
+    directory = Path(
+        values.output_dir
+        or Path(path) / "attacks" / (f"{kind}_{values.tasks}" if values.tasks else kind)
+    )
+    check_output(directory)
     with quiet_start():
         from keras_robust.experiments.recipes import attack_options
         from keras_robust.experiments.runs import attack_run, loaded_run
@@ -103,11 +110,6 @@ def run(
     tasks = attack_options.build_tasks(**task_options) if task_options else None
     attacks = _attacks(values, loaded, attack, task_options if name == MULTI_TASK else {})
     chosen = {"target": values.target, "limit": values.limit, "seed": values.seed}
-    kind = f"{values.model}_{name}" if values.server else name
-    directory = Path(
-        values.output_dir
-        or loaded.run.path / "attacks" / (f"{kind}_{values.tasks}" if values.tasks else kind)
-    )
     directory.mkdir(parents=True, exist_ok=True)
     if values.server:
         result = _attack_server(values, loaded, attacks[name], chosen)

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from keras_robust.cli.extras import require_extra
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.flags.output_path import check_output
 from trainers import recipes
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Log = Callable[[str], None]
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
     flags.DEFINE_string(
-        "output_dir", "runs/demo", "Directory of all runs and results.", flag_values=values
+        "output_dir", None, "Directory of all runs and results.", flag_values=values
     )
     flags.DEFINE_integer(
         "epochs", 10, "Number of epochs of each training.", lower_bound=1, flag_values=values
@@ -183,23 +184,19 @@ def _next_steps(directory: Path, name: str, seconds: float) -> str:
     )
 
 
-def main(_: list[str]) -> int:
+def main(_: list[str]) -> None:
     """Runs the program."""
     for extra in ("report", "serving"):
         require_extra(extra, "The demo")
     values = flags.FLAGS
+    directory = check_output(command_line.required(values, "output_dir", "runs/demo"))
     with quiet_start():
         from keras_robust.experiments.training import train_run  # noqa: F401  imports TensorFlow
 
         command_line.initialize_devices()
     verbose = 1 if sys.stdout.isatty() else 2
     command = command_line.command(PROGRAM)
-    try:
-        run(Path(values.output_dir), configs(values.epochs), _log, verbose, command)
-    except KeyboardInterrupt:
-        print("\nStopped.")
-        return 130
-    return 0
+    run(directory, configs(values.epochs), _log, verbose, command)
 
 
 def _log(text: str) -> None:

@@ -16,6 +16,7 @@ from absl import flags
 
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags.output_path import check_output
 
 if TYPE_CHECKING:
     from keras_robust.experiments.runs.diagnose_latents import LatentResult
@@ -61,6 +62,8 @@ def run(values: flags.FlagValues, command: str = "") -> list[LatentResult]:
     """
     paths = command_line.required(values, "run", "runs/digits")
     directory = Path(command_line.required(values, "output_dir", "runs/latents"))
+    for path in paths:
+        check_output(directory, file_prefix=Path(path).name)
     with quiet_start():
         from keras_robust.experiments.runs import diagnose_latents
         from keras_robust.experiments.runs.loaded_run import load_run

@@ -17,6 +17,11 @@ starts no batch after an hour; the report lists what is missing, and the same co
 budget or none, resumes. --transfer_from=runs/a,runs/b crafts each iterated attack on these runs, of
 the same dataset, as well: a transfer attack.
 
+    python -m trainers.evaluate --run=runs/digits --certify=ibp,crown
+
+also proves on which images no attack can succeed: the report has the certified accuracy below the
+accuracy under attack. The norm L2 has smoothing as well, as in --certify=smoothing:sigma=0.25.
+
 Options belong to all attacks, as in --attacks=pgd,bim --steps=40, or to one of them, as in
 --attacks=pgd:steps=100:restarts=5,fgsm.
 """
@@ -29,8 +34,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from keras_robust.core.quiet_tensorflow import quiet_start
-from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags import attack_flags, certify_flags, command_line
 from keras_robust.experiments.flags.lookup import number
+from keras_robust.experiments.flags.output_path import check_output
+from keras_robust.experiments.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     attack_flags.define(values)
     attack_flags.define_time_budget(values)
+    certify_flags.define(values)
 
 
 def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> EvaluationPlan:
@@ -92,6 +100,7 @@ def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> Evaluati
         checks=values.checks,
         sources=sources,
         time_budget=values.time_budget,
+        certify=values.certify,
     )
 
 
@@ -111,6 +120,10 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     paths = command_line.required(values, "run", "runs/digits")
     if len(paths) > 1:
         command_line.required(values, "output_dir", "runs/comparison")
+    for path in paths:
+        check_output(Path(path) / "report", "run")
+    if values.output_dir is not None:
+        check_output(values.output_dir)
     with quiet_start():
         from keras_robust.experiments.runs.evaluation_reports import write_reports
         from keras_robust.experiments.runs.loaded_run import load_run
@@ -162,6 +175,16 @@ def _log(line: str) -> None:
     print(line, flush=True)
 
 
+def standing() -> str:
+    """Whether an interrupted evaluation can be resumed."""
+    values = flags.FLAGS
+    if values.verify or not any(
+        RunDirectory(path).unfinished.is_dir() for path in values.run or ()
+    ):
+        return command_line.START_OVER
+    return f"finished batches are kept. Resume with: {command_line.command(PROGRAM)}"
+
+
 def main(_: list[str]) -> None:
     """Runs the program."""
     values = flags.FLAGS
@@ -174,4 +197,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags)
+    command_line.start(PROGRAM, main, define_flags, standing=standing)

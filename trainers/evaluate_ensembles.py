@@ -19,6 +19,7 @@ from absl import flags
 from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.lookup import number
+from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.runs.pictures import write_pictures
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def run(values: flags.FlagValues, command: str = "") -> list[EnsembleResult]:
     """
     paths = command_line.required(values, "run", "runs/cce")
     directory = Path(command_line.required(values, "output_dir", "runs/ensembles"))
+    for path in paths:
+        check_output(directory, file_prefix=Path(path).name)
     with quiet_start():
         from keras_robust.experiments.runs import evaluate_ensemble
         from keras_robust.experiments.runs.loaded_run import load_run

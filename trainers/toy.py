@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.runs.pictures import write_pictures
 from trainers import recipes
 from trainers.recipes.toy import SIDE
@@ -50,7 +51,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
     flags.DEFINE_string(
-        "output_dir", "runs/toy", "Directory of all runs and results.", flag_values=values
+        "output_dir", None, "Directory of all runs and results.", flag_values=values
     )
     flags.DEFINE_integer(
         "seeds", 10, "Number of seeds of each training.", lower_bound=1, flag_values=values
@@ -165,13 +166,18 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1%} ± {100 * deviation:.1f}"
 
 
+def standing() -> str:
+    """How to resume an interrupted program."""
+    return f"finished trainings are kept. Resume with: {command_line.command(PROGRAM)}"
+
+
 def main(_: list[str]) -> None:
     """Runs the program."""
     values = flags.FLAGS
-    directory = Path(values.output_dir)
+    directory = check_output(command_line.required(values, "output_dir", "runs/toy"))
     run(directory, values.seeds, values.epochs, command_line.command(PROGRAM))
     print(f"Written: {directory / 'toy.md'}, toy.json and three pictures")
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags)
+    command_line.start(PROGRAM, main, define_flags, standing=standing)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line, recipe_flags, strategy_flags
+from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.recipes import schema
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from trainers import recipes
@@ -80,7 +81,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     rest = command_line.parse(argv, define_flags, values)
     command_line.required(values, "output_dir", "runs/digits")
     if recipe is None:
-        raise ValueError(
+        raise command_line.UsageError(
             f"--recipe is missing; there are {', '.join(recipes.names())}, or the recipe.json of a "
             "run."
         )
@@ -99,9 +100,24 @@ def _recipe(seen: flags.FlagValues) -> ConfigDict:
     return recipes.load(seen.recipe)
 
 
-def main(_: list[str]) -> int:
+def standing() -> str:
+    """The epoch in which the training was interrupted, and how to resume it."""
+    values = flags.FLAGS
+    run = RunDirectory(values.output_dir)
+    if not run.is_run:
+        return f"nothing was trained, and {command_line.START_OVER}"
+    again = [f"--output_dir={values.output_dir}"]
+    again += strategy_flags.as_flags(strategy_flags.strategy_config(values))
+    return (
+        f"{len(run.rows())} of {values.config.epochs} epochs are trained. "
+        f"Resume with: python -m {PROGRAM} --resume {shlex.join(again)}"
+    )
+
+
+def main(_: list[str]) -> None:
     """Runs the program; nothing is written before user errors are found."""
     values = flags.FLAGS
+    check_output(values.output_dir)
     strategy = strategy_flags.strategy_config(values)
     if strategy.workers > 1:
         print(f"Worker {strategy.worker} of {strategy.workers} waits for the others.", flush=True)
@@ -125,17 +141,12 @@ def main(_: list[str]) -> int:
     try:
         with workers_lost(devices):
             train_run.complete(training, command=command_line.command(PROGRAM), verbose=verbose)
-    except KeyboardInterrupt:
-        again = [f"--output_dir={values.output_dir}", *strategy_flags.as_flags(strategy)]
-        print(f"\nStopped. Resume with: python -m {PROGRAM} --resume {shlex.join(again)}")
-        return 130
     except ValueError as error:  # not a user error, as the recipe was checked before
         raise RuntimeError(f"The training failed: {error}") from error
     if devices.chief:
         run = shlex.quote(values.output_dir)
         print(f"Trained: {run}\nEvaluate it with: python -m trainers.evaluate --run={run}")
-    return 0
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags, parse)
+    command_line.start(PROGRAM, main, define_flags, parse, standing)

@@ -18,6 +18,7 @@ from absl import flags
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.runs.pictures import write_pictures
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
         ValueError, OSError: a user error, if possible before the first attack.
     """
     paths = command_line.required(values, "run", "runs/a,runs/b")
-    directory = Path(command_line.required(values, "output_dir", "runs/transfer"))
+    directory = check_output(command_line.required(values, "output_dir", "runs/transfer"))
     with quiet_start():
         import keras_robust as kr
         from keras_robust.experiments.runs import loaded_run

@@ -16,6 +16,7 @@ from absl import flags
 
 from keras_robust.cli import model_flags
 from keras_robust.experiments.flags import attack_flags
+from keras_robust.experiments.flags.output_path import check_output
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -54,6 +55,9 @@ def run(values: flags.FlagValues) -> str:
         ValueError, OSError: a user error, if possible before the attack.
     """
     model_flags.check(values, threat_model=True)
+    name = values.attack.partition(":")[0]
+    base = f"{Path(values.model).stem}_attacks" if values.model else Path(values.run) / "attacks"
+    directory = check_output(values.output_dir or Path(base) / name)
     loaded = model_flags.load(values)
     from keras_robust.core.quiet_tensorflow import quiet_logger
     from keras_robust.experiments.runs.attack_run import attack_run
@@ -65,9 +69,6 @@ def run(values: flags.FlagValues) -> str:
         radius=values.radius,
         targeted=values.target is not None,
     )
-    name = values.attack.partition(":")[0]
-    base = f"{Path(values.model).stem}_attacks" if values.model else loaded.run.path / "attacks"
-    directory = Path(values.output_dir or Path(base) / name)
     directory.mkdir(parents=True, exist_ok=True)
     with quiet_logger():  # an attack is traced for each batch size
         attacked = attack_run(

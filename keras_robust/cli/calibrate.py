@@ -14,6 +14,7 @@ from absl import flags
 from keras_robust.cli import model_flags
 from keras_robust.cli.extras import require_extra
 from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.flags.output_path import check_output
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -53,6 +54,7 @@ def run(values: flags.FlagValues) -> str:
     model_flags.check(values, own_detector=False)
     base = command_line.required(values, "model_base_path", "exported/digits")
     rate = command_line.required(values, "false_alarm_rate", "0.02")
+    check_output(base, "model_base_path")
     require_extra("serving", "Export")
     model_flags.start_tensorflow()
     from keras_robust.experiments.runs.export_run import checkpoints, read_detector, recalibrate

@@ -5,7 +5,8 @@
 
 writes report.html, report.md and report.json. --model takes a Keras classifier or a RobustModel of
 your own with --data and a threat model; --run takes a run directory, whose recipe sets what is not
-given. The same command resumes an interrupted evaluation.
+given. The same command resumes an interrupted evaluation. --certify=ibp,crown also proves on which
+images no attack can succeed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from absl import flags
 
 from keras_robust.cli import model_flags
 from keras_robust.cli.extras import require_extra
-from keras_robust.experiments.flags import attack_flags
+from keras_robust.experiments.flags import attack_flags, certify_flags, command_line
 from keras_robust.experiments.flags.lookup import number
+from keras_robust.experiments.flags.output_path import check_output
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -28,6 +30,7 @@ def define_flags(values: flags.FlagValues) -> None:
     model_flags.define_detector(values, score=None)
     attack_flags.define(values)
     attack_flags.define_time_budget(values)
+    certify_flags.define(values)
     flags.DEFINE_list(
         "attacks",
         None,
@@ -55,6 +58,7 @@ def run(values: flags.FlagValues) -> str:
     """
     model_flags.check(values, threat_model=True)
     radii = None if values.radii is None else [number("radius", text) for text in values.radii]
+    report = check_output(_report(values))
     require_extra("report", "The HTML report")
     loaded = model_flags.load(values)
     from keras_robust.evaluation import load_reports
@@ -63,7 +67,7 @@ def run(values: flags.FlagValues) -> str:
     from keras_robust.experiments.runs.evaluation_reports import write_reports
 
     if values.output_dir or values.model:
-        loaded.run.report = Path(values.output_dir or f"{Path(values.model).stem}_report")
+        loaded.run.report = report
         loaded.run.unfinished = loaded.run.report / "unfinished"
     plan = EvaluationPlan(
         attacks=values.attacks,
@@ -74,10 +78,28 @@ def run(values: flags.FlagValues) -> str:
         limit=values.limit,
         seed=values.seed,
         time_budget=values.time_budget,
+        certify=values.certify,
     )
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    write_reports([loaded], plan, command=command)
+    write_reports([loaded], plan, command=_command())
     reports = load_reports(loaded.run.report)
     warnings = [f"Warning: {warning}" for warning in wording.all_warnings(reports)]
     page = f"Report: {loaded.run.report / 'report.html'}"
     return "\n".join([*wording.summaries(reports), *warnings, page])
+
+
+def standing(values: flags.FlagValues) -> str:
+    """Whether an interrupted evaluation can be resumed."""
+    beside = _report(values) if values.output_dir or values.model else Path(values.run)
+    if not (beside / "unfinished").is_dir():
+        return command_line.START_OVER
+    return f"finished batches are kept. Resume with: {_command()}"
+
+
+def _report(values: flags.FlagValues) -> Path:
+    """The directory of the report."""
+    own = f"{Path(values.model).stem}_report" if values.model else Path(values.run) / "report"
+    return Path(values.output_dir or own)
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -14,6 +14,7 @@ from absl import flags
 from keras_robust.cli import model_flags
 from keras_robust.cli.extras import require_extra
 from keras_robust.experiments.flags import attack_flags, command_line
+from keras_robust.experiments.flags.output_path import check_output
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -43,6 +44,7 @@ def run(values: flags.FlagValues) -> str:
     """
     model_flags.check(values)
     base = command_line.required(values, "model_base_path", "exported/digits")
+    check_output(base, "model_base_path")
     require_extra("serving", "Export")
     loaded = model_flags.load(values, read_data=False)
     from keras_robust.experiments.runs.export_run import export_run

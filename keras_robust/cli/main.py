@@ -18,7 +18,7 @@ _HELP = {"--help", "-help", "-h"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; user errors exit with a one-line message.
+    """Runs a command; user errors and Ctrl-C end it with a one-line message.
 
     Args:
         argv: the command and its flags; default those of the process.
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, *rest = arguments
     if name not in COMMANDS:
         expected = did_you_mean(name, COMMANDS)
-        sys.exit(f"keras-robust: There is no command {name!r}; expected one of {expected}")
+        error = f"There is no command {name!r}; expected one of {expected}"
+        command_line.fail("keras-robust", command_line.UsageError(error))
     module = _module(name)
     values = flags.FlagValues()
     module.define_flags(values)
@@ -41,12 +42,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{_document(name, module)}\n\nflags:\n{_flag_help(values)}")
         return
     program = f"keras-robust {name}"
+    if not rest:
+        command_line.usage(program, module.__doc__ or "", program)
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs every export
-    try:
-        command_line.parse([program, *rest], module.define_flags, values)
-        text = module.run(values)
-    except (*command_line.USER_ERRORS, flags.Error) as error:
-        command_line.fail(program, error)
+    standing = getattr(module, "standing", lambda _: command_line.START_OVER)
+    with command_line.interruptible(program, lambda: standing(values)):
+        try:
+            command_line.parse([program, *rest], module.define_flags, values)
+            text = module.run(values)
+        except (*command_line.USER_ERRORS, flags.Error) as error:
+            command_line.fail(program, error)
     if text:
         print(text)
 

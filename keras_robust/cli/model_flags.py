@@ -90,7 +90,7 @@ def check(
     """
     if (values.model is None) == (values.run is None):
         received = "neither was" if values.model is None else "both were"
-        raise ValueError(
+        raise command_line.UsageError(
             f"Expected --model=my.keras (with --data) or --run=runs/digits; {received} given."
         )
     if values.run is not None:

@@ -71,13 +71,15 @@ def command(capsys):
 
 
 @pytest.fixture
-def fails():
+def fails(capsys):
     """Runs a command that ends with an error; returns its message, which is one line."""
 
     def run(*arguments):
+        capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
-        message = str(caught.value.code)
+        assert caught.value.code in (1, 2)
+        message = capsys.readouterr().err.removesuffix("\n")
         assert "\n" not in message
         return message
 

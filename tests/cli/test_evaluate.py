@@ -80,7 +80,7 @@ def test_an_interrupted_evaluation_resumes(command, folder, model_file, data_fil
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate_run.kr.evaluation, "evaluate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         command(*arguments)
     assert list((folder / "my_report" / "unfinished").rglob("*.npz"))
     monkeypatch.setattr(evaluate_run.kr.evaluation, "evaluate", evaluate)

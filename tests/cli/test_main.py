@@ -16,6 +16,7 @@ from keras_robust import __version__
 from keras_robust.cli import main, model_flags
 from keras_robust.cli.extras import EXTRAS
 from keras_robust.detection import scores
+from keras_robust.experiments.flags import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("export", "calibrate", "serve", "query", "verify")
@@ -66,7 +67,10 @@ def test_unknown_commands_and_flags_name_the_valid_ones(fails):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["evaluate"], "Expected --model=my.keras (with --data) or --run=runs/digits; neither was"),
+        (
+            ["evaluate", "--data=a"],
+            "Expected --model=my.keras (with --data) or --run=runs/digits; neither was",
+        ),
         (["check", "--model=a.keras", "--run=b"], "both were given"),
         (["attack", "--model=a.keras"], "--data is missing"),
         (["attack", "--model=a.keras", "--data=digits"], "--radius is missing; give it as in"),
@@ -74,10 +78,10 @@ def test_unknown_commands_and_flags_name_the_valid_ones(fails):
         (["evaluate", "--run=a", "--score=entropy"], "--score belongs to --model"),
         (["export", "--run=a"], "--model_base_path is missing"),
         (["calibrate", "--run=a", "--model_base_path=b"], "--false_alarm_rate is missing"),
-        (["verify"], "--model_base_path is missing"),
-        (["serve"], "--model_name is missing"),
+        (["verify", "--signatures"], "--model_base_path is missing"),
+        (["serve", "--port=0"], "--model_name is missing"),
         (["serve", "--model_name=a"], "--model_base_path is missing"),
-        (["query"], "--model is missing"),
+        (["query", "--rest"], "--model is missing"),
         (["query", "--model=a"], "--images is missing"),
     ],
 )
@@ -85,6 +89,73 @@ def test_missing_flags(fails, arguments, says):
     message = fails(*arguments)
     assert message.startswith(f"keras-robust {arguments[0]}: ")
     assert says in message
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_a_command_without_flags_says_what_it_does(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main.main([name])
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    assert text.startswith(importlib.import_module(f"keras_robust.cli.{name}").__doc__.strip())
+    assert f"`keras-robust {name} --help` lists them all" in text
+
+
+def test_usage_errors_exit_with_code_2_and_others_with_1(capsys):
+    for arguments, code in (
+        (["evalate"], 2), (["check", "--flga=1"], 2), (["check", "--radius=0.1"], 2),
+        (["check", "--steps=many", "--run=a"], 2), (["check", "--run=/nowhere"], 1),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            main.main(arguments)
+        assert caught.value.code == code, arguments
+    assert len(capsys.readouterr().err.splitlines()) == 5
+
+
+LONG = 300 * "x"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--run=a", f"--output_dir={LONG}"],
+        ["evaluate", f"--model={LONG}.keras", "--data=digits", "--radius=0.1"],
+        ["attack", "--run=a", f"--output_dir=runs/{LONG}/b"],
+        ["attack", f"--model={250 * 'x'}.keras", "--data=digits", "--radius=0.1"],
+        ["export", "--run=a", f"--model_base_path={LONG}"],
+        ["export", "--run=a", "--model_base_path=setup.cfg/b"],
+        ["calibrate", "--run=a", "--false_alarm_rate=0.1", f"--model_base_path={LONG}"],
+    ],
+)
+def test_paths_that_cannot_be_written_are_refused_before_any_work(fails, monkeypatch, arguments):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(model_flags, "start_tensorflow", lambda: 1 / 0)
+    message = fails(*arguments)
+    assert "Choose a" in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("arguments", [["check", f"--run={LONG}"], ["export", f"--run={LONG}"]])
+def test_long_paths_to_read_are_not_repeated(fails, monkeypatch, arguments):
+    monkeypatch.setattr(model_flags, "start_tensorflow", lambda: None)
+    message = fails(*arguments, *(["--model_base_path=a"] if arguments[0] == "export" else []))
+    assert "characters is too long for the file system" in message
+    assert len(message) < 200
+
+
+def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys, tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_flags, "start_tensorflow", interrupted)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/keras-robust", "evaluate", f"--run={tmp_path}"])
+    resume = f"finished batches are kept. Resume with: keras-robust evaluate --run={tmp_path}"
+    for text in (command_line.START_OVER, resume):
+        with pytest.raises(SystemExit) as caught:
+            main.main(sys.argv[1:])
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == f"keras-robust evaluate: Interrupted; {text}\n"
+        (tmp_path / "unfinished").mkdir(exist_ok=True)
 
 
 def test_flags_of_a_model_file(fails):
@@ -139,10 +210,11 @@ def test_help_and_typing_errors_import_no_tensorflow():
         "    main([name, '--help'])\n"
         "    for wrong in ([name, '--flga=1'], [name], ['no' + name]):\n"
         "        try: main(wrong)\n"
-        "        except SystemExit as error: assert error.code\n"
+        "        except SystemExit as error: assert error.code == 2\n"
         "loaded = {'tensorflow', 'keras', 'grpc', 'matplotlib'} & sys.modules.keys()\n"
         "assert not loaded, loaded\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,9 +6,12 @@ recipes alone, and answers a typing error at once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -18,6 +21,13 @@ from keras_robust.experiments.flags import recipe_flags
 
 # Errors that a user can correct: a name, a number, a file, a learning rate.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+USAGE, INTERRUPTED = 2, 130  # exit codes
+START_OVER = "the same command starts over."
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood: a missing or an unknown flag."""
+
 
 Define = Callable[[flags.FlagValues], None]
 
@@ -53,7 +63,7 @@ def parse(
         The arguments that are not flags: the program's name alone.
 
     Raises:
-        ValueError: an unknown flag, or an argument that is not a flag.
+        UsageError: an unknown flag, or an argument that is not a flag.
         absl.flags.Error: an invalid value.
     """
     try:
@@ -66,9 +76,9 @@ def parse(
         field = recipe_flags.field_called(name, values)
         if field:
             sentence += f" The recipe's field is --config.{field}."
-        raise ValueError(sentence) from None
+        raise UsageError(sentence) from None
     if len(rest) > 1:
-        raise ValueError(f"{rest[1]!r} is not a flag; write flags as --NAME=VALUE.")
+        raise UsageError(f"{rest[1]!r} is not a flag; write flags as --NAME=VALUE.")
     return rest
 
 
@@ -76,10 +86,10 @@ def required(values: flags.FlagValues, name: str, example: str) -> Any:
     """The value of a required flag.
 
     Raises:
-        ValueError: the flag was not given.
+        UsageError: the flag was not given.
     """
     if values[name].value in (None, []):
-        raise ValueError(f"--{name} is missing; give it as in --{name}={example}")
+        raise UsageError(f"--{name} is missing; give it as in --{name}={example}")
     return values[name].value
 
 
@@ -118,19 +128,24 @@ def start(
     main: Callable[[list[str]], int | None],
     define_flags: Define,
     parser: Callable[[Sequence[str]], list[str]] | None = None,
+    standing: Callable[[], str] = lambda: START_OVER,
 ) -> None:
-    """Runs a program under absl; user errors end it with a one-line message.
+    """Runs a program under absl; user errors and Ctrl-C end it with a one-line message.
 
-    With `--verbosity=1` they end it with a traceback instead.
+    With `--verbosity=1` user errors end it with a traceback. Without arguments it prints what it
+    does and an example of its flags, and exits with code 2.
 
     Args:
         program: its module, such as `"trainers.train"`.
         main: the program; returns the exit code.
         define_flags: declares its flags.
         parser: parses its command line; default `parse`.
+        standing: where an interrupted program stands, and how to resume it; reads `flags.FLAGS`.
     """
 
     def flags_parser(argv: Sequence[str]) -> list[str]:
+        if len(argv) < 2:
+            usage(program, sys.modules[main.__module__].__doc__ or "", f"python -m {program}")
         try:
             return parser(argv) if parser else parse(argv, define_flags)
         except (*USER_ERRORS, flags.Error) as error:
@@ -147,12 +162,47 @@ def start(
             fail(program, error)
 
     define_flags(flags.FLAGS)
-    app.run(run, flags_parser=flags_parser)
+    with interruptible(program, lambda: standing() if flags.FLAGS.is_parsed() else START_OVER):
+        app.run(run, flags_parser=flags_parser)
+
+
+@contextlib.contextmanager
+def interruptible(program: str, standing: Callable[[], str] = lambda: START_OVER) -> Iterator[None]:
+    """Ends the program on Ctrl-C with one line and exit code 130.
+
+    Args:
+        program: its name.
+        standing: where it stands, and how to resume it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        text = standing()
+        sys.stdout.flush()
+        line = "\n" if sys.stdout.isatty() else ""  # a progress bar has no line end yet
+        sys.stderr.write(f"{line}{program}: Interrupted; {text}\n")
+        sys.exit(INTERRUPTED)
 
 
 def fail(program: str, error: BaseException) -> NoReturn:
-    """Ends the program with the message of an error and exit code 1."""
-    sys.exit(f"{program}: {error}")
+    """Ends the program with the message of an error, and exit code 2 for a usage error, else 1."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+        name = os.fsdecode(error.filename)
+        text = (
+            f"The path {name[:40]!r}... of {len(name)} characters is too long for the file system."
+        )
+    sys.stderr.write(f"{program}: {text}\n")
+    sys.exit(USAGE if isinstance(error, (UsageError, flags.Error)) else 1)
+
+
+def usage(program: str, document: str, command: str) -> NoReturn:
+    """Ends a program that was started without flags with its description and exit code 2."""
+    sys.stderr.write(
+        f"{document.strip()}\n\n{program}: Expected flags, such as those of the first command "
+        f"above; `{command} --help` lists them all.\n"
+    )
+    sys.exit(USAGE)
 
 
 def initialize_devices() -> None:

@@ -28,6 +28,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from keras_robust.core.atomic_files import is_draft, write_json, write_text
+from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.recipes import schema
 
 CHECKPOINTS = ("best", "last")
@@ -72,19 +73,10 @@ class RunDirectory:
 
         Raises:
             FileExistsError: the directory contains files.
-            NotADirectoryError, PermissionError: the directory cannot be written.
+            ValueError, NotADirectoryError, PermissionError: see `check_output`.
         """
-        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
-        if not there.is_dir():
-            raise NotADirectoryError(
-                f"{self.path} cannot be created: {there} is a file. Choose another --output_dir."
-            )
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(
-                f"{self.path} cannot be written: no permission in {there}. "
-                "Choose another --output_dir."
-            )
-        if there != self.path or all(map(is_draft, self.path.iterdir())):
+        check_output(self.path)
+        if not self.path.exists() or all(map(is_draft, self.path.iterdir())):
             return
         if not self.is_run:
             raise FileExistsError(
