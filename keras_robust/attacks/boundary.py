@@ -73,7 +73,7 @@ class Boundary(MinimumNormAttack):
     def __post_init__(self) -> None:
         check_ball(self.ball)
         check_integer("Boundary: steps", self.steps)
-        check_start("Boundary", self.start)
+        check_start("Boundary", self.start, self.ball)
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -21,7 +21,7 @@ from keras_robust.attacks.crafting.minimum_norm import (
 from keras_robust.attacks.crafting.objectives import LabelLoss
 from keras_robust.attacks.crafting.step_rules import FixedStep
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import scalar, upcast_half
+from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_integer, check_norm, check_number, is_number
 from keras_robust.losses import classification as losses
@@ -152,9 +152,9 @@ class BrendelBethge(MinimumNormAttack):
         """The radius of the trust region at a step, halved at regular intervals."""
         interval = max(1, self.steps // _HALVINGS)
         halvings = tf.cast((index + 2) // interval, tf.float32)
-        low, high = self.ball.bounds
+        width = pixel_range(self.ball.bounds)
         pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)
-        return self.trust_radius * (high - low) * pixels * 0.5**halvings
+        return self.trust_radius * width * pixels * 0.5**halvings
 
 
 brendel_bethge = BrendelBethge

@@ -18,7 +18,7 @@ from keras_robust.attacks.crafting.minimum_norm import (
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
-from keras_robust.core.validation import check_ball, check_integer, check_number
+from keras_robust.core.validation import check_bounded, check_integer, check_number
 from keras_robust.threat_models.balls import clipped
 
 # Adam's own constants (Kingma and Ba, 2015).
@@ -65,8 +65,8 @@ class CarliniWagner(MinimumNormAttack):
     """Carlini and Wagner's L2 attack: minimum-norm, by Adam.
 
     Minimizes `|x' - x|^2 + c max(confidence - margin(x'), 0)` over `x' = tanh(w)`, scaled into the
-    bounds. The constant `c` of each image is multiplied by ten until the attack succeeds, and then
-    found by binary search.
+    bounds; lengths are in units of the range of a pixel. The constant `c` of each image is
+    multiplied by ten until the attack succeeds, and then found by binary search.
 
     Args:
         ball: the threat model. The closest adversarial example is chosen in its norm, and counts
@@ -111,7 +111,7 @@ class CarliniWagner(MinimumNormAttack):
     targeted: bool = False
 
     def __post_init__(self) -> None:
-        check_ball(self.ball)
+        check_bounded("CarliniWagner", self.ball)
         check_integer("CarliniWagner: steps", self.steps)
         check_number("CarliniWagner: learning_rate", self.learning_rate)
         check_number(
@@ -185,9 +185,8 @@ class CarliniWagner(MinimumNormAttack):
             adversarial = self._succeeds(margin)
             best = keep_closest(self.ball, best, x, x_adv, adversarial)
             weight = tf.where(margin < self.confidence, const, tf.zeros_like(const))
-            down = 2 * (upcast_half(x_adv) - upcast_half(x)) - broadcast_to_images(
-                weight, x
-            ) * upcast_half(gradient)
+            delta = (upcast_half(x_adv) - upcast_half(x)) / (2 * self._half_range()) ** 2
+            down = 2 * delta - broadcast_to_images(weight, x) * upcast_half(gradient)
             down = down * self._half_range() * (1 - tanh**2)
             return (
                 index + 1,

@@ -17,7 +17,7 @@ from keras_robust.attacks.crafting.minimum_norm import (
     keep_closest,
 )
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import broadcast_to_images, upcast_half
+from keras_robust.core.numerics import broadcast_to_images, pixel_range, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.threat_models.balls import clipped
@@ -68,7 +68,7 @@ class HopSkipJump(MinimumNormAttack):
         check_ball(self.ball)
         check_integer("HopSkipJump: steps", self.steps)
         check_integer("HopSkipJump: n_directions", self.n_directions, 2)
-        decision_boundary.check_start("HopSkipJump", self.start)
+        decision_boundary.check_start("HopSkipJump", self.start, self.ball)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -120,9 +120,9 @@ class HopSkipJump(MinimumNormAttack):
 
         A tenth of the range in the first step, where the distance is unknown.
         """
-        low, high = self.ball.bounds
+        first = 0.1 * pixel_range(self.ball.bounds)
         distance = self._distance(x, x_adv)
-        return tf.where(index == 0, 0.1 * (high - low) * tf.ones_like(distance), distance / pixels)
+        return tf.where(index == 0, first * tf.ones_like(distance), distance / pixels)
 
     def _distance(self, x: Images, x_adv: Images) -> PerExample:
         """From the clean image, in the norm of the steps."""

@@ -11,7 +11,7 @@ from keras_robust.attacks.crafting.gradient_ascent import GradientAttack, gradie
 from keras_robust.attacks.crafting.step_rules import MomentumStep, default_step_size
 from keras_robust.attacks.pgd import needs_gradient_at_clean
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_integer, check_number
 from keras_robust.threat_models.balls import clipped
@@ -112,12 +112,11 @@ class Spsa(GradientAttack):
     ) -> Images:
         """Starts near the images and ascends along estimates."""
         seeds = tf.random.split(seed, 2)
-        low, high = self.ball.bounds
         oracle = SpsaEstimator(
             self.objective(forward, x, y, targets),
             self.ball.bounds,
             self.n_directions,
-            self.delta * (high - low),
+            self.delta * pixel_range(self.ball.bounds),
             seeds[1],
         )
         x_start = self.initialization(self.ball, x, seeds[0])

@@ -65,6 +65,19 @@ def clip_rounding(x: Images, bounds: tuple[float, float]) -> Images:
     return tf.where(is_near, tf.clip_by_value(x, least, most), x)
 
 
+def pixel_range(bounds: tuple[float, float]) -> float:
+    """The width of a pixel's range; 1 where it has no end.
+
+    Settings that are fractions of it are the same for images in [0, 1] and in [0, 255].
+
+    Example:
+        >>> pixel_range((-1.0, 1.0)), pixel_range((0.0, math.inf))
+        (2.0, 1.0)
+    """
+    width = float(bounds[1]) - float(bounds[0])
+    return width if math.isfinite(width) else 1.0
+
+
 def _eps(dtype: tf.DType) -> float:
     """The distance from 1 to the next number of a dtype."""
     return float(ml_dtypes.finfo(dtype.as_numpy_dtype).eps)

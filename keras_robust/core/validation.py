@@ -133,6 +133,29 @@ def check_ball(ball: Any) -> Any:
     return ball.radius
 
 
+def check_bounded(owner: str, ball: Any) -> None:
+    """Raises ValueError unless the pixels of `ball` have a finite range.
+
+    Args:
+        owner: what needs it, for the message.
+        ball: the threat model received.
+
+    Example:
+        >>> from keras_robust import L2Ball
+        >>> check_bounded("The attack", L2Ball(1.0, bounds=(0, math.inf)))
+        Traceback (most recent call last):
+        ...
+        ValueError: The attack needs a finite range of the pixels; ball has the bounds (0, inf). \
+Give it the range of your images, such as `bounds=(0, 1)`.
+    """
+    check_ball(ball)
+    if not math.isfinite(ball.bounds[1] - ball.bounds[0]):
+        raise ValueError(
+            f"{owner} needs a finite range of the pixels; ball has the bounds {ball.bounds}. Give "
+            "it the range of your images, such as `bounds=(0, 1)`."
+        )
+
+
 def check_norm(owner: str, ball: Any, orders: Iterable[float]) -> None:
     """Raises unless the norm of `ball` is an Lp norm of one of these orders.
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Images, PerExample, Radius
 from keras_robust.core.validation import check_number, is_number
 from keras_robust.threat_models import hyperplane_projection as planes
@@ -308,7 +308,7 @@ class L1Ball(_LpBall):
         """Projects Gaussian noise as wide as the bounds, which leaves few pixels changed."""
         center = upcast_half(x)
         noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
-        return self.project(center + (self.bounds[1] - self.bounds[0]) * noise, x)
+        return self.project(center + pixel_range(self.bounds) * noise, x)
 
     def project(self, x_adv: Images, x: Images) -> Images:
         """The nearest point in the intersection of the ball around `x` and the bounds.

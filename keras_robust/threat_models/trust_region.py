@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
-from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample
 from keras_robust.core.validation import check_norm
 from keras_robust.threat_models.hyperplane_projection import l2_amount, project_onto_hyperplane
@@ -35,6 +35,7 @@ from keras_robust.threat_models.norms import l2_norm
 _BISECTIONS = 14  # of the fraction
 _NEWTON_STEPS = 16  # for each fraction, starting at the last one's solution
 _TOLERANCE = 0.01  # of the way to the plane: less than the overshoot of attacks
+_ROUNDING = 1e-6  # of sums over many pixels in float32, as a fraction of a pixel's range
 
 
 class _Problem(NamedTuple):
@@ -45,6 +46,7 @@ class _Problem(NamedTuple):
     high: tf.Tensor  # from the point to the upper bound
     normal: tf.Tensor
     need: tf.Tensor  # `normal . d` for a step `d` onto the plane
+    rounding: float  # of `normal . d`
 
 
 # (problem, fraction, t normal) -> the step, and which of its pixels change with t
@@ -117,6 +119,7 @@ def _problem(
         high - x,
         tf.math.divide_no_nan(normal, largest),
         tf.math.divide_no_nan(need[:, None], largest),
+        _ROUNDING * pixel_range(bounds),
     )
 
 
@@ -124,8 +127,7 @@ def _largest_fraction(
     family: _Family, problem: _Problem, best: tf.Tensor, radius: tf.Tensor
 ) -> tf.Tensor:
     """Bisection of the fraction; `best` is returned where none is feasible."""
-    # The constant: float32 rounds sums over many pixels.
-    slack = _TOLERANCE * tf.abs(problem.need) + 1e-6
+    slack = _TOLERANCE * tf.abs(problem.need) + problem.rounding
 
     def bisect(
         index: tf.Tensor, low: tf.Tensor, width: tf.Tensor, t: tf.Tensor, best: Any

@@ -17,6 +17,7 @@ from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Seed
+from keras_robust.core.validation import check_bounded
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import clipped
 
@@ -32,8 +33,13 @@ class StartingPoint(NamedTuple):
     found: tf.Tensor  # where one was found, [batch]
 
 
-def check_start(owner: str, start: Attack | None) -> None:
-    """Raises unless `start` is None or an attack that returns one batch."""
+def check_start(owner: str, start: Attack | None, ball: Ball | None = None) -> None:
+    """Raises unless `start` is an attack that returns one batch, or None.
+
+    None stands for noise in the range of the pixels of `ball`, if a ball is passed.
+    """
+    if start is None and ball is not None:
+        check_bounded(f"{owner} without `start`", ball)
     if start is not None:
         check_attack(f"{owner}: start", start)
         if start.per_member:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import scalar, upcast_half
+from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images
 from keras_robust.core.validation import check_number
 
@@ -40,10 +40,10 @@ class Uniform:
 
 @serializable
 class Gaussian:
-    """Starts at `x + scale * N(0, I)`, projected onto the ball: TRADES and MART.
+    """Starts at `x` plus Gaussian noise, projected onto the ball: TRADES and MART.
 
     Args:
-        scale: the standard deviation, in the units of the images, > 0.
+        scale: the standard deviation, as a fraction of the range of a pixel, > 0.
     """
 
     scale: float = 0.001
@@ -55,7 +55,8 @@ class Gaussian:
         """Returns a point near `x`."""
         center = upcast_half(x)
         noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
-        return ball.project(center + scalar(self.scale, center.dtype) * noise, x)
+        scale = scalar(self.scale * pixel_range(ball.bounds), center.dtype)
+        return ball.project(center + scale * noise, x)
 
 
 @serializable

@@ -31,6 +31,7 @@ from keras_robust.attacks.multi_task.combined_gradient import (
 from keras_robust.attacks.multi_task.tasks.problem import Problem, TaskKind
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import serializable
+from keras_robust.core.numerics import pixel_range
 from keras_robust.core.types import (
     Ball,
     Forward,
@@ -137,7 +138,7 @@ class MultiTask(Attack):
         """Starts near the images and ascends."""
         refuse_targets(self.name, targets)
         problem = self.tasks.on(forward, self.ball, x, y)
-        oracle = CombinedGradient(self._evaluation(problem, seed), self.solver, problem.num_tasks)
+        oracle = self._combined(problem, self._evaluation(problem, seed))
         return problem.images(self._ascend(problem, oracle, seed).x)
 
     def trace(self, model: keras.Model | Forward, x: Images, y: Labels, *, seed: Seed = 0) -> Trace:
@@ -162,7 +163,7 @@ class MultiTask(Attack):
         numbers = as_seed(seed)
         problem = self.tasks.on(as_forward(model), self.ball, x, y)
         evaluate = self._evaluation(problem, numbers)
-        oracle = CombinedGradient(evaluate, self.solver, problem.num_tasks)
+        oracle = self._combined(problem, evaluate)
         end = self._ascend(problem, RecordingOracle(oracle, self.steps), numbers)
         records: StepRecord = end.oracle_state[1]
         copies = tf.broadcast_to(end.x, tf.concat([[problem.num_tasks], tf.shape(end.x)], axis=0))
@@ -177,6 +178,10 @@ class MultiTask(Attack):
     def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> MultiTask:
         """The same attack in a ball of another radius; by default the step grows with it."""
         return rescale(self, radius, step_size)
+
+    def _combined(self, problem: Problem, evaluate: Evaluate) -> CombinedGradient:
+        width = pixel_range(self.ball.bounds)
+        return CombinedGradient(evaluate, self.solver, problem.num_tasks, width)
 
     def _ascend(self, problem: Problem, oracle: GradientOracle, seed: tf.Tensor) -> AscentResult:
         x_start = self.initialization(problem.ball, problem.center, seed)

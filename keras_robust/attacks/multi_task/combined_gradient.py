@@ -67,19 +67,27 @@ class CombinedGradient:
             each value depending on its own copy only.
         solver: weighs the gradients.
         tasks: the number of tasks.
+        pixel_range: the solver sees gradients times it, so that it solves the same problem in any
+            units of the images.
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), Algorithm 1, lines 4 to 11; the memory of gradients, Appendix D.4.
     """
 
-    def __init__(self, evaluate: Evaluate, solver: Solver, tasks: int | tf.Tensor):
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        solver: Solver,
+        tasks: int | tf.Tensor,
+        pixel_range: float = 1.0,
+    ):
         self._gradients = noinline(
             lambda copies, step: value_and_sum_gradient(
                 lambda copies: evaluate(copies, step), copies
             )
         )
         self._solver = solver
-        self._tasks = tasks
+        self._tasks, self._pixel_range = tasks, pixel_range
 
     def init(self, x_start: Images) -> CombinedState:
         """Equal weights and zero gradients."""
@@ -101,7 +109,8 @@ class CombinedGradient:
         # As numbers, because oneDNN logs an error when booleans are transposed.
         done = tf.transpose(tf.cast(achieved, values.dtype)) > 0
         known = tf.where(tf.math.is_finite(values), values, state.record.values)
-        weights, solver = self._solver(gram(gradients), tf.transpose(known), done, state.solver)
+        products = gram(self._pixel_range * gradients)
+        weights, solver = self._solver(products, tf.transpose(known), done, state.solver)
         record = StepRecord(tf.transpose(weights), known, achieved)
         after = CombinedState(state.step + 1, gradients, solver, record)
         # A loop's state keeps its static shape, which a solver may lose.

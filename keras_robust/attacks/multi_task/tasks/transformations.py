@@ -16,6 +16,7 @@ from keras_robust.attacks.multi_task.tasks.problem import (
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
+from keras_robust.core.validation import check_bounded
 
 
 @serializable
@@ -63,6 +64,8 @@ class Transformations:
     def on(self, forward: Forward, ball: Ball, x: Images, y: Labels) -> Problem:
         """One task for each transformation; the clean prediction is that of the image itself."""
         count = len(self.functions)
+        if any(map(_in_unit_range, self.functions)):
+            check_bounded("A transformation of images in [0, 1]", ball)
 
         def logits(copies: tf.Tensor, seed: tf.Tensor) -> Logits:
             one = tf.ones([], x.dtype)
@@ -90,7 +93,7 @@ def _transformed(
 ) -> Images:
     """The transformed images; those of a function with `unit_range` are scaled to [0, 1] for it."""
     low, high = bounds
-    scaled = getattr(function, "unit_range", False) and (low, high) != (0, 1)
+    scaled = _in_unit_range(function) and (low, high) != (0, 1)
     if scaled:
         wide = upcast_half(images)
         x = tf.cast((wide - low) / (high - low), images.dtype)
@@ -100,6 +103,11 @@ def _transformed(
     if not scaled:
         return result
     return tf.cast(low + (high - low) * upcast_half(result), images.dtype)
+
+
+def _in_unit_range(function: Callable) -> bool:
+    """Whether a function is defined for images in [0, 1]."""
+    return bool(getattr(function, "unit_range", False))
 
 
 def _takes_strength(function: Callable) -> bool:
