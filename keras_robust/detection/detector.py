@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.batches import read_batches
-from keras_robust.core.classifier import as_forward
+from keras_robust.core.classifier import as_forward, bounds_of
+from keras_robust.core.graphs import compiled
 from keras_robust.core.numerics import clip_rounding
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
 from keras_robust.core.validation import check_number
@@ -132,7 +133,7 @@ class Detector:
         """The score of the model's prediction for each image, `[batch]` float32.
 
         Args:
-            x: `[batch, height, width, channels]` floats in [0, 1].
+            x: `[batch, height, width, channels]` floats, in the range that the model takes.
 
         Raises:
             TypeError: images that are not floats.
@@ -150,7 +151,13 @@ class Detector:
             raise ValueError(_UNCALIBRATED)
         return exceeds(self.score(x), self.threshold)
 
-    def calibrate(self, dataset: Iterable[Any], false_alarm_rate: float = 0.05) -> Detector:
+    def calibrate(
+        self,
+        dataset: Iterable[Any],
+        false_alarm_rate: float = 0.05,
+        *,
+        bounds: tuple[float, float] | None = None,
+    ) -> Detector:
         """A new detector with the smallest threshold that meets a false-alarm rate.
 
         Args:
@@ -159,21 +166,23 @@ class Detector:
                 arrays. Use images that the model was not trained on: on training images it is more
                 certain, and the threshold would be too low.
             false_alarm_rate: at most this fraction of the images scores above the threshold.
+            bounds: the range of a pixel; default that of a robust model's attack, else (0, 1).
 
         Raises:
             TypeError: not data, such as an array instead of batches.
-            ValueError: a rate outside (0, 1), too few images for it, images outside [0, 1], or an
-                infinite dataset.
+            ValueError: a rate outside (0, 1), too few images for it, images outside the bounds, or
+                an infinite dataset.
         """
         check_rate(false_alarm_rate)
+        bounds = bounds or bounds_of(self.model) or (0.0, 1.0)
         score: Callable[[Images], PerExample] | None = None
         found = []
         for batch, _ in read_batches(dataset, labels=False):
-            x = _images(_within_rounding(batch))
-            _check_range(x)
+            x = _images(_within_rounding(batch, bounds), bounds)
+            _check_range(x, bounds)
             if score is None:  # traced once, for all batch sizes
                 images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
-                score = tf.function(self.score).get_concrete_function(images)
+                score = compiled(lambda x: self.score(x)).get_concrete_function(images)
             found.append(score(x).numpy())
         clean = np.concatenate(found) if found else np.zeros([0], np.float32)
         return dataclasses.replace(
@@ -232,28 +241,30 @@ class EntropyDetector(Detector):
             )
 
 
-def _images(x: Any) -> tf.Tensor:
+def _images(x: Any, bounds: tuple[float, float] = (0.0, 1.0)) -> tf.Tensor:
     x = tf.convert_to_tensor(x)
     if not x.dtype.is_floating:
         raise TypeError(
-            f"Images of dtype {x.dtype.name} were received; expected floats in [0, 1]. "
-            "Divide 8-bit images by 255."
+            f"Images of dtype {x.dtype.name} were received; expected floats, such as in "
+            f"[{bounds[0]:g}, {bounds[1]:g}]. Divide 8-bit images by 255, or cast them for a model "
+            "that takes them."
         )
     if x.shape.rank is not None and x.shape.rank > 0 and x.shape[0] == 0:
         raise ValueError("An empty batch was received; expected at least one image.")
     return tf.cast(x, tf.float32)
 
 
-def _within_rounding(x: Any) -> tf.Tensor:
-    """Images, with what lies a few units in the last place outside [0, 1] clipped."""
+def _within_rounding(x: Any, bounds: tuple[float, float]) -> tf.Tensor:
+    """Images, with what lies a few units in the last place outside the bounds clipped."""
     x = tf.convert_to_tensor(x)
-    return clip_rounding(x, (0.0, 1.0)) if x.dtype.is_floating else x
+    return clip_rounding(x, bounds) if x.dtype.is_floating else x
 
 
-def _check_range(x: tf.Tensor) -> None:
+def _check_range(x: tf.Tensor, bounds: tuple[float, float]) -> None:
     low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-    if not (low >= 0 and high <= 1):  # refuses NaN too
+    if not (low >= bounds[0] and high <= bounds[1]):  # refuses NaN too
         raise ValueError(
-            f"Images with values from {low:.9g} to {high:.9g} were received; expected [0, 1]. "
-            "Divide 8-bit images by 255, and leave any normalization to a layer of the model."
+            f"Images with values from {low:.9g} to {high:.9g} were received; expected "
+            f"[{bounds[0]:g}, {bounds[1]:g}]. Divide 8-bit images by 255, leave any normalization "
+            "to a layer of the model, or pass the `bounds` of the images."
         )

@@ -16,7 +16,7 @@ from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.detector_attacks import detector_results
-from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.example_images import ExampleImages, in_unit_range
 from keras_robust.evaluation.model_warnings import is_random, random_warning
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
@@ -234,9 +234,10 @@ def _examples(
     rows = np.sort(np.concatenate([fooled[: _EXAMPLES // 2], withstood])[:_EXAMPLES])
     if not len(rows):
         return None
+    clean, attacked = in_unit_range(runner.found.ball.bounds, runner.x[rows], worst[rows])
     return ExampleImages(
-        runner.x[rows],
-        worst[rows],
+        clean,
+        attacked,
         tuple(map(int, runner.y[rows])),
         tuple(map(int, runner.clean_predictions[rows])),
         tuple(map(int, predictions[rows])),

@@ -17,7 +17,7 @@ class ExampleImages:
     """A few test images, clean and attacked, with the predictions.
 
     Args:
-        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
+        clean: `[n, height, width, channels]` scaled to [0, 1], with 1 or 3 channels.
         adversarial: the attacked images, the same shape.
         labels: `[n]` true classes.
         clean_predictions: `[n]` predicted classes of the clean images.
@@ -64,6 +64,21 @@ class ExampleImages:
 
     def __hash__(self) -> int:
         return hash((self.clean.tobytes(), self.adversarial.tobytes(), self.labels))
+
+
+def in_unit_range(bounds: tuple[float, float], *images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Arrays of images scaled from the bounds of a ball to [0, 1]; without bounds, from their own.
+
+    Example:
+        >>> [x.tolist() for x in in_unit_range((-1, 1), np.array([-1.0, 0.0, 1.0]))]
+        [[0.0, 0.5, 1.0]]
+    """
+    low, high = bounds
+    if (low, high) == (0, 1):
+        return images
+    if not np.isfinite(high - low):
+        low, high = min(x.min() for x in images), max(x.max() for x in images)
+    return tuple((x - low) / ((high - low) or 1.0) for x in images)
 
 
 def encode_images(images: np.ndarray) -> dict[str, Any]:

@@ -30,8 +30,7 @@ _ROUNDING = 1e-9
 class ReportData:
     """The measurements of one model, with everything needed to repeat them.
 
-    Accuracies are fractions in [0, 1] of all `samples`; radii are in units of the [0, 1] pixel
-    range.
+    Accuracies are fractions in [0, 1] of all `samples`; radii are in the units of the images.
 
     Args:
         dataset: name of the data set.

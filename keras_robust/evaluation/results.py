@@ -78,7 +78,7 @@ class AttackResult:
     Args:
         name: short name, unique in a report; a column of the table.
         description: the attack's settings as text.
-        radius: radius of its ball, in units of the [0, 1] pixel range.
+        radius: radius of its ball, in the units of the images.
         accuracy: fraction of *all* samples of the report still classified correctly.
         samples_attacked: number of images it ran on; misclassified clean images may be skipped.
         seconds: wall-clock time.
@@ -125,7 +125,7 @@ class Curve:
 
     Args:
         name: name of the attack that ran at each radius; what others found counts too.
-        radii: increasing radii, in units of the [0, 1] pixel range.
+        radii: increasing radii, in the units of the images.
         accuracies: one fraction in [0, 1] per radius.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -282,8 +283,10 @@ def _radius(name: str, checks: _CheckRunner) -> Check:
     tolerance = checks.runner.tolerance
     radius, (low, high) = float(checks.ball.radius), checks.ball.bounds
     runs = [checks.baseline, *(checks.pgd(checks.steps, radius=k * radius) for k in _LARGER)]
+    if math.isinf(high - low):
+        low, high = float(checks.runner.x.min()), float(checks.runner.x.max())
     # With the pixel range as radius every ball allows any image, and Linf steps are the longest.
-    runs.append(checks.pgd(checks.steps, LinfBall(high - low, checks.ball.bounds)))
+    runs.append(checks.pgd(checks.steps, LinfBall(high - low, (low, high))))
     accuracies = [float(run.robust.mean()) for run in runs]
     values = [checks.loss(run) for run in runs]
     text = (

@@ -35,8 +35,8 @@ def accuracy_over_radius(
     With a single model, each attack has its own color.
 
     Args:
-        curves: model name -> attack name -> (radii in units of the [0, 1] pixel range, accuracies
-            in [0, 1]), of equal length.
+        curves: model name -> attack name -> (radii in the units of the images, accuracies in
+            [0, 1]), of equal length.
         radius: a radius to mark, such as the one of a report.
         narrow: lays out for the width of a phone, with the legend below.
 
@@ -63,7 +63,7 @@ def accuracy_over_radius(
         axes.axvline(
             radius, color=FAINT, linewidth=1.0, dashes=(4, 3), label="radius of the report"
         )
-    axes.set_xlabel("Radius (pixels in [0, 1])")
+    axes.set_xlabel("Radius (in the units of the images)")
     axes.set_ylabel("Accuracy")
     axes.set_ylim(0.0, 1.03)
     right = max([max(line[1][0]) for line in lines] + [radius or 0.0])

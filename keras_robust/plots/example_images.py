@@ -19,6 +19,7 @@ from keras_robust.plots.style import (
     draw_image,
     new_figure,
     styled,
+    unit_images,
 )
 
 if TYPE_CHECKING:
@@ -59,24 +60,26 @@ def example_images(
     adversarial_predictions: Sequence[int],
     class_names: Sequence[str] | None = None,
     *,
+    bounds: tuple[float, float] = (0.0, 1.0),
     narrow: bool = False,
 ) -> Figure:
     """Draws clean images, amplified perturbations (mid-gray for no change), and attacked images.
 
     Args:
-        clean: `[n, height, width, channels]` in [0, 1], with 1 or 3 channels.
+        clean: `[n, height, width, channels]`, with 1 or 3 channels.
         adversarial: the same shape.
         labels: `[n]` true classes.
         clean_predictions: `[n]` predicted classes of the clean images.
         adversarial_predictions: `[n]` predicted classes of the attacked images.
         class_names: one name per class; by default the numbers from 0.
+        bounds: the pixel values of black and white.
         narrow: lays out for the width of a phone, one row per image, not one column.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: shapes or lengths that disagree.
+        ValueError: shapes or lengths that disagree, or pixels outside the bounds.
 
     Example:
         >>> images = np.zeros((2, 8, 8, 1))
@@ -84,7 +87,7 @@ def example_images(
         >>> figure.axes[2].get_ylabel()
         'Change × 5'
     """
-    clean, adversarial = _checked(clean, adversarial)
+    clean, adversarial = (unit_images(x, bounds) for x in _checked(clean, adversarial))
     count = len(clean)
     for values in (labels, clean_predictions, adversarial_predictions):
         if len(values) != count:

@@ -19,6 +19,7 @@ from keras_robust.plots.style import (
     draw_image,
     new_figure,
     styled,
+    unit_images,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def member_predictions(
     label: int,
     class_names: Sequence[str] | None = None,
     *,
+    bounds: tuple[float, float] = (0.0, 1.0),
     narrow: bool = False,
 ) -> Figure:
     """Draws a clean and an attacked image next to the class probabilities of all members.
@@ -45,18 +47,20 @@ def member_predictions(
     with the largest probabilities are drawn.
 
     Args:
-        images: `[2, height, width, channels]` in [0, 1]: clean and attacked; 1 or 3 channels.
+        images: `[2, height, width, channels]`: clean and attacked; 1 or 3 channels.
         member_probabilities: `[2, members, classes]`, of each member.
         probabilities: `[2, classes]`, of the ensemble.
         label: the true class.
         class_names: one name per class; by default the numbers from 0.
+        bounds: the pixel values of black and white.
         narrow: lays out for the width of a phone, with clean and attacked as columns, not rows.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: shapes that disagree, or numbers that are not probabilities.
+        ValueError: shapes that disagree, pixels outside the bounds, or numbers that are not
+            probabilities.
 
     Example:
         >>> images, members = np.zeros((2, 8, 8, 1)), np.full((2, 3, 4), 0.25)
@@ -68,6 +72,7 @@ def member_predictions(
     Adversarial Robustness" (2021), Figure 5.
     """
     images, heights = _checked(images, member_probabilities, probabilities, label)
+    images = unit_images(images, bounds)
     columns = heights.shape[1] + 1
     shown = _classes(heights, label)
     names = [class_name(index, class_names) for index in shown]

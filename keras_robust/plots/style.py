@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 CLEAN, ATTACKED, INK, FAINT = COLORS[0], COLORS[1], "#222222", "#767676"
+
+_ROUNDING = 1e-2  # of bfloat16, as a fraction of the range of a pixel
 
 WIDE, NARROW = 8.33, 3.9  # inches of 96 pixels: a column of text, and a phone
 
@@ -91,10 +94,31 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def unit_images(images: ArrayLike, bounds: tuple[float, float]) -> np.ndarray:
+    """Images whose pixels lie in `bounds`, scaled to [0, 1].
+
+    Raises:
+        ValueError: pixels outside the bounds, by more than rounding in half precision, or NaN.
+
+    Example:
+        >>> unit_images([[0, 51, 255]], (0, 255)).tolist()
+        [[0.0, 0.2, 1.0]]
+    """
+    pixels = np.asarray(images, np.float64)
+    low, high = bounds
+    scaled = (pixels - low) / (high - low)
+    if not ((scaled >= -_ROUNDING) & (scaled <= 1 + _ROUNDING)).all():
+        raise ValueError(
+            f"Images have values from {pixels.min():g} to {pixels.max():g}; expected "
+            f"[{low:g}, {high:g}]. Pass the range of their pixels, such as `bounds=(0, 255)`."
+        )
+    return np.clip(scaled, 0.0, 1.0)
+
+
 def draw_image(axes: Axes, image: np.ndarray) -> None:
     """Draws an image `[height, width, 1 or 3]` with square pixels; 0 is black, 1 is white."""
     gray = image.shape[-1] == 1
-    pixels = np.clip(image[..., 0] if gray else image, 0.0, 1.0)
+    pixels = image[..., 0] if gray else image
     axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -44,7 +44,7 @@ def test_attacks_on_one_model_have_colors_and_short_names():
 
 def test_axes_show_all_of_the_range_with_units():
     axes = accuracy_over_radius(CURVES, radius=0.5).axes[0]
-    assert axes.get_xlabel() == "Radius (pixels in [0, 1])"
+    assert axes.get_xlabel() == "Radius (in the units of the images)"
     assert axes.get_ylabel() == "Accuracy"
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1
     assert axes.get_xlim()[0] < 0 and axes.get_xlim()[1] > 0.5

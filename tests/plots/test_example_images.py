@@ -74,6 +74,20 @@ def test_identical_images_are_not_amplified():
     assert example_images(clean, clean, LABELS, CORRECT, CORRECT).axes
 
 
+@pytest.mark.parametrize("bounds", [(0, 255), (-1, 1)])
+def test_images_of_another_range(bounds):
+    low, width = bounds[0], bounds[1] - bounds[0]
+    clean, attacked = _images(3)
+    expected = example_images(clean, attacked, LABELS, CORRECT, FOOLED)
+    scaled = [low + width * images for images in (clean, attacked)]
+    found = example_images(*scaled, LABELS, CORRECT, FOOLED, bounds=bounds)
+    for one, other in zip(found.axes, expected.axes, strict=True):
+        np.testing.assert_allclose(_drawn(one), _drawn(other), atol=1e-9)
+    assert found.axes[2].get_ylabel() == expected.axes[2].get_ylabel() == KINDS[1]
+    with pytest.raises(ValueError, match=r"expected \[0, 1\]. Pass the range .*bounds="):
+        example_images(*scaled, LABELS, CORRECT, FOOLED)
+
+
 def test_bad_images_are_refused():
     clean, attacked = _images(1)
     with pytest.raises(ValueError, match=r"expected \[n, height, width, 1 or 3"):

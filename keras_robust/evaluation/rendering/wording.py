@@ -97,16 +97,17 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def radius_text(radius: float) -> str:
-    """A radius as text: a short decimal, or a number of 255 gray levels.
+    """A radius as text: a short decimal, or below 1 a number of 255 gray levels.
 
     Example:
-        >>> radius_text(0.3), radius_text(8 / 255), radius_text(0.123456)
-        ('0.3', '8/255', '0.1235')
+        >>> radius_text(0.3), radius_text(8 / 255), radius_text(0.123456), radius_text(2042 / 255)
+        ('0.3', '8/255', '0.1235', '8.008')
     """
     if abs(radius - round(radius, 3)) <= 1e-6:
         return f"{round(radius, 3):g}"
     levels = round(radius * 255)
-    return f"{levels}/255" if abs(radius * 255 - levels) <= 1e-4 else f"{radius:.4g}"
+    is_level = radius < 1 and abs(radius * 255 - levels) <= 1e-4
+    return f"{levels}/255" if is_level else f"{radius:.4g}"
 
 
 def found_by_text(found_by: Mapping[str, int]) -> str:
