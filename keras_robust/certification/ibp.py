@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from keras_robust.certification.backward import minimum_on, pull_back
+from keras_robust.certification.backward import lower_from
 from keras_robust.certification.bounds import Bounds
 from keras_robust.certification.interval import Interval
-from keras_robust.certification.layers.rule import Tensor
 from keras_robust.certification.network import Network
 from keras_robust.certification.propagation import intervals_of
 from keras_robust.certification.region import Region
+from keras_robust.certification.rows import Rows, Tensor, part_size
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball
+
+__all__ = ["Ibp", "ibp", "lower_by_ibp", "lower_from"]
 
 
 @serializable
@@ -22,21 +25,17 @@ class Ibp(Bounds):
     name: ClassVar[str] = "IBP"
     ball: Ball
 
-    def lower(self, network: Network, rows: Tensor, region: Region) -> Tensor:
-        """The affine layers after the last activation folded into the rows."""
-        intervals = intervals_of(network, region)
-        return lower_from(network, rows, intervals)
+    def lower(self, network: Network, rows: Rows, region: Region) -> Tensor:
+        """The affine layers after the last activation are folded into the rows."""
+        return lower_by_ibp(network, rows, region, intervals_of(network, region))
 
 
-def lower_from(network: Network, rows: Tensor, intervals: list[Interval]) -> Tensor:
-    """Lower bounds of linear functions of the logits, from the intervals of all nodes."""
-    last = len(network.nodes) - 1
-    ends, total = pull_back(
-        network, rows, last, intervals, lambda position: not network.is_affine(position)
-    )
-    for position, part in ends.items():
-        total += minimum_on(part, intervals[position])
-    return total
+def lower_by_ibp(
+    network: Network, rows: Rows, region: Region, intervals: Sequence[Interval]
+) -> Tensor:
+    """Lower bounds of linear functions of the logits, `[batch, rows]`, from intervals."""
+    size = part_size(rows.total, region.x.shape[0], network.largest)
+    return rows.in_parts(lambda part: lower_from(network, part, intervals, region), size)
 
 
 def ibp(ball: Ball) -> Ibp:

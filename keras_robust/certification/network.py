@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -42,6 +43,11 @@ class Network(NamedTuple):
     def classes(self) -> int:
         """The number of classes."""
         return self.nodes[-1].shape[0]
+
+    @property
+    def largest(self) -> int:
+        """The number of values of the largest layer, per image."""
+        return max(math.prod(node.shape) for node in self.nodes)
 
     def inputs_of(self, node: Node, values: Sequence[Any]) -> list[Any]:
         """What was computed for the inputs of a node."""

@@ -60,10 +60,10 @@ class Activation(Rule):
         lines = self.lines(inputs[0])
         positive, negative = tf.nn.relu(rows), tf.minimum(rows, 0)
         pulled = positive * lines.lower_slope[:, None] + negative * lines.upper_slope[:, None]
-        constant = dot(positive, lines.lower_intercept) + dot(negative, lines.upper_intercept)
-        if self.error:
-            constant -= slack(1, rows.dtype) * dot(tf.abs(rows), tf.ones_like(lines.lower_slope))
-        return [pulled], constant
+        lower, upper = lines.lower_intercept, lines.upper_intercept
+        relative = slack(lower.shape[1:].num_elements(), rows.dtype)
+        lower, upper = lower - relative * tf.abs(lower), upper + relative * tf.abs(upper)
+        return [pulled], dot(positive, lower) + dot(negative, upper)
 
 
 def relu() -> Activation:
@@ -99,7 +99,7 @@ def _rectifier_lines(interval: Interval, negative_slope: float) -> Lines:
     width = tf.where(crosses, upper - lower, one)
     chord = (upper - negative_slope * lower) / width
     upper_slope = tf.where(crosses, chord, stable)
-    height = (negative_slope - chord) * lower
+    height = (negative_slope - chord) * lower + slack(1, lower.dtype) * tf.maximum(upper, -lower)
     zero = tf.zeros_like(lower)
     upper_intercept = tf.where(crosses, height, zero)
     lower_slope = tf.where(crosses, tf.where(upper > -lower, one, flat), stable)
@@ -154,6 +154,8 @@ def _parallel_lines(
     def lines(interval: Interval) -> Lines:
         lower, upper = interval.lower, interval.upper
         slope = tf.minimum(derivative(lower), derivative(upper))
-        return Lines(slope, function(lower) - slope * lower, slope, function(upper) - slope * upper)
+        below, above = function(lower) - slope * lower, function(upper) - slope * upper
+        error = slack(1, lower.dtype) * (1 + slope * interval.magnitude)
+        return Lines(slope, below - error, slope, above + error)
 
     return lines

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from keras_robust.certification.layers.rule import Affine, Entrywise, Tensor
+from keras_robust.certification.layers.rule import Affine, Entrywise, Tensor, root
 
 
 class Convolution(Affine):
@@ -39,6 +39,16 @@ class Convolution(Affine):
             dilation_rate=layer.dilation_rate,
         )
 
+    def dual_radius(self, field: Tensor, p: float) -> Tensor:
+        """The norm of the kernel of each position; in L1 at most its largest weight."""
+        if p == 2:
+            return root(self.linear([tf.square(field)], tf.square))
+        return tf.reduce_max(field) * self._largest(tf.abs(tf.cast(self.layer.kernel, field.dtype)))
+
+    def _largest(self, kernel: Tensor) -> Tensor:
+        """The largest weight of each output channel."""
+        return tf.reduce_max(kernel, axis=[0, 1, 2])
+
     def offset(self, dtype: tf.DType) -> Tensor | None:
         """The bias."""
         bias = self.layer.bias
@@ -62,3 +72,6 @@ class Depthwise(Convolution):
             data_format=layer.data_format,
             dilation_rate=layer.dilation_rate,
         )
+
+    def _largest(self, kernel: Tensor) -> Tensor:
+        return tf.reshape(tf.reduce_max(kernel, axis=[0, 1]), [-1])

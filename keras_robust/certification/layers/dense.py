@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.certification.layers.rule import Affine, Entrywise, Tensor
+from keras_robust.certification.layers.rule import Affine, Entrywise, Tensor, root
 
 
 class Dense(Affine):
@@ -26,6 +26,13 @@ class Dense(Affine):
         (x,) = inputs
         kernel = tf.cast(self.layer.kernel, x.dtype)
         return keras.ops.matmul(x, kernel if of is None else of(kernel))
+
+    def dual_radius(self, field: Tensor, p: float) -> Tensor:
+        """The norm of each column of the kernel."""
+        if p == 2:
+            return root(self.linear([tf.square(field)], tf.square))
+        kernel = tf.abs(tf.cast(self.layer.kernel, field.dtype))
+        return tf.reduce_max(field[..., None] * kernel, axis=-2)
 
     def offset(self, dtype: tf.DType) -> Tensor | None:
         """The bias."""

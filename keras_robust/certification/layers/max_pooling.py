@@ -19,6 +19,8 @@ class MaxPooling(Rule):
     the largest upper bound of the window, a constant, unless one value is always the largest.
     """
 
+    mixes = True
+
     def __init__(self, layer: keras.layers.MaxPooling2D) -> None:
         self.layer = layer
 
@@ -73,11 +75,12 @@ class _Windows:
         lead = tf.shape(rows)[:2]
         flat = tf.reshape(rows, [lead[0] * lead[1], *rows.shape[2:]])
         x = tf.zeros([lead[0] * lead[1], *self.shape], rows.dtype)
+        x = tf.ensure_shape(x, [None, *self.shape])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             output = self(x)
         pulled = tape.gradient(output, x, output_gradients=flat)
-        return tf.reshape(pulled, tf.concat([lead, self.shape], axis=0))
+        return tf.reshape(pulled, [lead[0], lead[1], *self.shape])
 
 
 def _axis(size: int, pool: int, stride: int, same: bool) -> tuple[tuple[int, int], list[slice]]:

@@ -13,13 +13,19 @@ from keras_robust.certification.rounding import slack
 
 Tensor: TypeAlias = Any
 Entrywise: TypeAlias = Callable[[Tensor], Tensor]  # a function of each weight
+_SMALLEST = 1e-30
 
 
 class Rule(abc.ABC):
     """One operation of a network, `inputs -> output`.
 
     Weights are read at each call, so that a rule follows its layer through training.
+
+    Attributes:
+        mixes: whether an output depends on several values of an input.
     """
+
+    mixes: bool = False
 
     @abc.abstractmethod
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -36,7 +42,8 @@ class Rule(abc.ABC):
         """Bounds linear functions of the output from below by linear functions of the inputs.
 
         Args:
-            rows: coefficients of the functions, `[batch, rows, *output]`.
+            rows: coefficients of the functions, `[batch, rows, *output]`; the batch may be 1, for
+                all images alike.
             inputs: bounds of the inputs.
 
         Returns:
@@ -50,12 +57,10 @@ class Affine(Rule):
     Attributes:
         fan_in: number of products in one sum; 0 if values are only moved.
         signed: whether `W` may have negative entries; if not, `of` is not applied.
-        mixes: whether an output depends on several values of an input.
     """
 
     fan_in: int = 0
     signed: bool = False
-    mixes: bool = False
 
     @abc.abstractmethod
     def linear(self, inputs: Sequence[Tensor], of: Entrywise | None = None) -> Tensor:
@@ -115,6 +120,19 @@ class Affine(Rule):
         offset = self.offset(value.dtype)
         return value if offset is None else value + offset
 
+    def dual_radius(self, field: Tensor, p: float) -> Tensor | None:
+        """How far `W x` moves if `x` moves inside an Lp ball with a radius per value.
+
+        Args:
+            field: `q` of the ball `|d / q|_p <= 1`, `[1, *input]`, for a layer with one input.
+            p: 1 or 2.
+
+        Returns:
+            The dual norm of each row of `W q`, `[1, *output]`, or more; None if it is not known.
+        """
+        del field, p
+        return None
+
     def backward(
         self, rows: Tensor, inputs: Sequence[Interval]
     ) -> tuple[list[Tensor], Tensor | float]:
@@ -122,33 +140,43 @@ class Affine(Rule):
 
         Any linear map is transposed by its vector-Jacobian product.
         """
-        flat = tf.reshape(rows, tf.concat([[-1], tf.shape(rows)[2:]], axis=0))
-        count = tf.shape(flat)[0]
+        flat = tf.reshape(rows, [-1, *rows.shape[2:]])
         zeros = [
-            tf.zeros(tf.concat([[count], each.shape[1:]], axis=0), rows.dtype) for each in inputs
+            tf.ensure_shape(
+                tf.zeros([tf.shape(flat)[0], *each.shape[1:]], rows.dtype), [None, *each.shape[1:]]
+            )
+            for each in inputs
         ]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(zeros)
             output = self.linear(zeros)
         pulled = tape.gradient(output, zeros, output_gradients=flat)
-        shapes = [tf.concat([tf.shape(rows)[:2], each.shape[1:]], axis=0) for each in inputs]
-        pulled = [tf.reshape(part, shape) for part, shape in zip(pulled, shapes, strict=True)]
-        constant: Tensor | float = 0.0
+        lead = tf.shape(rows)[:2]
+        pulled = [
+            tf.reshape(part, [lead[0], lead[1], *each.shape[1:]])
+            for part, each in zip(pulled, inputs, strict=True)
+        ]
+        return pulled, self._constant(rows, inputs)
+
+    def _constant(self, rows: Tensor, inputs: Sequence[Interval]) -> Tensor | float:
+        """`A b - |A| e`, with the rounding errors `e` of the layer and of the sums here."""
+        if not self.fan_in:
+            return 0.0
+        error = slack(self.fan_in, rows.dtype) * self.magnitude(inputs)
         offset = self.offset(rows.dtype)
-        if offset is not None:
-            constant = dot(rows, tf.broadcast_to(offset, tf.concat([[1], rows.shape[2:]], axis=0)))
-        relative = slack(self.fan_in, rows.dtype)
-        if relative:
-            constant -= relative * dot(tf.abs(rows), self.magnitude(inputs))
-        return pulled, constant
+        if offset is None:
+            return -dot(tf.abs(rows), error)
+        offset = tf.broadcast_to(offset, [1, *rows.shape[2:]])
+        error += slack(offset.shape.num_elements(), rows.dtype) * tf.abs(offset)
+        return dot(rows, offset) - dot(tf.abs(rows), error)
 
 
 def dot(rows: Tensor, values: Tensor) -> Tensor:
-    """`[batch, rows, ...]` times `[batch or 1, ...]`: `[batch, rows]`."""
+    """`[batch, rows, ...]` times `[batch, ...]`: `[batch, rows]`; either batch may be 1."""
     size = rows.shape[2:].num_elements()
-    flat = tf.reshape(rows, tf.concat([tf.shape(rows)[:2], [size]], axis=0))
-    values = tf.reshape(values, [-1, size, 1])
-    return tf.squeeze(tf.matmul(flat, values), axis=2)
+    lead = tf.shape(rows)[:2]
+    flat = tf.reshape(rows, [lead[0], lead[1], size])
+    return tf.squeeze(tf.matmul(flat, tf.reshape(values, [-1, size, 1])), axis=2)
 
 
 def _twice_radius(interval: Interval, relative: float) -> Tensor:
@@ -157,3 +185,8 @@ def _twice_radius(interval: Interval, relative: float) -> Tensor:
         return (1 + 2 * relative) * interval.upper - interval.lower
     width = interval.upper - interval.lower
     return width + (2 * relative) * interval.magnitude
+
+
+def root(squares: Tensor) -> Tensor:
+    """The square root, with a finite gradient at 0."""
+    return tf.sqrt(tf.maximum(squares, _SMALLEST))
