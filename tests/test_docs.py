@@ -1,8 +1,11 @@
-"""The documents are true: their Python runs, and their commands have the flags that they name."""
+"""The documents are true: their Python runs, their commands have the flags that they name, and a
+figure that stands in two places is the same in both.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 import types
@@ -65,3 +68,79 @@ def test_every_relative_link_leads_somewhere():
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
         for link in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text("utf-8")):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+# Pages of measurements. A sentence, or a row of a table, that links to one quotes its figures.
+MEASURED = [
+    *sorted(ROOT.glob("docs/results/*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "docs" / "serving.md",
+]
+LINK = re.compile(r"\]\((?!http)([^)#\s]+\.md)(?:#([\w-]+))?\)")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and the rows of tables of a document, without code."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: list[str] = []
+    for block in re.split(r"\n\s*\n|\n(?=[|#]|- )", text):
+        line = " ".join(block.split())
+        found += [line] if line.startswith("|") else re.split(r"(?<=[.:])\s+(?=[A-Z*`\[(])", line)
+    return found
+
+
+def figures(text: str) -> set[str]:
+    """Numbers with a decimal point or in percent; settings are mostly integers."""
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    number = r"(?<![\w.,/-])(\d[\d,]*\.\d+|\d+(?= ?%)|\d+(?:\.\d+)?(?= (?:and|to) [\d.]+ ?%))"
+    return set(re.findall(number + r"(?![\w/])", text))
+
+
+def section(text: str, anchor: str | None) -> str:
+    """The text below the heading that an anchor names; the whole text without an anchor."""
+    if not anchor:
+        return text
+    parts = re.split(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in parts[1::2]]
+    return parts[2::2][slugs.index(anchor)]
+
+
+def quotations() -> list[tuple[Path, str, Path, str | None]]:
+    """Sentences with figures that link to a page: document, sentence, page, anchor."""
+    documents = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"]
+    return [
+        (document, sentence, page, anchor)
+        for document in documents
+        for sentence in sentences(document.read_text("utf-8"))
+        for path, anchor in LINK.findall(sentence)
+        if (page := (document.parent / path).resolve()) in MEASURED and page != document
+        if figures(sentence)
+    ]
+
+
+def test_quoted_figures_are_those_of_the_page_that_they_link_to():
+    found = quotations()
+    assert {page.name for _, _, page, _ in found} >= {"README.md", "evaluation.md"}
+    for document, sentence, page, anchor in found:
+        missing = figures(sentence) - figures(section(page.read_text("utf-8"), anchor))
+        assert not missing, f"{document.name} quotes {missing} of {page.name}: {sentence}"
+
+
+def test_a_quotation_that_drifted_is_found():
+    text = "UDR has 78 and 44 % of 300 images, 0.30 ([there](there.md)).\n\n```\n99.5 %\n```\n"
+    assert figures(" ".join(sentences(text))) == {"78", "44", "0.30"}
+    assert figures(section("# A\n1.0\n## B c\n2.0 and 74.0 % of 5\n# C\n3.0", "b-c")) == {
+        "2.0",
+        "74.0",
+    }
+
+
+def test_the_table_of_mnist_is_that_of_its_report():
+    results = ROOT / "docs" / "results"
+    reports = json.loads((results / "mnist" / "report.json").read_text("utf-8"))["reports"]
+    table = section((results / "README.md").read_text("utf-8"), "mnist-two-epochs")
+    rows = re.findall(r"^\|.*\| ([\d.]+) % \(.*\| ([\d.]+) % \(", table, flags=re.MULTILINE)
+    assert len(rows) == len(reports) == 4
+    for row, report in zip(rows, reports, strict=True):
+        expected = report["clean_accuracy"], report["attacks"][0]["accuracy"]
+        assert [float(cell) / 100 for cell in row] == pytest.approx(expected, abs=0.00051)
