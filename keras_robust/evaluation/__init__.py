@@ -1,6 +1,7 @@
 """Evaluation: robust accuracy under attacks, reports, transfer, and diagnostics."""
 
 from keras_robust.evaluation.detector_attacks import score_attacks
+from keras_robust.evaluation.distributional_risk import DistributionalRisk, distributional_risk
 from keras_robust.evaluation.evaluator import evaluate
 from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.model_card import Card, make_card
@@ -45,6 +46,7 @@ __all__ = [
     "Curve",
     "Detection",
     "DetectorResult",
+    "DistributionalRisk",
     "Divergence",
     "EnsembleTransfer",
     "ExampleImages",
@@ -58,6 +60,7 @@ __all__ = [
     "Transfer",
     "black_box",
     "class_divergence",
+    "distributional_risk",
     "divergence",
     "divergence_of",
     "evaluate",

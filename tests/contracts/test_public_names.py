@@ -51,6 +51,7 @@ DIAGNOSTICS = [
     kr.evaluation.black_box,
     kr.evaluation.sanity_checks,
     kr.evaluation.class_divergence,
+    kr.evaluation.distributional_risk,
     kr.evaluation.divergence,
     kr.evaluation.divergence_of,
     kr.evaluation.task_success,
