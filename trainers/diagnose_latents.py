@@ -50,10 +50,6 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, command: str = "") -> list[LatentResult]:
     """Diagnoses the runs that the flags name.
 
-    Args:
-        values: the parsed flags.
-        command: the command of the user, for the files.
-
     Returns:
         The results of each run.
 

@@ -107,10 +107,6 @@ def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> Evaluati
 def run(values: flags.FlagValues, command: str) -> list[Path]:
     """Evaluates the runs that the flags name.
 
-    Args:
-        values: the parsed flags.
-        command: the command of the user, for the reports.
-
     Returns:
         The directories of the reports.
 
@@ -143,9 +139,6 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
 
 def verify(values: flags.FlagValues) -> None:
     """Verifies the model card that the flags name.
-
-    Args:
-        values: the parsed flags.
 
     Raises:
         ValueError: the card does not hold, with the differences; or the file is not a card.

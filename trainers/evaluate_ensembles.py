@@ -72,10 +72,6 @@ def plan(values: flags.FlagValues) -> EvaluationPlan:
 def run(values: flags.FlagValues, command: str = "") -> list[EnsembleResult]:
     """Evaluates the runs that the flags name.
 
-    Args:
-        values: the parsed flags.
-        command: the command of the user, for the files.
-
     Returns:
         The results of each run.
 

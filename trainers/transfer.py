@@ -45,10 +45,6 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
     """Attacks the runs that the flags name, with the attack as the first of them has it.
 
-    Args:
-        values: the parsed flags.
-        command: the command of the user, for the files.
-
     Returns:
         The transfer matrix.
 

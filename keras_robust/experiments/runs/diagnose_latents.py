@@ -127,13 +127,7 @@ def draw(run: LoadedRun, attack: kr.Attack, directory: Path, points: int, pictur
 
 
 def write_tables(directory: Path, results: Sequence[LatentResult], command: str) -> None:
-    """Writes the results as `latents.md` and `latents.json`.
-
-    Args:
-        directory: the directory of the files.
-        results: the results.
-        command: the command of the user.
-    """
+    """Writes the results as `latents.md` and `latents.json`."""
     write_json(
         directory / "latents.json",
         {"command": command, "runs": [dataclasses.asdict(one) for one in results]},

@@ -133,9 +133,6 @@ class EnsembleEvaluation:
     ) -> tuple[EnsembleResult, Figures]:
         """Runs the attacks.
 
-        Args:
-            progress: called with lines of text.
-
         Returns:
             The results, and figures of the detector by name.
         """
@@ -198,9 +195,6 @@ class EnsembleEvaluation:
     def draw(self, count: int) -> Figures:
         """Draws the first test images: predictions of members, and the loss around the images.
 
-        Args:
-            count: number of images.
-
         Returns:
             Name -> figure.
         """
@@ -248,13 +242,7 @@ def _cell(result: DetectionResult | None) -> str:
 
 
 def write_tables(directory: Path, results: Sequence[EnsembleResult], command: str) -> None:
-    """Writes the results as `ensembles.md` and `ensembles.json`.
-
-    Args:
-        directory: the directory of the files.
-        results: the results so far.
-        command: the command of the user.
-    """
+    """Writes the results as `ensembles.md` and `ensembles.json`."""
     document = {"command": command, "runs": [dataclasses.asdict(one) for one in results]}
     write_json(directory / "ensembles.json", document)
     blocks = ["\n".join([_HEAD, *(one.row() for one in results)])]

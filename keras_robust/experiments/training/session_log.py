@@ -20,12 +20,7 @@ _PACKAGES = ("keras_robust", "tensorflow", "keras", "numpy", "tensorflow-dataset
 
 @contextmanager
 def session(training: Training, command: str) -> Iterator[None]:
-    """Records a training session in `run.json`.
-
-    Args:
-        training: the training.
-        command: the command of the user.
-    """
+    """Records a training session in `run.json`."""
     run, config, info = training.run, training.config, training.splits.info
     this = {
         "command": command,

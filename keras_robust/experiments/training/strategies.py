@@ -72,9 +72,6 @@ def _mirrored(replicas: int | None) -> tf.distribute.Strategy:
 def workers_lost(devices: Devices) -> Iterator[None]:
     """Turns TensorFlow's errors about a lost worker into a one-line `ConnectionError`.
 
-    Args:
-        devices: the devices of the training.
-
     Raises:
         ConnectionError: another worker has ended.
     """
