@@ -1,5 +1,7 @@
 """Evaluation: robust accuracy under attacks, reports, transfer, and diagnostics."""
 
+from keras_robust.evaluation.certification_result import CertificationResult
+from keras_robust.evaluation.certify import certify
 from keras_robust.evaluation.detector_attacks import score_attacks
 from keras_robust.evaluation.distributional_risk import DistributionalRisk, distributional_risk
 from keras_robust.evaluation.evaluator import evaluate
@@ -42,6 +44,7 @@ from keras_robust.evaluation.transfer import EnsembleTransfer, Transfer, black_b
 __all__ = [
     "AttackResult",
     "Card",
+    "CertificationResult",
     "Check",
     "Curve",
     "Detection",
@@ -59,6 +62,7 @@ __all__ = [
     "TaskSuccess",
     "Transfer",
     "black_box",
+    "certify",
     "class_divergence",
     "distributional_risk",
     "divergence",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -15,6 +15,9 @@ from keras_robust.core.types import Ball
 from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.certification_result import CertificationResult
+from keras_robust.evaluation.certify import check_certificates, refuted
+from keras_robust.evaluation.descriptions import describe
 from keras_robust.evaluation.detector_attacks import detector_results
 from keras_robust.evaluation.example_images import ExampleImages, in_unit_range
 from keras_robust.evaluation.model_warnings import is_random, random_warning
@@ -49,6 +52,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     command: str = "",
     checks: Sequence[Check] | bool = (),
+    certificates: Sequence[CertificationResult] = (),
 ) -> Report:
     """Attacks a model and reports its robust accuracy.
 
@@ -81,6 +85,9 @@ def evaluate(
         command: the command that ran the evaluation.
         checks: True to run `keras_robust.evaluation.sanity_checks` on the first 100 images, or
             their results. The adversarial images that they found count in the worst case.
+        certificates: results of `keras_robust.evaluation.certify` on the same model and data, in
+            the same ball. An image that is certified at a radius within which an adversarial image
+            was found is an error of the library, which the report states first.
 
     Returns:
         The report; `report.save(directory)` writes it as JSON, Markdown and HTML.
@@ -88,7 +95,8 @@ def evaluate(
     Raises:
         TypeError: not a detector.
         ValueError: no attacks, attacks in different balls, no data, labels that are not classes of
-            the model, an attack that left its ball, or a time budget that is not a number > 0.
+            the model, an attack that left its ball, a time budget that is not a number > 0, or
+            certificates of something else.
 
     Example:
         >>> import numpy as np
@@ -108,6 +116,7 @@ def evaluate(
         check_detector(detector)
     ball = next(iter(named.values())).ball
     runner = AttackRunner(model, data, limit, seed, progress, resume_dir, budget, ball)
+    proofs = check_certificates(certificates, runner, ball)
     for attack in named.values():
         runner.source_logits(attack.rounds(runner.classes))  # raises before anything is attacked
     again = runner.logits(runner.x)
@@ -130,7 +139,7 @@ def evaluate(
     curve = runner.curve(strongest, measured) if measured else None
     if model_name is None:
         model_name = str(getattr(runner.model, "name", "a function"))
-    return Report(
+    report = Report(
         dataset=dataset,
         model=model_name,
         defense=defense,
@@ -138,8 +147,13 @@ def evaluate(
         command=command,
         checks=results,
         detection=detection,
+        certificates=tuple(refuted(result, runner) for result in proofs),
         **_measured(runner, named, runs, curve),
     )
+    for error in report.errors:
+        runner.progress(error)
+        warnings.warn(error, RuntimeWarning, stacklevel=2)
+    return report
 
 
 def _checks(runner: AttackRunner, ball: Ball, checks: Sequence[Check] | bool) -> tuple[Check, ...]:
@@ -277,37 +291,6 @@ def _result_warnings(
 def _is_transfer(attack: Attack, classes: int) -> bool:
     """Whether all rounds of an attack are crafted on another model than the one attacked."""
     return all(part.attack.source is not None for part in attack.rounds(classes))
-
-
-def describe(part: Any) -> str:
-    """The settings of a ball or an attack as text.
-
-    Example:
-        >>> from keras_robust import LinfBall, attacks
-        >>> describe(LinfBall(0.3))
-        'LinfBall, radius 0.3, bounds (0, 1)'
-        >>> describe(attacks.pgd(LinfBall(0.3), steps=40, step_size=0.01))  # doctest: +ELLIPSIS
-        'objective LabelLoss(cross_entropy, true), step_rule FixedStep(0.01), steps 40, ...'
-    """
-    if not dataclasses.is_dataclass(part):  # a ball of the user's own
-        return repr(part)
-    settings = [
-        f"{field.name} {_value_text(getattr(part, field.name))}"
-        for field in dataclasses.fields(part)
-        # The report shows ball and name elsewhere; `repr=False` marks a model.
-        if field.repr and field.name not in ("ball", "name")
-    ]
-    return ", ".join(settings if isinstance(part, Attack) else [type(part).__name__, *settings])
-
-
-def _value_text(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        shown = (f.name for f in dataclasses.fields(value) if f.repr and f.name != "ball")
-        values = (getattr(value, name) for name in shown)
-        return f"{type(value).__name__}({', '.join(map(_value_text, values))})"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_value_text, value))})"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def named_attacks(attacks: Attacks) -> dict[str, Attack]:

@@ -16,6 +16,7 @@ from keras_robust.attacks.transfer import TransferAttack, transfer
 from keras_robust.core.atomic_files import write_text
 from keras_robust.core.config import is_own
 from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.certify import Smoothed, certify_again
 from keras_robust.evaluation.detector_attacks import adaptive_attack
 from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
@@ -148,6 +149,7 @@ class Card:
         data: Data,
         progress: Progress | None = None,
         sources: Mapping[str, Model] | None = None,
+        smoothed: Smoothed | None = None,
     ) -> Report:
         """Evaluates a model on the sample of the card.
 
@@ -156,16 +158,17 @@ class Card:
             data: the test images, with the batch size of the original evaluation.
             progress: called with lines of text, such as `print`.
             sources: name -> model, for each name in `Card.sources`.
+            smoothed: `keras_robust.models.smoothed`, for certificates of smoothed classifiers.
 
         Raises:
-            ValueError: an attack of another library, a missing source, or as for
-                `keras_robust.evaluation.evaluate`.
+            ValueError: an attack of another library, a missing source, `smoothed` missing, or as
+                for `keras_robust.evaluation.evaluate`.
         """
         attacks = {
             name: _rebuilt(name, config, sources or {}) for name, config in self.attacks.items()
         }
         count = self.sample.samples
-        return _evaluated(model, data, attacks, self.report, count, progress)
+        return _evaluated(model, data, attacks, self.report, count, progress, smoothed)
 
     def differences(self, found: Report, weights: str = "") -> tuple[str, ...]:
         """Differences between the card and the result of `reevaluate`, a sentence each.
@@ -205,6 +208,8 @@ class Card:
                     f"{name}: {wording.percent(accuracy)} of all images in the card, which "
                     f"contradicts its sample ({wording.interval((low, high))})."
                 )
+        if found.errors:
+            sentences += found.errors
         if len(sentences) == others:  # else they say the same
             sentences += [*self.report.contradictions, *self.sample.contradictions]
         return tuple(sentences)
@@ -221,6 +226,7 @@ def make_card(
     weights: str = "",
     sample: int = SAMPLE,
     progress: Progress | None = None,
+    smoothed: Smoothed | None = None,
 ) -> Card:
     """The card of a report: evaluates a sample, and serializes the attacks.
 
@@ -231,6 +237,7 @@ def make_card(
         commit: commit of the code.
         weights: fingerprint of the weights.
         sample: number of images, the first ones, that can be re-evaluated.
+        smoothed: `keras_robust.models.smoothed`, for certificates of smoothed classifiers.
 
     Raises:
         ValueError: an unfinished report, attacks that are not those of the report, or as for
@@ -250,7 +257,7 @@ def make_card(
     named |= _adaptive(named, report)
     return Card(
         report=_without_images(report),
-        sample=_evaluated(model, data, named, report, count, progress),
+        sample=_evaluated(model, data, named, report, count, progress, smoothed),
         attacks={name: _serialized(attack) for name, attack in named.items()},
         recipe=dict(recipe or {}),
         commit=commit,
@@ -303,8 +310,14 @@ def _evaluated(
     report: Report,
     count: int,
     progress: Progress | None,
+    smoothed: Smoothed | None,
 ) -> Report:
     """A report on the first `count` images, with the seed of `report`."""
+    ball = next(iter(named_attacks(attacks).values())).ball
+    certificates = [
+        certify_again(result, model, data, ball, limit=count, progress=progress, smoothed=smoothed)
+        for result in report.certificates
+    ]
     found = evaluate(
         model,
         data,
@@ -314,6 +327,7 @@ def _evaluated(
         progress=progress,
         class_names=report.class_names,
         checks=bool(report.checks),
+        certificates=certificates,
     )
     return _without_images(found)
 
@@ -341,6 +355,7 @@ def _accuracies(report: Report) -> dict[str, float]:
         "Clean accuracy": report.clean_accuracy,
         **{f"Accuracy under {name}": accuracy for name, accuracy in shown.items()},
         "Worst case": report.worst_case_accuracy,
+        **{f"Certified by {c.name}": c.certified_accuracy for c in report.certificates},
     }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.results import (
     AttackResult,
@@ -57,10 +58,11 @@ class ReportData:
         unfinished: what a time budget left out, and how to resume; empty for a complete report.
         worst_case_found_by: attack -> number of images that it was the first to fool; empty in
             reports of earlier releases.
+        certificates: results of `certify`; names are unique.
 
     Raises:
-        ValueError: out-of-range values, attacks with the same name, or a confusion matrix of
-            another size than the class names.
+        ValueError: out-of-range values, attacks with the same name, a confusion matrix of
+            another size than the class names, or certificates of another number of images.
     """
 
     dataset: str
@@ -85,6 +87,7 @@ class ReportData:
     checks: tuple[Check, ...] = ()
     unfinished: str = ""
     worst_case_found_by: dict[str, int] = dataclasses.field(default_factory=dict)
+    certificates: tuple[CertificationResult, ...] = ()
 
     def __post_init__(self) -> None:
         names = ("dataset", "model", "defense", "threat_model", "command", "unfinished")
@@ -102,6 +105,7 @@ class ReportData:
             attacks=_unique("attacks", self.attacks),
             curves=_unique("curves", self.curves),
             checks=_unique("checks", self.checks),
+            certificates=_unique("certificates", self.certificates),
             class_names=strings("class_names", self.class_names),
             versions={str(name): str(version) for name, version in self.versions.items()},
             warnings=strings("warnings", self.warnings),
@@ -112,6 +116,12 @@ class ReportData:
         )
         for name in ("confusion_clean", "confusion_adversarial"):
             set_fields(self, **{name: self._counts(name)})
+        for result in self.certificates:
+            if result.samples != self.samples:
+                raise ValueError(
+                    f"{result.name} certifies {result.samples} images; expected {self.samples}, "
+                    "the samples of the report."
+                )
         shown = self.examples
         if shown is not None and self.class_names:
             highest = max(shown.labels + shown.clean_predictions + shown.adversarial_predictions)
@@ -151,7 +161,8 @@ class ReportData:
             if result.accuracy is not None:
                 shown[result.name] = result.accuracy
         worst = self.worst_case_accuracy
-        sentences = [
+        sentences = [*self.errors, *self._excess_certificates]
+        sentences += [
             f"The worst case is {worst:.4g}, but the accuracy under {name} is {accuracy:.4g}."
             for name, accuracy in shown.items()
             if worst > accuracy + _ROUNDING
@@ -163,6 +174,43 @@ class ReportData:
                 f"but {sum(found.values())} images are named as fooled."
             )
         return tuple(sentences)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Errors of the library, a sentence each: certificates that adversarial images refute."""
+        return tuple(
+            f"ERROR: {result.name} certifies {len(result.refuted):,} of the images (such as number "
+            f"{result.refuted[0]}) at a radius within which an adversarial image is known. Both "
+            "cannot be true: this is an error of keras_robust, and neither the certified accuracy "
+            "nor the worst case can be relied on. Please report it, with the model if you can."
+            for result in self.certificates
+            if result.refuted
+        )
+
+    @property
+    def _excess_certificates(self) -> list[str]:
+        """Certified accuracies above the worst case, without images that show why."""
+        return [
+            f"The worst case is {self.worst_case_accuracy:.4g}, but {result.name} certifies "
+            f"{result.certified_accuracy:.4g}."
+            for result in self.certificates
+            if not (result.smoothed or result.refuted) and self.unproven(result) < 0
+        ]
+
+    def unproven(self, result: CertificationResult) -> int:
+        """The number of images that are neither broken by what was run nor certified."""
+        return round(self.worst_case_accuracy * self.samples) - sum(result.certified)
+
+    @property
+    def curves_and_certificates(self) -> tuple[Curve, ...]:
+        """The accuracies over radius: under attack, and certified."""
+        radii = {radius for curve in self.curves for radius in curve.radii}
+        certified = (
+            result.curve({0.0, *radii, *result.radii})
+            for result in self.certificates
+            if self.curves or len(result.radii) > 1
+        )
+        return (*self.curves, *certified)
 
     @property
     def clean_interval(self) -> tuple[float, float]:

@@ -90,14 +90,14 @@ def test_numpy_numbers_become_python_ones(make_report):
 
 def test_json_has_one_field_a_line_and_names_its_schema(make_report):
     lines = make_report().to_json().splitlines()
-    assert lines[1] == '  "schema_version": 3,'
+    assert lines[1] == '  "schema_version": 4,'
     assert len(lines) == 3 + len(dataclasses.fields(Report))
 
 
 def test_a_report_of_another_schema_is_refused(make_report):
-    text = make_report().to_json().replace('"schema_version": 3', '"schema_version": 4')
+    text = make_report().to_json().replace('"schema_version": 4', '"schema_version": 5')
     with pytest.raises(
-        ValueError, match="schema version 4; this release of keras_robust reads 2 and 3"
+        ValueError, match="schema version 5; this release of keras_robust reads 2, 3, 4"
     ):
         Report.from_json(text)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # example images on the page; report.json keeps all of them
 PIXELS_PER_INCH = 96
+_CERTIFIED = (
+    " The fraction of images that are robust lies between the certified accuracy and the accuracy "
+    "under attack of the same classifier."
+)
 
 
 class Picture(NamedTuple):
@@ -35,23 +39,26 @@ class Picture(NamedTuple):
 def radius(reports: Sequence[ReportData]) -> Picture | None:
     """Accuracy over radius of all reports in one plot; None without curves."""
     curves = {
-        label: {curve.name: (curve.radii, curve.accuracies) for curve in report.curves}
+        label: {
+            curve.name: (curve.radii, curve.accuracies) for curve in report.curves_and_certificates
+        }
         for label, report in zip(wording.labels(reports), reports, strict=True)
-        if report.curves
+        if report.curves_and_certificates
     }
     if not curves:
         return None
     texts = (
-        f"{attack} on {label}: {wording.percent(accuracies[0])} at radius "
+        f"{name} on {label}: {wording.percent(accuracies[0])} at radius "
         f"{wording.radius_text(radii[0])}, {wording.percent(accuracies[-1])} at "
         f"{wording.radius_text(radii[-1])}"
-        for label, by_attack in curves.items()
-        for attack, (radii, accuracies) in by_attack.items()
+        for label, by_name in curves.items()
+        for name, (radii, accuracies) in by_name.items()
     )
     evaluated = {report.radius for report in reports}
     marked = evaluated.pop() if len(evaluated) == 1 else None
     return _picture(
-        "Accuracy over radius; higher is better.",
+        "Accuracy over radius; higher is better."
+        + (_CERTIFIED if any(report.certificates for report in reports) else ""),
         f"Lines of accuracy over radius. {'; '.join(texts)}.",
         functools.partial(plots.accuracy_over_radius, curves, radius=marked),
     )

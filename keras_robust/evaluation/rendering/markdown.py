@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from keras_robust.evaluation.rendering import tables, wording
+from keras_robust.evaluation.rendering.glossary import glossary
 
 if TYPE_CHECKING:
     from keras_robust.evaluation.report_data import ReportData
@@ -20,6 +21,7 @@ def markdown_page(reports: Sequence[ReportData], title: str) -> str:
     blocks = [f"# {escape(title)}"]
     summaries = [escape(summary) for summary in wording.summaries(reports)]
     blocks += summaries if len(reports) == 1 else ["\n".join(f"- {s}" for s in summaries)]
+    blocks += [f"> **{escape(error)}**" for error in wording.errors(reports)]
     warnings = wording.all_warnings(reports)
     if warnings:
         blocks.append("\n>\n".join(f"> **Warning:** {escape(w)}" for w in warnings))
@@ -30,7 +32,7 @@ def markdown_page(reports: Sequence[ReportData], title: str) -> str:
         blocks += ["## Accuracy over radius", markdown_table(curves)]
     for name, report in zip(names, reports, strict=True):
         blocks += _model(report, "Results" if len(reports) == 1 else name)
-    terms = (f"- **{term}**: {text}" for term, text in wording.glossary(reports))
+    terms = (f"- **{term}**: {text}" for term, text in glossary(reports))
     blocks += ["## Terms", "\n".join(terms)]
     return "\n\n".join(blocks) + "\n"
 
@@ -38,7 +40,7 @@ def markdown_page(reports: Sequence[ReportData], title: str) -> str:
 def _model(report: ReportData, heading: str) -> list[str]:
     """The blocks of one model."""
     blocks = [f"## {escape(heading)}", markdown_table(tables.attacks(report))]
-    for table in tables.parts(report):
+    for table in (*tables.parts(report), *tables.certificates(report)):
         blocks += [escape(table.caption), markdown_table(table)]
     for title, counts in (
         ("Confusion on clean images", report.confusion_clean),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_robust.core.atomic_files import write_text
 from keras_robust.evaluation.rendering import figures, tables, wording
+from keras_robust.evaluation.rendering.glossary import glossary
 from keras_robust.evaluation.rendering.markdown import markdown_page
 from keras_robust.evaluation.rendering.report_json import page_to_json
 
@@ -87,6 +88,7 @@ def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
         title=heading,
         several=several,
         summaries=wording.summaries(reports),
+        errors=wording.errors(reports),
         warnings=wording.all_warnings(reports),
         comparison=tables.comparison(reports) if several else None,
         curves=tables.curves(reports),
@@ -94,7 +96,7 @@ def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
         sections=[_section(report, label) for report, label in labeled],
         caveat=wording.CAVEAT,
         about_checks=wording.CHECKS,
-        glossary=wording.glossary(reports),
+        glossary=glossary(reports),
     )
 
 
@@ -128,7 +130,7 @@ def _section(report: ReportData, label: str) -> Section:
         report=report,
         label=label,
         attacks=tables.attacks(report),
-        parts=tables.parts(report),
+        parts=(*tables.parts(report), *tables.certificates(report)),
         facts=tables.facts(report),
         pictures=tuple(picture for picture in pictures if picture),
         detection=tuple(picture for picture in detection if picture),

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.example_images import ExampleImages, decode_images, encode_images
 from keras_robust.evaluation.report_data import ReportData
 from keras_robust.evaluation.results import (
@@ -20,8 +21,8 @@ from keras_robust.evaluation.results import (
     Part,
 )
 
-SCHEMA_VERSION = 3
-_READABLE = (2, 3)
+SCHEMA_VERSION = 4
+_READABLE = (2, 3, 4)
 # Names of schema 2, which release 0.1 wrote -> names since.
 _FORMER_DETECTION = {"unaware": "oblivious", "aware": "adaptive"}
 _FORMER_CHECK = {"sentence": "message"}
@@ -90,18 +91,20 @@ def _read_fields(document: Any) -> dict[str, Any]:
     if isinstance(version, bool) or version not in _READABLE:
         raise ValueError(
             f"The report has schema version {version!r}; this release of keras_robust reads "
-            f"{' and '.join(map(str, _READABLE))}. Evaluate the model again, or use the release "
+            f"{', '.join(map(str, _READABLE))}. Evaluate the model again, or use the release "
             "that wrote the report."
         )
     values = {name: value for name, value in document.items() if name != "schema_version"}
     # Absent from the reports of earlier releases.
-    values = {"checks": [], "unfinished": "", "worst_case_found_by": {}, **values}
+    absent = {"checks": [], "unfinished": "", "worst_case_found_by": {}, "certificates": []}
+    values = {**absent, **values}
     known = {field.name for field in dataclasses.fields(ReportData)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
         raise ValueError(f"Not a report: fields missing {missing}, unknown {unknown}.")
     values["attacks"] = tuple(map(_read_attack, values["attacks"]))
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
+    values["certificates"] = tuple(CertificationResult(**c) for c in values["certificates"])
     values["checks"] = tuple(_read_check(_renamed(c, _FORMER_CHECK)) for c in values["checks"])
     if values["detection"] is not None:
         values["detection"] = _read_detection(values["detection"])

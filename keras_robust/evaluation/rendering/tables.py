@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_robust.evaluation.rendering.wording import (
+    certificate_text,
     found_by_text,
     interval,
     labels,
     percent,
     radius_text,
     seconds_text,
+    settings_text,
 )
 from keras_robust.evaluation.results import wilson_interval
 
 if TYPE_CHECKING:
+    from keras_robust.evaluation.certification_result import CertificationResult
     from keras_robust.evaluation.report_data import ReportData
 
 ABSENT = "\N{EN DASH}"
@@ -43,18 +46,23 @@ def _accuracy(accuracy: float, samples: int) -> Cell:
 def comparison(reports: Sequence[ReportData]) -> Table:
     """One row per model: clean, each attack, worst case."""
     attacks = tuple(dict.fromkeys(attack.name for report in reports for attack in report.attacks))
+    certified = tuple(dict.fromkeys(c.name for report in reports for c in report.certificates))
     rows = []
     for label, report in zip(labels(reports), reports, strict=True):
         by_name = {attack.name: attack.accuracy for attack in report.attacks}
-        under = (
-            _accuracy(by_name[name], report.samples) if name in by_name else Cell(ABSENT)
-            for name in attacks
-        )
+        proven = {result.name: result.certified_accuracy for result in report.certificates}
         clean = _accuracy(report.clean_accuracy, report.samples)
-        rows.append((Cell(label), clean, *under, _worst(report)))
+        under, above = (
+            [
+                _accuracy(found[name], report.samples) if name in found else Cell(ABSENT)
+                for name in names
+            ]
+            for found, names in ((by_name, attacks), (proven, certified))
+        )
+        rows.append((Cell(label), clean, *under, _worst(report), *above))
     return Table(
         "Accuracy of each model, with the 95% interval",
-        ("Model", "Clean", *attacks, "Worst case"),
+        ("Model", "Clean", *attacks, "Worst case", *(f"Certified by {name}" for name in certified)),
         tuple(rows),
     )
 
@@ -110,6 +118,38 @@ def parts(report: ReportData) -> tuple[Table, ...]:
     )
 
 
+def certificates(report: ReportData) -> tuple[Table, ...]:
+    """One table per certification: clean accuracy, worst case, certified accuracy, the rest."""
+    return tuple(_certificate(report, result) for result in report.certificates)
+
+
+def _certificate(report: ReportData, result: CertificationResult) -> Table:
+    def row(name: str, note: str, count: int, time: str = ABSENT) -> tuple[Cell, ...]:
+        accuracy = _accuracy(max(count, 0) / samples, samples)
+        return Cell(name, note), accuracy, Cell(f"{count:,}"), Cell(time)
+
+    samples, counts = result.samples, result.counts
+    proven = row(
+        f"Certified by {result.name}",
+        f"within radius {radius_text(result.radius)}",
+        counts["certified"],
+        seconds_text(result.seconds),
+    )
+    if result.smoothed:
+        rows = [row("Clean", "smoothed classifier", counts["correct"]), proven]
+    else:
+        rows = [row("Clean", "no attack", counts["correct"]), proven]
+        if report.attacks:
+            worst = round(report.worst_case_accuracy * report.samples)
+            rows.insert(1, row("Worst case", "all attacks together", worst))
+            rows.append(row("Neither broken nor proven", "", report.unproven(result)))
+    return Table(
+        certificate_text(result),
+        ("Images", "Accuracy", "Number of images", "Time"),
+        tuple(rows),
+    )
+
+
 def _worst(report: ReportData) -> Cell:
     if not report.attacks:
         return Cell(ABSENT, "not attacked")
@@ -123,7 +163,7 @@ def curves(reports: Sequence[ReportData]) -> Table | None:
             zip(curve.radii, curve.accuracies, strict=True)
         )
         for label, report in zip(labels(reports), reports, strict=True)
-        for curve in report.curves
+        for curve in report.curves_and_certificates
     }
     if not lines:
         return None
@@ -159,6 +199,9 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
         ("Seed", str(report.seed)),
     ]
     found += [(f"Attack {attack.name}", attack.description) for attack in report.attacks]
+    found += [
+        (f"Certificate {result.name}", settings_text(result)) for result in report.certificates
+    ]
     found.append(("Worst case found by", found_by_text(report.worst_case_found_by)))
     return tuple((name, value) for name, value in found if value)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keras_robust.evaluation.certification_result import CertificationResult
     from keras_robust.evaluation.report_data import ReportData
     from keras_robust.evaluation.results import Detection, DetectorResult
 
@@ -19,59 +20,6 @@ CHECKS = (
     "A model can look robust because gradient-based attacks fail on it although adversarial "
     "images exist (gradient masking). These sanity checks look for signs of that; passing them is "
     "not a proof of robustness."
-)
-
-_GLOSSARY = (
-    ("Clean accuracy", "The fraction of test images classified correctly without an attack."),
-    (
-        "Adversarial image",
-        "A test image with a small perturbation, computed to make the model misclassify it; to "
-        "most people it looks unchanged.",
-    ),
-    (
-        "Threat model",
-        "The set of allowed perturbations: a norm (how a change is measured), a radius (how large "
-        "it may be) and bounds that every pixel stays in.",
-    ),
-    (
-        "Radius",
-        "The largest allowed distance between an attacked image and the original, where pixels "
-        "run from 0 (black) to 1 (full intensity). With the norm Linf, a radius of 0.1 lets each "
-        "pixel change by up to a tenth of that range.",
-    ),
-    (
-        "Robust accuracy",
-        "The fraction of test images still classified correctly after an attack. It is an upper "
-        "bound: other attacks may fool more images.",
-    ),
-    (
-        "Worst case",
-        "An image counts as correct only if nothing that was run found an adversarial image of it "
-        "inside the threat model: no attack, no adaptive attack on a detector, no sanity check. "
-        "Compare models by this number.",
-    ),
-    (
-        "95% interval",
-        "The Wilson score interval: the accuracies compatible with the limited number of test "
-        "images. Do not rank models whose intervals overlap.",
-    ),
-)
-_DETECTION_GLOSSARY = (
-    (
-        "False-alarm rate",
-        "The fraction of clean images that the detector flags as attacked. It is set on "
-        "validation images and measured on test images.",
-    ),
-    ("Detection rate", "The fraction of attacked images that the detector flags."),
-    (
-        "Oblivious and adaptive attacks",
-        "An oblivious attack ignores the detector; an adaptive attack also lowers its score.",
-    ),
-    (
-        "Area under the ROC curve",
-        "The probability that an attacked image scores above a clean one: 1 is perfect "
-        "separation, 0.5 is guessing. The interval is a 95% bootstrap interval.",
-    ),
 )
 
 
@@ -171,6 +119,62 @@ def summary(report: ReportData, label: str) -> str:
     return (
         f"{clean} With perturbations inside the threat model ({report.threat_model}), "
         f"{percent(report.worst_case_accuracy)} are still classified correctly under {by}{end}"
+        f"{_proofs(report)}"
+    )
+
+
+def _proofs(report: ReportData) -> str:
+    """What is certified, a sentence for each method."""
+    sentences = []
+    for result in report.certificates:
+        certified = percent(result.certified_accuracy)
+        if result.smoothed:
+            sentences.append(
+                f" The smoothed classifier ({result.name}) is certified on {certified} of the "
+                "images."
+            )
+        else:
+            sentences.append(
+                f" {result.name} certifies {certified}: no perturbation inside the threat model "
+                "changes these predictions"
+                + (
+                    f"; {max(report.unproven(result), 0):,} images are neither broken nor proven."
+                    if report.attacks
+                    else "."
+                )
+            )
+    return "".join(sentences)
+
+
+def certificate_text(result: CertificationResult) -> str:
+    """What a certification proves, the caption of its table."""
+    if not result.smoothed:
+        return (
+            f"Proofs by {result.name} on {result.samples:,} images, with the 95% interval. A "
+            "certified image cannot be misclassified by any perturbation inside the threat model; "
+            "one that is not certified may be robust all the same."
+        )
+    return (
+        f"Proofs by randomized {result.name}, on {result.samples:,} images, with the 95% interval. "
+        "They are about the smoothed classifier, which is not the one that was attacked, and each "
+        f"of them fails with probability at most {result.settings.get('alpha')}."
+    )
+
+
+def settings_text(result: CertificationResult) -> str:
+    """The settings of a certification as text."""
+    radii = joined([radius_text(radius) for radius in result.radii])
+    settings = (f"{name} {value}" for name, value in result.settings.items())
+    return ", ".join([f"method {result.method}", *settings, f"radii {radii}"])
+
+
+def errors(reports: Sequence[ReportData]) -> tuple[str, ...]:
+    """The errors of the library that the reports reveal."""
+    names, several = labels(reports), len(reports) > 1
+    return tuple(
+        f"{name}: {error}" if several else error
+        for name, report in zip(names, reports, strict=True)
+        for error in report.errors
     )
 
 
@@ -260,12 +264,6 @@ def _rates(result: DetectorResult) -> str:
         f"{percent(result.detection_rate)} of the attacked images are flagged{area} and "
         f"{percent(result.evasion_rate)} are misclassified and not flagged{left}"
     )
-
-
-def glossary(reports: Sequence[ReportData]) -> tuple[tuple[str, str], ...]:
-    """The terms that the page uses, with explanations."""
-    detecting = any(report.detection for report in reports)
-    return _GLOSSARY + (_DETECTION_GLOSSARY if detecting else ())
 
 
 def joined(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.experiments.recipes.attack_spec import AttackLike
+from keras_robust.experiments.runs.certify_run import certify_run, method_specs
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.transfer_sources import crafted_on
 
@@ -33,6 +34,7 @@ class EvaluationPlan:
         checks: whether to run the sanity checks, after the attacks are finished.
         sources: name -> another run, on which the iterated attacks are crafted as well.
         time_budget: seconds for the attacks on a run; None for no limit.
+        certify: methods of certification, such as `"ibp"` or `"smoothing:sigma=0.25"`.
     """
 
     attacks: Sequence[AttackLike] | None = None
@@ -45,13 +47,16 @@ class EvaluationPlan:
     checks: bool = False
     sources: Mapping[str, LoadedRun] = dataclasses.field(default_factory=dict)
     time_budget: float | None = None
+    certify: Sequence[AttackLike] = ()
 
     def for_run(self, run: LoadedRun) -> tuple[list[kr.Attack], tuple[float, ...]]:
         """The attacks and the radii for a run.
 
         Raises:
-            ValueError: an invalid name, option or number, or a source for other data.
+            ValueError: an invalid name, option or number, a source for other data, or an unknown
+                method of certification.
         """
+        method_specs(self.certify)  # raises
         ball: dict[str, Any] = {"norm": self.norm, "radius": self.radius}
         if self.attacks:
             attacks = [run.attack(attack, self.options, **ball) for attack in self.attacks]
@@ -96,6 +101,15 @@ def evaluate_run(
     attacks, radii = plan.for_run(run)
     config, info = run.config, run.splits.info
     limit = plan.limit if plan.limit is not None else config.evaluation.limit
+    certificates = certify_run(
+        run,
+        plan.certify,
+        run.ball(plan.norm, plan.radius),
+        radii=radii,
+        limit=limit,
+        seed=plan.seed,
+        progress=progress,
+    )
     return kr.evaluation.evaluate(
         run.model,
         run.splits.test,
@@ -113,6 +127,7 @@ def evaluate_run(
         class_names=info.class_names,
         command=command,
         checks=plan.checks,
+        certificates=certificates,
     )
 
 

@@ -41,6 +41,8 @@ def write_reports(
 
     Raises:
         ValueError: an invalid name or number in the plan, before the first attack.
+        RuntimeError: an image is certified and fooled, an error of the library; the reports are
+            written first.
     """
     for run in runs:
         plan.for_run(run)
@@ -66,6 +68,9 @@ def write_reports(
     if not any(report.unfinished for report in reports):  # else the next call needs them
         for run in runs:
             _remove_checkpoint(plan.checkpoint_path(run))
+    errors = [error for report in reports for error in report.errors]
+    if errors:
+        raise RuntimeError("\n".join([*errors, f"Written: {', '.join(map(str, written))}"]))
     return written
 
 

@@ -45,6 +45,7 @@ def write(run: LoadedRun, plan: EvaluationPlan, report: Report, log: Log | None 
         commit=commit(),
         weights=fingerprint(run),
         progress=log,
+        smoothed=kr.models.smoothed,
     )
     return card.save(run.run.report)
 
@@ -86,7 +87,7 @@ def verify(
     run = load_run(directory, checkpoint, read_data=False)
     run.config.dataset.data_dir = data_dir
     models = _source_models(card, directory, sources or (), (checkpoint, data_dir))
-    measured = card.reevaluate(run.model, run.splits.test, log, models)
+    measured = card.reevaluate(run.model, run.splits.test, log, models, kr.models.smoothed)
     differences = [*_recipe_differences(card, run), *card.differences(measured, fingerprint(run))]
     if differences:  # other versions may be the reason
         differences += [
