@@ -100,7 +100,8 @@ def udr(
 
     The perturbation starts uniformly in the ball, uses the base's step size and number of steps,
     and is penalized by the dual variable outside the ball. Validation uses the base's validation
-    attack, in the hard ball.
+    attack, in the hard ball. `keras_robust.evaluation.distributional_risk` bounds the loss over all
+    distributions near the data.
 
     Args:
         ball: the threat model, a `LinfBall`; perturbations beyond its radius are penalized.

@@ -30,7 +30,7 @@ def wrm(
     """Minimizes `CE(x_adv)` where `x_adv` maximizes `CE - gamma * ||x_adv - x||^2`.
 
     The penalty bounds the perturbations of training, not the ball, which is the threat model of
-    validation, by PGD.
+    validation, by PGD. `keras_robust.evaluation.distributional_risk` has the paper's certificate.
 
     Args:
         ball: the threat model of validation.
