@@ -14,15 +14,14 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Silences standard error while TensorFlow is imported, unless TF_CPP_MIN_LOG_LEVEL is set.
+    """Silences standard error while TensorFlow is imported, unless TF_CPP_MIN_LOG_LEVEL is 0 or 1.
 
     TensorFlow logs lines before any setting of its log applies, so this redirects the file
     descriptor. For programs only: the descriptor belongs to the whole process.
     """
-    if LEVEL in os.environ:
+    if os.environ.setdefault(LEVEL, "2") in ("0", "1"):  # the user wants to read the log
         yield
         return
-    os.environ[LEVEL] = "2"
     sys.stderr.flush()
     stderr = os.dup(2)
     devnull = os.open(os.devnull, os.O_WRONLY)
