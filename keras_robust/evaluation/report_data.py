@@ -161,7 +161,12 @@ class ReportData:
             if result.accuracy is not None:
                 shown[result.name] = result.accuracy
         worst = self.worst_case_accuracy
-        sentences = [*self.errors, *self._excess_certificates]
+        sentences = list(self.errors)
+        if not sentences and self.unproven < 0:  # without images that show why
+            sentences.append(
+                f"The worst case is {worst:.4g}, but {self.certified_count} of {self.samples} "
+                "images are certified."
+            )
         sentences += [
             f"The worst case is {worst:.4g}, but the accuracy under {name} is {accuracy:.4g}."
             for name, accuracy in shown.items()
@@ -188,18 +193,19 @@ class ReportData:
         )
 
     @property
-    def _excess_certificates(self) -> list[str]:
-        """Certified accuracies above the worst case, without images that show why."""
-        return [
-            f"The worst case is {self.worst_case_accuracy:.4g}, but {result.name} certifies "
-            f"{result.certified_accuracy:.4g}."
-            for result in self.certificates
-            if not (result.smoothed or result.refuted) and self.unproven(result) < 0
-        ]
+    def proofs(self) -> tuple[CertificationResult, ...]:
+        """The certificates of the classifier that was attacked, not of one that is smoothed."""
+        return tuple(result for result in self.certificates if not result.smoothed)
 
-    def unproven(self, result: CertificationResult) -> int:
-        """The number of images that are neither broken by what was run nor certified."""
-        return round(self.worst_case_accuracy * self.samples) - sum(result.certified)
+    @property
+    def certified_count(self) -> int:
+        """The number of images that at least one of the `proofs` certifies."""
+        return sum(map(any, zip(*(result.certified for result in self.proofs), strict=True)))
+
+    @property
+    def unproven(self) -> int:
+        """The number of images that nothing that was run has broken, and no proof certifies."""
+        return round(self.worst_case_accuracy * self.samples) - self.certified_count
 
     @property
     def curves_and_certificates(self) -> tuple[Curve, ...]:

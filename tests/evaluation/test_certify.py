@@ -204,7 +204,7 @@ def test_clean_is_at_least_the_worst_case_and_that_at_least_certified(report, pr
     assert report.certificates == (proof,) and report.contradictions == report.errors == ()
     assert report.clean_accuracy == 40 / 41
     assert report.worst_case_accuracy == proof.certified_accuracy == 21 / 41
-    assert report.unproven(proof) == 0
+    assert report.unproven == 0
     (attacked, proven) = report.curves_and_certificates
     assert attacked == report.curves[0] and proven.radii == (0.0, 0.0475, 0.0975, 0.1475)
     assert proof.curve(attacked.radii).accuracies == attacked.accuracies
@@ -214,7 +214,7 @@ def test_images_between_attack_and_proof():
     """Bounds that are too low by 0.05 lose five more images, of margins 0.2 to 0.24."""
     loose = certify(pixels, (X, Y), BALL, Exact(excess=-0.05))
     found = evaluate(pixels, (X, Y), FGSM, certificates=loose)
-    assert found.contradictions == () and found.unproven(loose) == 5
+    assert found.contradictions == () and found.unproven == 5
     (table,) = tables.certificates(found)
     assert [(row[0].text, row[1].text, row[2].text) for row in table.rows] == [
         ("Clean", "97.6%", "40"),
@@ -224,6 +224,16 @@ def test_images_between_attack_and_proof():
     ]
     assert "Proofs by exact on 41 images, with the 95% interval" in table.caption
     assert "5 images are neither broken nor proven" in wording.summaries([found])[0]
+    # An image that one of several methods certifies is proven.
+    other = dataclasses.replace(
+        loose, name="other", certified_radii=(*(0.0,) * 19, *(0.0975,) * 3, *(0.0,) * 18, None)
+    )
+    found = dataclasses.replace(found, certificates=(loose, other))
+    assert (found.certified_count, found.unproven) == (19, 2)
+    text = "exact certifies 39.0% and other certifies 7.3%: no perturbation"
+    assert text in wording.summaries([found])[0]
+    counts = [row[2].text for row in tables.certificates(found)[0].rows]
+    assert counts == ["40", "21", "16", "3", "2"]
     assert found.curves_and_certificates == ()  # one radius is not a curve
 
 
@@ -347,7 +357,7 @@ def test_a_card_holds_and_a_forged_one_does_not(linear):
         card, report=dataclasses.replace(card.report, certificates=(slightly,))
     )
     (said,) = forged.differences(found)
-    assert said == "The worst case is 0.5122, but IBP certifies 0.5366."
+    assert said == "The worst case is 0.5122, but 22 of 41 images are certified."
     # The error of the library is said, whatever else there is to say.
     broken = dataclasses.replace(found, certificates=(dataclasses.replace(sample, refuted=(3,)),))
     assert any("ERROR: IBP" in sentence for sentence in card.differences(broken, "other"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import Card, Report, evaluate, make_card
+from keras_robust.evaluation import Card, CertificationResult, Report, evaluate, make_card
 from keras_robust.evaluation.rendering.markdown import markdown_page
 
 VALUES = [
@@ -71,7 +71,9 @@ def check_all(document, read, use):
 
 
 def test_reports(make_report):
-    report = make_report(worst_case_found_by={"PGD-20": 46})
+    radii = (0.1, None) * 50
+    proof = CertificationResult("IBP", "ibp", "", 0.1, (0.1,), radii, 1.0, {"n": 1}, (2,))
+    report = make_report(worst_case_found_by={"PGD-20": 46}, certificates=(proof,))
 
     def use(found):
         markdown_page([found], "Title")

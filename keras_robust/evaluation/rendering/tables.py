@@ -9,6 +9,7 @@ from keras_robust.evaluation.rendering.wording import (
     certificate_text,
     found_by_text,
     interval,
+    joined,
     labels,
     percent,
     radius_text,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from keras_robust.evaluation.report_data import ReportData
 
 ABSENT = "\N{EN DASH}"
+_CERTIFIED_COLUMNS = ("Images", "Accuracy", "Number of images", "Time")
 
 
 class Cell(NamedTuple):
@@ -119,35 +121,40 @@ def parts(report: ReportData) -> tuple[Table, ...]:
 
 
 def certificates(report: ReportData) -> tuple[Table, ...]:
-    """One table per certification: clean accuracy, worst case, certified accuracy, the rest."""
-    return tuple(_certificate(report, result) for result in report.certificates)
+    """Clean accuracy, worst case, certified accuracies and the rest; then smoothed classifiers."""
+    found = [] if not report.proofs else [_proofs(report)]
+    return (*found, *(_smoothed(result) for result in report.certificates if result.smoothed))
 
 
-def _certificate(report: ReportData, result: CertificationResult) -> Table:
-    def row(name: str, note: str, count: int, time: str = ABSENT) -> tuple[Cell, ...]:
-        accuracy = _accuracy(max(count, 0) / samples, samples)
-        return Cell(name, note), accuracy, Cell(f"{count:,}"), Cell(time)
+def _proofs(report: ReportData) -> Table:
+    samples, worst = report.samples, round(report.worst_case_accuracy * report.samples)
+    rows = [_counted("Clean", "no attack", report.proofs[0].counts["correct"], samples)]
+    if report.attacks:
+        rows.append(_counted("Worst case", "all attacks together", worst, samples))
+    rows += map(_certified, report.proofs)
+    if report.attacks:
+        rows.append(_counted("Neither broken nor proven", "", report.unproven, samples))
+    names = joined([result.name for result in report.proofs])
+    return Table(certificate_text(report.proofs[0], names), _CERTIFIED_COLUMNS, tuple(rows))
 
-    samples, counts = result.samples, result.counts
-    proven = row(
-        f"Certified by {result.name}",
-        f"within radius {radius_text(result.radius)}",
-        counts["certified"],
-        seconds_text(result.seconds),
-    )
-    if result.smoothed:
-        rows = [row("Clean", "smoothed classifier", counts["correct"]), proven]
-    else:
-        rows = [row("Clean", "no attack", counts["correct"]), proven]
-        if report.attacks:
-            worst = round(report.worst_case_accuracy * report.samples)
-            rows.insert(1, row("Worst case", "all attacks together", worst))
-            rows.append(row("Neither broken nor proven", "", report.unproven(result)))
-    return Table(
-        certificate_text(result),
-        ("Images", "Accuracy", "Number of images", "Time"),
-        tuple(rows),
-    )
+
+def _smoothed(result: CertificationResult) -> Table:
+    clean = _counted("Clean", "smoothed classifier", result.counts["correct"], result.samples)
+    text = certificate_text(result, result.name)
+    return Table(text, _CERTIFIED_COLUMNS, (clean, _certified(result)))
+
+
+def _certified(result: CertificationResult) -> tuple[Cell, ...]:
+    name, note = f"Certified by {result.name}", f"within radius {radius_text(result.radius)}"
+    time = seconds_text(result.seconds)
+    return _counted(name, note, result.counts["certified"], result.samples, time)
+
+
+def _counted(
+    name: str, note: str, count: int, samples: int, time: str = ABSENT
+) -> tuple[Cell, ...]:
+    accuracy = _accuracy(max(count, 0) / samples, samples)
+    return Cell(name, note), accuracy, Cell(f"{count:,}"), Cell(time)
 
 
 def _worst(report: ReportData) -> Cell:

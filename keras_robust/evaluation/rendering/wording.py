@@ -124,40 +124,36 @@ def summary(report: ReportData, label: str) -> str:
 
 
 def _proofs(report: ReportData) -> str:
-    """What is certified, a sentence for each method."""
-    sentences = []
+    """What is certified, in sentences."""
+    text = ""
+    if report.proofs:
+        each = [f"{r.name} certifies {percent(r.certified_accuracy)}" for r in report.proofs]
+        text += (
+            f" {joined(each)}: no perturbation inside the threat model changes these predictions."
+        )
+        if report.attacks:
+            text += f" {max(report.unproven, 0):,} images are neither broken nor proven."
     for result in report.certificates:
-        certified = percent(result.certified_accuracy)
         if result.smoothed:
-            sentences.append(
-                f" The smoothed classifier ({result.name}) is certified on {certified} of the "
-                "images."
+            text += (
+                f" The smoothed classifier ({result.name}) is certified on "
+                f"{percent(result.certified_accuracy)} of the images."
             )
-        else:
-            sentences.append(
-                f" {result.name} certifies {certified}: no perturbation inside the threat model "
-                "changes these predictions"
-                + (
-                    f"; {max(report.unproven(result), 0):,} images are neither broken nor proven."
-                    if report.attacks
-                    else "."
-                )
-            )
-    return "".join(sentences)
+    return text
 
 
-def certificate_text(result: CertificationResult) -> str:
+def certificate_text(result: CertificationResult, names: str) -> str:
     """What a certification proves, the caption of its table."""
     if not result.smoothed:
         return (
-            f"Proofs by {result.name} on {result.samples:,} images, with the 95% interval. A "
-            "certified image cannot be misclassified by any perturbation inside the threat model; "
-            "one that is not certified may be robust all the same."
+            f"Proofs by {names} on {result.samples:,} images, with the 95% interval. A certified "
+            "image cannot be misclassified by any perturbation inside the threat model; one that "
+            "is not certified may be robust all the same."
         )
     return (
-        f"Proofs by randomized {result.name}, on {result.samples:,} images, with the 95% interval. "
-        "They are about the smoothed classifier, which is not the one that was attacked, and each "
-        f"of them fails with probability at most {result.settings.get('alpha')}."
+        f"Proofs by randomized {names} on {result.samples:,} images, with the 95% interval. They "
+        "are about the smoothed classifier, which is not the one that was attacked, and each of "
+        f"them fails with probability at most {result.settings.get('alpha')}."
     )
 
 
