@@ -168,7 +168,7 @@ def _log(line: str) -> None:
     print(line, flush=True)
 
 
-def standing() -> str:
+def resume_hint() -> str:
     """Whether an interrupted evaluation can be resumed."""
     values = flags.FLAGS
     if values.verify or not any(
@@ -190,4 +190,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags, standing=standing)
+    command_line.start(PROGRAM, main, define_flags, resume_hint=resume_hint)

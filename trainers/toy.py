@@ -166,7 +166,7 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1%} ± {100 * deviation:.1f}"
 
 
-def standing() -> str:
+def resume_hint() -> str:
     """How to resume an interrupted program."""
     return f"finished trainings are kept. Resume with: {command_line.command(PROGRAM)}"
 
@@ -180,4 +180,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags, standing=standing)
+    command_line.start(PROGRAM, main, define_flags, resume_hint=resume_hint)

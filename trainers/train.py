@@ -100,7 +100,7 @@ def _recipe(seen: flags.FlagValues) -> ConfigDict:
     return recipes.load(seen.recipe)
 
 
-def standing() -> str:
+def resume_hint() -> str:
     """The epoch in which the training was interrupted, and how to resume it."""
     values = flags.FLAGS
     run = RunDirectory(values.output_dir)
@@ -149,4 +149,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags, parse, standing)
+    command_line.start(PROGRAM, main, define_flags, parse, resume_hint)

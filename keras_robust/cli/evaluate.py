@@ -87,7 +87,7 @@ def run(values: flags.FlagValues) -> str:
     return "\n".join([*wording.summaries(reports), *warnings, page])
 
 
-def standing(values: flags.FlagValues) -> str:
+def resume_hint(values: flags.FlagValues) -> str:
     """Whether an interrupted evaluation can be resumed."""
     beside = _report(values) if values.output_dir or values.model else Path(values.run)
     if not (beside / "unfinished").is_dir():

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not rest:
         command_line.usage(program, module.__doc__ or "", program)
     logging.set_verbosity(logging.WARNING)  # TensorFlow logs every export
-    standing = getattr(module, "standing", lambda _: command_line.START_OVER)
-    with command_line.interruptible(program, lambda: standing(values)):
+    resume_hint = getattr(module, "resume_hint", lambda _: command_line.START_OVER)
+    with command_line.interruptible(program, lambda: resume_hint(values)):
         try:
             command_line.parse([program, *rest], module.define_flags, values)
             text = module.run(values)

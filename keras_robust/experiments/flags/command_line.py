@@ -128,7 +128,7 @@ def start(
     main: Callable[[list[str]], int | None],
     define_flags: Define,
     parser: Callable[[Sequence[str]], list[str]] | None = None,
-    standing: Callable[[], str] = lambda: START_OVER,
+    resume_hint: Callable[[], str] = lambda: START_OVER,
 ) -> None:
     """Runs a program under absl; user errors and Ctrl-C end it with a one-line message.
 
@@ -140,7 +140,7 @@ def start(
         main: the program; returns the exit code.
         define_flags: declares its flags.
         parser: parses its command line; default `parse`.
-        standing: where an interrupted program stands, and how to resume it; reads `flags.FLAGS`.
+        resume_hint: the progress of an interrupted program and how to resume it; reads `flags.FLAGS`.
     """
 
     def flags_parser(argv: Sequence[str]) -> list[str]:
@@ -162,22 +162,24 @@ def start(
             fail(program, error)
 
     define_flags(flags.FLAGS)
-    with interruptible(program, lambda: standing() if flags.FLAGS.is_parsed() else START_OVER):
+    with interruptible(program, lambda: resume_hint() if flags.FLAGS.is_parsed() else START_OVER):
         app.run(run, flags_parser=flags_parser)
 
 
 @contextlib.contextmanager
-def interruptible(program: str, standing: Callable[[], str] = lambda: START_OVER) -> Iterator[None]:
+def interruptible(
+    program: str, resume_hint: Callable[[], str] = lambda: START_OVER
+) -> Iterator[None]:
     """Ends the program on Ctrl-C with one line and exit code 130.
 
     Args:
         program: its name.
-        standing: where it stands, and how to resume it.
+        resume_hint: its progress and how to resume it.
     """
     try:
         yield
     except KeyboardInterrupt:
-        text = standing()
+        text = resume_hint()
         sys.stdout.flush()
         line = "\n" if sys.stdout.isatty() else ""  # a progress bar has no line end yet
         sys.stderr.write(f"{line}{program}: Interrupted; {text}\n")
