@@ -140,7 +140,7 @@ def start(
         main: the program; returns the exit code.
         define_flags: declares its flags.
         parser: parses its command line; default `parse`.
-        resume_hint: the progress of an interrupted program and how to resume it; reads `flags.FLAGS`.
+        resume_hint: the progress of an interrupted program, and how to resume it.
     """
 
     def flags_parser(argv: Sequence[str]) -> list[str]:
