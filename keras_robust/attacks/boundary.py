@@ -24,7 +24,8 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import without_masked
 
 # How fast the logarithm of a step length follows the success of proposals, and the success rates
 # aimed at: half of the spherical steps, a quarter of those that also move toward the clean image.
@@ -134,17 +135,18 @@ def _proposals(
     distance = broadcast_to_images(euclidean(delta), x)
     outward = tf.math.divide_no_nan(delta, distance)
     noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=clean.dtype)
+    noise = without_masked(ball, noise)
     noise -= outward * broadcast_to_images(_inner(noise, outward), x)
     tangent = tf.math.divide_no_nan(noise, broadcast_to_images(euclidean(noise), x))
     # A step along the tangent, then back onto the sphere.
     moved = distance * (outward + spherical * tangent) / tf.sqrt(1 + spherical**2)
-    on_sphere = clipped(ball.bounds, clean + moved, x.dtype)
+    on_sphere = allowed(ball, clean + moved, x)
     delta = upcast_half(on_sphere) - clean
     length = broadcast_to_images(euclidean(delta), x)
     # Clipping may have shortened the perturbation already.
     target_length = tf.minimum(length, (1 - toward) * distance)
     closer = clean + tf.math.divide_no_nan(delta, length) * target_length
-    return on_sphere, clipped(ball.bounds, closer, x.dtype)
+    return on_sphere, allowed(ball, closer, x)
 
 
 def _adapted(length: PerExample, success: tf.Tensor, target_rate: float) -> PerExample:

@@ -25,7 +25,8 @@ from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_integer, check_norm, check_number, is_number
 from keras_robust.losses import classification as losses
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import pixels_of
 from keras_robust.threat_models.trust_region import NORMS, closest_step_on_hyperplane
 
 _BINARY_SEARCH_STEPS = 16  # Foolbox takes 10, which leave a thousandth of the path
@@ -124,7 +125,7 @@ class BrendelBethge(MinimumNormAttack):
             radius = self._trust_radius(index, x)
             step = closest_step_on_hyperplane(self.ball, x_adv, x, normal, need, radius)
             x_next = upcast_half(x_adv) + tf.where(tf.math.is_finite(step), step, 0)
-            x_next = clipped(self.ball.bounds, x_next, x.dtype)
+            x_next = allowed(self.ball, x_next, x)
             return index + 1, tf.ensure_shape(x_next, x.shape), normal, best
 
         x_start = self._start_attack().craft(forward, x, y, seed, None)
@@ -153,7 +154,7 @@ class BrendelBethge(MinimumNormAttack):
         interval = max(1, self.steps // _HALVINGS)
         halvings = tf.cast((index + 2) // interval, tf.float32)
         width = pixel_range(self.ball.bounds)
-        pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), tf.float32)
+        pixels = tf.cast(pixels_of(self.ball, x), tf.float32)
         return self.trust_radius * width * pixels * 0.5**halvings
 
 

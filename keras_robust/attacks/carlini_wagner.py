@@ -19,7 +19,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_bounded, check_integer, check_number
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
 
 # Adam's own constants (Kingma and Ba, 2015).
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -180,7 +180,7 @@ class CarliniWagner(MinimumNormAttack):
 
         def body(index: tf.Tensor, adam: _Adam, best: BestSoFar, success: tf.Tensor) -> tuple:
             tanh = tf.tanh(adam.w)
-            x_adv = tf.ensure_shape(self._image(tanh, x.dtype), x.shape)
+            x_adv = tf.ensure_shape(self._image(tanh, x), x.shape)
             margin, gradient, _ = oracle(x_adv, ())
             adversarial = self._succeeds(margin)
             best = keep_closest(self.ball, best, x, x_adv, adversarial)
@@ -210,9 +210,9 @@ class CarliniWagner(MinimumNormAttack):
         low, high = self.ball.bounds
         return (high - low) / 2
 
-    def _image(self, tanh: tf.Tensor, dtype: tf.DType) -> Images:
+    def _image(self, tanh: tf.Tensor, x: Images) -> Images:
         center = sum(self.ball.bounds) / 2
-        return clipped(self.ball.bounds, center + self._half_range() * tanh, dtype)
+        return allowed(self.ball, center + self._half_range() * tanh, x)
 
     def _to_tanh(self, x: Images) -> tf.Tensor:
         centered = (x - sum(self.ball.bounds) / 2) / self._half_range()

@@ -27,7 +27,7 @@ from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
 
 
 class _Hyperplane(NamedTuple):
@@ -99,7 +99,7 @@ class Fab(MinimumNormAttack):
             adversarial = losses.misclassified(forward(x_adv)["logits"], y)
             best = keep_closest(self.ball, best, x, x_adv, adversarial)
             closer = upcast_half(x) + self.beta * (upcast_half(x_adv) - upcast_half(x))
-            closer = clipped(self.ball.bounds, closer, x.dtype)
+            closer = allowed(self.ball, closer, x)
             x_adv = tf.where(broadcast_to_images(adversarial, x), closer, x_adv)
             return index + 1, tf.ensure_shape(x_adv, x.shape), best
 
@@ -131,7 +131,7 @@ class Fab(MinimumNormAttack):
         alpha = broadcast_to_images(tf.minimum(near / (near + far), self.alpha_max), x)
         x_next = (here + self.eta * from_here) * (1 - alpha)
         x_next += (clean + self.eta * from_clean) * alpha
-        return clipped(self.ball.bounds, tf.where(tf.math.is_finite(x_next), x_next, here), x.dtype)
+        return allowed(self.ball, tf.where(tf.math.is_finite(x_next), x_next, here), x)
 
 
 def _closest_boundary(

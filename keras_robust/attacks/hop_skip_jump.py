@@ -20,7 +20,8 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import pixels_of, without_masked
 
 _STEP_HALVINGS = 20  # of a step that ends in a correctly classified point
 
@@ -89,7 +90,7 @@ class HopSkipJump(MinimumNormAttack):
         begin = decision_boundary.starting_point(self.ball, self.start, forward, x, y, seeds[0])
         best = initial_best(x, is_adversarial(x))
         best = keep_closest(self.ball, best, x, begin.x, begin.found)
-        pixels = decision_boundary.pixels_of(x)
+        pixels = pixels_of(self.ball, x)
         # theta of the paper: the tolerance of the search, as a fraction of the distance.
         power = 2.0 if self._steps_in_linf else 1.5
         search_steps = max(10, math.ceil(power * math.log2(pixels)))
@@ -143,7 +144,7 @@ class HopSkipJump(MinimumNormAttack):
 
         def body(index: tf.Tensor, length: PerExample, x_next: Images, done: tf.Tensor) -> tuple:
             candidate = upcast_half(x_adv) + broadcast_to_images(length, x) * normal
-            candidate = clipped(self.ball.bounds, candidate, x.dtype)
+            candidate = allowed(self.ball, candidate, x)
             success = is_adversarial(candidate) & ~done
             x_next = tf.ensure_shape(
                 tf.where(broadcast_to_images(success, x), candidate, x_next), x.shape
@@ -180,8 +181,9 @@ class HopSkipJump(MinimumNormAttack):
         ) -> tuple:
             direction_seed = tf.random.experimental.stateless_fold_in(seed, index)
             noise = tf.random.stateless_normal(tf.shape(x_adv), direction_seed, dtype=here.dtype)
+            noise = without_masked(self.ball, noise)
             noise /= broadcast_to_images(euclidean(noise), x_adv)
-            point = clipped(self.ball.bounds, here + length * noise, x_adv.dtype)
+            point = allowed(self.ball, here + length * noise, x_adv)
             phi = tf.where(is_adversarial(point), tf.ones_like(delta), -tf.ones_like(delta))
             # The direction that was queried, after clipping.
             direction = tf.math.divide_no_nan(upcast_half(point) - here, length)
@@ -198,7 +200,7 @@ class HopSkipJump(MinimumNormAttack):
         mean = broadcast_to_images(total / tf.cast(count, total.dtype), x_adv)
         normal = tf.where(tf.abs(mean) < 1, weighted - mean * plain, weighted)
         if self._steps_in_linf:
-            return tf.sign(normal)
+            return self.ball.steepest(normal)
         return tf.math.divide_no_nan(normal, broadcast_to_images(euclidean(normal), x_adv))
 
 

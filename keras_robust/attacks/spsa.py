@@ -14,7 +14,8 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_integer, check_number
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import without_masked
 
 _DECAY = 0.9  # of the accumulated estimates
 
@@ -27,7 +28,7 @@ class SpsaEstimator:
 
     Args:
         value: `x_adv -> [batch]`, each value depending on its own image only.
-        bounds, n_directions, seed: as for an attack.
+        ball, n_directions, seed: as for an attack.
         delta: `d`, in the units of the images.
 
     Reference: Spall, "Multivariate Stochastic Approximation Using a Simultaneous Perturbation
@@ -37,13 +38,13 @@ class SpsaEstimator:
     def __init__(
         self,
         value: Callable[[Images], PerExample],
-        bounds: tuple[float, float],
+        ball: Ball,
         n_directions: int,
         delta: float,
         seed: tf.Tensor,
     ):
         self._value = noinline(value)
-        self._bounds, self._delta, self._seed = bounds, delta, seed
+        self._ball, self._delta, self._seed = ball, delta, seed
         self._n_directions = n_directions
 
     def init(self, x_start: Images) -> tf.Tensor:
@@ -59,9 +60,9 @@ class SpsaEstimator:
         def body(drawn: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor) -> tuple:
             seed = tf.random.experimental.stateless_fold_in(self._seed, drawn)
             bits = tf.random.stateless_uniform(tf.shape(x_adv), seed, 0, 2, tf.int32)
-            direction = tf.cast(2 * bits - 1, center.dtype)
+            direction = without_masked(self._ball, tf.cast(2 * bits - 1, center.dtype))
             ahead, behind = (
-                tf.cast(self._value(clipped(self._bounds, point, x_adv.dtype)), center.dtype)
+                tf.cast(self._value(allowed(self._ball, point, x_adv)), center.dtype)
                 for point in (center + delta * direction, center - delta * direction)
             )
             slope = (ahead - behind) / (2 * delta)
@@ -114,7 +115,7 @@ class Spsa(GradientAttack):
         seeds = tf.random.split(seed, 2)
         oracle = SpsaEstimator(
             self.objective(forward, x, y, targets),
-            self.ball.bounds,
+            self.ball,
             self.n_directions,
             self.delta * pixel_range(self.ball.bounds),
             seeds[1],

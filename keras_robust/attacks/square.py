@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
@@ -13,6 +14,7 @@ from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
 from keras_robust.core.validation import check_integer, check_norm, check_number
 from keras_robust.losses import classification as losses
+from keras_robust.threat_models.masks import Mask, mask_of
 
 
 @serializable
@@ -42,6 +44,9 @@ class Square(Attack):
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
     via random search" (2020), Algorithms 1 to 3; in L1 Croce and Hein, "Mind the Box" (2021).
 
+    In a ball with a mask, the search runs in the smallest rectangle around the pixels that may
+    change, as if that were the image.
+
     As in the official code, the bumps of the start have length 1 in L1 whatever the radius, so that
     results depend on the units: in [0, 255] they are not those in [0, 1]. Use [0, 1] in L1.
     """
@@ -62,14 +67,14 @@ class Square(Attack):
     ) -> Images:
         """Runs the random search."""
         refuse_targets("Square", targets)
-        size = _size(x)
-        grid = tf.reshape(x, [-1, *size])
-        proposals = PROPOSALS[self.ball.p](self.ball, size, self.queries, self.p_init)
+        area = _Area(self.ball, x)
+        grid = area.cut(x)
+        proposals = PROPOSALS[self.ball.p](area.ball, area.size, self.queries, self.p_init)
         # An int32 seed and the same int64 seed are split differently.
         seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
 
         def query(candidate: Images) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = forward(tf.reshape(candidate, tf.shape(x)))["logits"]
+            logits = forward(area.pasted(candidate, x))["logits"]
             margin = losses.margin(logits, y)
             # No margin exceeds NaN, so that the search would end here.
             margin = tf.where(tf.math.is_nan(margin), margin.dtype.min, margin)
@@ -93,7 +98,7 @@ class Square(Attack):
             (tf.constant(0), start, *query(start)),
             parallel_iterations=1,
         )
-        return tf.reshape(best, tf.shape(x))
+        return area.pasted(best, x)
 
     def at_radius(self, radius: Radius, step_size: float | None = None) -> Square:
         """The same search in a ball of another radius; it has no step size."""
@@ -102,6 +107,50 @@ class Square(Attack):
 
 
 square = Square
+
+
+class _Area:
+    """The rectangle around the pixels that may change, which is searched like an image.
+
+    Attributes:
+        size: its size; that of the images if the ball has no mask.
+        ball: the threat model of its pixels.
+    """
+
+    def __init__(self, ball: Ball, x: Images):
+        whole = _size(x)
+        self.ball, self.size, self._whole = ball, whole, whole
+        self._rows, self._columns = slice(0, whole.height), slice(0, whole.width)
+        mask = mask_of(ball)
+        if mask is not None:
+            mask.check(x.shape)
+            values = np.broadcast_to(np.asarray(mask), x.shape[1:]).reshape(whole)
+            self._rows, self._columns = _extent(values, (1, 2)), _extent(values, (0, 2))
+            values = values[self._rows, self._columns]
+            self.size = Size(*values.shape)
+            self.ball = replace(ball, mask=Mask(values))
+
+    def cut(self, x: Images) -> Images:
+        """The rectangle of each image, `[batch, height, width, channels]`."""
+        grid = tf.reshape(x, [-1, *self._whole])
+        return grid if self.size == self._whole else grid[:, self._rows, self._columns]
+
+    def pasted(self, part: Images, x: Images) -> Images:
+        """The images `x` with another rectangle."""
+        if self.size == self._whole:
+            return tf.reshape(part, tf.shape(x))
+        ends = zip((self._rows, self._columns), self._whole[:2], strict=True)
+        around = [[0, 0], *([cut.start, extent - cut.stop] for cut, extent in ends), [0, 0]]
+        inside = np.zeros(self._whole, bool)
+        inside[self._rows, self._columns] = True
+        grid = tf.where(inside, tf.pad(part, around), tf.reshape(x, [-1, *self._whole]))
+        return tf.reshape(grid, tf.shape(x))
+
+
+def _extent(values: np.ndarray, axes: tuple[int, int]) -> slice:
+    """From the first to the last row or column that is not 0."""
+    found = np.flatnonzero(values.any(axis=axes))
+    return slice(int(found[0]), int(found[-1]) + 1)
 
 
 def _size(x: Images) -> Size:

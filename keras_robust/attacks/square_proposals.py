@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images
+from keras_robust.threat_models.masks import without_masked
 
 # The queries, of 10,000, after which the area of the window is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -141,7 +142,7 @@ class Bumps:
         (here, at), (there, _) = (
             random_window(self._size, side, one) for one in (seeds[0], seeds[1])
         )
-        here, there = (tf.cast(window, dtype) for window in (here, there))
+        here, there = (without_masked(self._ball, tf.cast(w, dtype)) for w in (here, there))
         delta = upcast_half(best) - upcast_half(x)
         turned = tf.random.stateless_uniform([], seeds[2], 0, 2, tf.int32)
         template = tf.constant(self._templates, dtype)[self._kind[query], turned]

@@ -11,6 +11,9 @@ from typing_extensions import dataclass_transform
 
 T = TypeVar("T")
 PACKAGE = "keras_robust"
+# Metadata of a field that configs, `repr` and reports leave out where it is None, so that those of
+# releases without the field stay the same.
+OMIT_NONE = {"omit_none": True}
 
 # Release 0.1 registered a class under its module at the time, "keras_robust.balls>L2Ball".
 _FORMER_MODULES = {
@@ -117,6 +120,20 @@ def _decode(value: Any) -> Any:
     return value
 
 
+def shown_fields(part: Any) -> tuple[dataclasses.Field, ...]:
+    """The fields of a dataclass, without those marked `OMIT_NONE` that are None."""
+    return tuple(
+        field
+        for field in dataclasses.fields(part)
+        if "omit_none" not in field.metadata or getattr(part, field.name) is not None
+    )
+
+
+def _repr(self: Any) -> str:
+    values = (f"{f.name}={getattr(self, f.name)!r}" for f in shown_fields(self) if f.repr)
+    return f"{type(self).__qualname__}({', '.join(values)})"
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def serializable(cls: type[T]) -> type[T]:
     """Makes `cls` a frozen dataclass with `get_config` and `from_config`, registered with Keras.
@@ -134,7 +151,7 @@ def serializable(cls: type[T]) -> type[T]:
 
     def get_config(self: Any) -> dict[str, Any]:
         """The fields, with nested parts serialized by Keras."""
-        return {f.name: _encode(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: _encode(getattr(self, f.name)) for f in shown_fields(self)}
 
     def from_config(klass: type[T], config: dict[str, Any]) -> T:
         """Rebuilds the object from the result of `get_config`."""
@@ -142,6 +159,8 @@ def serializable(cls: type[T]) -> type[T]:
         fields = {former.get(name, name): value for name, value in config.items()}
         return klass(**{name: _decode(value) for name, value in fields.items() if name})
 
+    if any("omit_none" in field.metadata for field in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        cls.__repr__ = _repr  # type: ignore[method-assign]
     cls.get_config = get_config  # type: ignore[attr-defined]
     cls.from_config = classmethod(from_config)  # type: ignore[attr-defined]
     return register(cls)

@@ -29,6 +29,7 @@ from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.evaluation.results import Curve, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState, StateFile
 from keras_robust.evaluation.time_budget import TimeBudget
+from keras_robust.threat_models.masks import mask_of
 
 # A last batch is padded to full size if at least this fraction of it is real.
 _PADDED_FROM = 0.75
@@ -75,7 +76,7 @@ class AttackRunner:
         self.model = classifier_of(model)
         self.x, self.y, self.batch_size = arrays(data, limit)
         if ball is not None:  # early, and images that lie a rounding out of bounds are clipped
-            self.x = check_batch(self.x, self.y, None, ball.bounds)[0].numpy()
+            self.x = check_batch(self.x, self.y, None, ball.bounds, mask=mask_of(ball))[0].numpy()
         self.seed, self.progress = seed, progress or (lambda line: None)
         self.warnings: list[str] = []
         self.interrupted: list[str] = []

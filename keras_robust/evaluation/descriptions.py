@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from keras_robust.attacks.crafting.base import Attack
+from keras_robust.core.config import shown_fields
 
 
 def describe(part: Any) -> str:
@@ -22,7 +23,7 @@ def describe(part: Any) -> str:
         return repr(part)
     settings = [
         f"{field.name} {_value_text(getattr(part, field.name))}"
-        for field in dataclasses.fields(part)
+        for field in shown_fields(part)
         # The report shows ball and name elsewhere; `repr=False` marks a model.
         if field.repr and field.name not in ("ball", "name")
     ]
@@ -31,7 +32,7 @@ def describe(part: Any) -> str:
 
 def _value_text(value: Any) -> str:
     if dataclasses.is_dataclass(value):
-        shown = (f.name for f in dataclasses.fields(value) if f.repr and f.name != "ball")
+        shown = (f.name for f in shown_fields(value) if f.repr and f.name != "ball")
         values = (getattr(value, name) for name in shown)
         return f"{type(value).__name__}({', '.join(map(_value_text, values))})"
     if isinstance(value, tuple):

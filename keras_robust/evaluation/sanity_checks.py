@@ -32,6 +32,7 @@ from keras_robust.evaluation.results import Check, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import LinfBall
+from keras_robust.threat_models.masks import support_of
 
 # A loss that changes by less in the whole ball is lost in the rounding of float32.
 _NEGLIGIBLE = 1e-7
@@ -135,7 +136,8 @@ def sanity_checks(
       radius, as behind a rounding of the input.
     - `one step`: FGSM is stronger than PGD.
     - `steps`: four times the steps change the accuracy, or lower the loss.
-    - `radius`: a larger ball makes PGD weaker, or PGD fails where any change is allowed.
+    - `radius`: a larger ball makes PGD weaker, or PGD fails where any change is allowed (which a
+      mask does not allow).
     - `gradient-free attacks`: Square (random search) fools images that PGD with cross-entropy and
       with margin loss did not; in L1, L2 and Linf only.
 
@@ -282,20 +284,24 @@ def _steps(name: str, checks: _CheckRunner) -> Check:
 def _radius(name: str, checks: _CheckRunner) -> Check:
     tolerance = checks.runner.tolerance
     radius, (low, high) = float(checks.ball.radius), checks.ball.bounds
-    runs = [checks.baseline, *(checks.pgd(checks.steps, radius=k * radius) for k in _LARGER)]
+    # In Linf a radius beyond the pixel range is refused, and the last run has that range.
+    limit = high - low if checks.ball.p == math.inf else math.inf
+    larger = [k for k in _LARGER if k * radius <= limit]
+    runs = [checks.baseline, *(checks.pgd(checks.steps, radius=k * radius) for k in larger)]
     if math.isinf(high - low):
         low, high = float(checks.runner.x.min()), float(checks.runner.x.max())
     # With the pixel range as radius every ball allows any image, and Linf steps are the longest.
-    runs.append(checks.pgd(checks.steps, LinfBall(high - low, (low, high))))
+    unlimited = LinfBall(high - low, (low, high), mask=support_of(checks.ball))
+    runs.append(checks.pgd(checks.steps, unlimited))
     accuracies = [float(run.robust.mean()) for run in runs]
     values = [checks.loss(run) for run in runs]
     text = (
         f"Accuracies under PGD: {', '.join(map(percent, accuracies))} at "
-        f"{', '.join(f'{k:g}' for k in (1, *_LARGER))} times the radius and with unlimited changes."
+        f"{', '.join(f'{k:g}' for k in (1, *larger))} times the radius and with unlimited changes."
     )
     pairs = zip(accuracies, accuracies[1:], values, values[1:], strict=False)
     advice = ""
-    if accuracies[-1] > tolerance:
+    if accuracies[-1] > tolerance and unlimited.mask is None:
         advice = " The last one should be 0: any image can be changed into any other."
     elif any(after > before + tolerance or _decreases(*loss) for before, after, *loss in pairs):
         advice = (

@@ -76,9 +76,16 @@ def _slope(bounds: tuple[float, float], x: Images, normal: tf.Tensor, value: Per
     return Slope(direction, tf.abs(normal), tf.maximum(room, 0), tf.abs(value))
 
 
-def linf_amount(slope: Slope) -> tf.Tensor:
-    """How far each pixel moves in Linf, before it is cut to its room."""
-    return _level(slope.rate, slope.room, slope.need)
+def linf_amount(slope: Slope, fractions: tf.Tensor | None = None) -> tf.Tensor:
+    """How far each pixel moves in Linf, before it is cut to its room.
+
+    With `fractions` `[1, pixels]` in [0, 1], a pixel moves `fraction * t`.
+    """
+    if fractions is None:
+        return _level(slope.rate, slope.room, slope.need)
+    full = tf.math.divide_no_nan(slope.room, fractions)
+    full = tf.minimum(full, full.dtype.max)  # infinity times a rate of 0 is NaN
+    return fractions * _level(fractions * slope.rate, full, slope.need)
 
 
 def l2_amount(slope: Slope) -> tf.Tensor:

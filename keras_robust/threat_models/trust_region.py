@@ -9,6 +9,9 @@ all radii form one family: with `v = clean - x` and a fraction `s` in [0, 1],
 - Linf: `d = clip(t normal)`, also clipped to within `(1 - s) / s |v|_inf` of `v`;
 - L1: `d = clip(t normal + clip(v - t normal))`, the inner one to `+- s / (1 - s) |v|_inf`;
 
+with a mask, `normal` is 0 outside of it, and in Linf `v` is measured, and the distance from it
+multiplied, by the fractions of the pixels;
+
 the outer clip is into the bounds, and `t` is the one with `normal . d = need`, found by Newton's
 method with bracketing, since the sum is piecewise linear and grows with `t`. As `s` grows, `x + d`
 approaches the clean image and `d` gets longer: the largest `s` whose `d` is feasible solves the
@@ -30,6 +33,7 @@ from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar,
 from keras_robust.core.types import Ball, Images, PerExample
 from keras_robust.core.validation import check_norm
 from keras_robust.threat_models.hyperplane_projection import l2_amount, project_onto_hyperplane
+from keras_robust.threat_models.masks import mask_of, without_masked
 from keras_robust.threat_models.norms import l2_norm
 
 _BISECTIONS = 14  # of the fraction
@@ -47,6 +51,7 @@ class _Problem(NamedTuple):
     normal: tf.Tensor
     need: tf.Tensor  # `normal . d` for a step `d` onto the plane
     rounding: float  # of `normal . d`
+    fractions: tf.Tensor | None  # of the mask, `[1, pixels]`
 
 
 # (problem, fraction, t normal) -> the step, and which of its pixels change with t
@@ -64,7 +69,7 @@ def closest_step_on_hyperplane(
     """The step onto a hyperplane, of limited length, that ends closest to the clean image.
 
     Args:
-        ball: gives the norm, L1, L2 or Linf, and the bounds; its radius does not matter.
+        ball: gives the norm, L1, L2 or Linf, the bounds and the mask; its radius does not matter.
         x: points inside the bounds, `[batch, ...]`.
         clean: the images to end close to.
         normal: of the plane, the shape of `x`.
@@ -90,7 +95,7 @@ def closest_step_on_hyperplane(
     """
     check_norm("A step along a hyperplane", ball, NORMS)
     point = upcast_half(x)
-    normal, need = (tf.cast(a, point.dtype) for a in (normal, need))
+    normal, need = (tf.cast(a, point.dtype) for a in (without_masked(ball, normal), need))
     radius = scalar(radius, point.dtype)
     shortest = project_onto_hyperplane(l2_amount, ball.bounds, point, normal, -need)
     length = l2_norm(shortest)
@@ -100,6 +105,10 @@ def closest_step_on_hyperplane(
     shape = [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])]
     here, there, normal = (tf.reshape(a, shape) for a in (point, upcast_half(clean), normal))
     problem = _problem(ball.bounds, here, there, normal, need)
+    mask = mask_of(ball)
+    if mask is not None:
+        fractions = tf.broadcast_to(mask.fractions(point.dtype), tf.shape(x)[1:])
+        problem = problem._replace(fractions=tf.reshape(fractions, [1, -1]))
     step = _largest_fraction(_FAMILIES[ball.p], problem, tf.reshape(best, shape), radius)
     return tf.reshape(step, tf.shape(x))
 
@@ -120,6 +129,7 @@ def _problem(
         tf.math.divide_no_nan(normal, largest),
         tf.math.divide_no_nan(need[:, None], largest),
         _ROUNDING * pixel_range(bounds),
+        None,
     )
 
 
@@ -186,7 +196,11 @@ def _l2_family(
 def _linf_family(
     problem: _Problem, fraction: tf.Tensor, along: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    distance = (1 - fraction) / fraction * _largest(problem.away)
+    if problem.fractions is None:
+        distance = (1 - fraction) / fraction * _largest(problem.away)
+    else:
+        length = _largest(tf.math.divide_no_nan(problem.away, problem.fractions))
+        distance = (1 - fraction) / fraction * length * problem.fractions
     low = tf.maximum(problem.low, problem.away - distance)
     high = tf.minimum(problem.high, problem.away + distance)
     return _clip(along, low, high)

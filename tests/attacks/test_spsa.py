@@ -11,7 +11,7 @@ from keras_robust.attacks import spsa
 from keras_robust.attacks.spsa import SpsaEstimator
 
 SEED = tf.constant([3, 4])
-BOUNDS = (0.0, 1.0)
+BALL = kr.LinfBall(1.0)
 SLOPE = np.array([[2.0, -1.0, 0.5]])
 MIDDLE = tf.constant([[0.5, 0.5, 0.5], [0.4, 0.5, 0.6]], tf.float64)
 
@@ -29,7 +29,7 @@ def directions(count, shape):
 
 def test_the_estimate_is_the_mean_slope_along_the_directions():
     """Of a linear function the slope along v is w v, whatever the distance."""
-    oracle = SpsaEstimator(rising, BOUNDS, 5, 0.01, SEED)
+    oracle = SpsaEstimator(rising, BALL, 5, 0.01, SEED)
     value, gradient, drawn = oracle(MIDDLE, oracle.init(MIDDLE))
     v = directions(5, (2, 3))
     slope = np.sum(v * SLOPE, axis=2, keepdims=True)
@@ -39,7 +39,7 @@ def test_the_estimate_is_the_mean_slope_along_the_directions():
 
 
 def test_the_next_step_draws_other_directions():
-    oracle = SpsaEstimator(rising, BOUNDS, 2, 0.01, SEED)
+    oracle = SpsaEstimator(rising, BALL, 2, 0.01, SEED)
     _, first, state = oracle(MIDDLE, oracle.init(MIDDLE))
     _, second, _ = oracle(MIDDLE, state)
     assert np.any(first != second)
@@ -49,7 +49,7 @@ def test_the_next_step_draws_other_directions():
 
 def test_many_directions_come_to_the_gradient():
     """The deviation of entry i is |w without w_i| / sqrt(n): at most 2.1 / 30."""
-    oracle = SpsaEstimator(rising, BOUNDS, 900, 0.01, SEED)
+    oracle = SpsaEstimator(rising, BALL, 900, 0.01, SEED)
     _, gradient, _ = tf.function(oracle.__call__)(MIDDLE, oracle.init(MIDDLE))
     np.testing.assert_allclose(gradient, np.repeat(SLOPE, 2, axis=0), atol=4 * 2.1 / 30)
 
@@ -62,14 +62,14 @@ def test_pixels_at_the_end_of_the_range_are_asked_about_inside_it():
         return rising(x)
 
     corner = tf.constant([[0.0, 1.0, 0.5]], tf.float64)
-    _, gradient, _ = SpsaEstimator(watched, BOUNDS, 200, 0.01, SEED)(corner, tf.constant(0))
+    _, gradient, _ = SpsaEstimator(watched, BALL, 200, 0.01, SEED)(corner, tf.constant(0))
     assert np.min(seen) == 0 and np.max(seen) == 1
     # Such a pixel moves half as far, and so its estimate is half of its slope.
     np.testing.assert_allclose(gradient, SLOPE * [[0.5, 0.5, 1]], atol=4 * 2.1 / 200**0.5)
 
 
 def test_values_that_are_no_numbers_are_no_slope():
-    oracle = SpsaEstimator(lambda x: rising(x) * np.nan, BOUNDS, 2, 0.01, SEED)
+    oracle = SpsaEstimator(lambda x: rising(x) * np.nan, BALL, 2, 0.01, SEED)
     np.testing.assert_array_equal(oracle(MIDDLE, tf.constant(0))[1], tf.zeros_like(MIDDLE))
 
 

@@ -279,10 +279,10 @@ def test_distances_by_hand():
         ("0.1", TypeError),
         ([0.1], TypeError),
         (np.array(-0.1), ValueError),
-        (np.array([0.1, 0.2]), ValueError),
+        (np.array([0.1, -0.2]), ValueError),
         (tf.constant(-0.1), ValueError),
         (tf.constant(math.nan), ValueError),
-        (tf.constant([0.1, 0.2]), ValueError),
+        (tf.constant([0.1, math.nan]), ValueError),
     ],
 )
 def test_radius_is_refused(kind, radius, error):
@@ -315,11 +315,3 @@ def test_a_radius_in_grey_levels_is_refused():
         kr.LinfBall(8)
     assert kr.LinfBall(1.0).radius == 1.0
     assert kr.LinfBall(8, bounds=(0.0, 255.0)).radius == 8
-
-
-@pytest.mark.parametrize("array", [np.full((28, 28, 1), 0.1), tf.fill([28, 28, 1], 0.1)])
-@pytest.mark.parametrize("kind", [kr.LinfBall, kr.L2Ball, kr.L1Ball])
-def test_a_radius_per_pixel_is_refused_without_its_numbers(kind, array):
-    with pytest.raises(ValueError, match=r"is an array of shape \(28, 28, 1\)") as caught:
-        kind(array)
-    assert len(str(caught.value)) < 120

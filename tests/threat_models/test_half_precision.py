@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import clipped
 from tests.contracts.attack_table import ROWS
 
 SEED = tf.constant([3, 5])

@@ -11,6 +11,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Radius
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.threat_models.masks import pixels_of
 from keras_robust.threat_models.norms import sparse_l1_unit
 
 
@@ -241,7 +242,7 @@ class SparseStep:
     ) -> tuple[Images, SparseState]:
         """One sparse step, from the best point where fewer pixels turned out to suffice."""
         dtype = state.size.dtype
-        pixels = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), dtype)
+        pixels = tf.cast(pixels_of(ball, x), dtype)
         best = _update_best(state.best, point, tf.cast(point.value, dtype))
         start, elapsed = tf.equal(point.index, 0), state.elapsed + 1
         due = tf.equal(elapsed, self.window)

@@ -29,6 +29,7 @@ from keras_robust.core.types import (
     Seed,
     StepRule,
 )
+from keras_robust.threat_models.masks import mask_of
 
 
 class Round(NamedTuple):
@@ -157,11 +158,18 @@ class Attack(abc.ABC):
             Perturbed images of the shape and dtype of `x`, inside the ball and its bounds.
 
         Raises:
-            TypeError, ValueError: an invalid batch, seed or target.
+            TypeError, ValueError: an invalid batch, seed or target, or a mask of the ball that does
+                not fit the images.
         """
-        x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
+        x, y, targets = self._checked(model, x, y, targets)
         crafted = self.craft(as_forward(model), x, y, as_seed(seed), targets)
         return tf.nest.map_structure(tf.stop_gradient, crafted)
+
+    def _checked(
+        self, model: keras.Model | Forward, x: Images, y: Labels, targets: Labels | None
+    ) -> tuple[Images, Labels, Labels | None]:
+        ball = self.ball
+        return check_batch(x, y, targets, ball.bounds, _classes(model), mask_of(ball))
 
     def compiled(self, model: keras.Model | Forward) -> Callable[..., Images]:
         """The attack on one model as a `tf.function`, traced once for all seeds and radii.
@@ -198,7 +206,7 @@ class Attack(abc.ABC):
             targets: Labels | None = None,
         ) -> Images:
             # Values are known here, before they become symbols of a graph.
-            x, y, targets = check_batch(x, y, targets, self.ball.bounds, _classes(model))
+            x, y, targets = self._checked(model, x, y, targets)
             if radius is not None:
                 self.at_radius(radius)  # raises unless it is one
                 radius = scalar(radius, upcast_half(x).dtype)

@@ -19,7 +19,8 @@ from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Seed
 from keras_robust.core.validation import check_bounded
 from keras_robust.losses import classification as losses
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import mask_of
 
 IsAdversarial = Callable[[Images], tf.Tensor]  # images -> where they are misclassified, [batch]
 NOISE_TRIES = 50  # noise images, of which the first misclassified one is taken
@@ -65,7 +66,7 @@ def starting_point(
     if start is None:
         begin = _noise(ball, is_adversarial, x, seed)
     else:
-        x_start = clipped(ball.bounds, start.craft(forward, x, y, seed, None), x.dtype)
+        x_start = allowed(ball, start.craft(forward, x, y, seed, None), x)
         begin = StartingPoint(x_start, is_adversarial(x_start))
     at_boundary = binary_search_boundary(ball, is_adversarial, x, begin.x, _START_SEARCH_STEPS)
     return StartingPoint(tf.where(broadcast_to_images(begin.found, x), at_boundary, x), begin.found)
@@ -79,7 +80,7 @@ def _noise(ball: Ball, is_adversarial: IsAdversarial, x: Images, seed: Seed) -> 
     def body(index: tf.Tensor, x_start: Images, found: tf.Tensor) -> tuple:
         step_seed = tf.random.experimental.stateless_fold_in(seed, index)
         noise = tf.random.stateless_uniform(tf.shape(x), step_seed, dtype=dtype)
-        noise = clipped(ball.bounds, noise * (high - low) + low, x.dtype)
+        noise = allowed(ball, noise * (high - low) + low, x)
         taken = is_adversarial(noise) & ~found
         x_start = tf.ensure_shape(tf.where(broadcast_to_images(taken, x), noise, x_start), x.shape)
         return index + 1, x_start, tf.ensure_shape(found | taken, x.shape[:1])
@@ -113,15 +114,13 @@ def project_toward(ball: Ball, x: Images, x_adv: Images, fraction: PerExample) -
     clean, delta = upcast_half(x), upcast_half(x_adv) - upcast_half(x)
     fraction = broadcast_to_images(tf.cast(fraction, delta.dtype), x)
     limit = fraction * broadcast_to_images(ball.distance(x_adv, x), x)
+    mask = mask_of(ball)
+    if mask is not None:
+        limit *= mask.fractions(limit.dtype)
     point = clean + tf.clip_by_value(delta, -limit, limit)
-    return clipped(ball.bounds, tf.where(fraction < 1, point, upcast_half(x_adv)), x.dtype)
+    return allowed(ball, tf.where(fraction < 1, point, upcast_half(x_adv)), x)
 
 
 def euclidean(x: tf.Tensor) -> PerExample:
     """The Euclidean length of each example, `[batch]`."""
     return tf.sqrt(tf.reduce_sum(tf.square(x), axis=list(range(1, x.shape.rank))))
-
-
-def pixels_of(x: Images) -> int:
-    """The number of values per image."""
-    return math.prod(x.shape[1:])

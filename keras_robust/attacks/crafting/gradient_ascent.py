@@ -34,6 +34,7 @@ from keras_robust.core.types import (
     StepRule,
 )
 from keras_robust.core.validation import check_integer
+from keras_robust.threat_models.masks import without_masked
 
 A = TypeVar("A", bound=Attack)
 
@@ -177,7 +178,7 @@ def gradient_ascent(
 
     def body(index: tf.Tensor, x_adv: Images, oracle_state: Any, rule_state: Any) -> tuple:
         value, gradient, oracle_state = oracle(x_adv, oracle_state)
-        point = Point(index, x_adv, value, gradient)
+        point = Point(index, x_adv, value, without_masked(ball, gradient))
         x_next, rule_state = step_rule.update(ball, x, point, rule_state)
         x_next.set_shape(x.shape)
         return index + 1, x_next, oracle_state, rule_state

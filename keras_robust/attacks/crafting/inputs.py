@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import clip_rounding, scalar
 from keras_robust.core.types import Images, Labels, Seed
+from keras_robust.threat_models.masks import Mask
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
@@ -38,6 +39,7 @@ def check_batch(
     targets: Labels | None,
     bounds: tuple[float, float],
     classes: int | None = None,
+    mask: Mask | None = None,
 ) -> tuple[Images, Labels, Labels | None]:
     """Checks a batch: dtypes and shapes always, values in eager mode.
 
@@ -47,10 +49,12 @@ def check_batch(
         targets: target labels in the same forms, or None.
         bounds: the range of a valid pixel.
         classes: the number of classes, if known.
+        mask: the pixels that may change, to be checked against the shape of the images.
 
     Raises:
         TypeError: not convertible to tensors, images not float, labels not integer or one-hot.
-        ValueError: shapes that do not match, pixels NaN or out of bounds, labels out of range.
+        ValueError: shapes that do not match, pixels NaN or out of bounds, labels out of range, a
+            mask that does not fit.
     """
     given, x = x, _tensor(x)
     if x is None:
@@ -63,6 +67,8 @@ def check_batch(
             f"Images have dtype {x.dtype.name}; expected a float dtype with values in "
             f"[{bounds[0]:g}, {bounds[1]:g}]. Divide uint8 images by 255."
         )
+    if mask is not None:
+        mask.check(x.shape)
     if tf.executing_eagerly() and tf.size(x) > 0:
         x = _checked_values(x, bounds)
     y = class_numbers("Labels", y, x, classes)

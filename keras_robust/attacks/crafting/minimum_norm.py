@@ -21,7 +21,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.config import replace
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Radius
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,7 +92,7 @@ def interpolate(ball: Ball, x: Images, x_adv: Images, fraction: PerExample) -> I
     fraction = broadcast_to_images(tf.cast(fraction, upcast_half(x).dtype), x)
     point = upcast_half(x) + fraction * (upcast_half(x_adv) - upcast_half(x))
     # x + (x_adv - x) may differ from x_adv
-    return clipped(ball.bounds, tf.where(fraction < 1, point, upcast_half(x_adv)), x.dtype)
+    return allowed(ball, tf.where(fraction < 1, point, upcast_half(x_adv)), x)
 
 
 class MinimumNormAttack(Attack):

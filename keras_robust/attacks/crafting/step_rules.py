@@ -15,7 +15,8 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Scalar
 from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.masks import mask_of
 from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
 
 __all__ = ["FixedStep", "MomentumStep", "PenalizedStep", "Point", "SoftBallStep"]
@@ -185,12 +186,14 @@ class SoftBallStep:
         tau = 2 * size if self.tau is None else scalar(self.tau, clean.dtype)
         delta = upcast_half(point.x) + size * ball.steepest(upcast_half(point.gradient)) - clean
         if self.penalty == "elementwise":
-            outside = delta - tf.clip_by_value(delta, -radius, radius)
+            mask = mask_of(ball)
+            limit = radius if mask is None else radius * mask.fractions(radius.dtype)
+            outside = delta - tf.clip_by_value(delta, -limit, limit)
             rate = tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0)
             delta -= rate * outside
         else:
             delta -= size * multiplier * smoothed_gradient(self.penalty, delta, radius, tau)
-        return clipped(ball.bounds, clean + delta, x.dtype), state
+        return allowed(ball, clean + delta, x), state
 
 
 @serializable
@@ -227,4 +230,4 @@ class PenalizedStep:
         size, multiplier = (scalar(value, clean.dtype) for value in (self.size, self.multiplier))
         shrunk = size / tf.cast(point.index + 1, clean.dtype) ** self.decay
         moved = x_adv + shrunk * (upcast_half(point.gradient) - multiplier * (x_adv - clean))
-        return clipped(ball.bounds, moved, x.dtype), state
+        return allowed(ball, moved, x), state

@@ -48,6 +48,7 @@ from keras_robust.core.types import (
 )
 from keras_robust.core.validation import check_choice, check_integer
 from keras_robust.losses import classification as losses
+from keras_robust.threat_models.masks import mask_of
 
 _KAPPA = 50.0  # the lead of a wrong class at which CW's loss saturates
 
@@ -159,7 +160,7 @@ class MultiTask(Attack):
             >>> trace.weights.shape.as_list(), trace.losses.shape.as_list()
             ([3, 2, 5], [4, 2, 5])
         """
-        x, y, _ = check_batch(x, y, None, self.ball.bounds)
+        x, y, _ = check_batch(x, y, None, self.ball.bounds, mask=mask_of(self.ball))
         numbers = as_seed(seed)
         problem = self.tasks.on(as_forward(model), self.ball, x, y)
         evaluate = self._evaluation(problem, numbers)
@@ -181,7 +182,7 @@ class MultiTask(Attack):
 
     def _combined(self, problem: Problem, evaluate: Evaluate) -> CombinedGradient:
         width = pixel_range(self.ball.bounds)
-        return CombinedGradient(evaluate, self.solver, problem.num_tasks, width)
+        return CombinedGradient(evaluate, self.solver, problem.num_tasks, problem.ball, width)
 
     def _ascend(self, problem: Problem, oracle: GradientOracle, seed: tf.Tensor) -> AscentResult:
         x_start = self.initialization(problem.ball, problem.center, seed)

@@ -18,7 +18,8 @@ from keras_robust.attacks.crafting.gradient_ascent import (
     zero_nonfinite,
 )
 from keras_robust.core.numerics import upcast_half
-from keras_robust.core.types import Images, PerExample, Solver
+from keras_robust.core.types import Ball, Images, PerExample, Solver
+from keras_robust.threat_models.masks import without_masked
 
 # Products of gradients are clipped to it, as their sums would be infinite.
 _LARGEST = 1e30
@@ -67,6 +68,7 @@ class CombinedGradient:
             each value depending on its own copy only.
         solver: weighs the gradients.
         tasks: the number of tasks.
+        ball: the threat model of the copies, whose mask the gradients follow.
         pixel_range: the solver sees gradients times it, so that it solves the same problem in any
             units of the images.
 
@@ -79,6 +81,7 @@ class CombinedGradient:
         evaluate: Evaluate,
         solver: Solver,
         tasks: int | tf.Tensor,
+        ball: Ball | None = None,
         pixel_range: float = 1.0,
     ):
         self._gradients = noinline(
@@ -87,7 +90,7 @@ class CombinedGradient:
             )
         )
         self._solver = solver
-        self._tasks, self._pixel_range = tasks, pixel_range
+        self._tasks, self._ball, self._pixel_range = tasks, ball, pixel_range
 
     def init(self, x_start: Images) -> CombinedState:
         """Equal weights and zero gradients."""
@@ -104,7 +107,8 @@ class CombinedGradient:
     ) -> tuple[PerExample, tf.Tensor, CombinedState]:
         """The weighted values, the combined gradient, and the next state."""
         (values, achieved), gradients = self._gradients(self._copies(x_adv), state.step)
-        gradients = _replace_nonfinite(upcast_half(gradients), state.gradients)
+        gradients = without_masked(self._ball, upcast_half(gradients))
+        gradients = _replace_nonfinite(gradients, state.gradients)
         values = tf.cast(values, gradients.dtype)
         # As numbers, because oneDNN logs an error when booleans are transposed.
         done = tf.transpose(tf.cast(achieved, values.dtype)) > 0

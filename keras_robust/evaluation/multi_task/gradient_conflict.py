@@ -26,6 +26,7 @@ from keras_robust.evaluation.multi_task.crafted_batches import (
 )
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.losses import classification as losses
+from keras_robust.threat_models.masks import without_masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,8 @@ def _gram_matrices(
             logits = problem.logits(copies, seed)
             return loss(tf.reshape(logits, [-1, logits.shape[-1]]), labels)
 
-        return gram(zero_nonfinite(upcast_half(value_and_sum_gradient(value, copies)[1])))
+        gradients = upcast_half(value_and_sum_gradient(value, copies)[1])
+        return gram(zero_nonfinite(without_masked(attack.ball, gradients)))
 
     return gram_at
 

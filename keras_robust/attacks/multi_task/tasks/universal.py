@@ -12,7 +12,8 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_integer
-from keras_robust.threat_models.balls import clipped
+from keras_robust.threat_models.clipping import clipped
+from keras_robust.threat_models.masks import mask_of
 
 
 @serializable
@@ -96,7 +97,7 @@ class _SharedBall:
 
     def __init__(self, ball: Ball, images: Images):
         images = upcast_half(images)
-        self.radius = ball.radius
+        self.radius, self.mask = ball.radius, mask_of(ball)
         self.bounds = (-math.inf, math.inf)
         self._free = ball.replace(bounds=self.bounds)
         # 0 lies between the two, so that clipping keeps the perturbation inside the ball.
