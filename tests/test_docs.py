@@ -126,6 +126,22 @@ def test_quoted_figures_are_those_of_the_page_that_they_link_to():
         assert not missing, f"{document.name} quotes {missing} of {page.name}: {sentence}"
 
 
+def test_a_summary_quotes_the_tables_below_it():
+    """Each figure is one of the page, or of a page that it links to, perhaps rounded; differences
+    in points are not in the tables.
+    """
+    for page in ROOT.glob("docs/results/*.md"):
+        text = page.read_text("utf-8")
+        for summary in re.findall(r"\*\*Summary\.\*\*.*?(?=\n\n)", text, flags=re.DOTALL):
+            linked = ((page.parent / path).read_text("utf-8") for path, _ in LINK.findall(summary))
+            there = figures("\n".join([text.replace(summary, ""), *linked]))
+            known = [float(one.replace(",", "")) for one in there]
+            for quoted in figures(re.sub(r"[\d.]+( to [\d.]+)? points", "", summary)):
+                half = 0.501 * 10.0 ** -len(quoted.partition(".")[2])
+                near = (abs(one - float(quoted)) <= half for one in known)
+                assert any(near), f"{page.name} has {quoted} in its summary alone"
+
+
 def test_a_quotation_that_drifted_is_found():
     text = "UDR has 78 and 44 % of 300 images, 0.30 ([there](there.md)).\n\n```\n99.5 %\n```\n"
     assert figures(" ".join(sentences(text))) == {"78", "44", "0.30"}
