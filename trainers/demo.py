@@ -1,4 +1,4 @@
-"""Trains, evaluates, exports and serves models in a minute or two, without any download.
+"""Trains, evaluates, exports and serves models in about two minutes, without any download.
 
     python -m trainers.demo --output_dir=runs/demo
 
