@@ -29,8 +29,8 @@ class Certificates(NamedTuple):
 
     Attributes:
         classes: `[n]` int64, the predicted class, or -1 where it abstains.
-        radii: `[n]` float64, the certified L2 radius in the units of the images; 0 where it
-            abstains.
+        radii: `[n]` float64, the certified L2 radius in the units of the images: the class is the
+            same at all smaller distances; 0 where it abstains.
         lower_bounds: `[n]` float64, the lower confidence bound of the class's probability under
             noise.
     """
@@ -55,7 +55,7 @@ class Certificates(NamedTuple):
             [0.67, 0.33]
         """
         correct = self.classes == class_numbers("Labels", y, self.classes).numpy()
-        certified = self.radii >= np.asarray(radii, np.float64)[..., None]
+        certified = self.radii > np.asarray(radii, np.float64)[..., None]
         return np.mean(correct & certified, axis=-1)
 
 

@@ -158,10 +158,11 @@ def test_models_that_it_takes(tiny_classifier, tiny_batch):
 
 
 def test_certified_accuracy():
+    """A radius is one of smaller distances, so an image is not certified at its own."""
     found = Certificates(np.array([2, 2, 1, ABSTAIN]), np.array([0.3, 0.1, 0.9, 0.0]), np.ones(4))
     y = np.array([2, 2, 0, 0])
     assert found.accuracy(y) == 0.5
-    np.testing.assert_array_equal(found.accuracy(y, [0.1, 0.2, 0.3, 0.4]), [0.5, 0.25, 0.25, 0])
+    np.testing.assert_array_equal(found.accuracy(y, [0.05, 0.1, 0.2, 0.3]), [0.5, 0.25, 0.25, 0])
     assert found.accuracy(np.eye(3)[y], 0.2) == 0.25
 
 
