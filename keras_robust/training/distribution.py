@@ -36,7 +36,20 @@ def checked_part(x: Images) -> Images:
         return tf.identity(x)
 
 
-def check_last_batch(x: Any, batch_size: int | None, parts: int, share: float = 1.0) -> None:
+def smallest_part(count: Any, parts: int) -> Any:
+    """The images of the replica that gets the fewest, as TensorFlow splits a batch; at most 0 if
+    one gets none.
+
+    Example:
+        >>> [smallest_part(count, 4) for count in (4, 5, 7)]  # 5 are split into 2, 2, 1 and 0
+        [1, -1, 1]
+    """
+    return count - (parts - 1) * -(-count // parts)
+
+
+def check_last_batch(
+    x: Any, batch_size: int | None, parts: int, share: float = 1.0, least: int = 1
+) -> None:
     """Refuses arrays whose last batch is too small for the replicas, before an epoch begins.
 
     Args:
@@ -44,27 +57,86 @@ def check_last_batch(x: Any, batch_size: int | None, parts: int, share: float = 
         batch_size: as for Keras, 32 if None.
         parts: the number of replicas.
         share: the fraction of the images, the first ones, that is used.
+        least: the number of images that each replica needs, one for each microbatch.
 
     Raises:
-        ValueError: the last batch holds fewer images than there are replicas.
+        ValueError: a replica gets fewer of the last batch.
 
     Example:
         >>> check_last_batch(tf.zeros([9, 2]), 8, parts=2)
         Traceback (most recent call last):
         ...
-        ValueError: The last batch holds 1 of 9 images, fewer images than the 2 replicas that \
+        ValueError: The last batch holds 1 of 9 images, too few images for the 2 replicas that \
 share it. Use a batch size other than 8, or leave out the last 1.
     """
-    if parts == 1 or not getattr(x, "shape", None):
+    if parts * least == 1 or not getattr(x, "shape", None):
         return
     count, size = int(len(x) * share), batch_size or 32
     last = count % size
-    if 0 < last < parts:
+    if last and smallest_part(last, parts) < least:
+        who = f"{parts} replicas that share it" if parts > 1 else ""
+        each = f"{least} microbatches" + (" on each" if parts > 1 else "") if least > 1 else ""
+        needs = " with ".join(filter(None, (who, each)))
         raise ValueError(
-            f"The last batch holds {last} of {count} images, fewer images than the {parts} "
-            f"replicas that share it. Use a batch size other than {size}, or leave out the last "
-            f"{last}."
+            f"The last batch holds {last} of {count} images, too few images for the {needs}. Use a "
+            f"batch size other than {size}, or leave out the last {last}."
         )
+
+
+def without_small_batches(data: Any, parts: int, least: int = 1) -> Any:
+    """A dataset in which a batch that is too small for the replicas joins the one before it.
+
+    Args:
+        data: what Keras is given; anything but a `tf.data.Dataset` is returned as it is.
+        parts, least: as for `check_last_batch`.
+
+    Example:
+        >>> data = tf.data.Dataset.range(7).batch(3)
+        >>> [batch.numpy().tolist() for batch in without_small_batches(data, parts=2)]
+        [[0, 1, 2], [3, 4, 5, 6]]
+    """
+    if parts * least == 1 or not isinstance(data, tf.data.Dataset):
+        return data
+    spec = data.element_spec
+    size = tf.nest.flatten(spec)[0].shape[0]
+    if size and smallest_part(size, parts) >= least:
+        return data  # all batches have one size
+    endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
+
+    def is_small(batch: Any) -> tf.Tensor:
+        return smallest_part(_size(batch), parts) < least
+
+    def step(waiting: Any, element: tuple[Any, tf.Tensor]) -> tuple[Any, Any]:
+        batch, is_end = element
+        waits = _size(waiting) > 0
+        joins = waits & ~is_end & (is_small(batch) | is_small(waiting))
+        joined = tf.cond(joins, lambda: _concatenated(waiting, batch), lambda: batch)
+        return joined, (waiting, waits & ~joins)
+
+    nothing = tf.nest.map_structure(_empty, spec)
+    merged = (
+        data.map(lambda *batch: (batch if isinstance(spec, tuple) else batch[0], False))
+        .concatenate(tf.data.Dataset.from_tensors((nothing, True)))
+        .scan(nothing, step)
+        .filter(lambda _, is_complete: is_complete)
+        .map(lambda batch, _: batch)
+    )
+    if endless:
+        merged = merged.apply(tf.data.experimental.assert_cardinality(data.cardinality()))
+    return merged.with_options(data.options())
+
+
+def _size(batch: Any) -> tf.Tensor:
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+def _empty(spec: tf.TensorSpec) -> tf.Tensor:
+    shape = [0, *(size or 0 for size in spec.shape[1:])]
+    return tf.zeros(shape, spec.dtype) if spec.dtype != tf.string else tf.fill(shape, "")
+
+
+def _concatenated(first: Any, second: Any) -> Any:
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), first, second)
 
 
 def microbatch(batch: Batch, part: int, count: int) -> Batch:

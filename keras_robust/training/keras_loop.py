@@ -9,7 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.training.distribution import check_last_batch, check_optimizer
+from keras_robust.training.distribution import (
+    check_last_batch,
+    check_optimizer,
+    without_small_batches,
+)
 from keras_robust.training.metric_names import (
     check_user_metrics,
     infer_modes,
@@ -28,6 +32,7 @@ class KerasLoop(keras.Model):
     jit_compile: Any
     # Names that the model logs -> "min" or "max", or "" where neither is better.
     directions: Mapping[str, str] = {}
+    microbatches = 1  # parts of a replica's batch
     _reported: tuple[str, ...] = ()
     _user_names: tuple[str, ...] = ()
 
@@ -68,15 +73,19 @@ class KerasLoop(keras.Model):
         """Trains as `keras.Model.fit` does.
 
         Callbacks with `mode="auto"` may monitor what the model logs, such as
-        `val_robust_accuracy`.
+        `val_robust_accuracy`. A batch of a `tf.data.Dataset` that is too small for the replicas, or
+        for the microbatches, joins the batch before it.
 
         Raises:
-            ValueError: no weight is trainable, or the last batch of arrays holds fewer images than
-                there are replicas.
+            ValueError: no weight is trainable, or the last batch of arrays is too small for the
+                replicas, or for the microbatches.
         """
         self.check_trainable()
         self._check_last_batches(x, args, kwargs)
         infer_modes(kwargs.get("callbacks", args[4] if len(args) > 4 else None), self.directions)
+        x = without_small_batches(x, self._parts, self.microbatches)
+        args = tuple(without_small_batches(arg, self._parts) for arg in args)  # validation data
+        kwargs = {name: without_small_batches(arg, self._parts) for name, arg in kwargs.items()}
         if isinstance(x, tf.data.Dataset):
             # Keras would warn at every call that it does not shuffle a data set.
             kwargs.setdefault("shuffle", False)
@@ -96,6 +105,8 @@ class KerasLoop(keras.Model):
 
         A list has the order of `metrics_names`.
         """
+        args = tuple(without_small_batches(arg, self._parts) for arg in args)
+        kwargs = {name: without_small_batches(arg, self._parts) for name, arg in kwargs.items()}
         x = args[0] if args else kwargs.get("x")
         size = args[2] if len(args) > 2 else kwargs.get("batch_size")
         check_last_batch(x, size, self._parts)
@@ -177,7 +188,7 @@ class KerasLoop(keras.Model):
                  "validation_data")  # fmt: skip
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         size, split = given.get("batch_size"), given.get("validation_split") or 0.0
-        check_last_batch(x, size, self._parts, 1 - split)
+        check_last_batch(x, size, self._parts, 1 - split, self.microbatches)
         held_out = given.get("validation_data")
         if isinstance(held_out, (tuple, list)) and held_out:
             size = given.get("validation_batch_size") or size

@@ -206,7 +206,11 @@ class RobustModel(KerasLoop):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""
         self.check_trainable()
-        return self.jitted(self._train_on)(*self._unpack(data))
+        batch = self._unpack(data)
+        # On replicas, a step begins after the last batch of a data set of unknown size, and fails:
+        # counters would have counted it, as they do not depend on the batch.
+        with tf.control_dependencies([batch[0]]):
+            return self.jitted(self._train_on)(*batch)
 
     def _train_on(self, x: Images, y: Labels, weight: tf.Tensor | None) -> dict[str, tf.Tensor]:
         """A step of training on a checked batch."""

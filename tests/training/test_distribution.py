@@ -165,11 +165,87 @@ def test_parts_of_different_sizes(pair, make_batch):
     assert logs["regularization"][0] > 0 and metric in logs
 
 
-def test_a_batch_smaller_than_the_replicas_is_refused(pair, make_batch):
-    """A last batch of 1 is split into parts of 1 and 0."""
+def of_unknown_size(x, y, size):
+    """Batches of a generator, as `fit` takes them: nobody knows how many there are."""
+    spec = tf.TensorSpec([None, *x.shape[1:]], tf.float32), tf.TensorSpec([None], tf.int64)
+    batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+    return tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)
+
+
+@pytest.mark.parametrize(
+    ("known", "eager"),
+    [(False, True), *(pytest.param(k, False, marks=pytest.mark.slow) for k in (True, False))],
+)
+def test_a_last_batch_smaller_than_the_replicas_joins_the_one_before(
+    known, eager, pair, make_batch
+):
+    """A last batch of 1 would be split into parts of 1 and 0."""
+    x, y = make_batch(17)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    data = data if known else of_unknown_size(x, y, 8)
+    one, two = pair(compiled={"run_eagerly": eager})
+    expected = one.fit(of_unknown_size(x[:8], y[:8], 8).concatenate(
+        of_unknown_size(x[8:], y[8:], 9)), verbose=0).history  # fmt: skip
+    history = two.fit(data, validation_data=data, verbose=0).history
+    for name, values in expected.items():
+        assert history[name] == pytest.approx(values, rel=1e-5), name
+    for value, other in zip(two.get_weights(), one.get_weights(), strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-6)
+    assert_replicas_agree(two)
+    # A step begins after the end of a data set of unknown size; nothing counts it.
+    assert int(two.optimizer.iterations.numpy()) == 2
+    if eager:  # the rest costs as much again
+        return
+    found = two.evaluate(data, verbose=0, return_dict=True)
+    assert found == pytest.approx({name: history[f"val_{name}"][0] for name in found}, rel=1e-6)
+    expected = one.evaluate(x, y, batch_size=17, verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_data_set_of_one_image_is_refused(pair, make_batch):
     _, model = pair()
     with pytest.raises(tf.errors.InvalidArgumentError, match="fewer images than .*replicas"):
-        fit(model, *make_batch(9))
+        fit(model, *make_batch(1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts", "least", "expected"),
+    [
+        ([8, 1], 2, 1, [9]), ([8, 2], 2, 1, [8, 2]), ([1, 3, 1, 1, 4], 2, 1, [6, 4]),
+        ([8, 5], 4, 1, [13]), ([8, 7], 4, 1, [8, 7]), ([1], 2, 1, [1]), ([8, 3], 1, 4, [11]),
+        ([8, 5], 2, 2, [8, 5]), ([8, 3], 2, 2, [11]), ([8, 1], 1, 1, [8, 1]),
+    ],
+)  # fmt: skip
+def test_small_batches_join(sizes, parts, least, expected):
+    begins = np.cumsum([0, *sizes])
+    batches = [{"x": np.arange(b, b + n)} for b, n in zip(begins, sizes, strict=False)]
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature={"x": tf.TensorSpec([None], tf.int64)}
+    )
+    found = list(distribution.without_small_batches(data, parts, least))
+    assert [len(batch["x"]) for batch in found] == expected
+    np.testing.assert_array_equal(np.concatenate([b["x"] for b in found]), np.arange(sum(sizes)))
+
+
+def test_batches_of_one_size_and_endless_ones_stay_so():
+    data = tf.data.Dataset.range(10)
+    even = data.batch(4, drop_remainder=True)
+    assert distribution.without_small_batches(even, 2) is even
+    endless = distribution.without_small_batches(data.batch(3).repeat(), 2)
+    assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert [len(batch) for batch in endless.take(4)] == [3, 3, 4, 3]
+    assert distribution.without_small_batches([1], 2) == [1]
+
+
+def test_a_last_batch_smaller_than_the_microbatches(make_robust, make_classifier, make_batch):
+    """The same on one device: an epoch failed at its end."""
+    x, y = make_batch(9)
+    model = make_robust(make_classifier(), microbatches=2)
+    with pytest.raises(ValueError, match="last batch holds 1 of 9 images, too few .*2 microbatch"):
+        model.fit(x, y, batch_size=8, verbose=0)
+    fit(model, x, y)
+    assert int(model.step) == 1
 
 
 @pytest.mark.parametrize(
@@ -186,7 +262,7 @@ def test_a_batch_smaller_than_the_replicas_is_refused(pair, make_batch):
 def test_a_last_batch_of_arrays_is_refused_before_the_first(pair, make_batch, call, count):
     """Their number of images is known; nothing was trained in vain."""
     _, model = pair()
-    with pytest.raises(ValueError, match=r"last batch holds 1 of \d+ images, fewer .*2 replicas"):
+    with pytest.raises(ValueError, match=r"last batch holds 1 of \d+ images, too few .*2 replicas"):
         call(model, *make_batch(count))
     assert int(tf.convert_to_tensor(model.step)) == 0
 
