@@ -16,6 +16,7 @@ from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.smoothed import smoothed
+from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
@@ -33,6 +34,7 @@ __all__ = [
     "resnet20",
     "small_cnn",
     "smoothed",
+    "strided_cnn",
     "vgg16",
     "wide_resnet",
     "wrn_34_10",

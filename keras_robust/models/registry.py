@@ -16,6 +16,7 @@ from keras_robust.models.mlp import mlp
 from keras_robust.models.mobilenet import mobilenet_v1
 from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
 from keras_robust.models.small_cnn import small_cnn
+from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
@@ -55,6 +56,7 @@ def ensemble_of(
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "mlp": mlp,
     "small_cnn": small_cnn,
+    "strided_cnn": strided_cnn,
     "resnet20": resnet20,
     "resnet18": resnet18,
     "pre_act_resnet18": pre_act_resnet18,
@@ -94,9 +96,9 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
     """Builds the classifier of that name; describes the arguments that architectures share.
 
     Args:
-        name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"resnet20"`, `"resnet18"`,
-            `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`, `"googlenet"`,
-            `"mobilenet_v1"`, `"efficientnet_b0"`, `"ensemble"`.
+        name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"strided_cnn"`, `"resnet20"`,
+            `"resnet18"`, `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`,
+            `"googlenet"`, `"mobilenet_v1"`, `"efficientnet_b0"`, `"ensemble"`.
         input_shape: shape of one image without the batch, `(height, width, channels)`; `mlp` takes
             any shape and flattens it.
         classes: number of classes, at least 2.

@@ -15,6 +15,7 @@ from keras_robust.models.building import is_classifier
 SMALL = {
     "mlp": {"hidden": (16, 12)},
     "small_cnn": {"variant": "tiny"},
+    "strided_cnn": {"filters": (4,), "kernels": (3,), "strides": (2,), "dense": (12,)},
     "resnet20": {"width": 0.25},
     "resnet18": {"width": 0.125},
     "pre_act_resnet18": {"width": 0.125},
@@ -27,6 +28,7 @@ SMALL = {
 FEATURES = {
     "mlp": 12,
     "small_cnn": 32,
+    "strided_cnn": 12,
     "resnet20": 16,
     "resnet18": 64,
     "pre_act_resnet18": 64,
