@@ -134,6 +134,8 @@ def margins(
     y = class_numbers("Labels", y, region.x, network.classes)
     rows = each_margin(y, network.classes, region.x.dtype)
     bounds = _unless_broken(lower(network, rows, region), network, region)
+    # A batch of unknown size hides the number of classes from TensorFlow.
+    bounds = tf.ensure_shape(bounds, [None, network.classes])
     return tf.where(label_mask(y, bounds), tf.zeros_like(bounds), bounds)
 
 

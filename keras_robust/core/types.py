@@ -169,7 +169,10 @@ class RobustLoss(Protocol):
 
     @property
     def required_outputs(self) -> frozenset[str]:
-        """The outputs that a call reads, a subset of `{"clean", "adversarial"}`; default both."""
+        """The outputs that a call reads: `"clean"` and `"adversarial"` by default.
+
+        A loss of certified bounds reads `"bounds"` instead of `"adversarial"`.
+        """
         return frozenset({"clean", "adversarial"})
 
     @property
@@ -191,5 +194,6 @@ class RobustLoss(Protocol):
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms and the logged statistics, each `[batch]`.
 
-        Outputs that are not required may be None.
+        Outputs that are not required may be None. If `"bounds"` are, `adversarial` holds the
+        worst-case `"logits"` that they allow, which no image needs to reach.
         """

@@ -4,8 +4,10 @@ from keras_robust.defenses.adp import adp
 from keras_robust.defenses.adr import adr
 from keras_robust.defenses.ascl import ascl
 from keras_robust.defenses.cce import cce
+from keras_robust.defenses.crown_ibp import crown_ibp
 from keras_robust.defenses.ensemble_at import ensemble_at
 from keras_robust.defenses.gaussian import gaussian
+from keras_robust.defenses.ibp import ibp
 from keras_robust.defenses.mart import mart
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.scl import scl
@@ -20,8 +22,10 @@ __all__ = [
     "adr",
     "ascl",
     "cce",
+    "crown_ibp",
     "ensemble_at",
     "gaussian",
+    "ibp",
     "mart",
     "pgd_at",
     "scl",

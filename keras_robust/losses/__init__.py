@@ -14,7 +14,14 @@ from keras_robust.losses.classification import (
     targeted_margin,
 )
 from keras_robust.losses.contrastive import Contrastive, contrast, select
-from keras_robust.losses.robust_loss import Adversarial, Clean, KLConsistency, SumOfLosses, total
+from keras_robust.losses.robust_loss import (
+    Adversarial,
+    Clean,
+    KLConsistency,
+    SumOfLosses,
+    WorstCase,
+    total,
+)
 
 __all__ = [
     "Adversarial",
@@ -22,6 +29,7 @@ __all__ = [
     "Contrastive",
     "KLConsistency",
     "SumOfLosses",
+    "WorstCase",
     "boosted_cross_entropy",
     "contrast",
     "cross_entropy",

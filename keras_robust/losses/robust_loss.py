@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Labels, Outputs, PerExample, RobustLoss
+from keras_robust.core.numerics import scalar
+from keras_robust.core.types import Labels, Outputs, PerExample, RobustLoss, Scalar
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
 
@@ -86,6 +87,53 @@ class Adversarial(RobustLoss):
         if self.clean_weight:
             terms["clean"] = self.clean_weight * losses.cross_entropy(clean["logits"], y)
         return terms
+
+
+@serializable
+class WorstCase(RobustLoss):
+    """`clean_weight * CE(x) + (1 - clean_weight) * CE(worst case)`, by certified bounds.
+
+    The worst case is the logits `-m_j`, where `m_j` is a lower bound of `z_y - z_j` over the ball.
+    Their cross-entropy bounds that of every image of the ball from above. Logs
+    `verified_accuracy`: the fraction of images whose lower bounds are all above 0.
+
+    Args:
+        clean_weight: kappa in the papers, from 0 to 1; a number, or a scalar tensor.
+
+    Raises:
+        ValueError: a weight outside [0, 1].
+
+    Example:
+        >>> y, worst = tf.constant([0, 1]), tf.constant([[0.0, -2.0], [0.5, 0.0]])
+        >>> values = WorstCase(0.5)(y, {"logits": worst}, {"logits": worst})
+        >>> values["verified_accuracy"].numpy().tolist()
+        [1.0, 0.0]
+
+    Reference: Gowal et al., "On the Effectiveness of Interval Bound Propagation for Training
+    Verifiably Robust Models" (2018), Eq. 12.
+    """
+
+    term_names = ("clean", "worst_case")
+    required_outputs = frozenset({"clean", "bounds"})
+    logged_statistics = ("verified_accuracy",)
+
+    clean_weight: Scalar = 0.5
+
+    def __post_init__(self) -> None:
+        if not tf.is_tensor(self.clean_weight):
+            check_number("WorstCase: clean_weight", self.clean_weight, most=1)
+
+    def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
+        """The weighted cross-entropies and whether an image is verified, each `[batch]`."""
+        on_clean = losses.cross_entropy(clean["logits"], y)
+        worst = losses.cross_entropy(adversarial["logits"], y)
+        weight = scalar(self.clean_weight, worst.dtype)
+        is_verified = losses.margin(adversarial["logits"], y) < 0
+        return {
+            "clean": scalar(self.clean_weight, on_clean.dtype) * on_clean,
+            "worst_case": (1 - weight) * worst,
+            "verified_accuracy": tf.cast(is_verified, worst.dtype),
+        }
 
 
 @serializable

@@ -12,6 +12,7 @@ from keras_robust.core.classifier import members_of
 from keras_robust.core.types import Forward, Images, Outputs
 from keras_robust.core.validation import check_choice
 from keras_robust.training.distribution import batch_norms
+from keras_robust.training.precision_copy import copy_in
 
 MODES = ("eval", "train")
 DTYPES = ("float32", "bfloat16")
@@ -74,23 +75,13 @@ def _without_state(template: keras.Model, classifier: keras.Model, mode: str) ->
 
 def _in_half_precision(classifier: keras.Model) -> keras.Model:
     """A copy of the layers that computes in bfloat16 instead of float32; its weights are unused."""
-
-    def in_half(layer: keras.Operation) -> keras.Operation:
-        try:
-            config = layer.get_config()
-            # Another compute dtype was chosen by the user; operations of `keras.ops` have none.
-            if getattr(layer, "compute_dtype", None) == "float32":
-                config["dtype"] = "mixed_bfloat16"
-            return type(layer).from_config(config)
-        except Exception as error:  # whatever a layer's own code raises
-            raise ValueError(
-                f"crafting_dtype='bfloat16' needs a copy of every layer, and the layer "
-                f"{layer.name!r} ({type(layer).__name__}) cannot be built from its `get_config`; "
-                "expected layers that can. Use crafting_dtype='float32', or replace the layer by "
-                "one with `get_config`."
-            ) from error
-
-    return keras.models.clone_model(classifier, clone_function=in_half, recursive=True)
+    return copy_in(
+        classifier,
+        "mixed_bfloat16",
+        instead_of=("float32",),  # another compute dtype was chosen by the user
+        why="crafting_dtype='bfloat16'",
+        otherwise="Use crafting_dtype='float32'",
+    )
 
 
 @contextlib.contextmanager

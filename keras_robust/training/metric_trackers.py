@@ -27,7 +27,7 @@ class MetricTrackers:
         # Which way is better, of everything but the loss, whose direction Keras knows.
         self.directions = {
             **dict.fromkeys((*terms, "regularization"), "min"),
-            **dict.fromkeys(others, ""),
+            **{name: "max" if name.endswith("accuracy") else "" for name in others},
             **dict.fromkeys(("accuracy", "robust_accuracy"), "max"),
         }
         self._means = {name: keras.metrics.Mean(name=name) for name in names}

@@ -11,7 +11,11 @@ from keras_robust.losses.robust_loss import check_loss
 
 
 def check_parts(
-    classifier: Any, attack: Attack | None, validation_attack: Attack | None, loss: RobustLoss
+    classifier: Any,
+    attack: Attack | None,
+    validation_attack: Attack | None,
+    loss: RobustLoss,
+    has_bounds: bool = False,
 ) -> None:
     """Raises unless a robust model can be made of the parts.
 
@@ -20,11 +24,13 @@ def check_parts(
         attack: the attack of training, or None.
         validation_attack: the attack of validation, or None for the attack of training.
         loss: the robust loss.
+        has_bounds: whether the model bounds the worst case of its outputs.
 
     Raises:
         TypeError: a part of another kind.
-        ValueError: a loss that needs adversarial images without an attack; one batch per member of
-            an ensemble where a single batch is expected.
+        ValueError: a loss that needs adversarial images without an attack, or bounds without a
+            model that computes them; one batch per member of an ensemble where a single batch is
+            expected.
     """
     _check_classifier(classifier)
     check_loss(loss)
@@ -35,6 +41,18 @@ def check_parts(
         raise ValueError(
             f"The loss {type(loss).__name__} needs adversarial images, but attack is None. Pass "
             "one, such as `keras_robust.attacks.pgd(ball)`."
+        )
+    if has_bounds != ("bounds" in loss.required_outputs):
+        needs = "does not read" if has_bounds else "needs"
+        raise ValueError(
+            f"The loss {type(loss).__name__} {needs} certified bounds; expected such a loss, and "
+            "no other, in a model that computes them. Use a defense such as "
+            "`keras_robust.defenses.ibp(classifier, ball)`."
+        )
+    if {"bounds", "adversarial"} <= loss.required_outputs:
+        raise ValueError(
+            f"The loss {type(loss).__name__} requires 'bounds' and 'adversarial' outputs; expected "
+            "one of the two, which both are the second argument of its call."
         )
     validated = validation_attack or attack
     if validated is not None and validated.per_member:

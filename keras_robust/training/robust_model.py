@@ -81,6 +81,8 @@ class RobustModel(KerasLoop):
 
     # Names of what `state_logs` returns, for defenses with state.
     state_names: tuple[str, ...] = ()
+    # Whether the defense bounds the worst case of its outputs, for a loss that requires "bounds".
+    has_bounds: bool = False
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class RobustModel(KerasLoop):
         # Layers cast their own inputs. Casting images to half precision before the attack would
         # move them by more than a small radius allows.
         super().__init__(autocast=False, name=name)
-        check_parts(classifier, attack, validation_attack, loss)
+        check_parts(classifier, attack, validation_attack, loss, self.has_bounds)
         check_integer("seed", seed, None)
         check_integer("radius_warmup", radius_warmup)
         check_integer("microbatches", microbatches, 1)
@@ -193,6 +195,10 @@ class RobustModel(KerasLoop):
         fraction = (tf.cast(step, dtype) + 1) / self.radius_warmup
         return self.attack.at_radius(tf.minimum(fraction, 1.0) * self.attack.ball.radius)
 
+    def training_loss(self) -> TrainingLoss:
+        """The loss of this step; a hook for defenses whose loss depends on their state."""
+        return self._training_loss
+
     def state_logs(self) -> dict[str, tf.Tensor]:
         """The state of a defense, logged in training under its `state_names`; a hook."""
         return {}
@@ -244,7 +250,7 @@ class RobustModel(KerasLoop):
             if self.microbatches > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, part)
             x_adv = self.craft(x, y, seed)
-        gradients, outputs, means = self._training_loss.gradients(
+        gradients, outputs, means = self.training_loss().gradients(
             batch, x_adv, size, self.optimizer
         )
         if outputs["clean"] is None:

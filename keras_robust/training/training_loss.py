@@ -8,8 +8,9 @@ then have one more axis in front, `[sources, batch, ...]`, where source `i` was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -21,10 +22,16 @@ from keras_robust.training import distribution
 from keras_robust.training.distribution import Batch, Gradients
 from keras_robust.training.weight_perturbation import AWP, outputs_at
 
-# "clean" and "adversarial" -> images or `Outputs`; None if not required.
+# "clean" and "adversarial" -> images or `Outputs`; None if not required. If a loss requires
+# "bounds", these are outputs of a third kind.
 ImagesByKind = dict[str, Images | None]
 OutputsByKind = dict[str, Any]
 Means = dict[str, tf.Tensor]  # the mean loss, "loss", and the means of its terms
+# (clean outputs, x, y, training) -> the worst-case outputs of each image, and scalar penalties that
+# are minimized with the loss, as the losses that layers add.
+WorstCaseBounds: TypeAlias = Callable[
+    [Outputs, Images, Labels, bool], tuple[Outputs, Sequence[tf.Tensor]]
+]
 
 
 class TrainingLoss:
@@ -35,6 +42,7 @@ class TrainingLoss:
         loss: the robust loss.
         microbatches: number of parts of a replica's batch.
         weight_perturbation: computes the gradient at perturbed weights; None for the weights.
+        bounds: worst-case outputs by certified bounds, for a loss that requires `"bounds"`.
     """
 
     def __init__(
@@ -43,11 +51,13 @@ class TrainingLoss:
         loss: RobustLoss,
         microbatches: int = 1,
         weight_perturbation: AWP | None = None,
+        bounds: WorstCaseBounds | None = None,
     ):
         self.classifier = classifier
         self.loss = loss
         self.microbatches = microbatches
         self.weight_perturbation = weight_perturbation
+        self.bounds = bounds
 
     def measure(self, batch: Batch, x_adv: Images | None) -> tuple[OutputsByKind, Means]:
         """The loss in inference mode, and the outputs; clean outputs are always computed.
@@ -63,7 +73,8 @@ class TrainingLoss:
         outputs = {"clean": self.classifier(x, training=False), "adversarial": None}
         if x_adv is not None:
             outputs["adversarial"] = self.classifier(x_adv, training=False)
-        return outputs, self._means(y, outputs, weight, self.classifier.losses)
+        losses = [*self.classifier.losses, *self._bound(outputs, x, y, training=False)]
+        return outputs, self._means(y, outputs, weight, losses)
 
     def gradients(
         self,
@@ -95,7 +106,9 @@ class TrainingLoss:
                 for images in required.values()
             ]
             outputs = _by_kind(required, results)
-            means = self._means(batch[1], outputs, batch[2], self.classifier.losses)
+            losses = list(self.classifier.losses)
+            losses += self._bound(outputs, *batch[:2], training=True)
+            means = self._means(batch[1], outputs, batch[2], losses)
             scaled = self._scaled(means, batch[1], size, optimizer)
         return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
 
@@ -119,6 +132,8 @@ class TrainingLoss:
                 images = [stacked(images) for images in required.values()]
                 results, state, losses = outputs_at(self.classifier, weights, images)
                 outputs = _by_kind(required, results)
+                with _at_weights(self.classifier, weights):
+                    losses = [*losses, *self._bound(outputs, *batch[:2], training=True)]
                 means = self._means(batch[1], outputs, batch[2], losses)
                 scaled = self._scaled(means, batch[1], size, optimizer)
             gradients = tape.gradient(scaled, weights)
@@ -135,6 +150,15 @@ class TrainingLoss:
             "adversarial": x_adv,
         }
 
+    def _bound(
+        self, outputs: OutputsByKind, x: Images, y: Labels, training: bool
+    ) -> Sequence[tf.Tensor]:
+        """Adds the worst-case outputs if the loss requires them; returns the penalties."""
+        if self.bounds is None:
+            return ()
+        outputs["bounds"], penalties = self.bounds(outputs["clean"], x, y, training)
+        return penalties
+
     def _means(
         self,
         y: Labels,
@@ -143,7 +167,8 @@ class TrainingLoss:
         losses: Sequence[tf.Tensor],
     ) -> Means:
         """The means of the loss, its terms, the layers' own losses and the statistics."""
-        values = self.loss(y, outputs["adversarial"], outputs["clean"])
+        worst = "adversarial" if self.bounds is None else "bounds"
+        values = self.loss(y, outputs[worst], outputs["clean"])
         means = {name: _mean(values[name], weight) for name in self.loss.term_names}
         if losses:
             # Layers in half precision add losses in half precision.
@@ -168,6 +193,14 @@ def _by_kind(required: ImagesByKind, results: Sequence[Outputs | None]) -> Outpu
         kind: by_source(outputs, images)
         for (kind, images), outputs in zip(required.items(), results, strict=True)
     }
+
+
+@contextlib.contextmanager
+def _at_weights(classifier: keras.Model, weights: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Makes what reads the classifier's trainable weights read the given ones."""
+    mapping = list(zip(classifier.trainable_variables, weights, strict=True))
+    with keras.StatelessScope(state_mapping=mapping):
+        yield
 
 
 def stacked(images: Images | tuple[Images, ...] | None) -> Images | None:

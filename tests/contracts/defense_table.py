@@ -6,6 +6,10 @@ import keras_robust as kr
 
 BALL = kr.LinfBall(0.1)
 SETTINGS = {"steps": 2, "seed": 7}
+# Defenses that craft nothing while they train.
+WITHOUT_ATTACK = ("standard", "ibp", "crown_ibp")
+# Defenses that train on certified bounds.
+CERTIFIED = ("ibp", "crown_ibp")
 # Defenses whose classifier is an ensemble.
 ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
@@ -19,6 +23,16 @@ DEFENSES = {
     ),
     "trades": (lambda c: kr.defenses.trades(c, BALL, **SETTINGS), ["clean", "divergence"]),
     "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
+    "ibp": (
+        lambda c: kr.defenses.ibp(c, BALL, warmup_steps=0, ramp_steps=2, **SETTINGS),
+        ["clean", "worst_case"],
+    ),
+    "crown_ibp": (
+        lambda c: kr.defenses.crown_ibp(
+            c, BALL, warmup_steps=0, ramp_steps=2, regularization=0.5, **SETTINGS
+        ),
+        ["clean", "worst_case"],
+    ),
     "wrm": (
         lambda c: kr.defenses.wrm(c, BALL, step_size=0.1, **SETTINGS),
         ["adversarial"],

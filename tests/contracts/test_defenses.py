@@ -11,7 +11,13 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from tests.contracts.defense_table import BALL, DEFENSES, ENSEMBLES
+from tests.contracts.defense_table import (
+    BALL,
+    CERTIFIED,
+    DEFENSES,
+    ENSEMBLES,
+    WITHOUT_ATTACK,
+)
 
 # Each member once: its variations only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
@@ -128,8 +134,11 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     terms = DEFENSES[name][1]
     validation = {"val_loss", "val_accuracy", "val_robust_accuracy", *(f"val_{t}" for t in terms)}
     training = {"loss", "accuracy", *terms}
-    if name != "standard":  # which crafts nothing while it trains
+    if name.split()[0] not in WITHOUT_ATTACK:
         training.add("robust_accuracy")
+    if name in CERTIFIED:
+        training |= {"radius", "regularization", "verified_accuracy"}
+        validation.add("val_verified_accuracy")
     if name.startswith("udr"):
         training.add("dual")
     if "contrastive" in terms:
@@ -138,7 +147,8 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     history = run.history
     assert set(history) == training | validation
     assert all(np.isfinite(values).all() for values in history.values())
-    assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in terms), rel=1e-5)
+    summed = [*terms, "regularization"] if "regularization" in history else terms
+    assert history["loss"][0] == pytest.approx(sum(history[term][0] for term in summed), rel=1e-5)
     total = sum(history[f"val_{term}"][0] for term in terms)
     assert history["val_loss"][0] == pytest.approx(total, rel=1e-5)
     # Every weight moves; a number, such as a sum that begins anew at each step, may not.

@@ -44,6 +44,22 @@ def test_adversarial_with_weights():
     np.testing.assert_allclose(terms["clean"], 0.5 * ON_CLEAN)
 
 
+def test_the_worst_case_is_weighed_against_the_clean_images():
+    """0.25 CE(x) + 0.75 CE(worst); verified where no other class reaches the label."""
+    loss = losses.WorstCase(0.25)
+    assert loss.term_names == ("clean", "worst_case")
+    assert loss.required_outputs == {"clean", "bounds"}
+    worst = {"logits": tf.constant([[0.0, -1.0, -2.0], [0.0, 0.0, -1.0]])}
+    values = loss(Y, worst, CLEAN)
+    np.testing.assert_allclose(values["clean"], 0.25 * ON_CLEAN)
+    np.testing.assert_allclose(
+        values["worst_case"], 0.75 * losses.cross_entropy(worst["logits"], Y)
+    )
+    assert values["verified_accuracy"].numpy().tolist() == [1.0, 0.0]
+    nan = {"logits": tf.fill([2, 3], math.nan)}
+    assert loss(Y, nan, CLEAN)["verified_accuracy"].numpy().tolist() == [0.0, 0.0]
+
+
 def test_sum_has_the_terms_of_its_parts():
     loss = SumOfLosses((Adversarial(), Clean()))
     assert (loss.term_names, loss.required_outputs) == (

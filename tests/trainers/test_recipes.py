@@ -69,8 +69,20 @@ def test_an_ensemble_of_a_recipe_has_members_of_their_own_weights():
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_the_best_checkpoint_is_chosen_by_what_the_defense_is_for(name):
-    plain = name.endswith("/standard")
-    assert recipes.load(name).monitor == ("val_accuracy" if plain else "val_robust_accuracy")
+    defense = name.partition("/")[2]
+    others = {
+        "standard": "val_accuracy",
+        **dict.fromkeys(schema.CERTIFIED, "val_verified_accuracy"),
+    }
+    assert recipes.load(name).monitor == others.get(defense, "val_robust_accuracy")
+
+
+@pytest.mark.parametrize("name", ["digits/ibp", "mnist/ibp", "mnist/crown_ibp"])
+def test_certified_training_bounds_its_network(name):
+    config = recipes.load(name)
+    model = build.robust_model(config, info(name.partition("/")[0]), steps_per_epoch=10)
+    assert model.ramp.radius > config.ball.radius == model.bounds.ball.radius
+    assert "verified_accuracy" in model.evaluated_names()
 
 
 @pytest.mark.parametrize("defense", ["pgd_at", "trades", "mart"])

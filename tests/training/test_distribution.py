@@ -85,6 +85,10 @@ DEFENSES = {
     "trades": lambda c: kr.defenses.trades(c, BALL, steps=2),
     "mart": lambda c: kr.defenses.mart(c, BALL, steps=2),
     "adr": lambda c: kr.defenses.adr(c, BALL, base=kr.defenses.pgd_at, steps=2),
+    # The penalty is the mean of those of the parts, so that it differs.
+    "ibp": lambda c: kr.defenses.ibp(
+        c, BALL, warmup_steps=0, ramp_steps=2, regularization=0.0, steps=2
+    ),
     # At the paper's temperature steps are so long that rounding alone moves them apart.
     "ascl": lambda c: kr.defenses.ascl(
         c, BALL, selection="global", temperature=0.5, head="mlp", steps=2

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
 from trainers.recipes import cifar10
 
-DEFENSES = (*cifar10.DEFENSES, *ENSEMBLES)
+DEFENSES = (*cifar10.DEFENSES, "ibp", *ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -37,6 +37,8 @@ def get_config(defense: str) -> ConfigDict:
         {"name": "fgsm", "options": {}},
     )
     config.evaluation.radii = tuple(radius / 255 for radius in (1, 2, 4, 6, 8))
+    if defense == "ibp":
+        return _certified(config)
     crafting = {"steps": 5, "step_size": 2 / 255}
     return with_defense(
         config,
@@ -53,3 +55,29 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {**crafting, "augment": "shift_flip"},
         },
     )
+
+
+def _certified(config: ConfigDict) -> ConfigDict:
+    """Certified training at 2/255, the radius of published figures, on all images."""
+    config.epochs = 30
+    config.jit_compile = True
+    config.dataset.batch_size = 100
+    config.dataset.limit = None
+    config.dataset.validation = 1000
+    config.dataset.augment.name = "shift_flip"
+    config.model.name = "strided_cnn"
+    config.model.options = ConfigDict({})
+    config.ball.radius = 2 / 255
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule.kind = "step"
+    config.optimizer.schedule.boundaries = (22, 27)
+    config.optimizer.schedule.factor = 0.2
+    config.evaluation.radii = tuple(radius / 255 for radius in (0.5, 1, 2, 3, 4))
+    options = {
+        "train_radius": 2.2 / 255,
+        "warmup_steps": 490,
+        "ramp_steps": 7350,  # fifteen epochs
+        "initialization": "ibp",
+        "steps": 5,
+    }
+    return with_defense(config, "ibp", {"ibp": options})

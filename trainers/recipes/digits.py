@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from keras_robust.experiments.recipes.schema import ENSEMBLES, OVER, defaults, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER, *ENSEMBLES)
+DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", "ibp", *OVER, *ENSEMBLES)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -26,6 +26,8 @@ def get_config(defense: str) -> ConfigDict:
         {"name": "fgsm", "options": {}},
     )
     config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    if defense == "ibp":
+        return _certified(config)
     return with_defense(
         config,
         defense,
@@ -41,3 +43,21 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {"steps": 10, "augment": "shift"},
         },
     )
+
+
+def _certified(config: ConfigDict) -> ConfigDict:
+    """Certified training: a small network without pools, and a ramp over the first half."""
+    config.epochs = 60
+    config.model.name = "strided_cnn"
+    options = {"filters": (32, 64), "kernels": (3, 3), "strides": (1, 2), "dense": (128,)}
+    config.model.options = ConfigDict(options)
+    config.optimizer.schedule.kind = "step"
+    config.optimizer.schedule.boundaries = (45, 55)
+    options = {
+        "train_radius": 0.165,
+        "warmup_steps": 60,
+        "ramp_steps": 600,  # of 1,140
+        "initialization": "ibp",
+        "steps": 10,
+    }
+    return with_defense(config, "ibp", {"ibp": options})

@@ -8,9 +8,26 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import ENSEMBLES, OVER, defaults, with_defense
+from keras_robust.experiments.recipes.schema import (
+    CERTIFIED,
+    ENSEMBLES,
+    OVER,
+    defaults,
+    with_defense,
+)
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER, *ENSEMBLES)
+DEFENSES = (
+    "standard",
+    "pgd_at",
+    "trades",
+    "mart",
+    "wrm",
+    "ascl",
+    "scl",
+    *CERTIFIED,
+    *OVER,
+    *ENSEMBLES,
+)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -27,6 +44,8 @@ def get_config(defense: str) -> ConfigDict:
         {"name": "fgsm", "options": {}},
     )
     config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+    if defense in CERTIFIED:
+        return _certified(config, defense)
     crafting = {"steps": 10, "step_size": 0.075}
     return with_defense(
         config,
@@ -45,3 +64,25 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {**crafting, "augment": "shift"},
         },
     )
+
+
+def _certified(config: ConfigDict, defense: str) -> ConfigDict:
+    """Certified training: no attack in training, a network of strided convolutions, 40 epochs."""
+    config.epochs = 40
+    config.jit_compile = True
+    config.dataset.batch_size = 100
+    config.dataset.validation = 1000
+    config.model.name = "strided_cnn"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule.kind = "step"
+    config.optimizer.schedule.boundaries = (28, 36)
+    config.optimizer.schedule.factor = 0.2
+    options = {
+        "train_radius": 0.32,
+        "clean_weight": 0.5,
+        "warmup_steps": 200,
+        "ramp_steps": 4720,  # eight epochs
+        "initialization": "ibp",
+        "steps": 10,
+    }
+    return with_defense(config, defense, {defense: options})

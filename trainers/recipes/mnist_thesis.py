@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
+from keras_robust.experiments.recipes.schema import CERTIFIED, ENSEMBLES, with_defense
 from trainers.recipes import mnist
 
-# Ensembles are in another chapter, with other settings.
-DEFENSES = tuple(name for name in mnist.DEFENSES if name not in ENSEMBLES)
+# Ensembles are in another chapter, with other settings; certified training is in none.
+DEFENSES = tuple(name for name in mnist.DEFENSES if name not in (*ENSEMBLES, *CERTIFIED))
 
 
 def get_config(defense: str) -> ConfigDict:

@@ -52,7 +52,12 @@ class BatchNormalization(Scaling):
         if not self.layer.trainable:
             return self
         axis = self.layer.axis % x.shape.rank
-        mean, variance = tf.nn.moments(x, [a for a in range(x.shape.rank) if a != axis])
+        # Over all replicas, where the layer's own are.
+        mean, variance = keras.ops.moments(
+            x,
+            [a for a in range(x.shape.rank) if a != axis],
+            synchronized=self.layer.synchronized,
+        )
         return BatchNormalization(self.layer, (mean, variance))
 
     def scale(self, dtype: tf.DType) -> Tensor:

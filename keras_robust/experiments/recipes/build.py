@@ -35,9 +35,6 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 def check(config: ConfigDict) -> None:
     """Raises unless names and numbers of a recipe are valid; reads no data.
 
-    Args:
-        config: the recipe.
-
     Raises:
         ValueError: an invalid field.
     """
@@ -189,7 +186,11 @@ def robust_model(
     if config.mixed_precision == "mixed_float16":
         # Keras wraps it by itself only under a global policy.
         rule = keras.optimizers.LossScaleOptimizer(rule)
-    model.compile(optimizer=rule, steps_per_execution=config.steps_per_execution)
+    model.compile(
+        optimizer=rule,
+        steps_per_execution=config.steps_per_execution,
+        jit_compile=config.jit_compile,
+    )
     return model
 
 

@@ -258,7 +258,7 @@ def calibrate(training: Training, log: Log) -> None:
 
 
 def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
-    names = ["accuracy"] + ["robust_accuracy"] * (model.validation_attack is not None)
+    names = [name for name in model.evaluated_names() if model.directions.get(name) == "max"]
     lookup("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
 
 
