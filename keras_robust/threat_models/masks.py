@@ -30,7 +30,8 @@ _STORED: dict[str, Any] = {
 class Mask:
     """A constant array of fractions in [0, 1] that compares, hashes and serializes.
 
-    `np.asarray(mask)` gives the numbers; `repr` shows the shape and a fingerprint of them.
+    `np.asarray(mask)` gives the numbers; `repr` shows the shape and a fingerprint of them. Attacks
+    respect a `Mask` that a ball of your own has as its member `mask`, if the ball's methods do.
 
     Args:
         values: an array of numbers or booleans, not 0 everywhere.

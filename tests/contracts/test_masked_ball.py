@@ -46,6 +46,11 @@ def ensemble(x):
     return {"logits": tf.reduce_mean(members, axis=1), "member_logits": members}
 
 
+def rest(x):
+    """The pixels that may not change; 0 elsewhere."""
+    return np.where(MASK, 0, x)
+
+
 def images(count=6):
     """Images with pixels on both ends of the range."""
     values = np.random.default_rng(3).uniform(-0.2, 1.2, (count, *SHAPE))
@@ -77,12 +82,37 @@ def test_other_pixels_do_not_change(name, norm):
     changed = []
     for x_adv in tf.nest.flatten(attack(attacked, x, y, seed=1, **targets)):
         assert np.isfinite(x_adv).all() and x_adv.dtype == tf.float32
-        np.testing.assert_array_equal(np.where(MASK, 0, x_adv), np.where(MASK, 0, x))
+        np.testing.assert_array_equal(rest(x_adv), rest(x))
         assert ball.distance(x_adv, x).numpy().max() <= ball.radius * (1 + 1e-5)
         assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1
         changed.append(bool(np.any(x_adv != x)))
     assert all(changed) or row.minimum_norm
     assert mask_of(attack.at_radius(0.01, step_size=0.01).ball) == ball.mask
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        kr.step_rules.SoftBallStep(0.2),
+        kr.step_rules.SoftBallStep(0.2, penalty="l2"),
+        kr.step_rules.PenalizedStep(0.2, 0.5),
+    ],
+    ids=["soft ball", "soft ball, l2", "penalized"],
+)
+def test_a_soft_ball_leaves_them_alone_too(rule):
+    x = images()
+    loss = kr.objectives.LabelLoss("cross_entropy")
+    x_adv = kr.GradientAttack(BALLS["linf"], loss, rule, 3)(model, x, np.zeros(len(x), int))
+    np.testing.assert_array_equal(rest(x_adv), rest(x))
+    assert np.all(np.any(x_adv != x, axis=(1, 2, 3)))
+
+
+def test_a_soft_ball_has_the_radius_of_each_pixel():
+    """With `tau` equal to the size, a step back is the projection."""
+    x, ball = tf.constant(images()), BALLS["linf"]
+    loss, rule = kr.objectives.LabelLoss("cross_entropy"), kr.step_rules.SoftBallStep(0.2, tau=0.2)
+    x_adv = kr.GradientAttack(ball, loss, rule, 3)(model, x, np.zeros(len(x), int))
+    np.testing.assert_allclose(ball.project(x_adv, x), x_adv, atol=1e-6)
 
 
 # An attack in a masked ball on `model`, and in the plain ball on the pixels of the box.

@@ -110,6 +110,12 @@ def test_saturated_outputs_have_no_gradient_where_attacks_could_follow_it():
     assert found["gradient-free attacks"].passed
 
 
+def test_multiples_of_the_radius_stay_within_the_range():
+    """Twice 0.4 is within the range of a pixel, four times is not, which an `LinfBall` refuses."""
+    (found,) = sanity_checks(plain, (X, Y), kr.LinfBall(0.4), only=["radius"], steps=2)
+    assert "at 1, 2 times the radius and with unlimited changes" in found.message
+
+
 def test_noise_fails_repeatability():
     found = named(random, (X, Y), "repeatability", "small changes")
     assert not found["repeatability"].passed and found["repeatability"].value > 0.01
