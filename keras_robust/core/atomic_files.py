@@ -1,8 +1,12 @@
-"""Atomic writes: a file is complete or absent, even if a program is killed or the power fails."""
+"""Atomic writes: a file is complete or absent, even if a program is killed or the power fails.
+
+Also the errors of files that cannot be written: a full disk, a read-only directory, a long path.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -12,6 +16,23 @@ from typing import Any
 
 # Names of temporary files of `replacing` and of saved calibrations.
 _DRAFT = re.compile(r"\.[\w-]+\.\d+\.\w+|\.[\w-]+\.json-\w+")
+# TensorFlow has its own errors, whose messages end with the system's words.
+_CODES = {
+    os.strerror(code): code
+    for code in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    )
+}
+_SHOWN = 100
+# Errors of a disk or a quota that is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,8 +66,52 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
             _keep(path, previous)
         os.replace(draft, path)
         sync(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:  # a write names no file
+            error.filename = os.fspath(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_errors(path: Path, note: str = "") -> Iterator[None]:
+    """Turns errors of the system and of TensorFlow's writers into an `OSError` of one sentence.
+
+    Args:
+        path: what is written, for the message.
+        note: end of the message, such as `" No version was written."`.
+
+    Raises:
+        OSError: of the same kind, with the same `errno`; other errors pass unchanged.
+
+    Example:
+        >>> with write_errors(Path("runs/a")):
+        ...     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/a/.b.tmp")
+        Traceback (most recent call last):
+        OSError: Cannot write runs/a: No space left on device.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # has a sentence already
+            raise
+        raise _in_words(error, path, note) from error
+    except Exception as error:
+        message = str(error) if type(error).__module__.startswith("tensorflow.") else ""
+        found = [code for words, code in _CODES.items() if words in message]
+        if not found:
+            raise
+        raise _in_words(OSError(found[0], os.strerror(found[0])), path, note) from error
+
+
+def _in_words(error: OSError, path: Path, note: str) -> OSError:
+    shown = str(path)
+    if len(shown) > _SHOWN:
+        shown = f"{shown[:_SHOWN]}... ({len(shown)} characters)"
+    sentence = type(error)(f"Cannot write {shown}: {error.strerror}.{note}")
+    sentence.errno = error.errno
+    return sentence
 
 
 def is_draft(path: Path) -> bool:

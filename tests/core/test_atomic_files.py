@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
+import tensorflow as tf
 
-from keras_robust.core.atomic_files import replacing, write_text
+from keras_robust.core.atomic_files import replacing, write_errors, write_text
 
 
 def test_a_file_that_fails_leaves_the_old_one(tmp_path):
@@ -58,3 +60,31 @@ def test_what_is_renamed_is_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), rename(*names)))
     write_text(tmp_path / "a.json", "{}")
     assert done == ["flush", "rename", "flush"]  # the file, its new name, the directory
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "report.json"
+    with pytest.raises(OSError, match="space left on .*report.json"), replacing(path) as draft:
+        draft.symlink_to("/dev/full")
+        draft.write_text("x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_tensorflow_that_are_not_of_the_disk_pass(tmp_path):
+    full = tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device")
+    with pytest.raises(OSError, match="No space left") as caught, write_errors(tmp_path):
+        raise full
+    assert caught.value.errno == errno.ENOSPC
+    memory = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    with pytest.raises(tf.errors.ResourceExhaustedError), write_errors(tmp_path):
+        raise memory
+
+
+def test_an_error_keeps_its_kind_and_number(tmp_path):
+    with pytest.raises(PermissionError) as caught, write_errors(tmp_path, " Nothing was written."):
+        raise PermissionError(errno.EACCES, "Permission denied", "/x/.draft")
+    assert str(caught.value) == f"Cannot write {tmp_path}: Permission denied. Nothing was written."
+    assert caught.value.errno == errno.EACCES
+    with pytest.raises(FileExistsError, match="^a sentence$"), write_errors(tmp_path):
+        raise FileExistsError("a sentence")

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.atomic_files import replacing
+from keras_robust.core.atomic_files import replacing, write_errors
 from keras_robust.experiments.runs.recipe_stamp import stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import checkpoint
@@ -172,7 +172,11 @@ class EventFiles(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes one point per metric."""
-        for name, value in (logs or {}).items():
+        with write_errors(self.run.tensorboard):
+            self._write(epoch, logs or {})
+
+    def _write(self, epoch: int, logs: dict[str, float]) -> None:
+        for name, value in logs.items():
             part = "validation" if name.startswith("val_") else "train"
             if part not in self._writers:
                 folder = str(self.run.tensorboard / part)
@@ -186,8 +190,9 @@ class EventFiles(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Closes the files."""
-        for writer in self._writers.values():
-            writer.close()
+        with write_errors(self.run.tensorboard):
+            for writer in self._writers.values():
+                writer.close()
         self._writers.clear()
 
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 import keras_robust
+from keras_robust.core.atomic_files import write_errors
 from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector
@@ -27,6 +28,7 @@ from keras_robust.serving.exporting.signatures import (
 )
 from keras_robust.serving.exporting.verify import DETECTOR_COLLECTION, verify
 from keras_robust.serving.exporting.version_directory import (
+    check_base,
     check_free,
     check_version,
     publish,
@@ -35,6 +37,7 @@ from keras_robust.serving.exporting.version_directory import (
 from keras_robust.serving.exporting.warmup import write_warmup
 
 METADATA_FILE = "keras_robust.json"
+_NOTHING = " No version was written."
 
 
 def export_model(
@@ -67,6 +70,7 @@ def export_model(
         ValueError: unsupported image shape, a model of images outside [0, 1], a detector that is
             not calibrated or belongs to another model, or an invalid version.
         FileExistsError: the version exists.
+        OSError: the version cannot be written; nothing of it is left.
         VerificationError: the served model differs from the local one.
     """
     classifier = exportable_classifier(model)
@@ -74,11 +78,13 @@ def export_model(
     _check_detector(detector, classifier)
     _check_range(model, detector, classifier)
     base = Path(os.path.abspath(model_base_path))
-    if version is not None:
-        check_free(base, check_version(version))
+    with write_errors(base, _NOTHING):
+        check_base(base)
+        if version is not None:
+            check_free(base, check_version(version))
     metadata = _metadata(classifier, detector, class_names, recipe)
     expected = make_reference(classifier, detector)
-    with workspace(base) as draft:
+    with write_errors(base, _NOTHING), workspace(base) as draft:
         _write_saved_model(draft, classifier, detector)
         extra = draft / "assets.extra"
         extra.mkdir()

@@ -75,6 +75,19 @@ def find_version(model_base_path: str | os.PathLike[str], version: int | None = 
     return found[number]
 
 
+def check_base(base: Path) -> None:
+    """Raises if versions cannot be below a path.
+
+    Raises:
+        NotADirectoryError: the path, or a parent of it, is a file.
+    """
+    for path in (base, *base.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(
+                f"{path} is a file; expected a directory, the parent of version directories."
+            )
+
+
 def check_free(base: Path, version: int) -> None:
     """Raises if a version exists already.
 
@@ -98,7 +111,7 @@ def workspace(base: Path) -> Iterator[Path]:
     if base.is_dir() and _device(base) != _device(parent):
         # `base` is a mounted volume, and no rename leaves it; servers ignore such a name inside.
         parent = base
-    prefix = f".{base.name}-export-"
+    prefix = f".{base.name[:50]}-export-"  # a name may be as long as the file system allows
     for directory in {parent, base}:
         _sweep(directory, prefix)
     private, lock = _private_directory(parent, prefix)

@@ -176,6 +176,20 @@ def test_event_files_hold_the_metrics_as_keras_names_them(tmp_path, model):
     assert found == {("train", "epoch_loss", 4): 0.5, ("validation", "epoch_loss", 4): 0.25}
 
 
+def test_a_full_disk_under_the_event_files_is_an_error_in_one_line(tmp_path, model, monkeypatch):
+    """TensorFlow writes them, and has its own kind of errors, with several lines."""
+    events = started(callbacks.EventFiles(RunDirectory(tmp_path)), model)
+
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "/x; No space left on device\n\tFailed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.summary, "write", full)
+        with pytest.raises(OSError, match=r"^Cannot write .*tensorboard: No space left[^\n]*$"):
+            events.on_epoch_end(0, {"loss": 0.5})
+    events.on_train_end()
+
+
 @pytest.fixture
 def interruptible():
     """As in a terminal; a shell has its jobs in the background ignore the signal."""
