@@ -51,6 +51,22 @@ def define_flags(values: flags.FlagValues) -> None:
     number("max_message_mb", 64.0, "Largest request or answer, in MiB.")
     integer("threads", 8, "Requests that each interface answers at the same time.")
     integer("queue", 128, "Requests that wait for each interface; further ones are rejected.")
+    integer(
+        "rest_api_timeout_in_ms",
+        30_000,
+        "Milliseconds for a REST request that has arrived, with its wait for a thread.",
+    )
+    integer(
+        "grpc_timeout_in_ms",
+        30_000,
+        "Milliseconds for a gRPC request from when a thread takes it; a deadline of the client may "
+        "be earlier.",
+    )
+    number(
+        "max_megapixels",
+        64.0,
+        "Most million pixels of the PNG and JPEG files of a request, together.",
+    )
     number("file_system_poll_wait_seconds", 1.0, "Seconds between two scans for a new version.")
     number("drain_seconds", 10.0, "Seconds that a stop waits for running requests.")
 
@@ -97,6 +113,9 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
         queue=values.queue,
         poll_wait_seconds=values.file_system_poll_wait_seconds,
         drain_seconds=values.drain_seconds,
+        rest_timeout_seconds=values.rest_api_timeout_in_ms / 1000,
+        grpc_timeout_seconds=values.grpc_timeout_in_ms / 1000,
+        max_megapixels=values.max_megapixels,
     )
     server = Server(
         values.model_name,

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import predict_pb2
 from keras_robust.detection import EntropyDetector
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.exporting.warmup import WARMUP_FILE
 from keras_robust.serving.server.server import Server
 
 SHAPE = (8, 8, 1)
@@ -93,6 +94,22 @@ def exported_model(tmp_path_factory, classifier, detector):
     return base
 
 
+@pytest.fixture(scope="session")
+def cold_model(tmp_path_factory, exported_model):
+    """The same without warm-up requests, whose replay takes most of the start of a server."""
+    base = tmp_path_factory.mktemp("cold") / "digits"
+    ignore = shutil.ignore_patterns(WARMUP_FILE)
+    shutil.copytree(exported_model / "1", base / "1", ignore=ignore)
+    return base
+
+
+@pytest.fixture(scope="session")
+def embedded(cold_model):
+    """A server of that model with the default limits; tests must not change it."""
+    with Server("digits", cold_model, port=0, rest_api_port=0) as server:
+        yield server
+
+
 def _wait_for(condition, seconds=60):
     pause = threading.Event()
     for _ in range(int(seconds / 0.01)):
@@ -127,6 +144,22 @@ def base(exported_model, tmp_path):
     path.mkdir()
     _add_version(exported_model / "1", path, 1)
     return path
+
+
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory):
+    """A model that never returns for a positive number."""
+
+    class Endless(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def __call__(self, x):
+            same = tf.while_loop(lambda y: tf.reduce_any(y > 0), lambda y: [tf.abs(y)], [x])
+            return {"y": same[0]}
+
+    base = tmp_path_factory.mktemp("endless")
+    module = Endless()
+    tf.saved_model.save(module, str(base / "1"), signatures=module.__call__)
+    return base
 
 
 TOKENS = [b"-1", b"1e999", b"NaN", b"null", b"[", b"}", b'"', b"\x80\x80\x01"]
@@ -196,9 +229,9 @@ class Served:
             connection.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(request):
-    """The server at SERVING_ADDRESS and SERVING_REST_ADDRESS, or an embedded one of this test's."""
+    """The server at SERVING_ADDRESS and SERVING_REST_ADDRESS, or an embedded one."""
     model = os.environ.get("SERVING_MODEL", "digits")
     address, rest_address = map(os.environ.get, ("SERVING_ADDRESS", "SERVING_REST_ADDRESS"))
     if bool(address) != bool(rest_address):
@@ -206,11 +239,9 @@ def served(request):
     if address:
         with Client(address) as client:
             shape = client.metadata(model)["detect"]["inputs"]["images"]["shape"][1:]
-        yield Served(model, address, rest_address, tuple(shape))
-        return
-    base = request.getfixturevalue("exported_model")
-    with Server(model, base, port=0, rest_api_port=0) as server:
-        yield Served(model, server.grpc_address, server.rest_address, SHAPE)
+        return Served(model, address, rest_address, tuple(shape))
+    server = request.getfixturevalue("embedded")
+    return Served("digits", server.grpc_address, server.rest_address, SHAPE)
 
 
 @pytest.fixture
@@ -220,7 +251,7 @@ def embedded_only():
         pytest.skip(f"only the embedded server promises this; {address} is asked")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def channel(served):
     """A gRPC channel to the server of the conformance tests."""
     with grpc.insecure_channel(served.grpc_address) as channel:

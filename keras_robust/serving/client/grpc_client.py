@@ -168,7 +168,8 @@ class Client:
                 message = f"No model server answers at {self.address}: {message}"
             if code in CREDENTIALS:
                 message = refused(self.address, message, self._headers)
-            if code is Code.DEADLINE_EXCEEDED:
+            # gRPC's own words; a server explains its limit.
+            if code is Code.DEADLINE_EXCEEDED and message.lower() == "deadline exceeded":
                 message = f"{self.address} did not answer within {self.timeout:g} seconds"
             raise ServingError(code, message) from error
 

@@ -48,13 +48,13 @@ class SavedModelSession:
     def function(
         self, inputs: Sequence[str], outputs: Sequence[str]
     ) -> Callable[..., Sequence[np.ndarray]]:
-        """A function of arrays that runs part of the graph.
+        """A function of arrays that runs part of the graph, optionally with `options=RunOptions`.
 
         Args:
             inputs: names of the graph's tensors to feed, in the order of the arguments.
             outputs: names of the tensors to return.
         """
-        return self.session.make_callable(list(outputs), list(inputs))
+        return self.session.make_callable(list(outputs), list(inputs), accept_options=True)
 
     def predict(self, signature: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of a signature that has one input.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from keras_robust.serving.server.deadline import TIMEOUT_SECONDS, Workers
 from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.status import ServingError, invalid
 
@@ -41,6 +43,8 @@ class GrpcServer:
         threads: requests answered at the same time.
         queue: requests that wait for a thread; further ones get RESOURCE_EXHAUSTED.
         max_message_bytes: largest size of a request and of an answer.
+        timeout_seconds: time for a request from when a thread takes it; a deadline of the client
+            may be earlier.
 
     Raises:
         OSError: the address cannot be bound.
@@ -53,6 +57,7 @@ class GrpcServer:
         threads: int,
         queue: int,
         max_message_bytes: int,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         options = [
             *_OPTIONS,
@@ -65,7 +70,8 @@ class GrpcServer:
             maximum_concurrent_rpcs=threads + queue,
         )
         self._running = _RunningRequests()
-        self._server.add_generic_rpc_handlers(_handlers(service, self._running))
+        self._workers = Workers(threads, "model", timeout_seconds)
+        self._server.add_generic_rpc_handlers(_handlers(service, self._workers, self._running))
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -90,13 +96,15 @@ class GrpcServer:
         def wait() -> bool:
             stopped.wait()
             # gRPC does not wait for requests that their clients have cancelled.
-            return self._running.wait_until_none(deadline - time.monotonic())
+            ended = self._running.wait_until_none(deadline - time.monotonic())
+            self._workers.stop()
+            return ended
 
         return wait
 
 
 class _RunningRequests:
-    """Counts the running requests."""
+    """Counts the running requests, also those that run on after their answer."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -119,10 +127,10 @@ class _RunningRequests:
 
 
 def _handlers(
-    service: PredictionService, running: _RunningRequests
+    service: PredictionService, workers: Workers, running: _RunningRequests
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     def unary(method: Callable[[Any], Message], kind: type[Message]) -> grpc.RpcMethodHandler:
-        return _unary(method, kind, running)
+        return _unary(method, kind, workers, running)
 
     prediction = {
         "Predict": unary(service.predict, predict_pb2.PredictRequest),
@@ -142,14 +150,27 @@ def _handlers(
 
 
 def _unary(
-    method: Callable[[Any], Message], kind: type[Message], running: _RunningRequests
+    method: Callable[[Any], Message],
+    kind: type[Message],
+    workers: Workers,
+    running: _RunningRequests,
 ) -> grpc.RpcMethodHandler:
     """A handler that parses the message itself: gRPC would answer malformed ones with INTERNAL."""
 
     def handle(content: bytes, context: grpc.ServicerContext) -> bytes:
+        def run() -> bytes:
+            return method(_parsed(content, kind)).SerializeToString()
+
+        def abandoned(future: futures.Future[bytes]) -> None:
+            kept = counted.pop_all()
+            future.add_done_callback(lambda _: kept.close())
+
         try:
-            with running.one():
-                return method(_parsed(content, kind)).SerializeToString()
+            with contextlib.ExitStack() as counted:
+                counted.enter_context(running.one())
+                left = context.time_remaining()
+                deadline = workers.deadline(math.inf if left is None else left)
+                return workers.run(run, deadline, abandoned)
         except ServingError as error:
             return context.abort(grpc.StatusCode[error.code.name], error.message)
         except Exception:  # details stay in the log, and the server keeps running

@@ -1,13 +1,8 @@
-"""Reads the body of an HTTP request within limits of size and time."""
+"""The size of the body of an HTTP request, and errors on the level of HTTP."""
 
 from __future__ import annotations
 
-import io
-import time
 from email.message import Message
-
-BODY_SECONDS = 120.0
-_CHUNK = 2**16
 
 
 class HttpError(Exception):
@@ -48,23 +43,3 @@ def content_length(headers: Message) -> int:
     if lengths or not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise HttpError(400, f"Content-Length is {text[:40]!r}; expected one number of bytes")
     return int(text)
-
-
-def read_body(stream: io.BufferedIOBase, length: int) -> bytes:
-    """Reads a body.
-
-    Raises:
-        HttpError: the body ends early, or takes longer than `BODY_SECONDS`.
-    """
-    body, deadline = bytearray(), time.monotonic() + BODY_SECONDS
-    while len(body) < length:
-        try:
-            chunk = stream.read1(min(_CHUNK, length - len(body)))
-        except TimeoutError as error:
-            raise HttpError(408, "The body did not arrive in time") from error
-        if not chunk:
-            raise HttpError(400, f"The body ended after {len(body)} of {length} bytes")
-        if time.monotonic() > deadline:
-            raise HttpError(408, "The body did not arrive in time")
-        body += chunk
-    return bytes(body)

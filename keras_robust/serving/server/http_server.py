@@ -10,24 +10,21 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from keras_robust.serving.server.http_body import HttpError, content_length, read_body, too_large
+from keras_robust.serving.server.deadline import TIMEOUT_SECONDS, Workers
+from keras_robust.serving.server.http_body import HttpError, content_length, too_large
+from keras_robust.serving.server.http_places import Places
+from keras_robust.serving.server.http_stream import RequestStream
 from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.rest_service import answer
 from keras_robust.serving.status import Code, ServingError, reason_of_http
 
 _LOG = logging.getLogger(__name__)
-# Idle connections, in addition to those whose requests are running or queued.
-IDLE_CONNECTIONS = 120
-# A JSON body becomes lists of many times its size. At most LARGE_BODIES large ones are in memory at
-# a time, and only one as lists.
-LARGE_BODY = 4 * 2**20
-LARGE_BODIES = 4
-LARGE_SECONDS = 30.0
-IDLE_SECONDS = 60.0
+# For how long a client may take to receive an answer.
+SEND_SECONDS = 60.0
 _CHUNK = 2**16
 
 
@@ -40,6 +37,7 @@ class RestServer:
         threads: requests answered at the same time.
         queue: requests that wait for a thread; further ones are answered 503.
         max_message_bytes: largest size of a request body and of an answer.
+        timeout_seconds: time for a request that has arrived, with its wait for a thread.
 
     Raises:
         OSError: the address cannot be bound.
@@ -52,8 +50,11 @@ class RestServer:
         threads: int,
         queue: int,
         max_message_bytes: int,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._server = _Server(address, service, threads, queue, max_message_bytes)
+        self.places = Places(threads, queue)
+        workers = Workers(threads, "rest", timeout_seconds)
+        self._server = _Server(address, service, self.places, workers, max_message_bytes)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
@@ -65,12 +66,14 @@ class RestServer:
 
     def stop(self, grace_seconds: float) -> bool:
         """Stops accepting requests and waits for the running ones; returns whether all ended."""
-        self._server.draining = True
+        self.places.draining = True
         if self._thread.is_alive():
             self._server.shutdown()
             self._server.answer_backlog()
         self._server.server_close()
-        return self._server.drain(grace_seconds)
+        ended = self.places.drain(grace_seconds)
+        self._server.workers.stop()
+        return ended
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -82,22 +85,15 @@ class _Server(http.server.ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         service: PredictionService,
-        threads: int,
-        queue: int,
+        places: Places,
+        workers: Workers,
         max_message_bytes: int,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.max_requests = threads + queue
-        self.max_connections = self.max_requests + IDLE_CONNECTIONS
         self.service = service
+        self.places = places
+        self.workers = workers
         self.max_message_bytes = max_message_bytes
-        self.draining = False
-        self.work = threading.BoundedSemaphore(threads)
-        self._large_held = threading.BoundedSemaphore(LARGE_BODIES)
-        self._large_worked_on = threading.Lock()
-        self._changed = threading.Condition()
-        self._connections: set[socket.socket] = set()
-        self._busy = 0
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -106,65 +102,22 @@ class _Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._changed:
-            full = len(self._connections) >= self.max_connections
-            if not full:
-                self._connections.add(request)
-        if full:
-            request.settimeout(1.0)
-            with contextlib.suppress(OSError):
-                request.sendall(_FULL)
-            self.shutdown_request(request)
+        if self.places.connect(request):
+            super().process_request(request, client_address)
             return
-        super().process_request(request, client_address)
+        request.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            request.sendall(_FULL)
+        self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._changed:
-                self._connections.discard(request)
-                self._changed.notify_all()
+            self.places.disconnect(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _LOG.debug("A connection failed.", exc_info=True)
-
-    @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts a queued or running request, for which `drain` waits; rejects excess ones."""
-        with self._changed:
-            if self.draining:
-                raise HttpError(503, "The server is shutting down; try again later")
-            if self._busy >= self.max_requests:
-                raise HttpError(503, "Too many requests are waiting; try again later")
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def holding(self, length: int) -> Iterator[None]:
-        """Limits the number of large bodies in memory; waits for a free place."""
-        if length <= LARGE_BODY:
-            yield
-            return
-        if not self._large_held.acquire(timeout=LARGE_SECONDS):
-            # The body was not read, so the connection cannot be used again.
-            raise HttpError(503, "Too many large requests are waiting; try again later")
-        try:
-            yield
-        finally:
-            self._large_held.release()
-
-    @contextlib.contextmanager
-    def working(self, length: int) -> Iterator[None]:
-        """Limits how many bodies are parsed and answered at a time."""
-        alone = self._large_worked_on if length > LARGE_BODY else contextlib.nullcontext()
-        with alone, self.work:
-            yield
 
     def answer_backlog(self) -> None:
         """Accepts the pending connections, so that they get an answer."""
@@ -173,29 +126,42 @@ class _Server(http.server.ThreadingHTTPServer):
             for _ in range(self.request_queue_size):
                 self.process_request(*self.get_request())
 
-    def drain(self, grace_seconds: float) -> bool:
-        """Waits for the running requests, then closes the idle connections."""
-        with self._changed:
-            ended = self._changed.wait_for(lambda: not self._busy, grace_seconds)
-            for connection in self._connections:
-                # Only the reading side: an answer that is being sent still arrives.
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)
-            self._changed.wait_for(lambda: not self._connections, 1.0)
-        return ended
-
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "keras_robust"
     sys_version = ""
-    timeout = IDLE_SECONDS
     disable_nagle_algorithm = True
     server: _Server
+    rfile: RequestStream
+
+    def setup(self) -> None:
+        """Prepares to read with deadlines."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = RequestStream(self.connection)
+
+    def handle_one_request(self) -> None:
+        """Reads and answers one request, or closes a connection without any."""
+        self.command = self.requestline = ""
+        try:
+            with contextlib.ExitStack() as self._reading:
+                self._reading.enter_context(self.server.places.reading_head(self.rfile))
+                if self.rfile.wait_for_request():
+                    super().handle_one_request()
+                else:
+                    self.close_connection = True
+        except HttpError as error:
+            self.send_error(error.status, str(error))
+
+    def parse_request(self) -> bool:
+        """Reads the head of a request; answers malformed ones."""
+        with self._reading:
+            return super().parse_request()
 
     def _answer(self) -> None:
         try:
-            with self.server.admitted():
+            with self.server.places.admitted():
                 self._answer_admitted()
         except HttpError as error:
             self.close_connection = True
@@ -222,10 +188,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise too_large(length, self.server.max_message_bytes)
         if self.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise HttpError(415, "A compressed body was received; expected plain JSON")
-        with self.server.holding(length):
-            body = read_body(self.rfile, length)
-            with self.server.working(length):
-                content = json.dumps(answer(self.server.service, self.command, path, body)).encode()
+        content = self._run(path, length)
         if len(content) > self.server.max_message_bytes:
             raise ServingError(
                 Code.RESOURCE_EXHAUSTED,
@@ -233,6 +196,28 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 f"{self.server.max_message_bytes}. Send smaller batches.",
             )
         return content
+
+    def _run(self, path: str, length: int) -> bytes:
+        """Reads the body and answers the request in one of the worker threads."""
+        server, places = self.server, self.server.places
+        with contextlib.ExitStack() as held:
+            held.enter_context(places.holding(length))
+            with places.reading_body(self.rfile):
+                body = self.rfile.read_body(length)
+            deadline = server.workers.deadline()
+            held.enter_context(places.alone(length, deadline))
+            command = self.command
+
+            def run() -> bytes:
+                return json.dumps(answer(server.service, command, path, body)).encode()
+
+            def abandoned(future: futures.Future[bytes]) -> None:
+                """Keeps the places until the request has ended."""
+                kept = held.pop_all()
+                kept.enter_context(places.counted())
+                future.add_done_callback(lambda _: kept.close())
+
+            return server.workers.run(run, deadline, abandoned)
 
     def handle_expect_100(self) -> bool:
         """Rejects a body that is too large before the client sends it."""
@@ -248,8 +233,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, status: int, content: bytes | dict[str, str]) -> None:
         if isinstance(content, dict):
             content = json.dumps(content).encode()
-        if self.server.draining:
+        if self.server.places.draining:
             self.close_connection = True
+        self.connection.settimeout(SEND_SECONDS)
         self.send_response(status, reason_of_http(status))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,10 +16,13 @@ from tensorflow_serving.apis import predict_pb2
 
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.warmup import MAX_REQUESTS, read_warmup
+from keras_robust.serving.server.deadline import Deadline, current_deadline
+from keras_robust.serving.server.image_files import count_pixels
 from keras_robust.serving.server.tensor_protos import Slot, decode, encode
 from keras_robust.serving.status import Code, ServingError, clean_message, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
+MAX_PIXELS = 64_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +64,23 @@ class Servable:
         path: the directory of a SavedModel.
         version: its number.
         max_bytes: largest size of an input tensor.
+        max_pixels: most pixels of the image files of a request, together.
 
     Raises:
         ValueError: the SavedModel cannot be loaded, has no signature, or too many warm-up requests.
         ServingError: a warm-up request fails.
     """
 
-    def __init__(self, path: str | os.PathLike[str], version: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        version: int,
+        max_bytes: int,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.version = version
         self.max_bytes = max_bytes
+        self.max_pixels = max_pixels
         self._model = SavedModelSession(path)
         try:
             self.definitions = self._model.signatures
@@ -135,10 +147,40 @@ class Servable:
         return response
 
     def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs a signature on arrays that fit its inputs."""
-        with _tensorflow_errors():
-            values = signature.call(*(inputs[alias] for alias in signature.inputs))
+        """Runs a signature on arrays that fit its inputs.
+
+        After the deadline of the request, TensorFlow ends the run before its next operation.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, DEADLINE_EXCEEDED, or the model's own error.
+        """
+        for alias, array in inputs.items():
+            if signature.inputs[alias].dtype == tf.string:
+                self._check_pixels(alias, array)
+        deadline, options = current_deadline(), None
+        if deadline is not None:
+            milliseconds = math.ceil(1000 * deadline.remaining())
+            if not milliseconds:
+                raise deadline.exceeded()
+            options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds)
+        with _tensorflow_errors(deadline):
+            arrays = [inputs[alias] for alias in signature.inputs]
+            values = signature.call(*arrays, options=options)
         return dict(zip(signature.outputs, map(np.asarray, values), strict=True))
+
+    def _check_pixels(self, alias: str, files: np.ndarray) -> None:
+        """Raises if files unpack to more pixels than a request may have."""
+        pixels = 0
+        for index, content in enumerate(files.flat):
+            try:
+                pixels += count_pixels(content)
+            except ValueError as error:
+                raise invalid(f'File {index} of input "{alias}" is malformed: {error}.') from error
+        if pixels > self.max_pixels:
+            raise invalid(
+                f'The {files.size} files of input "{alias}" have {pixels} pixels; expected at most '
+                f"{self.max_pixels} in a request. Send smaller images, or fewer."
+            )
 
     def close(self) -> None:
         """Frees the memory; the version cannot be used afterwards."""
@@ -155,8 +197,10 @@ def _slots(infos: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, Slot]:
 
 
 @contextlib.contextmanager
-def _tensorflow_errors() -> Iterator[None]:
+def _tensorflow_errors(deadline: Deadline | None) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        if deadline is not None and isinstance(error, tf.errors.DeadlineExceededError):
+            raise deadline.exceeded() from error
         raise ServingError(Code(error.error_code), clean_message(error.message)) from error

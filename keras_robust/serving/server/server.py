@@ -11,11 +11,14 @@ from pathlib import Path
 from types import TracebackType
 
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.serving.server.deadline import TIMEOUT_SECONDS
 from keras_robust.serving.server.grpc_service import GrpcServer
 from keras_robust.serving.server.http_server import RestServer
 from keras_robust.serving.server.prediction_service import PredictionService
-from keras_robust.serving.server.servable import Servable
+from keras_robust.serving.server.servable import MAX_PIXELS, Servable
 from keras_robust.serving.server.version_manager import VersionManager
+
+LONGEST_SECONDS = 1e6  # TensorFlow counts milliseconds, and Python's waits are bounded too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Limits:
         queue: requests that wait for a thread of each interface; further ones are rejected.
         poll_wait_seconds: time between two scans for a new version.
         drain_seconds: how long a stop waits for running requests.
+        rest_timeout_seconds: time for a REST request that has arrived, with its wait for a thread.
+        grpc_timeout_seconds: time for a gRPC request from when a thread takes it; the deadline of
+            its client may be earlier.
+        max_megapixels: most million pixels of the PNG and JPEG files of a request, together.
 
     Raises:
         ValueError: a limit that is not positive.
@@ -38,6 +45,9 @@ class Limits:
     queue: int = 128
     poll_wait_seconds: float = 1.0
     drain_seconds: float = 10.0
+    rest_timeout_seconds: float = TIMEOUT_SECONDS
+    grpc_timeout_seconds: float = TIMEOUT_SECONDS
+    max_megapixels: float = MAX_PIXELS / 1e6
 
     def __post_init__(self) -> None:
         # A message of TensorFlow Serving cannot reach 2 GiB.
@@ -45,7 +55,9 @@ class Limits:
         check_integer("threads", self.threads, 1)
         check_integer("queue", self.queue, 1)
         check_number("poll_wait_seconds", self.poll_wait_seconds, above=0)
-        check_number("drain_seconds", self.drain_seconds, above=0)
+        for name in ("drain_seconds", "rest_timeout_seconds", "grpc_timeout_seconds"):
+            check_number(name, getattr(self, name), above=0, below=LONGEST_SECONDS)
+        check_number("max_megapixels", self.max_megapixels, above=0)
 
     @property
     def max_message_bytes(self) -> int:
@@ -110,7 +122,8 @@ class Server:
         self._rest: RestServer | None = None
 
     def _load(self, path: Path, version: int) -> Servable:
-        return Servable(path, version, self.limits.max_message_bytes)
+        max_pixels = int(self.limits.max_megapixels * 1e6)
+        return Servable(path, version, self.limits.max_message_bytes, max_pixels)
 
     def start(self) -> None:
         """Binds the ports, loads the newest version, then starts answering.
@@ -121,13 +134,22 @@ class Server:
             OSError: a port cannot be bound.
         """
         service = PredictionService(self._versions)
-        per_interface = self.limits.per_interface
         port, rest_port = self._ports
         try:
             with _bind_errors(self.host, port):
-                self._grpc = GrpcServer(service, _host_port(self.host, port), *per_interface)
+                self._grpc = GrpcServer(
+                    service,
+                    _host_port(self.host, port),
+                    *self.limits.per_interface,
+                    self.limits.grpc_timeout_seconds,
+                )
             with _bind_errors(self.host, rest_port):
-                self._rest = RestServer(service, (self.host, rest_port), *per_interface)
+                self._rest = RestServer(
+                    service,
+                    (self.host, rest_port),
+                    *self.limits.per_interface,
+                    self.limits.rest_timeout_seconds,
+                )
             self._versions.start()
         except BaseException:
             self.stop()

@@ -19,14 +19,12 @@ from keras_robust.cli import query
 from keras_robust.serving.client import query as module
 from keras_robust.serving.client.grpc_client import Client, named_inputs
 from keras_robust.serving.client.rest_client import RestClient, authorization
-from keras_robust.serving.server.server import Server
 from keras_robust.serving.status import Code, ServingError
 
 
 @pytest.fixture(scope="module")
-def server(exported_model):
-    with Server("digits", exported_model, port=0, rest_api_port=0) as server:
-        yield server
+def server(embedded):
+    return embedded
 
 
 @pytest.fixture(scope="module", params=["grpc", "rest"])

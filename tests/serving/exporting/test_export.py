@@ -506,20 +506,27 @@ def test_a_model_of_other_pixels_is_refused(tmp_path, classifier, detector, by):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_of_other_pixels_is_exported_as_the_error_says(
-    tmp_path, classifier, calibrated, random_images
-):
+@pytest.fixture
+def of_bytes(classifier):
+    """A model of images in [0, 255]."""
     inputs = keras.Input((8, 8, 1))
-    byte = kr.models.adapt(
-        keras.Model(inputs, classifier(keras.layers.Rescaling(1 / 255)(inputs))["logits"])
-    )
-    model = kr.RobustModel(byte, pgd(BYTES, steps=1), Adversarial())
+    logits = classifier(keras.layers.Rescaling(1 / 255)(inputs))["logits"]
+    return kr.models.adapt(keras.Model(inputs, logits))
+
+
+def test_a_model_of_other_pixels_is_exported_as_the_error_says(
+    tmp_path, classifier, of_bytes, calibrated, random_images
+):
+    model = kr.RobustModel(of_bytes, pgd(BYTES, steps=1), Adversarial())
     fitting = kr.models.adapt(model.classifier, preprocess=keras.layers.Rescaling(255, offset=0))
     images = random_images(16)
     with SavedModelSession(export_model(fitting, tmp_path / "m", calibrated(fitting))) as served:
         close(served.predict("detect", images)["probabilities"], local(classifier, images))
+
+
+def test_a_model_of_other_pixels_is_warned_of(tmp_path, of_bytes, calibrated, no_graph):
     with pytest.warns(UserWarning, match=r"takes images in \[0, 1\].*expect other pixels"):
-        export_model(byte, tmp_path / "m", calibrated(byte))
+        export_model(of_bytes, tmp_path / "m", calibrated(of_bytes))
 
 
 def test_what_is_no_classifier_is_refused(tmp_path, detector):

@@ -15,8 +15,10 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from tensorflow_serving.apis import predict_pb2
 
+from keras_robust.cli import serve
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
 from keras_robust.serving.server import version_manager
@@ -74,10 +76,10 @@ def refuses(call):
     return False
 
 
-def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypatch, wait_for):
+def test_a_stop_lets_requests_end_and_refuses_new_ones(cold_model, monkeypatch, wait_for):
     """Also queued requests: one of each interface runs, two wait."""
     limits = Limits(threads=1, drain_seconds=60)
-    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
+    server = Server("digits", cold_model, port=0, rest_api_port=0, limits=limits)
     server.start()
     kept = http.client.HTTPConnection(server.rest_address, timeout=10)
     kept.request("GET", "/v1/models/digits")
@@ -86,12 +88,12 @@ def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypat
     gate, results = Gate(monkeypatch), {}
     threads = start_requests(server, results, each=3)
     assert all(gate.entered.acquire(timeout=60) for _ in range(2))
-    wait_for(lambda: server._rest._server._busy == 3)
+    wait_for(lambda: server._rest.places.busy == 3)
     wait_for(lambda: server._grpc._server._state.active_rpc_count == 3)
     stopped = []
     stopper = threading.Thread(target=lambda: stopped.append(server.stop()))
     stopper.start()
-    wait_for(lambda: server._rest._server.draining)
+    wait_for(lambda: server._rest.places.draining)
     rest = RestClient(rest_address, timeout=5)
     wait_for(lambda: refuses(lambda: rest.status("digits")))
     with Client(grpc_address, timeout=5) as client:
@@ -111,22 +113,22 @@ def test_a_stop_lets_requests_end_and_refuses_new_ones(exported_model, monkeypat
     assert server.stop()  # twice does nothing
 
 
-def test_connections_that_were_made_but_not_accepted_are_answered(exported_model):
-    server = Server("digits", exported_model, port=0, rest_api_port=0)
+def test_connections_that_were_made_but_not_accepted_are_answered(cold_model):
+    server = Server("digits", cold_model, port=0, rest_api_port=0)
     server.start()
     front = server._rest._server
     front.shutdown()  # nobody accepts now; the system completes connections all the same
     connection = http.client.HTTPConnection(server.rest_address, timeout=10)
     connection.request("GET", "/v1/models/digits")
-    front.draining = True
+    server._rest.places.draining = True
     front.answer_backlog()
     assert connection.getresponse().status == 503
     assert server.stop()
 
 
-def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch, wait_for):
+def test_a_stop_does_not_wait_for_ever(cold_model, monkeypatch, wait_for):
     limits = Limits(drain_seconds=0.1)
-    server = Server("digits", exported_model, port=0, rest_api_port=0, limits=limits)
+    server = Server("digits", cold_model, port=0, rest_api_port=0, limits=limits)
     server.start()
     gate, results = Gate(monkeypatch), {}
     threads = start_requests(server, results)
@@ -139,9 +141,9 @@ def test_a_stop_does_not_wait_for_ever(exported_model, monkeypatch, wait_for):
         thread.join()
 
 
-def test_a_request_that_its_client_gave_up_is_waited_for(exported_model, monkeypatch):
+def test_a_request_that_its_client_gave_up_is_waited_for(cold_model, monkeypatch):
     """gRPC cancels it, but its thread still uses the model."""
-    server = Server("digits", exported_model, port=0, rest_api_port=0)
+    server = Server("digits", cold_model, port=0, rest_api_port=0)
     server.start()
     gate, request = Gate(monkeypatch), predict_pb2.PredictRequest()
     request.model_spec.name = "digits"
@@ -183,22 +185,6 @@ def test_a_stop_does_not_wait_for_a_load(tmp_path, monkeypatch, wait_for):
 # --- the program --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def endless_model(tmp_path_factory):
-    """A model that never returns for a positive number."""
-
-    class Endless(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
-        def __call__(self, x):
-            same = tf.while_loop(lambda y: tf.reduce_any(y > 0), lambda y: [tf.abs(y)], [x])
-            return {"y": same[0]}
-
-    base = tmp_path_factory.mktemp("endless")
-    module = Endless()
-    tf.saved_model.save(module, str(base / "1"), signatures=module.__call__)
-    return base
-
-
 def endless_request(value):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "endless"
@@ -206,6 +192,20 @@ def endless_request(value):
     return request.SerializeToString()
 
 
+def test_the_program_says_that_requests_are_left(monkeypatch, caplog):
+    values, ends = flags.FlagValues(), []
+    serve.define_flags(values)
+    values(["serve", "--model_name=digits", "--model_base_path=x"])
+    monkeypatch.setattr(serve, "serve", lambda *_: False)
+    monkeypatch.setattr(serve, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(serve.os, "_exit", ends.append)
+    serve.run(values)
+    assert ends == [1]
+    assert "took longer than --drain_seconds" in caplog.text
+
+
+@pytest.mark.slow
 def test_the_program_ends_though_a_request_runs_for_ever(endless_model, wait_for):
     command = [sys.executable, "-m", "serving.serve", "--model_name=endless", "--port=0"]
     command += [f"--model_base_path={endless_model}", "--rest_api_port=0", "--drain_seconds=0.5"]

@@ -37,9 +37,9 @@ ANSWERS: dict[str, collections.Counter] = collections.defaultdict(collections.Co
 
 
 @pytest.fixture(scope="module")
-def server(exported_model):
+def server(cold_model):
     limits = Limits(max_message_mb=LIMIT / 2**20)
-    with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0, limits=limits) as server:
         yield server
     for kind, counts in ANSWERS.items():
         print(f"{kind}: {dict(counts)}")

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
-from keras_robust.serving.server import http_body, http_server
+from keras_robust.serving.server import http_places, http_stream
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
 
@@ -25,9 +25,9 @@ PREDICT = "/v1/models/digits:predict"
 
 
 @pytest.fixture(scope="module")
-def server(exported_model):
+def server(cold_model):
     limits = Limits(max_message_mb=0.25, threads=4)
-    with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0, limits=limits) as server:
         yield server
 
 
@@ -232,14 +232,12 @@ def test_a_body_that_ends_early(server):
 
 
 def test_a_body_that_does_not_come(server, monkeypatch):
-    monkeypatch.setattr(http_server._Handler, "timeout", 0.2)
+    monkeypatch.setattr(http_stream, "BODY_SECONDS", 0.2)
     head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode()
-    status, content = raw(server, head)
-    assert status == 408 and "did not arrive in time" in error_of(content)
-    monkeypatch.setattr(http_server._Handler, "timeout", 60)
-    monkeypatch.setattr(http_body, "BODY_SECONDS", -1)
-    status, content = raw(server, head, b"{")
-    assert status == 408 and "did not arrive in time" in error_of(content)
+    for parts in ([head], [head, b"{"]):
+        status, content = raw(server, *parts)
+        assert status == 408
+        assert error_of(content) == "The body of the request did not arrive in time"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +286,8 @@ def test_a_head_request_has_no_body(server):
 
 
 def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
-    monkeypatch.setattr(server._rest._server, "max_connections", 3)
+    monkeypatch.setattr(server._rest.places, "max_connections", 3)
+    monkeypatch.setattr(http_places, "LATE_SECONDS", 60)
     with contextlib.ExitStack() as stack:
         held = [
             stack.enter_context(
@@ -303,5 +302,5 @@ def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
         assert status == 503 and "Too many connections" in error_of(content)
         held[0].request("GET", "/v1/models/digits")
         assert held[0].getresponse().status == 200
-    while len(server._rest._server._connections) > 0:
+    while server._rest.places.connections > 0:
         threading.Event().wait(0.01)

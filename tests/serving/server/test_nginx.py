@@ -20,7 +20,6 @@ import pytest
 import serving
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient, authorization
-from keras_robust.serving.server.server import Server
 
 CONFIG = Path(serving.__file__).parent / "tf_serving" / "nginx.conf"
 TOKEN = "5f0c" * 16
@@ -59,7 +58,7 @@ def written_config(folder, port, server):
 
 
 @pytest.fixture(scope="module")
-def proxy(exported_model, tmp_path_factory, wait_for):
+def proxy(embedded, tmp_path_factory, wait_for):
     """`(server, address of nginx, certificate)`."""
     folder = tmp_path_factory.mktemp("nginx")
     (folder / "tls").mkdir()
@@ -69,19 +68,18 @@ def proxy(exported_model, tmp_path_factory, wait_for):
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     command += ["-keyout", folder / "tls" / "server.key", "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
-    port = free_port()
-    with Server("digits", exported_model, port=0, rest_api_port=0) as server:
-        config = written_config(folder, port, server)
+    for _ in range(5):  # another program may take the port first
+        port = free_port()
+        config = written_config(folder, port, embedded)
         command = ["nginx", "-c", str(config), "-p", str(folder), "-e", "stderr"]
-        command += ["-g", f"daemon off; pid {folder}/pid;"]
-        process = subprocess.Popen(command)
-        try:
-            wait_for(lambda: process.poll() is not None or listens(port))
-            assert process.poll() is None, "nginx refused its configuration"
-            yield server, f"localhost:{port}", certificate
-        finally:
-            process.terminate()
-            process.wait()
+        process = subprocess.Popen([*command, "-g", f"daemon off; pid {folder}/pid;"])
+        wait_for(lambda process=process, port=port: process.poll() is not None or listens(port))
+        if process.poll() is None:
+            break
+    assert process.poll() is None, "nginx refused its configuration"
+    yield embedded, f"localhost:{port}", certificate
+    process.terminate()
+    process.wait()
 
 
 def listens(port):

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
-from keras_robust.serving.server import http_server
+from keras_robust.serving.server import http_places
 from keras_robust.serving.server.servable import Servable
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
@@ -40,10 +40,10 @@ def held(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
-def test_a_full_queue_refuses_and_answers_all_that_waited(exported_model, held, wait_for, kind):
+def test_a_full_queue_refuses_and_answers_all_that_waited(cold_model, held, wait_for, kind):
     limits = Limits(threads=2, queue=3)
     answers, refused, (hold, go) = [], [], held
-    with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0, limits=limits) as server:
         clients = {"grpc": Client(server.grpc_address, 60), "rest": RestClient(server.rest_address)}
         client = clients[kind]
         client.timeout = 60
@@ -65,6 +65,7 @@ def test_a_full_queue_refuses_and_answers_all_that_waited(exported_model, held, 
             response = connection.getresponse()
             assert (response.status, response.headers["Connection"]) == (503, "close")
             assert "Too many requests" in json.loads(response.read())["error"]
+            connection.close()
         assert not answers
         go.set()
         for thread in threads:
@@ -76,7 +77,7 @@ def test_a_full_queue_refuses_and_answers_all_that_waited(exported_model, held, 
         clients["grpc"].close()
 
 
-def test_only_so_many_requests_run_at_a_time(exported_model, monkeypatch):
+def test_only_so_many_requests_run_at_a_time(cold_model, monkeypatch):
     lock, running, most = threading.Lock(), [0], [0]
     original = Servable.run
 
@@ -92,7 +93,7 @@ def test_only_so_many_requests_run_at_a_time(exported_model, monkeypatch):
                 running[0] -= 1
 
     limits = Limits(threads=2)
-    with Server("digits", exported_model, port=0, rest_api_port=0, limits=limits) as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0, limits=limits) as server:
         monkeypatch.setattr(Servable, "run", counted)
         for client in (Client(server.grpc_address, 60), RestClient(server.rest_address, 60)):
             most[0] = 0
@@ -112,16 +113,16 @@ def test_a_queue_has_a_whole_and_positive_length(queue):
         Limits(queue=queue)
 
 
-def test_large_bodies_wait_for_each_other(exported_model, monkeypatch):
-    monkeypatch.setattr(http_server, "LARGE_BODY", 10)
-    monkeypatch.setattr(http_server, "LARGE_SECONDS", 0.1)
+def test_large_bodies_wait_for_each_other(cold_model, monkeypatch):
+    monkeypatch.setattr(http_places, "LARGE_BODY", 10)
+    monkeypatch.setattr(http_places, "LARGE_SECONDS", 0.1)
     images = np.zeros((2, 8, 8, 1), np.float32)
-    with Server("digits", exported_model, port=0, rest_api_port=0) as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0) as server:
         rest = RestClient(server.rest_address)
         assert rest.predict("digits", images)
         with contextlib.ExitStack() as stack:
-            for _ in range(http_server.LARGE_BODIES):
-                stack.enter_context(server._rest._server.holding(11))
+            for _ in range(http_places.LARGE_BODIES):
+                stack.enter_context(server._rest.places.holding(11))
             with pytest.raises(ServingError, match="Too many large requests") as caught:
                 rest.predict("digits", images)
             assert caught.value.code.name == "UNAVAILABLE"
@@ -132,19 +133,39 @@ def test_large_bodies_wait_for_each_other(exported_model, monkeypatch):
             )
             response = connection.getresponse()
             assert (response.status, response.headers["Connection"]) == (503, "close")
+            connection.close()
 
 
-# The gRPC front end alone, with a model that waits for a line on standard input.
+# The gRPC front end alone, with a model that waits for a line on standard input, and stand-ins for
+# what would import TensorFlow, which takes seconds.
 SERVER = """
 import sys, threading
-from types import SimpleNamespace
-from tensorflow_serving.apis import predict_pb2
+from types import ModuleType, SimpleNamespace
+
+def module(name, **contents):
+    sys.modules[name] = ModuleType(name)
+    vars(sys.modules[name]).update(contents)
+
+class Message:
+    DESCRIPTOR = SimpleNamespace(name="Message")
+    FromString = staticmethod(lambda content: bytes(memoryview(content)))
+    SerializeToString = staticmethod(bytes)
+
+messages = SimpleNamespace(
+    PredictRequest=Message, GetModelMetadataRequest=Message, GetModelStatusRequest=Message
+)
+module("keras_robust.serving.server.prediction_service", PredictionService=object)
+module("tensorflow_serving")
+names = ("get_model_metadata_pb2", "get_model_status_pb2", "predict_pb2")
+module("tensorflow_serving.apis", **dict.fromkeys(names, messages))
+
 from keras_robust.serving.server.grpc_service import GrpcServer
 
+assert "tensorflow" not in sys.modules
 go = threading.Event()
 def wait(request):
     go.wait()
-    return predict_pb2.PredictResponse()
+    return Message
 api = SimpleNamespace(predict=wait, get_model_metadata=wait, get_model_status=wait)
 server = GrpcServer(api, "127.0.0.1:0", threads=1, queue=16, max_message_bytes=2**24)
 server.start()

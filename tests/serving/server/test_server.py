@@ -55,13 +55,12 @@ def _wrong_request():
     return request
 
 
-def test_served_equals_local(exported_model, classifier):
+def test_served_equals_local(embedded, classifier):
     images = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
     local = tf.nn.softmax(classifier(images)["logits"]).numpy()
-    with Server("digits", exported_model, port=0, rest_api_port=0) as server:
-        with Client(server.grpc_address) as client:
-            served = client.predict("digits", images)["probabilities"]
-        over_rest = RestClient(server.rest_address).predict("digits", images)["probabilities"]
+    with Client(embedded.grpc_address) as client:
+        served = client.predict("digits", images)["probabilities"]
+    over_rest = RestClient(embedded.rest_address).predict("digits", images)["probabilities"]
     np.testing.assert_allclose(served, local, atol=1e-5)
     np.testing.assert_allclose(over_rest, local, atol=1e-5)
 
@@ -69,19 +68,19 @@ def test_served_equals_local(exported_model, classifier):
 # --- errors of the start ------------------------------------------------------------------------
 
 
-def test_a_port_in_use(exported_model):
+def test_a_port_in_use(cold_model):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for ports in ({"port": port, "rest_api_port": 0}, {"port": 0, "rest_api_port": port}):
-            server = Server("digits", exported_model, **ports)
+            server = Server("digits", cold_model, **ports)
             with pytest.raises(OSError, match=rf"127.0.0.1:{port}: .*in use.* Choose another port"):
                 server.start()
             with pytest.raises(ValueError, match="not started"):
                 print(server.grpc_address)
 
 
-def test_a_host_that_is_not_of_this_machine(exported_model):
-    server = Server("digits", exported_model, port=0, rest_api_port=0, host="192.0.2.1")
+def test_a_host_that_is_not_of_this_machine(cold_model):
+    server = Server("digits", cold_model, port=0, rest_api_port=0, host="192.0.2.1")
     with pytest.raises(OSError, match=r"Cannot listen on 192.0.2.1:0"):
         server.start()
 
@@ -121,12 +120,12 @@ def test_ports_out_of_range():
         Server("digits", "exported", port=65536)
 
 
-def test_ipv6(exported_model):
+def test_ipv6(cold_model):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with Server("digits", exported_model, port=0, rest_api_port=0, host="::1") as server:
+    with Server("digits", cold_model, port=0, rest_api_port=0, host="::1") as server:
         assert server.rest_address.startswith("[::1]:")
         assert RestClient(server.rest_address).status("digits") == {1: "AVAILABLE"}
         with Client(server.grpc_address) as client:

@@ -22,7 +22,6 @@ from keras_robust.serving.status import ServingError
 
 IMAGES = np.full((2, 8, 8, 1), 0.25, np.float32)
 LIMITS = Limits(poll_wait_seconds=0.05)
-SWAPS = 5
 
 
 @dataclasses.dataclass
@@ -40,8 +39,8 @@ def loaded(monkeypatch):
     notes = []
     original = Servable.__init__
 
-    def noted(self, path, version, max_bytes):
-        original(self, path, version, max_bytes)
+    def noted(self, path, version, *limits):
+        original(self, path, version, *limits)
         session = self._model.session
         notes.append(Released(version, weakref.ref(session.graph), weakref.ref(session)))
 
@@ -104,10 +103,13 @@ class Load:
             thread.join()
 
 
-def test_versions_change_under_load_without_a_failed_request(base, add_version, wait_for, loaded):
+@pytest.mark.parametrize("swaps", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_versions_change_under_load_without_a_failed_request(
+    base, add_version, wait_for, loaded, swaps
+):
     with Server("digits", base, port=0, rest_api_port=0, limits=LIMITS) as server:
         with Load(server) as load:
-            for version in range(2, 2 + SWAPS):
+            for version in range(2, 2 + swaps):
                 before = list(load.counts)
                 add_version(base / "1", base, version)
                 wait_for(lambda version=version: server.version == version or load.errors)
@@ -115,7 +117,7 @@ def test_versions_change_under_load_without_a_failed_request(base, add_version, 
                 reached = [count + 2 for count in before]
                 wait_for(lambda r=reached: all(map(int.__ge__, load.counts, r)) or load.errors)
         assert not load.errors
-        newest = 1 + SWAPS
+        newest = 1 + swaps
         with Client(server.grpc_address) as client:
             states = dict.fromkeys(range(1, newest), "END") | {newest: "AVAILABLE"}
             wait_for(lambda: client.status("digits") == states)
