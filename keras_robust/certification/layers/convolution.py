@@ -29,6 +29,14 @@ class Convolution(Affine):
         return self._convolved(x, kernel)
 
     def _convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
+        groups = self.layer.groups
+        if groups == 1:
+            return self._convolved_together(x, kernel)
+        # Keras compiles a grouped convolution by XLA, anew for each number of rows.
+        parts = zip(tf.split(x, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
+        return tf.concat([self._convolved_together(*part) for part in parts], axis=-1)
+
+    def _convolved_together(self, x: Tensor, kernel: Tensor) -> Tensor:
         layer = self.layer
         return keras.ops.conv(
             x,

@@ -15,7 +15,7 @@ class Scaling(Affine):
     """`scale x + offset`, elementwise; subclasses give both."""
 
     signed = True
-    fan_in = 4  # a product, the offset, and what both are computed from
+    fan_in = 9  # rounding errors: of a product, a sum, and what both are computed from
 
     def scale(self, dtype: tf.DType) -> Tensor:
         """The factor, to broadcast to `[batch, ...]`."""

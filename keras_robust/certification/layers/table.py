@@ -188,6 +188,7 @@ _OWN: dict[str, Build] = {
 # Functions of `keras.ops` in a functional model; Keras exposes them by their class's name only.
 _FUNCTIONS: dict[str, Build] = {
     "Relu": lambda call: [activation.relu()],
+    "LeakyRelu": _leaky,
     "Relu6": lambda call: [activation.clipped_relu(6.0)],
     "Sigmoid": lambda call: [activation.sigmoid()],
     "Tanh": lambda call: [activation.tanh()],
