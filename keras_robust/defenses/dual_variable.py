@@ -45,9 +45,11 @@ class DualVariable:
         check_integer("DualVariable: period", self.period, 1)
         check_choice("DualVariable: distance", self.distance, ("l1", "linf"))
 
-    def measure(self, delta: Images, radius: Radius, tau: Radius) -> tf.Tensor:
-        """The cost of each perturbation, `[batch]`."""
-        value = cost(self.distance, delta)
+    def measure(
+        self, delta: Images, radius: Radius, tau: Radius, pixels: int | tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """The cost of each perturbation, `[batch]`; `pixels` is how many may change, if not all."""
+        value = cost(self.distance, delta, pixels)
         return value if self.distance == "l1" else smoothed(value, radius, tau)
 
     def updated(self, dual: tf.Tensor, radius: Radius, mean_cost: tf.Tensor) -> tf.Tensor:

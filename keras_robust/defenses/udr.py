@@ -18,6 +18,7 @@ from keras_robust.core.config import register, replace
 from keras_robust.core.types import Ball, Images
 from keras_robust.core.validation import check_norm, is_number
 from keras_robust.defenses.dual_variable import DualVariable
+from keras_robust.threat_models.masks import in_fractions, mask_of, pixels_of
 from keras_robust.training import defense_factory
 from keras_robust.training.defense_factory import defense
 from keras_robust.training.robust_model import RobustModel
@@ -65,7 +66,10 @@ class SoftBallModel(RobustModel):
         radius = tf.cast(attack.ball.radius, tf.float32)
         rule: Any = attack.step_rule
         tau = 2 * rule.size if rule.tau is None else rule.tau
-        costs = self.dual_rule.measure(tf.cast(x_adv - x, tf.float32), radius, tau)
+        ball = attack.ball
+        delta = in_fractions(ball, tf.cast(x_adv - x, tf.float32))
+        pixels = None if mask_of(ball) is None else pixels_of(ball, x)
+        costs = self.dual_rule.measure(delta, radius, tau, pixels)
         count = collectives.global_sum(tf.cast(tf.shape(costs)[0], tf.float32))
         mean = collectives.global_sum(tf.reduce_sum(costs)) / count
         # The released code updates at the first batch, then after every `period` batches.

@@ -201,6 +201,14 @@ def without_masked(ball: Any, values: tf.Tensor) -> tf.Tensor:
     return values if mask is None else tf.where(mask.allowed(), values, tf.zeros_like(values))
 
 
+def in_fractions(ball: Any, delta: tf.Tensor) -> tf.Tensor:
+    """A perturbation in units of the fractions; 0 where no pixel may change."""
+    mask = mask_of(ball)
+    if mask is None:
+        return delta
+    return tf.math.divide_no_nan(delta, mask.fractions(delta.dtype))
+
+
 def restored(ball: Any, x_adv: Images, x: Images) -> Images:
     """`x_adv`, with the pixels of `x` where they may not change; both of one dtype."""
     mask = mask_of(ball)

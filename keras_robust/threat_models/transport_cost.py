@@ -10,13 +10,14 @@ from keras_robust.core.types import PerExample, Radius
 COSTS = ("l1", "l2", "linf")
 
 
-def cost(kind: str, delta: tf.Tensor) -> PerExample:
+def cost(kind: str, delta: tf.Tensor, pixels: int | tf.Tensor | None = None) -> PerExample:
     """The transport cost of a perturbation.
 
     Args:
         kind: `"l1"` is the mean change of a pixel, `"l2"` half the squared Euclidean length,
             `"linf"` the largest change of a pixel.
         delta: `[batch, ...]`.
+        pixels: the number of pixels of the mean, if not all may change.
 
     Example:
         >>> delta = tf.constant([[0.5, -1.0]])
@@ -24,6 +25,8 @@ def cost(kind: str, delta: tf.Tensor) -> PerExample:
         [0.75, 0.625, 1.0]
     """
     axes = list(range(1, delta.shape.rank))
+    if kind == "l1" and pixels is not None:
+        return tf.reduce_sum(tf.abs(delta), axis=axes) / tf.cast(pixels, delta.dtype)
     if kind == "l1":
         return tf.reduce_mean(tf.abs(delta), axis=axes)
     if kind == "l2":
@@ -31,7 +34,7 @@ def cost(kind: str, delta: tf.Tensor) -> PerExample:
     return tf.reduce_max(tf.abs(delta), axis=axes)
 
 
-def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
+def cost_gradient(kind: str, delta: tf.Tensor, pixels: int | tf.Tensor | None = None) -> tf.Tensor:
     """The gradient of `cost` in the perturbation; pixels that tie for the largest share it.
 
     Example:
@@ -39,8 +42,8 @@ def cost_gradient(kind: str, delta: tf.Tensor) -> tf.Tensor:
         [[0.0, -1.0]]
     """
     if kind == "l1":
-        pixels = tf.cast(tf.reduce_prod(tf.shape(delta)[1:]), delta.dtype)
-        return tf.sign(delta) / pixels
+        pixels = tf.reduce_prod(tf.shape(delta)[1:]) if pixels is None else pixels
+        return tf.sign(delta) / tf.cast(pixels, delta.dtype)
     if kind == "l2":
         return delta
     largest = broadcast_to_images(cost("linf", delta), delta)
@@ -66,10 +69,14 @@ def smoothed(value: PerExample, radius: Radius, tau: float | tf.Tensor) -> PerEx
 
 
 def smoothed_gradient(
-    kind: str, delta: tf.Tensor, radius: Radius, tau: float | tf.Tensor
+    kind: str,
+    delta: tf.Tensor,
+    radius: Radius,
+    tau: float | tf.Tensor,
+    pixels: int | tf.Tensor | None = None,
 ) -> tf.Tensor:
     """The gradient of the smoothed cost in the perturbation, of the shape of `delta`."""
     steep = 1 / scalar(tau, delta.dtype)
-    outside = cost(kind, delta) >= scalar(radius, delta.dtype)
+    outside = cost(kind, delta, pixels) >= scalar(radius, delta.dtype)
     slope = tf.where(outside, steep, tf.ones_like(steep))
-    return broadcast_to_images(slope, delta) * cost_gradient(kind, delta)
+    return broadcast_to_images(slope, delta) * cost_gradient(kind, delta, pixels)

@@ -51,6 +51,16 @@ def rest(x):
     return np.where(MASK, 0, x)
 
 
+def on_the_box(forward, x):
+    """A model of the pixels that may change, in the images `x`."""
+
+    def inner(part):
+        whole = tf.pad(part, [[0, 0], [1, 1], [2, 0], [0, 0]])
+        return forward(tf.where(MASK > 0, whole, tf.cast(x, part.dtype)))
+
+    return inner
+
+
 def images(count=6):
     """Images with pixels on both ends of the range."""
     values = np.random.default_rng(3).uniform(-0.2, 1.2, (count, *SHAPE))
@@ -107,6 +117,22 @@ def test_a_soft_ball_leaves_them_alone_too(rule):
     assert np.all(np.any(x_adv != x, axis=(1, 2, 3)))
 
 
+@pytest.mark.parametrize("penalty", ["l1", "l2", "linf"])
+def test_a_penalty_is_that_of_the_other_pixels_alone(penalty):
+    x = images()
+    y = np.zeros(len(x), int)
+
+    def attack(ball):
+        rule = kr.step_rules.SoftBallStep(0.2, penalty=penalty, tau=0.1)
+        loss = kr.objectives.LabelLoss("cross_entropy")
+        start = kr.initialization.AtInput()
+        return kr.GradientAttack(ball, loss, rule, 3, initialization=start)
+
+    found = attack(kr.LinfBall(0.1, mask=MASK))(model, x, y).numpy()
+    expected = attack(kr.LinfBall(0.1))(on_the_box(model, x), x[INSIDE], y)
+    np.testing.assert_allclose(found[INSIDE], expected, atol=1e-5)
+
+
 def test_a_soft_ball_has_the_radius_of_each_pixel():
     """With `tau` equal to the size, a step back is the projection."""
     x, ball = tf.constant(images()), BALLS["linf"]
@@ -156,12 +182,8 @@ def test_it_is_the_attack_on_the_other_pixels_alone(name, norm):
     plain = PLAIN[norm]
     masked = kr.replace(plain, mask=MASK)
 
-    def inner(part):
-        whole = tf.pad(part, [[0, 0], [1, 1], [2, 0], [0, 0]])
-        return attacked(tf.where(MASK > 0, whole, tf.cast(x, part.dtype)))
-
     found = ATTACKS[name](masked)(attacked, x, y).numpy()
-    expected = ATTACKS[name](plain)(inner, x[INSIDE], y).numpy()
+    expected = ATTACKS[name](plain)(on_the_box(attacked, x), x[INSIDE], y).numpy()
     # Brendel and Bethge's trust region ends a step within 1 % of the way.
     atol = 2e-3 if name == "brendel_bethge" else 2e-5
     np.testing.assert_allclose(found[INSIDE], expected, atol=atol)

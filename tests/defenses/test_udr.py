@@ -89,6 +89,21 @@ def test_the_dual_variable_descends(make_classifier, period, steps):
         assert float(model.dual) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("distance", ["l1", "linf"])
+def test_the_cost_is_that_of_the_pixels_that_may_change(make_classifier, distance):
+    """A third of the pixels, which change by half of their fraction 0.5 of the radius: 0.05."""
+    mask = np.zeros([6, 6, 1])
+    mask[:2] = 0.5
+    model = kr.defenses.udr(
+        make_classifier(), kr.replace(BALL, mask=mask), base="pgd_at", steps=1,
+        dual=DualVariable(0.3, 0.5, distance=distance),
+    )  # fmt: skip
+    x = tf.zeros([2, 6, 6, 1])
+    model.step.assign_add(1)
+    model.after_update(x, x + 0.05 * mask)
+    assert float(model.dual) == pytest.approx(0.3 - 0.5 * (0.1 - 0.05), rel=1e-5)
+
+
 def test_the_radius_of_a_warm_up_is_the_steps_own(make_classifier):
     """With 4 steps of warm-up, the first perturbations lie in a quarter of the radius."""
     model = udr(make_classifier(), dual=DualVariable(0.3, 0.5), radius_warmup=4)

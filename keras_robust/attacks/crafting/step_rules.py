@@ -16,7 +16,7 @@ from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Scalar
 from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
 from keras_robust.threat_models.clipping import allowed
-from keras_robust.threat_models.masks import mask_of
+from keras_robust.threat_models.masks import in_fractions, mask_of, pixels_of
 from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
 
 __all__ = ["FixedStep", "MomentumStep", "PenalizedStep", "Point", "SoftBallStep"]
@@ -150,7 +150,8 @@ class SoftBallStep:
         tau: the temperature, > 0; default `2 * size`.
         penalty: `"elementwise"` moves each pixel outside the radius back, by `multiplier * size /
             tau` of its excess. `"l1"`, `"l2"` and `"linf"` follow the gradient of the smoothed cost
-            of that norm (`keras_robust.threat_models.transport_cost`).
+            of that norm (`keras_robust.threat_models.transport_cost`). With a mask, changes count
+            in units of its fractions, and the mean of `"l1"` is that of the pixels that may change.
 
     Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
     Adversarial Training" (2022), Algorithm 1.
@@ -185,14 +186,18 @@ class SoftBallStep:
         )
         tau = 2 * size if self.tau is None else scalar(self.tau, clean.dtype)
         delta = upcast_half(point.x) + size * ball.steepest(upcast_half(point.gradient)) - clean
+        mask = mask_of(ball)
+        fractions = 1 if mask is None else mask.fractions(clean.dtype)
         if self.penalty == "elementwise":
-            mask = mask_of(ball)
-            limit = radius if mask is None else radius * mask.fractions(radius.dtype)
+            limit = radius * fractions
             outside = delta - tf.clip_by_value(delta, -limit, limit)
             rate = tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0)
             delta -= rate * outside
         else:
-            delta -= size * multiplier * smoothed_gradient(self.penalty, delta, radius, tau)
+            pixels = None if mask is None else pixels_of(ball, x)
+            units = in_fractions(ball, delta)
+            back = smoothed_gradient(self.penalty, units, radius, tau, pixels)
+            delta -= size * multiplier * fractions * back
         return allowed(ball, clean + delta, x), state
 
 
