@@ -22,6 +22,7 @@ from keras_robust.core.types import Images, Labels, Logits, Outputs
 from keras_robust.defenses.bound_regularizer import BoundRegularizer
 from keras_robust.defenses.bounded_classifier import BoundedClassifier
 from keras_robust.defenses.radius_ramp import RadiusRamp
+from keras_robust.losses.robust_loss import WorstCase
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.training_loss import TrainingLoss
 
@@ -43,6 +44,7 @@ class CertifiedModel(RobustModel):
 
     state_names = ("radius",)
     has_bounds = True
+    robust_loss: WorstCase
 
     def __init__(
         self,
@@ -53,6 +55,10 @@ class CertifiedModel(RobustModel):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if not isinstance(self.robust_loss, WorstCase):  # its weight follows the ramp
+            raise TypeError(
+                f"The loss is {self.robust_loss!r}; expected a `keras_robust.losses.WorstCase`."
+            )
         self.bounds = bounds
         self.ramp = ramp
         self.regularizer = regularizer
@@ -63,7 +69,7 @@ class CertifiedModel(RobustModel):
     def training_loss(self) -> TrainingLoss:
         """The loss at this step's radius and weight of the worst case."""
         share = self.ramp.share(self.step)
-        weight = 1 - (1 - self.robust_loss.clean_weight) * share  # type: ignore[attr-defined]
+        weight = 1 - (1 - self.robust_loss.clean_weight) * share
         loss = replace(self.robust_loss, clean_weight=weight)
         return TrainingLoss(
             self._bounded[0].observed,

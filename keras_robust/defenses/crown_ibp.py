@@ -51,6 +51,8 @@ class CrownIbpModel(CertifiedModel):
             by_lines = margins_by(lower, network, y, region)
             return by_lines + tf.cast(share, by_lines.dtype) * (by_intervals - by_lines)
 
+        if self.jit_compile:  # XLA cannot differentiate a branch for a batch of unknown size
+            return mixed()
         # Lines cost a backward pass for each class, and are of no use once beta is 0.
         return tf.cond(share < 1, mixed, lambda: by_intervals)
 
@@ -73,8 +75,9 @@ def crown_ibp(
     """Certified training as `ibp`, with tighter bounds in the place of intervals on the ramp.
 
     The margins are `beta * CROWN-IBP + (1 - beta) * IBP`; beta falls from 1 to 0 on the ramp.
-    A step on the ramp costs about one more pass for each class, after it the same as `ibp`.
-    Validation bounds by IBP, which the last steps train for.
+    A step on the ramp costs about one more pass for each class, after it the same as `ibp`; with
+    `jit_compile=True` all steps cost as much. Validation bounds by IBP, which the last steps train
+    for.
 
     Args:
         classifier: a classifier whose layers bounds cover (`keras_robust.certification`).

@@ -303,6 +303,16 @@ def test_bounds_and_their_loss_belong_together(make_classifier):
     model = kr.defenses.ibp(tiny(), BALL)
     with pytest.raises(ValueError, match=r"Clean does not read certified bounds"):
         model.rebuilt(loss=kr.losses.Clean())
+    with pytest.raises(TypeError, match=r"SumOfLosses.*expected a `keras_robust.losses.WorstCase`"):
+        model.rebuilt(loss=kr.losses.SumOfLosses((WorstCase(),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("udr", "does not take fixed steps"), ("adr", "attack is None")]
+)
+def test_it_is_no_base_of_defenses_that_craft(name, text):
+    with pytest.raises(ValueError, match=text):
+        getattr(kr.defenses, name)(tiny(), BALL, base="ibp")
 
 
 def test_the_direction_of_verified_accuracy_is_known():
