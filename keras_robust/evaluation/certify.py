@@ -19,12 +19,7 @@ from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_norm, check_number, lookup
 from keras_robust.evaluation.adversarial_images import distance_limit
-from keras_robust.evaluation.attack_runner import (
-    AttackRunner,
-    compiled_forward,
-    is_correct,
-    predict_logits,
-)
+from keras_robust.evaluation.attack_runner import compiled_forward, is_correct, predict_logits
 from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
 from keras_robust.evaluation.certification_result import SMOOTHING, CertificationResult
 from keras_robust.evaluation.descriptions import describe
@@ -36,6 +31,7 @@ _BOUNDS: dict[str, Callable[..., Any]] = {
     "crown": crown,
 }
 METHODS = (*_BOUNDS, SMOOTHING)
+_SECONDS = 30.0  # between two lines of progress
 # `keras_robust.models.smoothed`, which this package is handed.
 Smoothed: TypeAlias = Callable[[Any, Any], Any]
 
@@ -203,16 +199,20 @@ def _largest_radii(
         margins = bounds.at_radius(radius)(classifier, x, y)
         return is_certified(margins, y)
 
-    found = np.zeros(len(x))
+    found, told = np.zeros(len(x)), time.monotonic()
     for radius in reversed(radii):
+        where = f" at radius {radius_text(radius)}"
         open_ = np.flatnonzero(found == 0)  # the others are certified at a larger radius
         # An evaluation counts images up to this distance as inside the ball: so does a proof.
         limit = tf.constant(distance_limit(radius), tf.float32)
-        for rows, real in rows_in_batches(len(open_), batch_size):
+        for number, (rows, real) in enumerate(rows_in_batches(len(open_), batch_size), 1):
             rows = open_[rows]
             proven = certified(tf.constant(x[rows]), tf.constant(y[rows]), limit).numpy()[:real]
             found[rows[:real][proven]] = radius
-        say(f" at radius {radius_text(radius)}: {percent(float((found > 0).mean()))} certified")
+            if time.monotonic() - told >= _SECONDS and number * batch_size < len(open_):
+                say(f"{where}: {number * batch_size:,} of {len(open_):,} images")
+                told = time.monotonic()
+        say(f"{where}: {percent(float((found > 0).mean()))} certified")
     return found
 
 
@@ -285,50 +285,3 @@ def certify_again(
         progress=progress,
         **settings,
     )
-
-
-def check_certificates(
-    certificates: Iterable[CertificationResult], runner: AttackRunner, ball: Ball
-) -> tuple[CertificationResult, ...]:
-    """Certificates for the images and the threat model of an evaluation.
-
-    Raises:
-        TypeError: not results of `certify`.
-        ValueError: certificates of other images, of another model or in another ball.
-    """
-    given = [certificates] if isinstance(certificates, CertificationResult) else list(certificates)
-    names = [getattr(result, "name", "") for result in given]
-    if len(set(names)) != len(names):
-        raise ValueError(f"certificates have the names {names}; expected one of each method.")
-    for result in given:
-        if not isinstance(result, CertificationResult):
-            raise TypeError(
-                f"certificates contain {result!r}; expected results of "
-                "`keras_robust.evaluation.certify`."
-            )
-        if result.threat_model != describe(ball):
-            raise ValueError(
-                f"{result.name} certifies in {result.threat_model}; expected the threat model of "
-                f"the attacks, {describe(ball)}."
-            )
-        differ = result.samples != len(runner.x)
-        if not differ and not result.smoothed:
-            differ = (np.array(result.correct) != runner.correct).mean() > runner.tolerance
-        if differ:
-            raise ValueError(
-                f"{result.name} certifies other predictions ({result.samples} images, clean "
-                f"accuracy {result.clean_accuracy:.4f}) than those of the evaluation "
-                f"({len(runner.x)} images, {runner.correct.mean():.4f}); expected the same model, "
-                "data and limit."
-            )
-    return tuple(given)
-
-
-def refuted(result: CertificationResult, runner: AttackRunner) -> CertificationResult:
-    """A result with the images that an evaluation fooled within their certified radius."""
-    if result.smoothed:  # the attacks fooled another classifier
-        return result
-    radii = np.array([radius or 0.0 for radius in result.certified_radii])
-    fooled = (radii > 0) & (runner.found.distances <= distance_limit(radii))  # type: ignore[arg-type]
-    numbers = tuple(sorted({*result.refuted, *map(int, np.flatnonzero(fooled))}))
-    return dataclasses.replace(result, refuted=numbers)

@@ -15,8 +15,8 @@ from keras_robust.core.types import Ball
 from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.certificate_checks import check_certificates, refuted
 from keras_robust.evaluation.certification_result import CertificationResult
-from keras_robust.evaluation.certify import check_certificates, refuted
 from keras_robust.evaluation.descriptions import describe
 from keras_robust.evaluation.detector_attacks import detector_results
 from keras_robust.evaluation.example_images import ExampleImages, in_unit_range

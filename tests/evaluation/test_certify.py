@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import ClassVar
 
 import keras
@@ -96,6 +97,19 @@ def test_batches_do_not_change_the_result(proof):
     found = certify(pixels, data, BALL, Exact(), radii=RADII)
     assert found.certified_radii == proof.certified_radii
     assert certify(pixels, data, BALL, Exact(), limit=20).samples == 20
+
+
+def test_long_certifications_say_where_they_are(monkeypatch):
+    module = sys.modules["keras_robust.evaluation.certify"]  # the package has the function
+    monkeypatch.setattr(module, "_SECONDS", 0.0)
+    lines = []
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    certify(pixels, data, BALL, Exact(), progress=lines.append)
+    assert lines[:3] == [
+        "exact at radius 0.0975: 16 of 41 images",
+        "exact at radius 0.0975: 32 of 41 images",
+        "exact at radius 0.0975: 51.2% certified",
+    ]
 
 
 def test_an_image_is_certified_up_to_the_distance_that_evaluations_count_as_inside():
