@@ -86,14 +86,20 @@ def certify(
     Example:
         >>> import keras
         >>> import keras_robust as kr
-        >>> x = np.array([[0.9, 0.1], [0.6, 0.5], [0.2, 0.7]], "float32")
-        >>> layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(2, "softmax")]
-        >>> yours = keras.Sequential([keras.Input((2,)), *layers])
+        >>> layer = keras.layers.Dense(2, "softmax", kernel_initializer="identity")
+        >>> yours = keras.Sequential([keras.Input((2,)), layer])
         >>> classifier = kr.models.adapt(yours)
-        >>> result = certify(classifier, (x, [0, 0, 1]), kr.LinfBall(0.01), "crown", radii=[0.05])
-        >>> result.clean_accuracy >= result.certified_accuracy
-        True
-        >>> low, high = result.certified_interval
+        >>> x = np.array([[0.9, 0.1], [0.6, 0.5], [0.2, 0.7], [0.3, 0.4]], "float32")
+        >>> data, ball = (x, [0, 0, 1, 0]), kr.LinfBall(0.1)
+        >>> proof = certify(classifier, data, ball, "crown", radii=[0.05, 0.3])
+        >>> proof.clean_accuracy, proof.certified_accuracy
+        (0.75, 0.5)
+        >>> proof.certified_radii
+        (0.3, 0.0, 0.1, None)
+        >>> report = kr.evaluation.evaluate(
+        ...     classifier, data, kr.attacks.fgsm(ball), certificates=[proof])
+        >>> report.clean_accuracy, report.worst_case_accuracy, report.unproven
+        (0.75, 0.5, 0)
 
     Reference: Gowal et al., "On the Effectiveness of Interval Bound Propagation for Training
     Verifiably Robust Models" (2018); Zhang et al., "Efficient Neural Network Robustness
