@@ -40,12 +40,6 @@ def test_several_attacks_and_the_checks(warned):
     assert not warned
 
 
-def test_auto_attack(warned):
-    attack = kr.attacks.auto_attack(BALL, steps=2, queries=3)
-    kr.evaluation.evaluate(model, (X, Y), attack)
-    assert not warned
-
-
 def test_several_models(warned):
     for _ in range(7):
         kr.evaluation.evaluate(model, (X, Y), kr.attacks.fgsm(BALL))
