@@ -111,6 +111,11 @@ class AttackRunner:
             raise ValueError("This evaluation has no ball, so it has no worst case.")
         return self._found
 
+    def log_warnings(self) -> None:
+        """Passes the warnings to `progress`, for evaluations that have no report."""
+        for warning in self.warnings:
+            self.progress(f"warning: {warning}")
+
     @property
     def tolerance(self) -> float:
         """Difference of accuracies that chance explains: 2 % of the images, at least one image."""

@@ -17,7 +17,7 @@ from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.detection.roc import roc
 from keras_robust.evaluation.attack_runner import AttackRunner, is_correct
 from keras_robust.evaluation.batching import Data, Model, Progress
-from keras_robust.evaluation.results import Detection, DetectorResult
+from keras_robust.evaluation.results import Detection, DetectorResult, FooledImages
 
 _STEPS = 40  # of the adaptive attack, if no attack of the report is iterative
 
@@ -148,6 +148,7 @@ def score_attacks(
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    collect: list[FooledImages] | None = None,
 ) -> tuple[np.ndarray, dict[str, DetectorResult]]:
     """Evaluates a detector on the images of several attacks, in one ball or in several.
 
@@ -155,6 +156,7 @@ def score_attacks(
         model, data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`.
         detector: a calibrated detector of the same model.
         attacks: name -> attack; each runs on the images that the model classifies correctly.
+        collect: a list to which the images that each attack fooled are added, for `evaluate`.
 
     Returns:
         The scores of all clean images `[n]`, and a result for each attack, by name.
@@ -180,10 +182,15 @@ def score_attacks(
     threshold = check_detector(detector)
     ball = next((attack.ball for attack in attacks.values()), None)
     runner = AttackRunner(model, data, limit, seed, progress, ball=ball)
+    runner.log_warnings()
     clean = _scores(runner, detector, runner.x)
     found = {}
     for name, attack in attacks.items():
-        images = runner.run(name, attack).images
+        run = runner.run(name, attack)
+        images = run.images
+        if collect is not None:
+            rows = np.flatnonzero(runner.correct & ~run.robust)
+            collect.append(FooledImages(name, runner.x[rows], images[rows]))
         scores = _scores(runner, detector, images[runner.correct])
         found[name] = _detector_result(runner, threshold, name, clean, scores, images)
     return clean, found

@@ -23,7 +23,7 @@ from keras_robust.evaluation.example_images import ExampleImages, in_unit_range
 from keras_robust.evaluation.model_warnings import is_random, random_warning
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection
+from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState
 from keras_robust.evaluation.sanity_checks import sanity_checks
 from keras_robust.evaluation.time_budget import TimeBudget
@@ -52,6 +52,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     command: str = "",
     checks: Sequence[Check] | bool = (),
+    found: Sequence[FooledImages] = (),
     certificates: Sequence[CertificationResult] = (),
 ) -> Report:
     """Attacks a model and reports its robust accuracy.
@@ -85,6 +86,8 @@ def evaluate(
         command: the command that ran the evaluation.
         checks: True to run `keras_robust.evaluation.sanity_checks` on the first 100 images, or
             their results. The adversarial images that they found count in the worst case.
+        found: adversarial images that other evaluations collected (`score_attacks`, `transfer`),
+            which count in the worst case where they lie in the ball and fool this model.
         certificates: results of `keras_robust.evaluation.certify` on the same model and data, in
             the same ball. An image that is certified at a radius within which an adversarial image
             was found is an error of the library, which the report states first.
@@ -136,6 +139,8 @@ def evaluate(
     if detector is not None:
         detection = detector_results(runner, detector, worst, named)
     results = _checks(runner, ball, checks)
+    for fooled in found:
+        runner.count(fooled)
     curve = runner.curve(strongest, measured) if measured else None
     if model_name is None:
         model_name = str(getattr(runner.model, "name", "a function"))

@@ -107,7 +107,8 @@ class _CheckRunner:
         """Runs one check; its result has the images that its attacks fooled."""
         before = len(self.fooled)
         result = _CHECKS[name](name, self)
-        return dataclasses.replace(result, fooled=tuple(self.fooled[before:]))
+        message = f"{result.message} Measured on {len(self.runner.x):,} images."
+        return dataclasses.replace(result, message=message, fooled=tuple(self.fooled[before:]))
 
     def loss(self, run: AttackRunState) -> float:
         """The mean cross-entropy on the attacked images of a run."""
@@ -146,7 +147,8 @@ def sanity_checks(
     `keras_robust.attacks.transfer` are stronger than white-box attacks.
 
     Args:
-        model, data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`.
+        model, data, limit, seed: as for `keras_robust.evaluation.evaluate`.
+        progress: called with lines of text, warnings about the model among them.
         ball: the threat model, with a radius > 0.
         only: names of the checks to run; default all that are defined in the ball's norm.
         steps: number of PGD steps.
@@ -183,6 +185,7 @@ def sanity_checks(
             f"The model classifies none of the {len(runner.x)} images correctly; expected at least "
             "one to attack."
         )
+    runner.log_warnings()
     check_runner = _CheckRunner(runner, ball, steps)
     if set(names) & _GRADIENT_BASED and check_runner.slopes is None:
         names = tuple(name for name in names if name not in _GRADIENT_BASED)

@@ -19,6 +19,7 @@ from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.evaluation.rendering.wording import percent
+from keras_robust.evaluation.results import FooledImages
 
 ENSEMBLE = "ensemble"
 
@@ -141,6 +142,7 @@ def transfer(
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    collect: list[FooledImages] | None = None,
 ) -> EnsembleTransfer:
     """Measures transfer between the members of an ensemble, and the ensemble as a whole.
 
@@ -148,6 +150,7 @@ def transfer(
         ensemble: an ensemble of `keras_robust.models.ensemble`, or a robust model around one.
         data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`.
         attack: crafts on each member, and on the ensemble.
+        collect: a list to which the images that fool the ensemble are added, for `evaluate`.
 
     Returns:
         The transfer matrix, and fractions by subsets of correct members.
@@ -180,7 +183,7 @@ def transfer(
         outputs = as_forward(ensemble)(x)  # one pass for ensemble and members
         return [*tf.unstack(outputs["member_logits"], axis=1), outputs["logits"]]
 
-    clean, attacked = runner.run(predict)
+    clean, attacked = runner.run(predict, collect)
     fields = runner.fields(clean, attacked)
     return EnsembleTransfer(**fields, subsets=correct_subsets(attacked[-1, :-1]))
 
@@ -266,11 +269,15 @@ class _TransferRunner:
         self._crafts = [attack.compiled(classifier_of(model)) for model in models.values()]
         self._progress = progress or (lambda line: None)
 
-    def run(self, predict: Callable[[Images], list[Logits]]) -> tuple[np.ndarray, np.ndarray]:
+    def run(
+        self,
+        predict: Callable[[Images], list[Logits]],
+        collect: list[FooledImages] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Which targets are correct on clean and on attacked images.
 
         `[targets, images]` and `[sources, targets, images]` bool; `predict` maps images to the
-        logits of each target.
+        logits of each target. What fools the last target is added to `collect`.
         """
         stacked = compiled(lambda x: tf.stack(predict(x)))
         clean = np.zeros([len(self.names), len(self.x)], bool)
@@ -286,7 +293,13 @@ class _TransferRunner:
                 attack_runner.check_within_threat_model(
                     self.attack.name, self.attack, None, x, x_adv
                 )
-                attacked[source, :, unpadded] = self._correct(stacked(x_adv), rows)[:, :real].T
+                correct = self._correct(stacked(x_adv), rows)[:, :real]
+                attacked[source, :, unpadded] = correct.T
+                if collect is not None:
+                    fooled = clean[-1, unpadded] & ~correct[-1]
+                    name = f"{self.attack.name}, crafted on {self.names[source]}"
+                    images = x_adv.numpy()[:real][fooled]
+                    collect.append(FooledImages(name, self.x[unpadded][fooled], images))
             self._progress(f"transfer: {unpadded[-1] + 1} of {len(self.x)} images")
         return clean, attacked
 

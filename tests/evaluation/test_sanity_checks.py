@@ -187,3 +187,12 @@ def test_invalid_arguments_are_refused():
         sanity_checks(plain, (X, (Y + 1) % 3), BALL)
     with pytest.raises(ValueError, match="value is nan"):
         Check("steps", True, np.nan, "")
+
+
+def test_the_number_of_images_and_warnings_are_said():
+    lines = []
+    x, y = np.full((7, 2), 0.5, "float32"), np.arange(7) % 2
+    settings = {"only": ["gradients"], "limit": 6, "progress": lines.append}
+    (check,) = sanity_checks(lambda x: {"logits": x}, (x, y), kr.LinfBall(0.1), **settings)
+    assert check.message.endswith("Measured on 6 images.")
+    assert any(line.startswith("warning: The clean accuracy of 50.0%") for line in lines)

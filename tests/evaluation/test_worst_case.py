@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -239,3 +240,25 @@ def test_what_ran_on_all_images_only_may_lower_the_worst_case():
     card = Card(report, sample, {})
     assert report.worst_case_accuracy < sample.worst_case_accuracy
     assert not [s for s in card.differences(sample) if s.startswith("Worst case")]
+
+
+def test_what_other_evaluations_collected_counts():
+    detector = kr.detection.EntropyDetector(pixels, threshold=0.6)
+    found = []
+    attacks = {"at 0.1": Still(moves_at=(0.1,)), "at 0.3": kr.attacks.fgsm(kr.LinfBall(0.3))}
+    kr.evaluation.score_attacks(pixels, (X, Y), detector, attacks, collect=found)
+    report = evaluate(pixels, (X, Y), Still(), found=found)
+    check_found(report, "at 0.1")  # what lies outside of the ball does not count
+    assert evaluate(pixels, (X, Y), Still()).worst_case_accuracy == 1.0
+
+
+def test_what_was_crafted_on_a_member_counts():
+    inputs = keras.Input((3,))
+    members = [keras.Model(inputs, {"logits": 9.0 * inputs, "features": inputs}, name=name)
+               for name in "ab"]  # fmt: skip
+    ensemble = kr.models.ensemble(members)
+    found = []
+    kr.evaluation.transfer(ensemble, (X, Y), kr.attacks.fgsm(BALL), collect=found)
+    report = evaluate(ensemble, (X, Y), Still(), found=found)
+    assert report.worst_case_accuracy == pytest.approx(1 - FOOLED / 20)
+    assert list(report.worst_case_found_by) == ["FGSM, crafted on member_1"]

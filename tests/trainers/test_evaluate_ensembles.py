@@ -39,6 +39,12 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     attack = loaded.attack("pgd", {"steps": 3})
     transfer = kr.evaluation.transfer(loaded.model, loaded.splits.test, attack, limit=60)
     assert found.transfer == transfer
+    # Nothing that the program shows within the ball refutes its worst case.
+    inside = [found.multi_targeted, *(row[-1] for row in transfer.accuracy)]
+    inside += [1 - one.evasion_rate for one in found.detected if one.radius < 0.1]
+    assert found.worst_case <= min(inside) + 1e-9
+    fooled = sum(found.found_by.values())
+    assert found.worst_case == pytest.approx(transfer.clean[-1] - fooled / 60)
     adaptive = {
         one.radius: one for one in found.detected if one.attack == evaluate_ensemble.ADAPTIVE
     }
@@ -51,6 +57,7 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     document = json.loads((tmp_path / "ensembles.json").read_text())
     assert document["command"] == "python -m x"
     assert document["runs"][0]["transfer"]["samples"] == 60
+    assert document["runs"][0]["worst_case"] == found.worst_case
     surfaces = {f"cce_{who}_surface_0" for who in ("member_1", "member_2", "ensemble")}
     names = {"cce_roc_by_attack", "cce_roc_by_radius", "cce_scores", "cce_members_0", *surfaces}
     assert {path.stem for path in tmp_path.glob("*.png")} == names

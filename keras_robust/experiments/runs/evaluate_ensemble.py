@@ -15,6 +15,7 @@ from keras_robust.core.classifier import members_of
 from keras_robust.detection.calibration import exceeds
 from keras_robust.detection.detector import check_detector
 from keras_robust.evaluation.rendering.wording import radius_text
+from keras_robust.evaluation.results import FooledImages
 from keras_robust.experiments.recipes.attack_options import DETECTOR_AWARE, MULTI_TARGETED, taken
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 ATTACKS = ("pgd", "bim", "mim")
 ADAPTIVE = "pgd, adaptive"
 _HEAD = (
-    "| run | clean | attacked | multi-targeted | members clean | members attacked themselves | T "
-    "| all members correct | all wrong | nT | a_single |\n|---|" + "---|" * 10
+    "| run | clean | attacked | multi-targeted | worst case | members clean | members attacked "
+    "themselves | T | all members correct | all wrong | nT | a_single |\n|---|" + "---|" * 11
 )
 
 
@@ -61,6 +62,9 @@ class EnsembleResult:
     Args:
         run: the run directory.
         multi_targeted: accuracy under the multi-targeted attack.
+        worst_case: fraction of images that withstand all attacks of the evaluation within the
+            ball: PGD on each member and on the ensemble, multi-targeted, and those of the detector.
+        found_by: attack -> number of images that it was the first to fool.
         transfer: transfer of attacks among the members.
         false_alarms: fraction of clean images that are flagged; None without a detector.
         detected: detection for each attack and radius; empty without a detector.
@@ -68,6 +72,8 @@ class EnsembleResult:
 
     run: str
     multi_targeted: float
+    worst_case: float
+    found_by: dict[str, int]
     transfer: kr.evaluation.EnsembleTransfer
     false_alarms: float | None
     detected: tuple[DetectionResult, ...]
@@ -77,9 +83,13 @@ class EnsembleResult:
         t = self.transfer
         members = len(t.names) - 1
         alone = sum(t.accuracy[i][i] for i in range(members)) / members
-        rates = (t.clean[-1], t.accuracy[-1][-1], self.multi_targeted, sum(t.clean[:-1]) / members)
+        rates = (t.clean[-1], t.accuracy[-1][-1], self.multi_targeted, self.worst_case)
         rest = (t.all_correct, t.all_wrong, t.non_transferable, t.single)
-        cells = [*map(_percent, (*rates, alone)), f"{t.transferability:.3f}", *map(_percent, rest)]
+        cells = [
+            *map(_percent, (*rates, sum(t.clean[:-1]) / members, alone)),
+            f"{t.transferability:.3f}",
+            *map(_percent, rest),
+        ]
         return f"| {Path(self.run).name} | {' | '.join(cells)} |"
 
 
@@ -140,18 +150,27 @@ class EnsembleEvaluation:
         about: dict[str, Any] = {
             "limit": self.plan.limit, "seed": self.plan.seed, "progress": progress,
         }  # fmt: skip
-        transfer = kr.evaluation.transfer(model, data, self.attack, **about)
-        report = kr.evaluation.evaluate(model, data, self.multi_targeted, **about)
+        found: list[FooledImages] = []
+        transfer = kr.evaluation.transfer(model, data, self.attack, collect=found, **about)
+        alarms: float | None = None
+        detected: tuple[DetectionResult, ...] = ()
+        figures: Figures = {}
+        if self.run.detector is not None:
+            alarms, detected, figures = self._detect(self.run.detector, about, found)
+        report = kr.evaluation.evaluate(model, data, self.multi_targeted, found=found, **about)
         result = EnsembleResult(
-            str(self.run.run.path), report.worst_case_accuracy, transfer, None, ()
+            run=str(self.run.run.path),
+            multi_targeted=report.attacks[0].accuracy,
+            worst_case=report.worst_case_accuracy,
+            found_by=dict(report.worst_case_found_by),
+            transfer=transfer,
+            false_alarms=alarms,
+            detected=detected,
         )
-        if self.run.detector is None:
-            return result, {}
-        alarms, detected, figures = self._detect(self.run.detector, about)
-        return dataclasses.replace(result, false_alarms=alarms, detected=detected), figures
+        return result, figures
 
     def _detect(
-        self, detector: kr.detection.Detector, about: dict[str, Any]
+        self, detector: kr.detection.Detector, about: dict[str, Any], found: list[FooledImages]
     ) -> tuple[float, tuple[DetectionResult, ...], Figures]:
         """The false-alarm rate, the results for each attack and radius, and figures of them."""
         keys = {pair: f"{pair[0]} at {pair[1]:.4g}" for pair in self.detection}
@@ -160,31 +179,32 @@ class EnsembleEvaluation:
             self.run.splits.test,
             detector,
             {keys[pair]: attack for pair, attack in self.detection.items()},
+            collect=found,
             **about,
         )
-        found = {pair: scored[key] for pair, key in keys.items()}
+        by_pair = {pair: scored[key] for pair, key in keys.items()}
         detected = tuple(
             DetectionResult(kind, radius, one.auc, one.auc_interval, one.detection_rate,
                             one.evasion_rate)
-            for (kind, radius), one in found.items()
+            for (kind, radius), one in by_pair.items()
         )  # fmt: skip
         threshold = check_detector(detector)
         near = min(self.radii, key=lambda radius: abs(radius - self.radius))
-        kinds = list(dict.fromkeys(kind for kind, _ in found))
+        kinds = list(dict.fromkeys(kind for kind, _ in by_pair))
         rate = detector.false_alarm_rate
         figures = {
             "roc_by_attack": kr.plots.roc_curves(
-                {kind: kr.detection.roc(clean, found[kind, near].scores) for kind in kinds},
+                {kind: kr.detection.roc(clean, by_pair[kind, near].scores) for kind in kinds},
                 false_alarm_rate=rate,
             ),
             "roc_by_radius": kr.plots.roc_curves(
-                {radius: kr.detection.roc(clean, found[kinds[0], radius].scores)
+                {radius: kr.detection.roc(clean, by_pair[kinds[0], radius].scores)
                  for radius in self.radii},
                 false_alarm_rate=rate,
             ),
             "scores": kr.plots.detection_scores(
                 clean,
-                found[kinds[0], near].scores,
+                by_pair[kinds[0], near].scores,
                 threshold,
                 score_name=detector.score_title,
             ),
