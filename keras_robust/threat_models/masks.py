@@ -57,7 +57,8 @@ class Mask:
             )
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # NaN is refused too
-            raise ValueError(f"{what} has values from {low:g} to {high:g}; expected [0, 1].")
+            hint = " Divide a mask of 8 bits by 255." if 1 < high <= 255 else ""
+            raise ValueError(f"{what} has values from {low:g} to {high:g}; expected [0, 1].{hint}")
         if high == 0:
             raise ValueError(
                 f"{what} is 0 everywhere, so that no pixel may change; expected 1 where it may."
