@@ -31,6 +31,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "version", None, "Number of the version; by default the next free one.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "certify",
+        None,
+        ["ibp", "crown_ibp", "crown"],
+        "Bounds of a signature certify: whether a prediction is proven within a radius.",
+        flag_values=values,
+    )
+    attack_flags.define_ball(values)
 
 
 def run(values: flags.FlagValues) -> str:
@@ -42,11 +50,20 @@ def run(values: flags.FlagValues) -> str:
     Raises:
         ValueError, OSError, ImportError: a user error.
     """
-    model_flags.check(values)
+    model_flags.check(values, threat_model=values.certify is not None)
+    if values.certify is None and (values.norm is not None or values.radius is not None):
+        raise command_line.UsageError(
+            "--norm and --radius belong to --certify, as in --certify=ibp."
+        )
     base = command_line.required(values, "model_base_path", "exported/digits")
     check_output(base, "model_base_path")
     require_extra("serving", "Export")
     loaded = model_flags.load(values, read_data=False)
+    from keras_robust import certification
     from keras_robust.experiments.runs.export_run import export_run
 
-    return str(export_run(loaded, base, version=values.version))
+    bounds = None
+    if values.certify is not None:
+        ball = loaded.ball(values.norm, values.radius)
+        bounds = getattr(certification, values.certify)(ball)
+    return str(export_run(loaded, base, version=values.version, bounds=bounds))

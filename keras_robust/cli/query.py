@@ -21,6 +21,7 @@ from absl import flags
 from keras_robust.cli.extras import require_extra
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
+from keras_robust.experiments.flags.recipe_flags import NumberParser
 from keras_robust.serving.status import ServingError, connection_error
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("model", None, "Name of the served model.", flag_values=values)
     flags.DEFINE_list("images", None, "PNG, JPEG, npy and npz files.", flag_values=values)
     flags.DEFINE_string(
-        "signature", "detect", "Signature: detect or serving_default.", flag_values=values
+        "signature", "detect", "Signature: detect, serving_default or certify.", flag_values=values
+    )
+    flags.DEFINE(
+        NumberParser(),
+        "radius",
+        None,
+        "Radius of --signature=certify, e.g. 0.3 or 8/255: is the prediction proven within it?",
+        values,
     )
     flags.DEFINE_bool(
         "rest",
@@ -87,11 +95,11 @@ def _query(values: flags.FlagValues, paths: list[str]) -> Rows:
         from keras_robust.serving.client.rest_client import RestClient
 
         rest = RestClient(values.server, values.timeout, values.tls, token)
-        return query(rest, values.model, paths, values.signature)
+        return query(rest, values.model, paths, values.signature, values.radius)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log repeats the error message
     with quiet_start():
         import tensorflow_serving.apis.predict_pb2  # noqa: F401  imports TensorFlow
 
         from keras_robust.serving.client.grpc_client import Client
     with Client(values.server, values.timeout, values.tls, token) as client:
-        return query(client, values.model, paths, values.signature)
+        return query(client, values.model, paths, values.signature, values.radius)

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
+
+from keras_robust.certification import Bounds
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
 from keras_robust.experiments.recipes import build
@@ -20,7 +23,11 @@ from keras_robust.serving.exporting.version_directory import find_version
 
 
 def export_run(
-    run: LoadedRun, model_base_path: str | os.PathLike[str], *, version: int | None = None
+    run: LoadedRun,
+    model_base_path: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    bounds: Bounds | None = None,
 ) -> Path:
     """Exports the loaded checkpoint of a run with its detector.
 
@@ -28,6 +35,7 @@ def export_run(
         run: the run.
         model_base_path: the directory that a server watches; its name is the name of the model.
         version: a positive integer; default the next free one.
+        bounds: adds the signature `certify`; None for no such signature.
 
     Returns:
         The version directory.
@@ -43,7 +51,7 @@ def export_run(
             "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)"
             f".calibration.save({str(run.run.detector_file)!r})`."
         )
-    return _export(run, model_base_path, run.detector, version)
+    return _export(run, model_base_path, run.detector, version, bounds)
 
 
 def recalibrate(
@@ -82,7 +90,7 @@ def recalibrate(
     config.detector.score = score
     build.check_score(config, run.model)
     detector = Detector(run.model, scored_by=score).calibrate(run.validation, false_alarm_rate)
-    return _export(run, model_base_path, detector)
+    return _export(run, model_base_path, detector, bounds=read_bounds(exported))
 
 
 def checkpoints(path: str | os.PathLike[str], data_dir: str | None = None) -> Iterator[LoadedRun]:
@@ -128,11 +136,34 @@ def read_detector(exported: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_bounds(exported: Path) -> Bounds | None:
+    """Reads the bounds of `certify` from the metadata of a version; None if it has none.
+
+    Raises:
+        ValueError: the metadata holds something else.
+    """
+    path = exported / "assets.extra" / METADATA_FILE
+    stored = json.loads(path.read_text("utf-8")).get("bounds")
+    if stored is None:
+        return None
+    try:
+        bounds = keras.saving.deserialize_keras_object(stored)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds bounds that cannot be read ({error}); expected a file that "
+            "`keras-robust export` wrote."
+        ) from error
+    if not isinstance(bounds, Bounds):
+        raise ValueError(f"{path} holds {bounds!r} as bounds; expected certified bounds.")
+    return bounds
+
+
 def _export(
     run: LoadedRun,
     model_base_path: str | os.PathLike[str],
     detector: Detector,
     version: int | None = None,
+    bounds: Bounds | None = None,
 ) -> Path:
     return export_model(
         run.model,
@@ -141,6 +172,7 @@ def _export(
         version=version,
         class_names=run.class_names,
         recipe=run.config.name or None,
+        bounds=bounds,
     )
 
 

@@ -22,7 +22,11 @@ Rows = list[dict[str, Any]]
 
 
 def query(
-    client: Client | RestClient, model: str, paths: Sequence[str], signature: str = "detect"
+    client: Client | RestClient,
+    model: str,
+    paths: Sequence[str],
+    signature: str = "detect",
+    radius: float | None = None,
 ) -> Rows:
     """Queries a server about image files and arrays.
 
@@ -30,16 +34,19 @@ def query(
         client: a client of the server.
         model: name of the served model.
         paths: PNG, JPEG, `.npy` and `.npz` files.
-        signature: `detect` or `serving_default`; files use the one that takes bytes.
+        signature: `detect` or `serving_default`, of which files use the one that takes bytes; or
+            `certify`, for arrays.
+        radius: of `certify`, in the units of images in [0, 1].
 
     Returns:
         For each image, in order, `{"image", "class", "probability", "probabilities"}`; with
-        `detect` also `"detection_score"` and `"is_adversarial"`; for an ensemble also
-        `"member_probabilities"`, a list per member.
+        `detect` also `"detection_score"` and `"is_adversarial"`; with `certify` `"certified"`; for
+        an ensemble also `"member_probabilities"`, a list per member.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file without such an array, or a model with other outputs.
+        ValueError: a file without such an array, a model with other outputs, or a radius that the
+            signature does not take.
         ServingError: the server rejects the request or cannot be reached.
     """
     missing = [path for path in paths if not Path(path).is_file()]
@@ -47,6 +54,7 @@ def query(
         raise FileNotFoundError(
             f"{missing[0]} is not a file; expected images, separated by commas."
         )
+    _check_radius(paths, signature, radius)
     for_arrays = ARRAY_SIGNATURES.get(signature, signature)
     for_files = FILE_SIGNATURES.get(signature, signature)
     contents = [Path(path).read_bytes() for path in paths if not _is_array(path)]
@@ -57,10 +65,26 @@ def query(
             rows.append({"image": path, **next(file_rows)})
             continue
         images = as_batch(load_array(path), _image_shape(client, model, for_arrays), path)
-        answers = list(_predict(client, model, images, for_arrays))
+        answers = list(_predict(client, model, images, for_arrays, radius))
         names = [path] if len(answers) == 1 else [f"{path}[{i}]" for i in range(len(answers))]
         rows += [{"image": name, **row} for name, row in zip(names, answers, strict=True)]
     return rows
+
+
+def _check_radius(paths: Sequence[str], signature: str, radius: float | None) -> None:
+    """Raises ValueError unless the signature takes the radius and the files."""
+    if (signature == "certify") != (radius is not None):
+        received = "no radius was given" if radius is None else f"a radius of {radius:g} was given"
+        raise ValueError(
+            f"The signature is {signature!r} and {received}; expected a radius with 'certify', and "
+            "with no other."
+        )
+    files = [path for path in paths if not _is_array(path)]
+    if signature == "certify" and files:
+        raise ValueError(
+            f"The signature 'certify' takes arrays; {files[0]} is another file. Expected .npy and "
+            ".npz files."
+        )
 
 
 def load_array(path: str) -> np.ndarray:
@@ -125,6 +149,8 @@ def table(rows: Rows) -> str:
     }
     if all("detection_score" in row for row in rows):
         columns |= {"detection_score": "{:.4f}".format, "is_adversarial": _yes_no}
+    if all("certified" in row for row in rows):
+        columns["certified"] = _yes_no
     if all("member_probabilities" in row for row in rows):
         columns["member_probabilities"] = _members
     cells = [list(columns)]
@@ -138,11 +164,18 @@ def table(rows: Rows) -> str:
 
 
 def _predict(
-    client: Client | RestClient, model: str, inputs: np.ndarray | list[bytes], signature: str
+    client: Client | RestClient,
+    model: str,
+    inputs: np.ndarray | list[bytes],
+    signature: str,
+    radius: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields one row per image or file, in batches of `BATCH_SIZE`."""
     for start in range(0, len(inputs), BATCH_SIZE):
-        outputs = client.predict(model, inputs[start : start + BATCH_SIZE], signature)
+        batch: Any = inputs[start : start + BATCH_SIZE]
+        if radius is not None:
+            batch = {"images": batch, "radius": np.full(len(batch), radius, np.float32)}
+        outputs = client.predict(model, batch, signature)
         missing = {"probabilities", "classes"} - outputs.keys()
         if missing:
             raise ValueError(
@@ -153,7 +186,7 @@ def _predict(
             probabilities = outputs["probabilities"][index].tolist()
             row = {"class": label, "probability": probabilities[label]}
             row["probabilities"] = probabilities
-            for name in ("detection_score", "is_adversarial"):
+            for name in ("detection_score", "is_adversarial", "certified"):
                 if name in outputs:
                     row[name] = outputs[name][index].item()
             if "member_probabilities" in outputs:

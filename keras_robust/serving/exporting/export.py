@@ -14,17 +14,20 @@ import keras
 import tensorflow as tf
 
 import keras_robust
+from keras_robust.certification import Bounds
 from keras_robust.core.atomic_files import write_errors
 from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector
 from keras_robust.evaluation.model_warnings import range_warnings
+from keras_robust.serving.exporting import certify_signature
+from keras_robust.serving.exporting.certify_signature import check_bounds
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
 from keras_robust.serving.exporting.signatures import (
-    INPUTS,
     endpoints,
     exportable_classifier,
     image_shape,
+    signatures_of,
 )
 from keras_robust.serving.exporting.verify import DETECTOR_COLLECTION, verify
 from keras_robust.serving.exporting.version_directory import (
@@ -48,11 +51,12 @@ def export_model(
     version: int | None = None,
     class_names: Sequence[str] | None = None,
     recipe: str | None = None,
+    bounds: Bounds | None = None,
 ) -> Path:
     """Writes a model and its detector as `<model_base_path>/<version>/`.
 
     The version is written under a temporary name, loaded as TensorFlow Serving loads it, compared
-    with the local model on all four signatures, and then renamed. A failure leaves no files.
+    with the local model on all signatures, and then renamed. A failure leaves no files.
 
     Args:
         model: a `RobustModel`, or a built functional classifier `images -> {"logits", ...}`.
@@ -61,6 +65,8 @@ def export_model(
         version: a positive integer; default the next free one.
         class_names: one name per class, stored in the metadata.
         recipe: name of the training recipe, stored in the metadata.
+        bounds: adds the signature `certify`, such as `kr.certification.ibp(ball)`. Requests choose
+            the radius; the version is verified at that of the ball.
 
     Returns:
         The version directory.
@@ -68,7 +74,8 @@ def export_model(
     Raises:
         TypeError: `model` is not a classifier, or `detector` not a detector.
         ValueError: unsupported image shape, a model of images outside [0, 1], a detector that is
-            not calibrated or belongs to another model, or an invalid version.
+            not calibrated or belongs to another model, a layer that the bounds do not cover, or an
+            invalid version.
         FileExistsError: the version exists.
         OSError: the version cannot be written; nothing of it is left.
         VerificationError: the served model differs from the local one.
@@ -82,16 +89,19 @@ def export_model(
         check_base(base)
         if version is not None:
             check_free(base, check_version(version))
+    if bounds is not None:
+        check_bounds(bounds, classifier)
     metadata = _metadata(classifier, detector, class_names, recipe)
-    expected = make_reference(classifier, detector)
+    metadata |= _certification(bounds)
+    expected = make_reference(classifier, detector, bounds=bounds)
     with write_errors(base, _NOTHING), workspace(base) as draft:
-        _write_saved_model(draft, classifier, detector)
+        _write_saved_model(draft, classifier, detector, bounds)
         extra = draft / "assets.extra"
         extra.mkdir()
         expected.save(extra / REFERENCE_FILE)
         (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
         verify(draft, expected)
-        write_warmup(draft, base.name, shape)
+        write_warmup(draft, base.name, shape, radius=expected.radius)
         return publish(draft, base, version)
 
 
@@ -148,7 +158,6 @@ def _metadata(
         "classes": classes,
         "class_names": None if class_names is None else list(class_names),
         "members": members,
-        "signatures": list(INPUTS),
         "detector": {
             "score": detector.scored_by,
             "threshold": detector.threshold,
@@ -165,7 +174,15 @@ def _metadata(
     }
 
 
-def _write_saved_model(path: Path, classifier: keras.Model, detector: Detector) -> None:
+def _certification(bounds: Bounds | None) -> dict[str, Any]:
+    """The signatures, and the bounds of `certify` as a configuration."""
+    stored = None if bounds is None else keras.saving.serialize_keras_object(bounds)
+    return {"signatures": list(signatures_of(bounds is not None)), "bounds": stored}
+
+
+def _write_saved_model(
+    path: Path, classifier: keras.Model, detector: Detector, bounds: Bounds | None
+) -> None:
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
     # TensorFlow Serving cannot load what `tf.saved_model.save` writes for a Keras 3 model.
     archive = keras.export.ExportArchive()
@@ -173,5 +190,9 @@ def _write_saved_model(path: Path, classifier: keras.Model, detector: Detector) 
     archive.add_variable_collection(DETECTOR_COLLECTION, [threshold])
     for name, (function, spec) in endpoints(classifier, detector, threshold).items():
         archive.add_endpoint(name, function, input_signature=[spec])
+    if bounds is not None:
+        certify = certify_signature.endpoint(classifier, bounds)
+        specs = certify_signature.input_specs(classifier)
+        archive.add_endpoint("certify", certify, input_signature=specs)
     with quiet_logger():
         archive.write_out(str(path), verbose=False)

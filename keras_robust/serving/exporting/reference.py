@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.certification import Bounds, is_certified
 from keras_robust.core.types import Outputs
 from keras_robust.detection import Detector
 from keras_robust.serving.exporting.signatures import image_shape
@@ -21,6 +22,8 @@ REFERENCE_FILE = "reference.npz"
 # for a small float32 net. For a net with logits of 60 a difference of 3e-5 was measured.
 LOGIT_ERRORS = {"float32": 5e-6, "float16": 1e-4, "bfloat16": 1e-3}
 LEAST_LOGIT = 2.0
+# The same of a margin's bound, which adds up more terms than a logit.
+MARGIN_ERROR = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +32,20 @@ class Reference:
 
     Args:
         pixels: `[batch, height, width, channels]` uint8; the images are `pixels / 255`.
-        outputs: the outputs of the signature `detect`.
+        outputs: the outputs of the signature `detect`, and of `certify` if there are bounds.
         threshold: the detector's threshold.
         tolerance: largest allowed difference of a served float output.
+        radius: that of `certify`; None without bounds.
+        undecided: `[batch]` bool, where rounding may decide whether an image is certified; None
+            without bounds.
     """
 
     pixels: np.ndarray
     outputs: dict[str, np.ndarray]
     threshold: float
     tolerance: float
+    radius: float | None = None
+    undecided: np.ndarray | None = None
 
     @property
     def images(self) -> np.ndarray:
@@ -71,6 +79,8 @@ class Reference:
             "tolerance": self.tolerance,
             **outputs,
         }
+        if self.radius is not None:
+            arrays |= {"radius": self.radius, "undecided": self.undecided}
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -83,7 +93,10 @@ class Reference:
                 if name.startswith("outputs/")
             }
             numbers = float(archive["threshold"]), float(archive["tolerance"])
-            return cls(archive["pixels"], outputs, *numbers)
+            if "radius" not in archive.files:
+                return cls(archive["pixels"], outputs, *numbers)
+            bounds = float(archive["radius"]), archive["undecided"]
+            return cls(archive["pixels"], outputs, *numbers, *bounds)
 
 
 def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) -> np.ndarray:
@@ -111,7 +124,10 @@ def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) ->
 
 
 def make_reference(
-    classifier: keras.Model, detector: Detector, pixels: np.ndarray | None = None
+    classifier: keras.Model,
+    detector: Detector,
+    pixels: np.ndarray | None = None,
+    bounds: Bounds | None = None,
 ) -> Reference:
     """Runs the local model on sample images, by Keras alone.
 
@@ -119,6 +135,7 @@ def make_reference(
         classifier: a built functional model.
         detector: a calibrated detector of it.
         pixels: `[batch, height, width, channels]` uint8; default `sample_pixels`.
+        bounds: of the signature `certify`, at the radius of their ball; None for no such signature.
 
     Returns:
         The images and the outputs.
@@ -144,7 +161,24 @@ def make_reference(
             f"The classifier {classifier.name!r} has outputs that are not finite ({strange}) on "
             "valid images: its training diverged. Choose an earlier checkpoint."
         )
-    return Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
+    reference = Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
+    return reference if bounds is None else _with_certificates(reference, classifier, bounds)
+
+
+def _with_certificates(reference: Reference, classifier: keras.Model, bounds: Bounds) -> Reference:
+    """The reference with what the bounds say of its images."""
+    classes = reference.outputs["classes"]
+    margins = bounds(classifier, reference.images, classes)
+    certified = is_certified(margins, classes).numpy()
+    others = np.where(np.eye(margins.shape[1])[classes], np.inf, margins)
+    nearest = np.abs(others).min(axis=1)
+    error = MARGIN_ERROR * max(LEAST_LOGIT, float(np.abs(margins).max()))
+    return dataclasses.replace(
+        reference,
+        outputs={**reference.outputs, "certified": certified},
+        radius=float(bounds.ball.radius),
+        undecided=~(nearest > error),
+    )
 
 
 def _probabilities(outputs: Outputs) -> dict[str, np.ndarray]:

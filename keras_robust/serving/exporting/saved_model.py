@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 import numpy as np
@@ -56,16 +56,25 @@ class SavedModelSession:
         """
         return self.session.make_callable(list(outputs), list(inputs), accept_options=True)
 
-    def predict(self, signature: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs of a signature that has one input.
+    def predict(
+        self, signature: str, inputs: np.ndarray | Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The outputs of a signature.
+
+        Args:
+            signature: its name.
+            inputs: named arrays, or an array for a signature that has one input.
 
         Raises:
-            tf.errors.InvalidArgumentError: the graph rejects the input.
+            tf.errors.InvalidArgumentError: the graph rejects the inputs.
         """
         definition = self.signatures[signature]
-        (fed,) = definition.inputs.values()
+        if not isinstance(inputs, Mapping):
+            (name,) = definition.inputs
+            inputs = {name: inputs}
         fetches = {name: info.name for name, info in definition.outputs.items()}
-        return self.session.run(fetches, {fed.name: inputs})
+        feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
+        return self.session.run(fetches, feeds)
 
     def close(self) -> None:
         """Frees the variables; the session cannot be used afterwards."""

@@ -17,12 +17,14 @@ Endpoint = tuple[Callable[[tf.Tensor], Outputs], tf.TensorSpec]
 # Outputs, one row per image: name -> dtype.
 CLASSIFICATION = {"probabilities": tf.float32, "classes": tf.int64}
 DETECTION = {"detection_score": tf.float32, "is_adversarial": tf.bool}
+CERTIFICATION = {"certified": tf.bool}
 MEMBERS = {"member_probabilities": tf.float32}  # ensembles only, in every signature
 OUTPUTS = {
     "serving_default": CLASSIFICATION,
     "detect": {**CLASSIFICATION, **DETECTION},
     "serving_bytes": CLASSIFICATION,
     "detect_bytes": {**CLASSIFICATION, **DETECTION},
+    "certify": {**CLASSIFICATION, **CERTIFICATION},  # of versions with bounds
 }
 INPUTS = {
     "serving_default": "images",
@@ -30,8 +32,25 @@ INPUTS = {
     "serving_bytes": "image_bytes",
     "detect_bytes": "image_bytes",
 }
+CERTIFY_INPUTS = ("images", "radius")
 # A few kilobytes of PNG can unpack to gigabytes; images of classifiers are smaller than this.
 MAX_PIXELS = 2**24
+
+
+def signatures_of(certifies: bool) -> dict[str, tuple[str, ...]]:
+    """The signatures of a version: name -> names of the inputs.
+
+    Args:
+        certifies: whether the version has bounds.
+
+    Example:
+        >>> signatures_of(certifies=True)["certify"]
+        ('images', 'radius')
+    """
+    signatures: dict[str, tuple[str, ...]] = {name: (key,) for name, key in INPUTS.items()}
+    if certifies:
+        signatures["certify"] = CERTIFY_INPUTS
+    return signatures
 
 
 def exportable_classifier(model: keras.Model) -> keras.Model:
@@ -95,13 +114,13 @@ def endpoints(
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
 
     def classify(x: tf.Tensor) -> Outputs:
-        return _classification(classifier(validate_images(x), training=False))
+        return classification(classifier(validate_images(x), training=False))
 
     def detect(x: tf.Tensor) -> Outputs:
         outputs = classifier(validate_images(x), training=False)
         score = detector.score_outputs(outputs)
         detection = {"detection_score": score, "is_adversarial": exceeds(score, threshold)}
-        return {**_classification(outputs), **detection}
+        return {**classification(outputs), **detection}
 
     return {
         "serving_default": (classify, images),
@@ -111,7 +130,8 @@ def endpoints(
     }
 
 
-def _classification(outputs: Mapping[str, tf.Tensor]) -> Outputs:
+def classification(outputs: Mapping[str, tf.Tensor]) -> Outputs:
+    """Probabilities and classes, and the members' probabilities of an ensemble."""
     logits = tf.cast(outputs["logits"], tf.float32)
     answer = {"probabilities": tf.nn.softmax(logits), "classes": tf.argmax(logits, axis=-1)}
     if "member_logits" in outputs:
@@ -129,15 +149,15 @@ def validate_images(images: tf.Tensor) -> tf.Tensor:
     is_nan = tf.math.is_nan(images)
     outside = tf.reduce_any((images < 0) | (images > 1))
     checks = [
-        _require(
+        require(
             tf.shape(images)[0] > 0, "images is an empty batch; expected at least one image", ()
         ),
-        _require(
+        require(
             ~tf.reduce_any(is_nan),
             "images must lie in [0, 1]; received {} values that are NaN",
             (tf.math.count_nonzero(is_nan),),
         ),
-        _require(
+        require(
             ~outside,
             "images must lie in [0, 1]; received values from {} to {}; divide 8-bit images by 255",
             (low, high),
@@ -172,14 +192,14 @@ def decode_images(image_bytes: tf.Tensor, shape: tuple[int, int, int]) -> tf.Ten
 def _pixels(content: tf.Tensor, channels: int) -> tf.Tensor:
     is_png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
     is_jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
-    known = _require(
+    known = require(
         is_png | is_jpeg,
         "image_bytes must hold PNG or JPEG files; received {} bytes of another format",
         (tf.strings.length(content),),
     )
     with tf.control_dependencies([known]):
         size = tf.cond(is_png, lambda: _png_size(content), lambda: _jpeg_size(content, channels))
-    small_enough = _require(
+    small_enough = require(
         tf.reduce_prod(size) <= MAX_PIXELS,
         f"an image of image_bytes must have at most {MAX_PIXELS} pixels; received {{}} x {{}}",
         (size[0], size[1]),
@@ -190,7 +210,7 @@ def _pixels(content: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def _png_size(content: tf.Tensor) -> tf.Tensor:
-    complete = _require(
+    complete = require(
         tf.strings.length(content) >= 24,
         "image_bytes holds a PNG file truncated in its header, after {} bytes",
         (tf.strings.length(content),),
@@ -203,7 +223,7 @@ def _png_size(content: tf.Tensor) -> tf.Tensor:
 
 def _jpeg_size(content: tf.Tensor, channels: int) -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(content, output_type=tf.int64)
-    readable = _require(
+    readable = require(
         # TensorFlow turns CMYK into RGB, but not into gray.
         (shape[2] != 4) | (channels == 3),
         "image_bytes holds a JPEG file in CMYK ({} channels), which this model of gray images "
@@ -227,6 +247,7 @@ def _resized(pixels: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     return tf.ensure_shape(image, shape)
 
 
-def _require(condition: tf.Tensor, message: str, values: tuple[tf.Tensor, ...]) -> tf.Operation:
+def require(condition: tf.Tensor, message: str, values: tuple[tf.Tensor, ...]) -> tf.Operation:
+    """An operation that fails with INVALID_ARGUMENT and a message, `{}` standing for values."""
     text = tf.strings.format(message, values) if values else tf.constant(message)
     return tf.debugging.Assert(condition, [text])

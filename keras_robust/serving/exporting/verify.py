@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, Reference
 from keras_robust.serving.exporting.saved_model import SavedModelSession
-from keras_robust.serving.exporting.signatures import INPUTS, MEMBERS, OUTPUTS
+from keras_robust.serving.exporting.signatures import MEMBERS, OUTPUTS, signatures_of
 
 # The variable collection of a SavedModel that holds the detector's threshold.
 DETECTOR_COLLECTION = "detector"
@@ -51,15 +51,17 @@ def verify(path: str | os.PathLike[str], expected: Reference | None = None) -> d
             f"The threshold in {path} is {threshold}; the local detector's is {expected.threshold}."
         )
     feeds = {"images": expected.images, "image_bytes": expected.files}
+    if expected.radius is not None:
+        feeds["radius"] = np.full(len(expected.images), expected.radius, np.float32)
     with SavedModelSession(path) as model:
         _check_signatures(model, expected)
         _check_rejections(model, expected.images)
         differences = {}
-        for signature, key in INPUTS.items():
+        for signature, names in signatures_of(expected.radius is not None).items():
             compare = functools.partial(_difference, signature, expected)
             differences[signature] = max(
-                compare(model.predict(signature, feeds[key]), slice(None)),
-                compare(model.predict(signature, feeds[key][:1]), slice(1)),
+                compare(model.predict(signature, {n: feeds[n][rows] for n in names}), rows)
+                for rows in (slice(None), slice(1))
             )
     return differences
 
@@ -124,23 +126,25 @@ def _check_rejections(model: SavedModelSession, images: np.ndarray) -> None:
 
 def _check_signatures(model: SavedModelSession, expected: Reference) -> None:
     """Raises unless names, types and shapes of all inputs and outputs are the expected ones."""
-    if set(model.signatures) != set(INPUTS):
+    signatures = signatures_of(expected.radius is not None)
+    if set(model.signatures) != set(signatures):
         raise VerificationError(
             f"The served model has the signatures {sorted(model.signatures)}; "
-            f"expected {sorted(INPUTS)}."
+            f"expected {sorted(signatures)}."
         )
     members = MEMBERS if MEMBERS.keys() <= expected.outputs.keys() else {}
     inputs = {
         "images": (tf.float32, [-1, *expected.images.shape[1:]]),
         "image_bytes": (tf.string, [-1]),
+        "radius": (tf.float32, [-1]),
     }
     for name, definition in model.signatures.items():
         outputs = {
             key: (dtype, [-1, *expected.outputs[key].shape[1:]])
             for key, dtype in {**OUTPUTS[name], **members}.items()
         }
-        key = INPUTS[name]
-        _check_specs(f"The inputs of {name!r}", definition.inputs, {key: inputs[key]})
+        names = signatures[name]
+        _check_specs(f"The inputs of {name!r}", definition.inputs, {n: inputs[n] for n in names})
         _check_specs(f"The outputs of {name!r}", definition.outputs, outputs)
 
 
@@ -192,7 +196,10 @@ def _difference(
 def _decisive(local: dict[str, np.ndarray], expected: Reference) -> dict[str, np.ndarray]:
     """Where a decision of the local model cannot change by rounding."""
     best = np.sort(local["probabilities"], axis=-1)
-    return {
+    decisive = {
         "classes": best[:, -1] - best[:, -2] > 2 * expected.tolerance,
         "is_adversarial": abs(local["detection_score"] - expected.threshold) > expected.tolerance,
     }
+    if expected.undecided is not None:
+        decisive["certified"] = decisive["classes"] & ~expected.undecided[: len(best)]
+    return decisive

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.serving.exporting.signatures import INPUTS
+from keras_robust.serving.exporting.signatures import signatures_of
 
 try:
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
@@ -30,7 +30,10 @@ MAX_REQUESTS = 1000
 
 
 def warmup_requests(
-    name: str, shape: tuple[int, int, int], batch_sizes: tuple[int, ...] = BATCH_SIZES
+    name: str,
+    shape: tuple[int, int, int],
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    radius: float | None = None,
 ) -> Iterator[predict_pb2.PredictRequest]:
     """Yields requests with gray images, one per signature and batch size.
 
@@ -38,6 +41,7 @@ def warmup_requests(
         name: name of the model.
         shape: height, width and channels of an image.
         batch_sizes: numbers of images per request.
+        radius: that of `certify`; None for a version without bounds.
 
     Example:
         >>> requests = list(warmup_requests("digits", (8, 8, 1), batch_sizes=(1, 4)))
@@ -45,15 +49,17 @@ def warmup_requests(
         ['serving_default', 'serving_default']
     """
     file = tf.io.encode_png(np.full(shape, 128, np.uint8)).numpy()
-    for signature, key in INPUTS.items():
+    for signature, keys in signatures_of(radius is not None).items():
         for size in batch_sizes:
-            if key == "images":
-                # One value and a shape: the message stays small for any batch size.
-                tensor = tf.make_tensor_proto(0.5, tf.float32, shape=[size, *shape])
-            else:
-                tensor = tf.make_tensor_proto([file] * size, tf.string)
+            # One value and a shape: the message stays small for any batch size.
+            tensors = {
+                "images": tf.make_tensor_proto(0.5, tf.float32, shape=[size, *shape]),
+                "image_bytes": tf.make_tensor_proto([file] * size, tf.string),
+                "radius": tf.make_tensor_proto(radius or 0.0, tf.float32, shape=[size]),
+            }
             spec = model_pb2.ModelSpec(name=name, signature_name=signature)
-            yield predict_pb2.PredictRequest(model_spec=spec, inputs={key: tensor})
+            inputs = {key: tensors[key] for key in keys}
+            yield predict_pb2.PredictRequest(model_spec=spec, inputs=inputs)
 
 
 def write_warmup(
@@ -61,6 +67,7 @@ def write_warmup(
     name: str,
     shape: tuple[int, int, int],
     batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    radius: float | None = None,
 ) -> Path:
     """Writes the warm-up requests into a version directory.
 
@@ -69,6 +76,7 @@ def write_warmup(
         name: name of the model.
         shape: height, width and channels of an image.
         batch_sizes: numbers of images; one request per signature and size.
+        radius: that of `certify`; None for a version without bounds.
 
     Returns:
         The file written.
@@ -76,16 +84,16 @@ def write_warmup(
     Raises:
         ValueError: no batch sizes, one below 1, or too many for TensorFlow Serving.
     """
-    requests = len(INPUTS) * len(batch_sizes)
-    if not 0 < requests <= MAX_REQUESTS or min(batch_sizes) < 1:
+    most = MAX_REQUESTS // len(signatures_of(radius is not None))
+    if not 0 < len(batch_sizes) <= most or min(batch_sizes) < 1:
         raise ValueError(
-            f"batch_sizes is {batch_sizes!r}; expected 1 to {MAX_REQUESTS // len(INPUTS)} numbers "
-            "of images, each at least 1."
+            f"batch_sizes is {batch_sizes!r}; expected 1 to {most} numbers of images, each at "
+            "least 1."
         )
     path = Path(version_dir) / "assets.extra" / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for request in warmup_requests(name, shape, batch_sizes):
+        for request in warmup_requests(name, shape, batch_sizes, radius):
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request)
             )
