@@ -135,7 +135,9 @@ def test_an_ensemble_serves_its_members_too(tmp_path, tiny_classifier, calibrate
     assert metadata(path)["members"] == 3
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision(tmp_path, tiny_classifier, calibrated, random_images, policy):
     classifier = tiny_classifier(policy=policy)
     path = export_model(classifier, tmp_path / "half", calibrated(classifier))

@@ -27,7 +27,10 @@ def refused(tmp_path, classifier, detector):
     return refused
 
 
-@pytest.mark.parametrize("size", [1000, 60_000], ids=["variables", "graph"])
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(1000, id="variables", marks=pytest.mark.slow), pytest.param(60_000, id="graph")],
+)
 def test_tensorflow_cannot_write_a_file(tmp_path, refused, size):
     """The system's limit on the size of a file acts in TensorFlow's writers as a full disk does."""
     resource = pytest.importorskip("resource")
