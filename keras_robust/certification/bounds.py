@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import tensorflow as tf
 
@@ -17,6 +17,14 @@ from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images, Labels, Logits, Radius
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def without_autograph(function: Function) -> Function:
+    """Marks a function that a user's `tf.function` is not to rewrite, which would take seconds."""
+    marked: Function = tf.autograph.experimental.do_not_convert(function)
+    return marked
 
 
 class Bounds(abc.ABC):
@@ -41,6 +49,7 @@ class Bounds(abc.ABC):
     def lower(self, network: Network, rows: Rows, region: Region) -> Tensor:
         """Lower bounds `[batch, rows]` of linear functions of the logits."""
 
+    @without_autograph
     def __call__(self, classifier: Any, x: Images, y: Labels, training: bool = False) -> Logits:
         """Lower bounds of the margins `z_y - z_j` over the ball around each image.
 
@@ -63,6 +72,7 @@ class Bounds(abc.ABC):
         network, region = prepared(classifier, x, self.ball, training)
         return margins(self.lower, network, y, region)
 
+    @without_autograph
     def logits(self, classifier: Any, x: Images, training: bool = False) -> tuple[Logits, Logits]:
         """Lower and upper bounds of the logits over the ball, each `[batch, classes]`.
 
@@ -119,8 +129,8 @@ def prepared(classifier: Any, x: Images, ball: Ball, training: bool) -> tuple[Ne
     shape = network.nodes[0].shape
     if region.x.shape.rank != 1 + len(shape) or not region.x.shape[1:].is_compatible_with(shape):
         raise ValueError(
-            f"Images have shape {tuple(region.x.shape)}; expected [batch, *{shape}], the shape "
-            "that the classifier takes."
+            f"Images have shape {tuple(region.x.shape)}; expected "
+            f"[batch, {', '.join(map(str, shape))}], as the classifier takes."
         )
     if training:
         network = network.with_batch_statistics(region.x)

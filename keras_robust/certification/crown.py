@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust.certification.backward import lower_by_lines
 from keras_robust.certification.bounds import Bounds
-from keras_robust.certification.crown_ibp import lower_by_crown
+from keras_robust.certification.crown_ibp import lower_by_both
 from keras_robust.certification.interval import Interval
 from keras_robust.certification.network import Network
 from keras_robust.certification.propagation import Propagation, loose_positions
@@ -39,7 +39,7 @@ class Crown(Bounds):
             if position in loose:
                 interval = interval.intersection(self._by_lines(propagation, position))
             propagation.add(interval)
-        return lower_by_crown(network, rows, region, propagation.intervals, self.rows)
+        return lower_by_both(network, rows, region, propagation.intervals, self.rows)
 
     def _by_lines(self, propagation: Propagation, position: int) -> Interval:
         """The interval of a node from linear bounds of each of its values."""
@@ -88,7 +88,7 @@ def crown(ball: Ball, *, rows: int | None = None) -> Crown:
     Reference: Zhang et al., "Efficient Neural Network Robustness Certification with General
     Activation Functions" (2018), with the lower slope 0 or 1 (CROWN-Ada).
 
-    Differs: each interval is cut with the one from its layer's inputs, and in L2 and L1 the minimum
-    over the ball with the one over the range of the pixels.
+    Differs: each bound is the better of the linear one and that by intervals, so that none is
+    looser than IBP's; in L2 and L1 also of those over the ball and over the range of the pixels.
     """
     return Crown(ball, rows)

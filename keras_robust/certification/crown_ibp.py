@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import tensorflow as tf
+
 from keras_robust.certification.backward import lower_by_lines
-from keras_robust.certification.bounds import Bounds, margins, prepared
+from keras_robust.certification.bounds import Bounds, margins, prepared, without_autograph
 from keras_robust.certification.ibp import lower_by_ibp
 from keras_robust.certification.interval import Interval
 from keras_robust.certification.network import Network
@@ -32,14 +34,15 @@ class CrownIbp(Bounds):
     def lower(self, network: Network, rows: Rows, region: Region) -> Tensor:
         """The better of the linear bounds and those of IBP itself."""
         intervals = intervals_of(network, region)
-        return lower_by_crown(network, rows, region, intervals, self.rows)
+        return lower_by_both(network, rows, region, intervals, self.rows)
 
+    @without_autograph
     def with_ibp(
         self, classifier: Any, x: Images, y: Labels, training: bool = False
     ) -> tuple[Logits, Logits]:
-        """The margins, and those of IBP from the same intervals.
+        """The margins by the linear bounds alone, and those of IBP from the same intervals.
 
-        Arguments and errors: as for a call.
+        Training mixes them. Arguments and errors: as for a call.
         """
         network, region = prepared(classifier, x, self.ball, training)
         intervals = intervals_of(network, region)
@@ -75,11 +78,25 @@ def lower_by_crown(
     return rows.in_parts(lambda part: lower_by_lines(network, part, last, intervals, region), size)
 
 
+def lower_by_both(
+    network: Network,
+    rows: Rows,
+    region: Region,
+    intervals: Sequence[Interval],
+    size: int | None,
+) -> Tensor:
+    """The better of `lower_by_crown` and `lower_by_ibp`, of the same arguments."""
+    return tf.maximum(
+        lower_by_crown(network, rows, region, intervals, size),
+        lower_by_ibp(network, rows, region, intervals),
+    )
+
+
 def crown_ibp(ball: Ball, *, rows: int | None = None) -> CrownIbp:
     """CROWN-IBP: CROWN for the margins, with the intervals of IBP for the layers between.
 
-    Tighter than IBP on most networks, and cheap enough to train with: the margins cost one backward
-    pass per class. Neither bound is always the larger one.
+    Cheap enough to train with: the margins cost one backward pass per class. The linear bounds are
+    mostly, not always, tighter than IBP's; the better of both is returned.
 
     Args:
         ball: an `LinfBall`, `L2Ball` or `L1Ball`.
@@ -88,7 +105,7 @@ def crown_ibp(ball: Ball, *, rows: int | None = None) -> CrownIbp:
 
     Returns:
         A function `(classifier, x, y, training=False) -> margins`; see `Bounds`. Its method
-        `with_ibp` of the same arguments gives the margins of IBP beside them, which training mixes.
+        `with_ibp` of the same arguments gives both margins apart, which training mixes.
 
     Raises:
         TypeError: a ball of your own, or not a threat model.

@@ -14,6 +14,7 @@ from keras_robust.core.numerics import clip_rounding, scalar, upcast_half
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_norm
 from keras_robust.threat_models import L1Ball, L2Ball, LinfBall
+from keras_robust.threat_models.masks import mask_of
 
 
 class Region(NamedTuple):
@@ -22,7 +23,8 @@ class Region(NamedTuple):
     Attributes:
         x: the clean images.
         box: the smallest and largest value of each pixel.
-        field: the radius of each pixel, `[1, ...]`: the ball is `|d / field|_p <= 1`.
+        field: the radius of each pixel, `[1, ...]`, 0 where it may not change: the ball is
+            `|d / field|_p <= 1`.
         p: the order of the norm.
     """
 
@@ -108,5 +110,9 @@ def region_around(x: Any, ball: Any) -> Region:
             "images, or give the ball other `bounds`."
         )
     field = tf.fill([1, *x.shape[1:]], scalar(ball.radius, x.dtype))
+    mask = mask_of(ball)
+    if mask is not None:
+        mask.check(x.shape)
+        field *= mask.fractions(x.dtype)
     box = Interval(tf.maximum(x - field, low), tf.minimum(x + field, high), ball.bounds[0] >= 0)
     return Region(x, box, field, ball.p)

@@ -74,11 +74,3 @@ def test_the_loss_has_a_gradient_for_every_weight(network, batch):
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, worst)
     gradients = tape.gradient(loss, network.trainable_variables)
     assert all(np.all(np.isfinite(g)) and np.any(g != 0) for g in gradients)
-
-
-def test_graph_equals_eager_for_a_radius_that_is_a_tensor(network, batch):
-    x, y = batch
-    compiled = tf.function(lambda radius: BOUNDS.at_radius(radius)(network, x, y))
-    np.testing.assert_allclose(
-        compiled(tf.constant(RADIUS)), BOUNDS(network, x, y), atol=1e-5, rtol=1e-5
-    )
