@@ -49,6 +49,7 @@ def test_public_docstrings_have_all_their_parts(family):
 
 DIAGNOSTICS = [
     kr.evaluation.black_box,
+    kr.evaluation.certify,
     kr.evaluation.sanity_checks,
     kr.evaluation.class_divergence,
     kr.evaluation.distributional_risk,
