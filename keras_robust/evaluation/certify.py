@@ -270,7 +270,7 @@ def certify_again(
         smoothed: makes a smoothed classifier of a model and the standard deviation of the noise.
 
     Raises:
-        TypeError, ValueError: as for `certify`; a method or settings that it does not know, or
+        ValueError: a method, settings, a model or a ball that `certify` does not take, or
             `smoothed` is missing.
     """
     settings = dict(result.settings)
@@ -281,13 +281,16 @@ def certify_again(
                 "`smoothed=keras_robust.models.smoothed`."
             )
         model = smoothed(classifier_of(model), settings.pop("sigma", None))
-    return certify(
-        model,
-        data,
-        ball,
-        result.method,
-        radii=result.radii,
-        limit=limit,
-        progress=progress,
-        **settings,
-    )
+    try:
+        return certify(
+            model,
+            data,
+            ball,
+            result.method,
+            radii=result.radii,
+            limit=limit,
+            progress=progress,
+            **settings,
+        )
+    except TypeError as error:  # such as a norm that the method does not cover
+        raise ValueError(f"{result.name} cannot be certified again: {error}") from error

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import Card, Report, certify, evaluate, make_card
+from keras_robust.evaluation.certify import certify_again
 from keras_robust.evaluation.rendering import figures, tables, wording
 from keras_robust.evaluation.rendering.markdown import markdown_page
 from keras_robust.evaluation.rendering.page import html_page
@@ -393,17 +394,18 @@ def test_a_card_of_a_smoothed_classifier():
         card.reevaluate(pixels, data)
 
 
-def test_settings_of_a_damaged_card_are_refused(linear):
-    proof = certify(linear, (X, Y), BALL)
-    report = evaluate(linear, (X, Y), FGSM, certificates=[proof])
-    card = make_card(linear, (X, Y), FGSM, report, sample=5)
+def test_settings_of_a_damaged_card_are_refused(linear, proof):
     for change, says in (
         ({"method": "magic"}, "no method of certification 'magic'"),
-        ({"settings": {"of": 3}}, "method ibp of certification got an unexpected"),
+        ({"method": "ibp", "settings": {"of": 3}}, "method ibp of certification got an unexpected"),
+        ({"method": "smoothing", "settings": {"sigma": "much"}}, "sigma is 'much'; expected"),
+        ({"method": "smoothing", "settings": {"sigma": 0.1}}, "again: Certification by .* in L2"),
     ):
-        damaged = dataclasses.replace(proof, **change)
-        card = dataclasses.replace(
-            card, report=dataclasses.replace(card.report, certificates=(damaged,))
-        )
         with pytest.raises(ValueError, match=says):
-            card.reevaluate(linear, (X, Y))
+            certify_again(
+                dataclasses.replace(proof, **change),
+                linear,
+                (X, Y),
+                BALL,
+                smoothed=kr.models.smoothed,
+            )
