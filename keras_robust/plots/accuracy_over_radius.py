@@ -32,8 +32,8 @@ def accuracy_over_radius(
 ) -> Figure:
     """Draws accuracy over radius: one color per model, one dash pattern per attack.
 
-    With a single model, each attack has its own color. A certified accuracy is drawn in the same way,
-    under the name of what certifies.
+    With a single model, each attack has its own color. A certified accuracy is drawn in the same
+    way, under the name of its method.
 
     Args:
         curves: model name -> attack name -> (radii in the units of the images, accuracies in
