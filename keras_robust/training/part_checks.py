@@ -42,18 +42,7 @@ def check_parts(
             f"The loss {type(loss).__name__} needs adversarial images, but attack is None. Pass "
             "one, such as `keras_robust.attacks.pgd(ball)`."
         )
-    if has_bounds != ("bounds" in loss.required_outputs):
-        needs = "does not read" if has_bounds else "needs"
-        raise ValueError(
-            f"The loss {type(loss).__name__} {needs} certified bounds; expected such a loss, and "
-            "no other, in a model that computes them. Use a defense such as "
-            "`keras_robust.defenses.ibp(classifier, ball)`."
-        )
-    if {"bounds", "adversarial"} <= loss.required_outputs:
-        raise ValueError(
-            f"The loss {type(loss).__name__} requires 'bounds' and 'adversarial' outputs; expected "
-            "one of the two, which both are the second argument of its call."
-        )
+    _check_bounds(loss, has_bounds)
     validated = validation_attack or attack
     if validated is not None and validated.per_member:
         raise ValueError(
@@ -66,6 +55,25 @@ def check_parts(
             f"Attack {attack.name} returns one batch per member, but loss {type(loss).__name__} "
             "expects a single batch. Pass the inner attack, or a per-member loss such as that of "
             "`keras_robust.defenses.cce`."
+        )
+
+
+def _check_bounds(loss: RobustLoss, has_bounds: bool) -> None:
+    name, required = type(loss).__name__, loss.required_outputs
+    if {"bounds", "adversarial"} <= required:
+        raise ValueError(
+            f"The loss {name} requires 'bounds' and 'adversarial' outputs; expected one of the "
+            "two, since both would be the second argument of its call."
+        )
+    if "bounds" in required and not has_bounds:
+        raise ValueError(
+            f"The loss {name} needs certified bounds, which this model does not compute. Use a "
+            "defense that does, such as `keras_robust.defenses.ibp(classifier, ball)`."
+        )
+    if has_bounds and "bounds" not in required:
+        raise ValueError(
+            f"The loss {name} does not read certified bounds, for which this model is; expected a "
+            "loss that requires 'bounds', such as `keras_robust.losses.WorstCase()`."
         )
 
 

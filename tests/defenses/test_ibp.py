@@ -305,6 +305,9 @@ def test_bounds_and_their_loss_belong_together(make_classifier):
         model.rebuilt(loss=kr.losses.Clean())
     with pytest.raises(TypeError, match=r"SumOfLosses.*expected a `keras_robust.losses.WorstCase`"):
         model.rebuilt(loss=kr.losses.SumOfLosses((WorstCase(),)))
+    both = kr.losses.SumOfLosses((WorstCase(), kr.losses.Adversarial()))
+    with pytest.raises(ValueError, match=r"requires 'bounds' and 'adversarial'.*one of the two"):
+        kr.RobustModel(make_classifier(), kr.attacks.pgd(BALL), both)
 
 
 @pytest.mark.parametrize(
