@@ -70,7 +70,9 @@ class CollaborativeCrossEntropy(RobustLoss):
             "clean": tf.reduce_sum(member_cross_entropies(clean["member_logits"], y), axis=1),
             "adversarial": _over_members(own, hard),
         }
-        indicator = tf.stop_gradient(tf.exp(-hard))
+        labels = tf.broadcast_to(y[:, None], tf.shape(hard))
+        likelihood = tf.exp(-losses.negative_log_likelihood(member_logits, labels))
+        indicator = tf.stop_gradient(likelihood)
         if self.promote:
             terms["promoting"] = self.promote * _over_members(crossing, indicator * hard)
         if self.demote:

@@ -43,8 +43,8 @@ class Mart(RobustLoss):
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted terms, each `[batch]`."""
         boosted = adversarial if self.boosted_on == "adversarial" else clean
-        # 1 - p_y, from the cross-entropy, which is at least float32.
-        error_probability = -tf.math.expm1(-losses.cross_entropy(clean["logits"], y))
+        # 1 - p_y, from the logarithm, which is at least float32.
+        error_probability = -tf.math.expm1(-losses.negative_log_likelihood(clean["logits"], y))
         divergence = losses.kl_divergence(clean["logits"], adversarial["logits"])
         return {
             "boosted": losses.boosted_cross_entropy(boosted["logits"], y),

@@ -10,10 +10,12 @@ from keras_robust.losses.classification import (
     margin,
     member_cross_entropies,
     misclassified,
+    negative_log_likelihood,
     targeted_dlr,
     targeted_margin,
 )
 from keras_robust.losses.contrastive import Contrastive, contrast, select
+from keras_robust.losses.label_smoothing import smoothed_labels
 from keras_robust.losses.robust_loss import (
     Adversarial,
     Clean,
@@ -40,7 +42,9 @@ __all__ = [
     "margin",
     "member_cross_entropies",
     "misclassified",
+    "negative_log_likelihood",
     "select",
+    "smoothed_labels",
     "targeted_dlr",
     "targeted_margin",
     "total",

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Labels, Logits, PerExample
+from keras_robust.losses.label_smoothing import present_smoothing
 
 # Added to denominators that vanish when logits are tied (the constant of the official AutoAttack).
 _TIE = 1e-12
@@ -37,21 +38,43 @@ def _descending(logits: Logits, least: int, name: str) -> tf.Tensor:
     return tf.math.top_k(logits, k=least).values
 
 
-def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
-    """Cross-entropy of the softmax and the label, `-log p_y`.
+def negative_log_likelihood(logits: Logits, labels: Labels) -> PerExample:
+    """Minus the log-probability of the label, `-log p_y`, whatever `smoothed_labels` says.
 
     Computed as `log(1 + sum_{k != y} exp(z_k - z_y))`, whose gradient keeps its direction however
     certain the prediction is; in `p_y - 1` it would cancel.
+
+    Example:
+        >>> print(f"{negative_log_likelihood(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
+        0.6931
+    """
+    logits = upcast_half(logits)
+    is_label = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    others = tf.reduce_logsumexp(tf.where(is_label, logits.dtype.min, logits), axis=-1)
+    return tf.nn.softplus(others - _of_label(logits, labels))
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
+    """Cross-entropy of the softmax and the label, `-log p_y`.
+
+    In the context `smoothed_labels(alpha)`, that of the soft label `(1 - alpha) * one_hot(y) +
+    alpha / classes`: `-log p_y + alpha * (z_y - mean_k z_k)`.
 
     Example:
         >>> print(f"{cross_entropy(tf.zeros([1, 2]), tf.constant([1]))[0]:.4f}")
         0.6931
     """
     logits = upcast_half(logits)
-    is_label = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    others = tf.reduce_logsumexp(tf.where(is_label, logits.dtype.min, logits), axis=-1)
-    of_label = tf.gather(logits, labels, axis=-1, batch_dims=logits.shape.rank - 1)
-    return tf.nn.softplus(others - of_label)
+    loss = negative_log_likelihood(logits, labels)
+    alpha = present_smoothing()
+    if not alpha:
+        return loss
+    return loss + alpha * (_of_label(logits, labels) - tf.reduce_mean(logits, axis=-1))
+
+
+def _of_label(logits: Logits, labels: Labels) -> tf.Tensor:
+    """The logit of the label, `[...]` of logits `[..., classes]`."""
+    return tf.gather(logits, labels, axis=-1, batch_dims=logits.shape.rank - 1)
 
 
 def kl_divergence(logits: Logits, other: Logits) -> PerExample:
@@ -179,6 +202,8 @@ def targeted_dlr(logits: Logits, labels: Labels, targets: Labels) -> PerExample:
 def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
     """MART's boosted cross-entropy, `-log p_y - log(1 - max_{k != y} p_k)`.
 
+    `smoothed_labels` smooth the first term; the second one compares with the label itself.
+
     Example:
         >>> z = tf.constant([[0.0, 0.0]])
         >>> print(f"{boosted_cross_entropy(z, tf.constant([0]))[0]:.3f}")
@@ -196,7 +221,7 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerExample:
 
 
 def member_cross_entropies(member_logits: Logits, y: Labels) -> tf.Tensor:
-    """Cross-entropy of each member's softmax and the label.
+    """Cross-entropy of each member's softmax and the label; see `cross_entropy`.
 
     Args:
         member_logits: `[..., batch, members, classes]`.

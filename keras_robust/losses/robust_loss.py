@@ -94,8 +94,9 @@ class WorstCase(RobustLoss):
     """`clean_weight * CE(x) + (1 - clean_weight) * CE(worst case)`, by certified bounds.
 
     The worst case is the logits `-m_j`, where `m_j` is a lower bound of `z_y - z_j` over the ball.
-    Their cross-entropy bounds that of every image of the ball from above. Logs
-    `verified_accuracy`: the fraction of images whose lower bounds are all above 0.
+    Their cross-entropy bounds that of every image of the ball from above; label smoothing applies
+    to the clean images only. Logs `verified_accuracy`: the fraction of images whose lower bounds
+    are all above 0.
 
     Args:
         clean_weight: kappa in the papers, from 0 to 1; a number, or a scalar tensor.
@@ -126,7 +127,8 @@ class WorstCase(RobustLoss):
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
         """The weighted cross-entropies and whether an image is verified, each `[batch]`."""
         on_clean = losses.cross_entropy(clean["logits"], y)
-        worst = losses.cross_entropy(adversarial["logits"], y)
+        # A soft label also counts margins from above, of which the bounds say nothing.
+        worst = losses.negative_log_likelihood(adversarial["logits"], y)
         weight = scalar(self.clean_weight, worst.dtype)
         is_verified = losses.margin(adversarial["logits"], y) < 0
         return {

@@ -35,6 +35,7 @@ class RobustModelOptions(TypedDict, total=False):
     crafting_mode: str
     crafting_dtype: str
     radius_warmup: int
+    label_smoothing: float
     microbatches: int
     weight_perturbation: AWP | None
     seed: int
@@ -60,8 +61,8 @@ def defense(factory: Callable[P, RobustModel]) -> Callable[P, RobustModel]:
         Traceback (most recent call last):
         ...
         TypeError: mart() has no option 'betta'; expected one of beta, boosted_on, steps, \
-step_size, validation_attack, crafting_mode, crafting_dtype, radius_warmup, microbatches, \
-weight_perturbation, seed, name. Did you mean 'beta'?
+step_size, validation_attack, crafting_mode, crafting_dtype, radius_warmup, label_smoothing, \
+microbatches, weight_perturbation, seed, name. Did you mean 'beta'?
     """
     signature = _spelled_out(factory)
 

@@ -14,6 +14,7 @@ from keras_robust.core import collectives
 from keras_robust.core.config import register
 from keras_robust.core.types import Images, Labels, Outputs, RobustLoss, Seed
 from keras_robust.core.validation import check_integer
+from keras_robust.losses.label_smoothing import check_smoothing, smoothed_labels
 from keras_robust.training import distribution
 from keras_robust.training.batch_checks import unpack_batch
 from keras_robust.training.crafting_forward import crafting_forward
@@ -57,6 +58,9 @@ class RobustModel(KerasLoop):
         radius_warmup: number of first steps over which the radius of the training attack grows
             linearly from 0. With a large radius, a loss without a clean term may otherwise never
             leave the constant prediction, which no attack can make worse.
+        label_smoothing: weight of the uniform distribution in the labels of the loss, in [0, 1). It
+            reaches every `keras_robust.losses.cross_entropy` of the loss, in validation too; not
+            the attack, probabilities that weight other terms, and certified worst cases.
         microbatches: number of parts of a batch that are crafted and differentiated one after the
             other, like gradient accumulation, to save memory. Batch norm sees the parts.
         weight_perturbation: `keras_robust.AWP(gamma)` computes the gradient at perturbed weights,
@@ -94,6 +98,7 @@ class RobustModel(KerasLoop):
         crafting_mode: str = "eval",
         crafting_dtype: str = "float32",
         radius_warmup: int = 0,
+        label_smoothing: float = 0.0,
         microbatches: int = 1,
         weight_perturbation: AWP | None = None,
         seed: int = 0,
@@ -105,6 +110,7 @@ class RobustModel(KerasLoop):
         check_parts(classifier, attack, validation_attack, loss, self.has_bounds)
         check_integer("seed", seed, None)
         check_integer("radius_warmup", radius_warmup)
+        check_smoothing("label_smoothing", label_smoothing)
         check_integer("microbatches", microbatches, 1)
         check_weight_perturbation(weight_perturbation)
         distribution.synchronize_batch_norm(classifier)
@@ -116,6 +122,7 @@ class RobustModel(KerasLoop):
         self.crafting_mode = crafting_mode
         self.crafting_dtype = crafting_dtype
         self.radius_warmup = int(radius_warmup)
+        self.label_smoothing = float(label_smoothing)
         self.microbatches = int(microbatches)
         self.weight_perturbation = weight_perturbation
         self.seed = int(seed)
@@ -250,9 +257,10 @@ class RobustModel(KerasLoop):
             if self.microbatches > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, part)
             x_adv = self.craft(x, y, seed)
-        gradients, outputs, means = self.training_loss().gradients(
-            batch, x_adv, size, self.optimizer
-        )
+        with smoothed_labels(self.label_smoothing):  # not those of the attack
+            gradients, outputs, means = self.training_loss().gradients(
+                batch, x_adv, size, self.optimizer
+            )
         if outputs["clean"] is None:
             # For the accuracy only: before the update, like the robust accuracy, and in inference
             # mode, so that batch-norm statistics do not change.
@@ -270,7 +278,8 @@ class RobustModel(KerasLoop):
             seed = self._fold(_EVALUATION)
             x_adv = self.validation_attack(self.classifier, x, y, seed=seed)
         batch = (x, y, weight)
-        outputs, means = self._training_loss.measure(batch, x_adv)
+        with smoothed_labels(self.label_smoothing):
+            outputs, means = self._training_loss.measure(batch, x_adv)
         return self._log(batch, outputs, means)
 
     def _unpack(self, data: Any) -> Batch:

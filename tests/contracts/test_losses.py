@@ -26,6 +26,7 @@ TARGETS = (Y + 2) % 5
 # Losses on logits: the further arguments of each.
 ON_LOGITS = {
     "cross_entropy": (Y,),
+    "negative_log_likelihood": (Y,),
     "kl_divergence": (OTHER,),
     "entropy": (),
     "margin": (Y,),
