@@ -27,7 +27,7 @@ OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adamw": keras.optimizers.AdamW,
     "rmsprop": keras.optimizers.RMSprop,
 }
-SCHEDULES = ("constant", "step", "cosine")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 _ENSEMBLE_DEFENSES = {name for name, _ in ENSEMBLES.values()}
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
@@ -209,7 +209,11 @@ def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Opti
     check_number("optimizer.learning_rate", settings.learning_rate, above=0)
     check_number("optimizer.weight_decay", settings.weight_decay)
     check_number("optimizer.ema", settings.ema, below=1)
-    options: dict[str, Any] = {"weight_decay": settings.weight_decay or None}
+    check_number("optimizer.global_clipnorm", settings.global_clipnorm)
+    options: dict[str, Any] = {
+        "weight_decay": settings.weight_decay or None,
+        "global_clipnorm": settings.global_clipnorm or None,
+    }
     if settings.ema:
         options |= {"use_ema": True, "ema_momentum": settings.ema}
     if "momentum" in inspect.signature(kind).parameters:
@@ -226,11 +230,29 @@ def _learning_rate(
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate, schedule = config.optimizer.learning_rate, config.optimizer.schedule
     kind = lookup("schedule (optimizer.schedule.kind)", schedule.kind, SCHEDULES)
-    boundaries = schedule.boundaries
+    check_number("optimizer.schedule.warmup", schedule.warmup)
+    check_number("optimizer.schedule.peak", schedule.peak, above=0, below=1)
+    steps = config.epochs * steps_per_epoch
+    if kind == "one_cycle":
+        if schedule.warmup:
+            raise ValueError(
+                f"optimizer.schedule.warmup is {schedule.warmup:g}, but 'one_cycle' begins with a "
+                "growing rate; expected 0. Set optimizer.schedule.peak instead."
+            )
+        return kr.training.OneCycle(rate, steps, schedule.peak)
     if kind == "cosine":
-        return keras.optimizers.schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
-    if kind == "constant" or not boundaries:
-        return rate
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    elif kind == "step" and schedule.boundaries:
+        rate = _steps(config, steps_per_epoch)
+    warmup = round(schedule.warmup * steps_per_epoch)
+    return kr.training.WarmUp(rate, warmup) if warmup else rate
+
+
+def _steps(
+    config: ConfigDict, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    rate, schedule = config.optimizer.learning_rate, config.optimizer.schedule
+    boundaries = schedule.boundaries
     if list(boundaries) != sorted(set(boundaries)) or boundaries[0] <= 0:
         raise ValueError(
             f"optimizer.schedule.boundaries is {boundaries}; expected increasing epochs > 0."

@@ -83,10 +83,13 @@ def defaults() -> ConfigDict:
             # As in Keras: each step subtracts this fraction times the learning rate of each weight.
             "weight_decay": 0.0,
             "ema": 0.0,  # decay of the averaged weights that are validated and kept; 0: off
+            "global_clipnorm": 0.0,  # clips the norm of all gradients together; 0: off
             "schedule": {
-                "kind": "constant",  # or "step", "cosine"
+                "kind": "constant",  # or "step", "cosine", "one_cycle"
                 "boundaries": (),  # for "step": after so many epochs
                 "factor": 0.1,  # for "step": multiplies the rate at each boundary
+                "peak": 0.4,  # for "one_cycle": the fraction of the steps with a growing rate
+                "warmup": 0.0,  # number of epochs over which the rate grows; not for "one_cycle"
             },
         }
     )

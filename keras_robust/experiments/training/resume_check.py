@@ -28,8 +28,9 @@ def check_resumable(kept: ConfigDict, config: ConfigDict) -> None:
             f"--resume needs the recipe of the run, which differs in {', '.join(different)}. Train "
             "in another --output_dir, or leave those fields unchanged."
         )
-    if kept.epochs != config.epochs and config.optimizer.schedule.kind == "cosine":
+    kind = config.optimizer.schedule.kind
+    if kept.epochs != config.epochs and kind in ("cosine", "one_cycle"):
         raise ValueError(
-            f"The cosine schedule of the run ends with its {kept.epochs} epochs; resume it without "
+            f"The {kind} schedule of the run ends with its {kept.epochs} epochs; resume it without "
             "changing the epochs."
         )

@@ -39,12 +39,38 @@ def test_a_cosine_schedule_ends_with_the_last_epoch(tiny):
     np.testing.assert_allclose(np.array(rates(config, 9))[[0, 4, 8]], [1, 0.5, 0], atol=1e-7)
 
 
+def test_one_cycle_ends_with_the_last_epoch(tiny):
+    config = tiny(epochs=2)
+    config.optimizer.learning_rate = 0.9
+    config.optimizer.schedule.update({"kind": "one_cycle", "peak": 1 / 3})
+    # The value at k + 1 of the lines (0, 0), (3, 0.9), (9, 0); the last of 8 steps is k = 7.
+    expected = [0.3, 0.6, 0.9, 0.75, 0.6, 0.45, 0.3, 0.15, 0]
+    np.testing.assert_allclose(rates(config, 9), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [("constant", [1, 1, 1]), ("step", [1, 0.1, 0.1]), ("cosine", [0.8535534, 0.6913417, 0.5])],
+)
+def test_a_warm_up_multiplies_any_schedule(tiny, kind, after):
+    """By 1/2 and 1 in the first two steps, half an epoch; then it is the schedule, of which the
+    cosine is (1 + cos(pi k / 8)) / 2 at step k."""
+    config = tiny(epochs=2)
+    config.optimizer.learning_rate = 1.0
+    config.optimizer.schedule.update({"kind": kind, "boundaries": (0.75,), "warmup": 0.5})
+    first = [0.5, (1 + np.cos(np.pi / 8)) / 2 if kind == "cosine" else 1]
+    np.testing.assert_allclose(rates(config, 5), [*first, *after], rtol=1e-6)
+
+
 def test_the_optimizer_gets_every_setting(tiny):
     config = tiny()
     config.optimizer.update(
         {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "ema": 0.99, "learning_rate": 0.5}
     )
+    config.optimizer.global_clipnorm = 2.0
     settings = build.optimizer(config, 1).get_config()
+    assert settings["global_clipnorm"] == 2.0
+    assert build.optimizer(tiny(), 1).global_clipnorm is None
     assert settings["momentum"] == 0.9
     assert settings["weight_decay"] == 0.01
     assert (settings["use_ema"], settings["ema_momentum"]) == (True, 0.99)
@@ -172,6 +198,9 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("optimizer.momentum", 0.9, "momentum is 0.9; adam has no momentum"),
         ("optimizer.ema", 1.0, "ema is 1.0"),
         ("optimizer.weight_decay", -1.0, "weight_decay is -1.0"),
+        ("optimizer.global_clipnorm", -1.0, "global_clipnorm is -1.0; expected a finite number"),
+        ("optimizer.schedule.warmup", -1.0, "warmup is -1.0"),
+        ("optimizer.schedule.peak", 1.0, "peak is 1.0; expected a number in \\(0, 1\\)"),
         ("optimizer.schedule.kind", "steps", "no schedule.*Did you mean 'step'"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
@@ -195,6 +224,13 @@ def test_boundaries_increase(tiny):
         config.optimizer.schedule.boundaries = boundaries
         with pytest.raises(ValueError, match="expected increasing epochs > 0"):
             build.check(config)
+
+
+def test_one_cycle_has_no_further_warm_up(tiny):
+    config = tiny()
+    config.optimizer.schedule.update({"kind": "one_cycle", "warmup": 2.0})
+    with pytest.raises(ValueError, match="warmup is 2, but 'one_cycle' begins with a growing rate"):
+        build.check(config)
 
 
 @pytest.mark.parametrize("group", ["model", "defense"])

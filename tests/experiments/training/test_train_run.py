@@ -176,11 +176,12 @@ def test_a_run_is_not_resumed_with_another_recipe(tiny, trained):
         train_run.prepare(changed, trained, resume=True)
 
 
-def test_a_cosine_schedule_is_not_stretched(tiny, tmp_path):
-    cosine = {"optimizer.schedule.kind": "cosine"}
-    RunDirectory(tmp_path).write_recipe(tiny(**cosine), ("",))
-    with pytest.raises(ValueError, match="schedule of the run ends with its 1 epochs"):
-        train_run.prepare(tiny(**cosine, epochs=2), tmp_path, resume=True)
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
+def test_a_schedule_of_a_given_length_is_not_stretched(kind, tiny, tmp_path):
+    settings = {"optimizer.schedule.kind": kind}
+    RunDirectory(tmp_path).write_recipe(tiny(**settings), ("",))
+    with pytest.raises(ValueError, match=f"The {kind} schedule of the run ends with its 1 epochs"):
+        train_run.prepare(tiny(**settings, epochs=2), tmp_path, resume=True)
 
 
 def test_a_finished_run_is_not_trained_again(tiny, trained, tmp_path):
