@@ -10,11 +10,9 @@ import tensorflow as tf
 from keras_robust.core.config import register
 from keras_robust.core.validation import check_integer, check_number
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 @register
-class OneCycle(Schedule):
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     """Grows linearly from 0 to a peak, and falls linearly back to 0 at the end of the training.
 
     The rate of step k, counted from 0, is the value at `k + 1` of the lines between (0, 0),
@@ -54,7 +52,7 @@ class OneCycle(Schedule):
 
 
 @register
-class WarmUp(Schedule):
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """Multiplies another schedule by `(step + 1) / steps` in the first steps.
 
     Args:
@@ -71,7 +69,9 @@ class WarmUp(Schedule):
     Reference: Goyal et al., "Accurate, Large Minibatch SGD" (2017), section 2.2.
     """
 
-    def __init__(self, schedule: Schedule | float, steps: int):
+    def __init__(
+        self, schedule: keras.optimizers.schedules.LearningRateSchedule | float, steps: int
+    ):
         check_integer("WarmUp: steps", steps, 1)
         self.schedule, self.steps = schedule, int(steps)
 
@@ -84,7 +84,7 @@ class WarmUp(Schedule):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, with the schedule serialized by Keras."""
         schedule: Any = self.schedule
-        if isinstance(schedule, Schedule):
+        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
             schedule = keras.saving.serialize_keras_object(schedule)
         return {"schedule": schedule, "steps": self.steps}
 
