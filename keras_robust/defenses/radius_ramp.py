@@ -73,4 +73,5 @@ class RadiusRamp:
         slope = _POWER * _CURVED ** (_POWER - 1)
         end = _CURVED**_POWER + slope * (1 - _CURVED)
         line = _CURVED**_POWER + slope * (time - _CURVED)
-        return tf.where(time < _CURVED, time**_POWER, line) / end
+        # Rounding may leave the end a little above 1.
+        return tf.minimum(tf.where(time < _CURVED, time**_POWER, line) / end, 1.0)

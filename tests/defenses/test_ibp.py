@@ -171,6 +171,7 @@ def test_a_smooth_ramp():
     ramp = RadiusRamp(1.0, warmup_steps=0, ramp_steps=1000)
     shares = [float(ramp.share(step - 1)) for step in (0, 100, 250, 500, 1000, 2000)]
     assert shares == pytest.approx([0, 256 / 13 * 1e-4, 1 / 13, 5 / 13, 1, 1], abs=1e-6)
+    assert all(float(ramp.share(step)) == 1.0 for step in (999, 1000, 5000))
     left, right = (ramp.share(249) - ramp.share(248)), (ramp.share(250) - ramp.share(249))
     assert float(right) == pytest.approx(16 / 13 / 1000, rel=1e-3)
     assert float(left) == pytest.approx(float(right), rel=1e-2)
