@@ -1,11 +1,20 @@
 """Robust training: `RobustModel`, a `keras.Model` with a custom `train_step`, and its parts."""
 
+from keras_robust.training.batch_norm_statistics import BatchNormStatistics
 from keras_robust.training.defense_factory import RobustModelOptions, defense
 from keras_robust.training.learning_rates import OneCycle, WarmUp
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.weight_perturbation import AWP
 
-__all__ = ["AWP", "OneCycle", "RobustModel", "RobustModelOptions", "WarmUp", "defense"]
+__all__ = [
+    "AWP",
+    "BatchNormStatistics",
+    "OneCycle",
+    "RobustModel",
+    "RobustModelOptions",
+    "WarmUp",
+    "defense",
+]
 
 
 def __dir__() -> list[str]:

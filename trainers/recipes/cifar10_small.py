@@ -30,6 +30,7 @@ def get_config(defense: str) -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.momentum = 0.0
     config.optimizer.weight_decay = 0.0
+    config.optimizer.ema = 0.98  # an epoch has 148 steps
     config.optimizer.schedule.kind = "constant"
     config.evaluation.limit = 1000
     config.evaluation.attacks = (
@@ -69,6 +70,7 @@ def _certified(config: ConfigDict) -> ConfigDict:
     config.model.options = ConfigDict({})
     config.ball.radius = 2 / 255
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.ema = 0.0
     config.optimizer.schedule.kind = "step"
     config.optimizer.schedule.boundaries = (22, 27)
     config.optimizer.schedule.factor = 0.2

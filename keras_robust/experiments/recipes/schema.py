@@ -82,7 +82,9 @@ def defaults() -> ConfigDict:
             "momentum": 0.0,  # for SGD and RMSprop
             # As in Keras: each step subtracts this fraction times the learning rate of each weight.
             "weight_decay": 0.0,
-            "ema": 0.0,  # decay of the averaged weights that are validated and kept; 0: off
+            # Decay of the averaged weights that are validated and kept, with batch-norm statistics
+            # of their own; 0: off.
+            "ema": 0.0,
             "global_clipnorm": 0.0,  # clips the norm of all gradients together; 0: off
             "schedule": {
                 "kind": "constant",  # or "step", "cosine", "one_cycle"

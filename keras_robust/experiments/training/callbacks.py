@@ -1,4 +1,4 @@
-"""Callbacks of a training: metrics, checkpoints, TensorBoard, averaged weights, signals."""
+"""Callbacks of a training: metrics, checkpoints, TensorBoard, signals."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from keras_robust.core.atomic_files import replacing, write_errors
 from keras_robust.experiments.runs.recipe_stamp import stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import checkpoint
+from keras_robust.experiments.training.averaging import Averages
 from keras_robust.experiments.training.checkpoint import Progress
 
 if TYPE_CHECKING:
@@ -86,13 +87,15 @@ class Checkpoints(keras.callbacks.Callback):
         training: the training.
         log: the log of the epochs, a callback before this one.
         stop: the request to stop, a callback after this one.
+        averages: the averaged weights, which the best checkpoint holds.
 
     Raises:
         FloatingPointError: in training, if weights are NaN or infinite.
     """
 
-    def __init__(self, training: Training, log: EpochLog, stop: Stop):
+    def __init__(self, training: Training, log: EpochLog, stop: Stop, averages: Averages):
         super().__init__()
+        self._averages = averages
         self.run, self.devices, self.config = training.run, training.devices, training.config
         self.log, self.stop = log, stop
         self.monitor, self.length = training.monitor, training.steps_per_epoch
@@ -134,7 +137,7 @@ class Checkpoints(keras.callbacks.Callback):
         if value is not None and value > self.best:
             self.best = float(value)
             if self.run.writes:
-                with averaged(self.model), replacing(self.run.checkpoint_file("best")) as draft:
+                with self._averages.swapped(), replacing(self.run.checkpoint_file("best")) as draft:
                     self.model.save(draft)
                     stamp(draft, self.config)
         self._save((epoch + 1) * self.length, {})
@@ -196,38 +199,6 @@ class EventFiles(keras.callbacks.Callback):
         self._writers.clear()
 
 
-class AveragedValidation(keras.callbacks.Callback):
-    """Validates the averaged weights, if the optimizer averages weights.
-
-    Differs: Keras's `SwapEMAWeights` swaps by adding and subtracting, which rounds the weights, and
-    leaves the average in their place after `fit`. This one restores the weights bit for bit, also
-    after `fit`, so that another `fit` continues with them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stack = contextlib.ExitStack()
-        self._weights: list[np.ndarray] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Records the weights."""
-        if _averaging(self.model).use_ema:
-            self._weights = [variable.numpy() for variable in self.model.trainable_variables]
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Restores the weights."""
-        if self._weights:
-            _set_weights(self.model, self._weights)
-
-    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Replaces the weights by their average."""
-        self._stack.enter_context(averaged(self.model))
-
-    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
-        """Restores the weights."""
-        self._stack.close()
-
-
 class Stop(keras.callbacks.Callback):
     """Ends a training between two steps, once this was requested."""
 
@@ -268,28 +239,3 @@ def stopped_by_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Replaces the weights of a model by their average, if its optimizer averages weights."""
-    optimizer = _averaging(model)
-    if not optimizer.use_ema:
-        yield
-        return
-    weights = [variable.numpy() for variable in model.trainable_variables]
-    optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        _set_weights(model, weights)
-
-
-def _averaging(model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer that averages weights, if any does."""
-    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
-
-
-def _set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
-    for variable, value in zip(model.trainable_variables, weights, strict=True):
-        variable.assign(value)

@@ -20,6 +20,7 @@ from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.run_lock import RunLock
 from keras_robust.experiments.training import callbacks, checkpoint
+from keras_robust.experiments.training.averaging import AveragedValidation, Averages
 from keras_robust.experiments.training.checkpoint import Progress
 from keras_robust.experiments.training.devices import Devices
 from keras_robust.experiments.training.resume_check import check_resumable
@@ -205,13 +206,14 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
     """
     epoch, done = divmod(training.progress.step, training.steps_per_epoch)
     log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
+    averages = Averages(training.model, training.splits.stream)
     with callbacks.stopped_by_signals() as stop:
         parts = [
-            callbacks.AveragedValidation(),
+            AveragedValidation(averages),
             log,
             # Before the checkpoint: after a kill between the two, points are duplicated, not lost.
             *([callbacks.EventFiles(training.run)] if training.run.writes else []),
-            callbacks.Checkpoints(training, log, stop),
+            callbacks.Checkpoints(training, log, stop, averages),
             stop,
         ]
         if done:  # all epochs of one `fit` have the same number of steps

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.experiments.runs.run_directory import RunDirectory
-from keras_robust.experiments.training import callbacks, checkpoint, train_run
+from keras_robust.experiments.training import averaging, checkpoint, train_run
 from keras_robust.experiments.training.devices import Devices
 
 net = runpy.run_path(str(Path(__file__).with_name("stateful.py")))["net"]
@@ -76,7 +76,7 @@ def recipe(tiny, monkeypatch):
 
 def killer(method, count):
     """The first of the callbacks, which dies when `method` is called for the `count`-th time."""
-    original = callbacks.AveragedValidation
+    original = averaging.AveragedValidation
     calls = []
 
     def dies(self, *arguments, **logs):
@@ -91,7 +91,7 @@ def killer(method, count):
 def die_at(config, path, method, count):
     """Trains or resumes until a callback's method is called for the `count`-th time."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Death):
-        patch.setattr(callbacks, "AveragedValidation", killer(method, count))
+        patch.setattr(train_run, "AveragedValidation", killer(method, count))
         train_run.train(config, path, resume=True, verbose=0)
 
 

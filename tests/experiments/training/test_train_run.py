@@ -106,6 +106,9 @@ def test_an_ensemble_trains_and_its_detector_is_by_the_score_of_the_recipe(tiny,
 class Interrupt(keras.callbacks.Callback):
     """Sends this process a signal in step 13, that is in epoch 2, as an epoch has 9 steps."""
 
+    def __init__(self, averages):
+        super().__init__()
+
     def on_train_batch_begin(self, batch, logs=None):
         if int(self.model.optimizer.iterations) == 12:
             signal.raise_signal(signal.SIGTERM)
@@ -115,7 +118,7 @@ def test_an_interrupted_run_resumes_after_its_last_step(tiny, tmp_path, monkeypa
     config = tiny(epochs=3)
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(train_run.callbacks, "AveragedValidation", Interrupt)
+        patch.setattr(train_run, "AveragedValidation", Interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_run.train(config, path, verbose=0)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
