@@ -31,6 +31,7 @@ PARTS = {
     "defense_cost": ["defense_cost"],
     "ensemble_step": ["ensemble_step"],
     "multi_task": ["multi_task"],
+    "certification": ["certification"],
     "serving": ["serving"],
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.certification.layers.rule import Affine, Rule, Tensor
@@ -76,6 +77,11 @@ class Network(NamedTuple):
             values.append(rule.forward(inputs))  # type: ignore[union-attr]
         return Network(tuple(nodes)), values[-1]
 
+    def is_quantized(self) -> bool:
+        """Whether a layer was quantized after its rule was made."""
+        layers = (getattr(rule, "layer", None) for rule in self._rules())
+        return any(getattr(layer, "quantization_mode", None) is not None for layer in layers)
+
     def finite(self) -> Tensor:
         """Whether all weights are finite: a scalar.
 
@@ -119,10 +125,11 @@ def network_of(classifier: Any) -> Network:
             "'logits', whose layers they can follow. Wrap a Keras model of your own with "
             "`keras_robust.models.adapt(model)`; a subclassed model cannot be followed."
         )
-    if classifier not in _networks:
+    network = _networks.get(classifier)
+    if network is None or network.is_quantized():
         with tf.init_scope():
-            _networks[classifier] = _build(classifier)
-    return _networks[classifier]
+            network = _networks[classifier] = _build(classifier)
+    return network
 
 
 def check_supported(classifier: Any) -> None:
@@ -133,7 +140,8 @@ def check_supported(classifier: Any) -> None:
 
     Raises:
         TypeError: not such a model.
-        ValueError: layers that are not covered, by name.
+        ValueError: layers that are not covered, by name; or a model that computes something else
+            than its layers do.
 
     Example:
         >>> import keras_robust as kr
@@ -145,10 +153,29 @@ def check_supported(classifier: Any) -> None:
         ...     "LayerNormalization: not covered" in str(error)
         True
     """
-    network_of(classifier)
+    network = network_of(classifier)
+    _check_same(classifier_of(classifier), network)
+
+
+def _check_same(classifier: keras.Model, network: Network) -> None:
+    """Compares the rules with the model on two random images."""
+    shape = (2, *network.nodes[0].shape)
+    x = tf.constant(np.random.default_rng(0).random(shape), tf.float32)
+    ours, own = network.forward(x), classifier(x, training=False)["logits"]
+    if not np.allclose(ours, own, rtol=1e-3, atol=1e-3 * np.max(np.abs(own)), equal_nan=True):
+        raise ValueError(
+            f"Model {classifier.name!r} returns other logits than its layers do, so that bounds "
+            "would not hold. Expected layers whose `call` is that of their class."
+        )
 
 
 def _build(classifier: keras.Model) -> Network:
+    if None in classifier.input.shape[1:]:
+        raise ValueError(
+            f"Model {classifier.name!r} leaves sizes of its images open "
+            f"({tuple(classifier.input.shape[1:])}); fix them by "
+            "`keras_robust.models.adapt(model, input_shape=(32, 32, 3))`."
+        )
     builder = _Builder(tuple(classifier.input.shape[1:]))
     outputs = keras.tree.flatten(classifier.output)
     wanted = [output is classifier.output["logits"] for output in outputs].index(True)

@@ -137,6 +137,15 @@ def test_defense_cost(started):
 
 
 @pytest.mark.slow
+def test_certification(started, benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark("certification"), "MEMORY_CLASSES", (2, 4))
+    sizes = ("--batch_size=2", "--memory_batch_size=1")
+    rows, _ = started("certification", *sizes, "--repeats=1", "--memory_repeats=1")
+    assert [str(row.target or "") for row in rows[:3]] == ["at most 2.2", "at most 3.5", ""]
+    assert "XLA" in rows[3].what and "10 margins at a time" in rows[-1].what
+
+
+@pytest.mark.slow
 def test_ensemble_step(started):
     rows, _ = started(
         "ensemble_step", "--net=mlp", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1"

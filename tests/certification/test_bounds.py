@@ -246,6 +246,41 @@ def test_functions_that_are_not_covered_are_refused(make, text):
         certification.check_supported(model)
 
 
+def test_a_model_that_computes_something_else_than_its_layers_is_refused():
+    dense = layers.Dense(2)
+    model = functional(lambda x: dense(layers.Flatten()(x)))
+    dense.call = lambda x, training=None: 3.0 * x[:, :2]
+    with pytest.raises(ValueError, match="returns other logits than its layers"):
+        certification.check_supported(model)
+
+
+def test_open_sizes_are_refused():
+    images = keras.Input((None, None, 1))
+    logits = layers.Dense(2)(layers.GlobalAveragePooling2D()(images))
+    model = keras.Model(images, {"logits": logits, "features": logits}, name="mine")
+    with pytest.raises(ValueError, match="'mine' leaves sizes .* open.*input_shape"):
+        certification.check_supported(model)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_model_that_is_quantized_later_is_refused():
+    model = functional(lambda x: layers.Dense(2, name="it")(layers.Flatten()(x)))
+    certification.check_supported(model)
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="'it' .*quantized"):
+        BOUNDS[0](model, tf.zeros([1, *SHAPE]), [0])
+
+
+def test_a_single_sigmoid_is_two_classes():
+    """The margin of class 1 is the logit."""
+    own = keras.Sequential([keras.Input((2,)), layers.Dense(1, activation="sigmoid")])
+    own.set_weights([np.array([[1.0], [-2.0]]), np.array([0.25])])
+    model = kr.models.adapt(own)
+    certification.check_supported(model)
+    margins = BOUNDS[2](model, [[0.5, 0.25], [0.5, 0.25]], [1, 0])
+    np.testing.assert_allclose(margins, [[0.25 - 0.15, 0.0], [0.0, -0.25 - 0.15]], atol=1e-5)
+
+
 def test_ensembles_of_probabilities_are_refused():
     members = [kr.models.mlp((2, 2, 1), 3, hidden=(units,)) for units in (3, 4)]
     certification.check_supported(kr.models.ensemble(members, combine="logits"))
