@@ -11,10 +11,14 @@ from typing import TypeAlias
 
 import keras
 
-from keras_robust.core.validation import check_number
+from keras_robust.core.validation import check_choice, check_number
 
 Tensor: TypeAlias = keras.KerasTensor
 Initializer: TypeAlias = str | keras.initializers.Initializer
+# Of residual networks; smooth ones are usual in adversarial training since Xie et al., "Smooth
+# Adversarial Training" (2020), and Gowal et al., "Uncovering the Limits of Adversarial Training"
+# (2020).
+ACTIVATIONS = ("relu", "silu", "gelu", "softplus", "elu", "leaky_relu")
 
 
 def batch_norm(x: Tensor, name: str) -> Tensor:
@@ -27,6 +31,23 @@ def batch_norm(x: Tensor, name: str) -> Tensor:
 def relu(x: Tensor, name: str) -> Tensor:
     """Rectifies `x`, as a named layer so that it can be chosen as the features."""
     return keras.layers.ReLU(name=name)(x)
+
+
+def activated(x: Tensor, name: str, activation: str = "relu") -> Tensor:
+    """Activates `x`, as a named layer: `name` with "relu" replaced by another activation.
+
+    Raises:
+        ValueError: not one of `ACTIVATIONS`.
+
+    Example:
+        >>> image = keras.Input([4])
+        >>> keras.Model(image, activated(image, "stem_relu", "silu")).layers[-1].name
+        'stem_silu'
+    """
+    check_choice("activation", activation, ACTIVATIONS)
+    if activation == "relu":
+        return relu(x, name)
+    return keras.layers.Activation(activation, name=name.replace("relu", activation))(x)
 
 
 def convolution(
@@ -89,8 +110,10 @@ def conv_bn_relu(
     return relu(batch_norm(x, f"{name}_bn"), f"{name}_relu")
 
 
-def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    """conv - BN - relu - conv - BN, added to the shortcut, relu.
+def basic_block(
+    x: Tensor, filters: int, stride: int, name: str, activation: str = "relu"
+) -> Tensor:
+    """conv - BN - relu - conv - BN, added to the shortcut, relu; or another activation.
 
     The shortcut is `x` itself, or a 1x1 convolution and BN of it where the shapes differ.
 
@@ -98,12 +121,12 @@ def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
         He et al., Deep residual learning for image recognition, CVPR 2016, figure 2.
     """
     y = convolution(x, filters, f"{name}_conv1", stride=stride)
-    y = relu(batch_norm(y, f"{name}_bn1"), f"{name}_relu1")
+    y = activated(batch_norm(y, f"{name}_bn1"), f"{name}_relu1", activation)
     y = batch_norm(convolution(y, filters, f"{name}_conv2"), f"{name}_bn2")
     if stride != 1 or x.shape[-1] != filters:
         x = convolution(x, filters, f"{name}_shortcut", size=1, stride=stride)
         x = batch_norm(x, f"{name}_shortcut_bn")
-    return relu(keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2")
+    return activated(keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2", activation)
 
 
 def pre_activation_block(
@@ -113,19 +136,20 @@ def pre_activation_block(
     name: str,
     initializer: Initializer = "he_normal",
     dropout: float = 0.0,
+    activation: str = "relu",
 ) -> Tensor:
-    """BN - relu - conv - BN - relu - (dropout) - conv, added to the shortcut.
+    """BN - relu - conv - BN - relu - (dropout) - conv, and the shortcut; or another activation.
 
     The shortcut is `x` itself, or a 1x1 convolution of the first relu where the shapes differ.
 
     Reference:
         He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.
     """
-    y = relu(batch_norm(x, f"{name}_bn1"), f"{name}_relu1")
+    y = activated(batch_norm(x, f"{name}_bn1"), f"{name}_relu1", activation)
     if stride != 1 or x.shape[-1] != filters:
         x = convolution(y, filters, f"{name}_shortcut", 1, stride, initializer)
     y = convolution(y, filters, f"{name}_conv1", 3, stride, initializer)
-    y = relu(batch_norm(y, f"{name}_bn2"), f"{name}_relu2")
+    y = activated(batch_norm(y, f"{name}_bn2"), f"{name}_relu2", activation)
     if dropout:
         y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)
     y = convolution(y, filters, f"{name}_conv2", 3, 1, initializer)

@@ -105,7 +105,9 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
         **options: further arguments of the architecture. All take `mean` and `std`, a number or
             one per channel in units of [0, 1]: the model normalizes its images to
             `(x - mean) / std`. Those with a `width` multiply every number of filters by it; 1.0 is
-            the published network. A `dropout` is the fraction of values dropped in training.
+            the published network. A `dropout` is the fraction of values dropped in training. The
+            `activation` of residual networks is `"relu"`, `"silu"`, `"gelu"`, `"softplus"`,
+            `"elu"` or `"leaky_relu"`.
 
     Returns:
         A functional model `images -> {"logits": [batch, classes], "features": [batch, d]}`.

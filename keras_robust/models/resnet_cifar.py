@@ -18,13 +18,14 @@ def resnet20(
     width: float = 1.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """ResNet20 (v1): three stages of three blocks with 16, 32 and 64 filters; 0.27 M parameters.
 
     The features are the globally pooled output of the last stage, 64 values.
 
     Args:
-        input_shape, classes, width, mean, std: see `build`.
+        input_shape, classes, width, mean, std, activation: see `build`.
 
     Example:
         >>> resnet20((8, 8, 1), 10, width=0.25)(keras.ops.ones((2, 8, 8, 1)))["features"].shape
@@ -38,18 +39,20 @@ def resnet20(
     # of the convolutions.
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = _conv_bias(x, blocks.scaled(16, width), "stem_conv")
-    x = blocks.relu(blocks.batch_norm(x, "stem_bn"), "stem_relu")
+    x = blocks.activated(blocks.batch_norm(x, "stem_bn"), "stem_relu", activation)
     for stage, filters in enumerate((16, 32, 64), start=1):
         filters = blocks.scaled(filters, width)
         for block in range(1, 4):
             name = f"stage{stage}_block{block}"
             stride = blocks.stride_of(stage, block)
             y = _conv_bias(x, filters, f"{name}_conv1", stride=stride)
-            y = blocks.relu(blocks.batch_norm(y, f"{name}_bn1"), f"{name}_relu1")
+            y = blocks.activated(blocks.batch_norm(y, f"{name}_bn1"), f"{name}_relu1", activation)
             y = blocks.batch_norm(_conv_bias(y, filters, f"{name}_conv2"), f"{name}_bn2")
             if stride == 2:
                 x = _conv_bias(x, filters, f"{name}_shortcut", size=1, stride=stride)
-            x = blocks.relu(keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2")
+            x = blocks.activated(
+                keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2", activation
+            )
     return classifier(inputs, blocks.pooled(x), classes)
 
 
@@ -59,13 +62,14 @@ def resnet18(
     width: float = 1.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """ResNet18 for small images: a 3x3 stem, four stages of two blocks, 64 to 512 filters; 11.2 M.
 
     The features are the globally pooled output of the last stage, 512 values.
 
     Args:
-        input_shape, classes, width, mean, std: see `build`.
+        input_shape, classes, width, mean, std, activation: see `build`.
 
     Example:
         >>> resnet18((8, 8, 1), 10, width=0.125)(keras.ops.ones((2, 8, 8, 1)))["features"].shape
@@ -77,11 +81,11 @@ def resnet18(
     """
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = blocks.convolution(x, blocks.scaled(64, width), "stem_conv")
-    x = blocks.relu(blocks.batch_norm(x, "stem_bn"), "stem_relu")
+    x = blocks.activated(blocks.batch_norm(x, "stem_bn"), "stem_relu", activation)
     for stage, filters in enumerate(_FILTERS, start=1):
         for block in (1, 2):
             name, stride = f"stage{stage}_block{block}", blocks.stride_of(stage, block)
-            x = blocks.basic_block(x, blocks.scaled(filters, width), stride, name)
+            x = blocks.basic_block(x, blocks.scaled(filters, width), stride, name, activation)
     return classifier(inputs, blocks.pooled(x), classes)
 
 
@@ -91,13 +95,14 @@ def pre_act_resnet18(
     width: float = 1.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """PreActResNet18: a 3x3 stem, four stages of two pre-activation blocks, 64 to 512 filters.
 
     The features are the globally pooled output of the last batch norm and relu, 512 values.
 
     Args:
-        input_shape, classes, width, mean, std: see `build`.
+        input_shape, classes, width, mean, std, activation: see `build`.
 
     Example:
         >>> model = pre_act_resnet18((8, 8, 1), classes=10, width=0.125)
@@ -112,10 +117,12 @@ def pre_act_resnet18(
     for stage, filters in enumerate(_FILTERS, start=1):
         for block in (1, 2):
             name, stride = f"stage{stage}_block{block}", blocks.stride_of(stage, block)
-            x = blocks.pre_activation_block(x, blocks.scaled(filters, width), stride, name)
+            x = blocks.pre_activation_block(
+                x, blocks.scaled(filters, width), stride, name, activation=activation
+            )
     # Differs: some copies of this network pool the last sum as it is (11,171,146 parameters); the
     # paper normalizes and rectifies it first (11,172,170), because nothing else would.
-    x = blocks.relu(blocks.batch_norm(x, "last_bn"), "last_relu")
+    x = blocks.activated(blocks.batch_norm(x, "last_bn"), "last_relu", activation)
     return classifier(inputs, blocks.pooled(x), classes)
 
 

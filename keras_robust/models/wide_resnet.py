@@ -19,6 +19,7 @@ def wide_resnet(
     dropout: float = 0.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """A wide residual network: three stages of `(depth - 4) / 6` pre-activation blocks.
 
@@ -26,7 +27,7 @@ def wide_resnet(
     `64 * widen_factor` values.
 
     Args:
-        input_shape, classes, mean, std: see `build`.
+        input_shape, classes, mean, std, activation: see `build`.
         depth: number of layers with weights, `6 n + 4`: 10, 16, 22, 28, 34, 40, ...
         widen_factor: factor on the 16, 32 and 64 filters of the three stages.
         dropout: fraction of values dropped between the two convolutions of a block in training.
@@ -56,8 +57,9 @@ def wide_resnet(
                 name=f"stage{stage}_block{block}",
                 initializer=_he_fan_out(),
                 dropout=dropout,
+                activation=activation,
             )
-    x = blocks.relu(blocks.batch_norm(x, "last_bn"), "last_relu")
+    x = blocks.activated(blocks.batch_norm(x, "last_bn"), "last_relu", activation)
     return classifier(inputs, blocks.pooled(x), classes)
 
 
@@ -67,18 +69,19 @@ def wrn_34_10(
     dropout: float = 0.0,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """WRN-34-10: the wide residual network of depth 34 and factor 10; 46.2 M parameters.
 
     Args:
-        input_shape, classes, mean, std: see `build`.
+        input_shape, classes, mean, std, activation: see `build`.
         dropout: see `wide_resnet`.
 
     Reference:
         Zagoruyko & Komodakis, Wide residual networks, BMVC 2016; Madry et al., ICLR 2018, brought
         the factor of 10 to adversarial training.
     """
-    return wide_resnet(input_shape, classes, 34, 10, dropout, mean, std)
+    return wide_resnet(input_shape, classes, 34, 10, dropout, mean, std, activation)
 
 
 def _he_fan_out() -> keras.initializers.Initializer:

@@ -60,7 +60,7 @@ def test_unknown_name(name, text):
         (
             "resnet18",
             "widht",
-            "no option 'widht'; expected one of width, mean, std. Did you mean 'width'",
+            "no option 'widht'; expected one of width, mean, std, activation. Did you mean 'width'",
         ),
         ("wrn_34_10", "depth", "no option 'depth'; expected one of dropout, mean, std"),
         ("mlp", "classes", "no option 'classes'|multiple values"),
