@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.certification.interval import Interval
+from keras_robust.certification.layers.activation import Activation
 from keras_robust.certification.layers.rule import Affine, Tensor
 from keras_robust.certification.network import Network, Node
 from keras_robust.certification.region import Region
@@ -84,13 +85,22 @@ def loose_positions(network: Network, region: Region) -> list[int]:
         before = _largest(distance, node.inputs)
         affine = isinstance(rule, Affine)
         if not affine:
-            loose |= {at: None for at in node.inputs if distance[at] == 2}
+            loose |= {
+                at: None
+                for at in node.inputs
+                if distance[at] == 2 and not _is_activated(network, at)
+            }
         curved = not affine and not region.is_box
         if len(node.inputs) > 1 or curved or (rule.mixes and before):
             distance.append(2)
         else:
             distance.append(1 if rule.mixes else before)
     return list(loose)
+
+
+def _is_activated(network: Network, position: int) -> bool:
+    """Whether a node is an activation, which is bounded as tightly as its input."""
+    return isinstance(network.nodes[position].rule, Activation)
 
 
 def _largest(distance: Sequence[int], inputs: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from scipy.optimize import linprog
 
 import keras_robust as kr
+from keras_robust.certification.layers.max_pooling import _Windows
 from tests.certification.networks import draw_weights, functional, true_margins
 
 METHODS = {
@@ -173,3 +174,15 @@ def test_crown_of_a_pool_is_exact_where_one_value_is_the_largest():
     for y, expected in ((0, 2 * 0.8), (1, -2 * 1.0)):
         margins = kr.certification.crown(kr.LinfBall(0.1))(model, x, [y]).numpy()
         np.testing.assert_allclose(margins[0, 1 - y], expected, atol=1e-5)
+
+
+def test_tiles_are_routed_as_other_windows_are():
+    """A pool whose windows do not overlap takes a shorter way."""
+    rng = np.random.default_rng(0)
+    windows = _Windows(keras.layers.MaxPooling2D((2, 3)), tf.TensorShape([1, 4, 6, 5]))
+    assert windows.are_tiles
+    rows = tf.constant(rng.normal(size=(2, 7, 2, 2, 5)))
+    chosen = tf.one_hot(rng.integers(0, 6, (2, 2, 2, 5)), 6, axis=3, dtype=tf.float64)
+    short = windows.routed(rows, chosen)
+    windows.are_tiles = False
+    np.testing.assert_array_equal(short, windows.routed(rows, chosen))

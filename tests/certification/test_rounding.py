@@ -80,6 +80,15 @@ def test_weights_that_are_not_finite_certify_nothing(method, value, layer):
         assert np.all(margins.numpy()[[0, 1], y] == 0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_that_overflow_certify_nothing(method):
+    model = kr.models.small_cnn((4, 4, 1), 3, variant="tiny", dropout=0.0)
+    model.set_weights([1e18 * w if w.ndim > 1 else w for w in model.get_weights()])
+    x, y = np.full((2, 4, 4, 1), 0.5, "float32"), np.array([0, 1])
+    margins = METHODS[method](kr.LinfBall(0.01))(model, x, y)
+    assert not np.any(kr.certification.is_certified(margins, y))
+
+
 def test_a_pixel_that_is_nan_certifies_nothing_in_a_graph(make_linear):
     model = make_linear(np.eye(2), [9.0, 0.0], shape=(2,))
     bounds = kr.certification.ibp(kr.LinfBall(0.01))

@@ -49,8 +49,7 @@ class MaxPooling(Rule):
         highest = tf.where(dominates, 0.0, tf.reduce_max(upper, axis=3))
         negative = tf.minimum(rows, 0)
         routed = tf.nn.relu(rows) + negative * exact[:, None]
-        spread = routed[:, :, :, :, None] * tf.cast(chosen, rows.dtype)[:, None]
-        return [windows.transposed(spread)], dot(negative, highest)
+        return [windows.routed(routed, tf.cast(chosen, rows.dtype))], dot(negative, highest)
 
 
 class _Windows:
@@ -64,13 +63,34 @@ class _Windows:
         ]
         self.padding = [(0, 0), *(padding for padding, _ in axes), (0, 0)]
         self.slices = [(top, left) for top in axes[0][1] for left in axes[1][1]]
+        self.pool = tuple(layer.pool_size)
+        fits = all(size % pool == 0 for size, pool in zip(self.shape, self.pool, strict=False))
+        self.are_tiles = fits and self.pool == tuple(layer.strides)
 
     def __call__(self, x: Tensor, fill: float = 0.0) -> Tensor:
         """`[batch, height, width, channels]` to `[batch, rows, columns, window, channels]`."""
         x = tf.pad(x, self.padding, constant_values=fill)
         return tf.stack([x[:, top, left] for top, left in self.slices], axis=3)
 
-    def transposed(self, rows: Tensor) -> Tensor:
+    def routed(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """Gives each coefficient to the chosen value of its window.
+
+        Args:
+            rows: coefficients `[batch, rows, *output]`.
+            chosen: 1 for one value of each window, else 0, `[batch, *windows]`.
+
+        Returns:
+            Coefficients `[batch, rows, *input]`.
+        """
+        if not self.are_tiles:
+            return self._transposed(rows[:, :, :, :, None] * chosen[:, None])
+        # The values of tiles are chosen in their places, once per image instead of once per row.
+        height, width, channels = rows.shape[2:]
+        tiles = tf.reshape(chosen, [-1, height, width, *self.pool, channels])
+        places = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4, 5]), [-1, 1, *self.shape])
+        return tf.repeat(tf.repeat(rows, self.pool[1], axis=3), self.pool[0], axis=2) * places
+
+    def _transposed(self, rows: Tensor) -> Tensor:
         """The vector-Jacobian product of `[batch, rows, *windows]`."""
         lead = tf.shape(rows)[:2]
         flat = tf.reshape(rows, [lead[0] * lead[1], *rows.shape[2:]])
