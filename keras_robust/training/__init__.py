@@ -3,13 +3,17 @@
 from keras_robust.training.batch_norm_statistics import BatchNormStatistics
 from keras_robust.training.defense_factory import RobustModelOptions, defense
 from keras_robust.training.learning_rates import OneCycle, WarmUp
+from keras_robust.training.radius_schedules import LinearRadius, RadiusSchedule, RandomRadius
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.weight_perturbation import AWP
 
 __all__ = [
     "AWP",
     "BatchNormStatistics",
+    "LinearRadius",
     "OneCycle",
+    "RadiusSchedule",
+    "RandomRadius",
     "RobustModel",
     "RobustModelOptions",
     "WarmUp",

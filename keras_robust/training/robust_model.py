@@ -22,11 +22,14 @@ from keras_robust.training.distribution import Batch, Gradients
 from keras_robust.training.keras_loop import KerasLoop
 from keras_robust.training.metric_trackers import MetricTrackers
 from keras_robust.training.part_checks import check_parts
+from keras_robust.training.radius_schedules import RadiusSchedule, check_radius_schedule
 from keras_robust.training.training_loss import OutputsByKind, TrainingLoss
 from keras_robust.training.weight_perturbation import AWP, check_weight_perturbation
 
 # Folded into the seed of an evaluation, so that it does not repeat the noise of a training step.
 _EVALUATION = 2**31 - 1
+# Folded in for the radius, which is the same on all replicas.
+_RADIUS = 2**31 - 3
 
 
 @register
@@ -58,6 +61,9 @@ class RobustModel(KerasLoop):
         radius_warmup: number of first steps over which the radius of the training attack grows
             linearly from 0. With a large radius, a loss without a clean term may otherwise never
             leave the constant prediction, which no attack can make worse.
+        radius_schedule: the radius of the training attack at each step, such as
+            `keras_robust.training.RandomRadius(low, high)`; its step size keeps its ratio to the
+            radius, a warm-up multiplies it. None for the radius of the ball.
         label_smoothing: weight of the uniform distribution in the labels of the loss, in [0, 1). It
             reaches every `keras_robust.losses.cross_entropy` of the loss, in validation too; not
             the attack, probabilities that weight other terms, and certified worst cases.
@@ -98,6 +104,7 @@ class RobustModel(KerasLoop):
         crafting_mode: str = "eval",
         crafting_dtype: str = "float32",
         radius_warmup: int = 0,
+        radius_schedule: RadiusSchedule | None = None,
         label_smoothing: float = 0.0,
         microbatches: int = 1,
         weight_perturbation: AWP | None = None,
@@ -110,6 +117,7 @@ class RobustModel(KerasLoop):
         check_parts(classifier, attack, validation_attack, loss, self.has_bounds)
         check_integer("seed", seed, None)
         check_integer("radius_warmup", radius_warmup)
+        check_radius_schedule(radius_schedule)
         check_smoothing("label_smoothing", label_smoothing)
         check_integer("microbatches", microbatches, 1)
         check_weight_perturbation(weight_perturbation)
@@ -122,6 +130,7 @@ class RobustModel(KerasLoop):
         self.crafting_mode = crafting_mode
         self.crafting_dtype = crafting_dtype
         self.radius_warmup = int(radius_warmup)
+        self.radius_schedule = radius_schedule
         self.label_smoothing = float(label_smoothing)
         self.microbatches = int(microbatches)
         self.weight_perturbation = weight_perturbation
@@ -197,10 +206,17 @@ class RobustModel(KerasLoop):
         """The training attack at the radius of a step, counted from 0."""
         if self.attack is None:
             raise ValueError("The model has no training attack; expected one to craft images.")
-        if not self.radius_warmup:
+        radius = self.attack.ball.radius
+        if self.radius_schedule is not None:
+            seed = tf.random.experimental.stateless_fold_in(as_seed(self.seed), _RADIUS)
+            seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
+            radius = tf.cast(self.radius_schedule.radius(tf.convert_to_tensor(step), seed), dtype)
+        elif not self.radius_warmup:
             return self.attack
-        fraction = (tf.cast(step, dtype) + 1) / self.radius_warmup
-        return self.attack.at_radius(tf.minimum(fraction, 1.0) * self.attack.ball.radius)
+        if self.radius_warmup:
+            fraction = (tf.cast(step, dtype) + 1) / self.radius_warmup
+            radius = tf.minimum(fraction, 1.0) * radius
+        return self.attack.at_radius(radius)
 
     def training_loss(self) -> TrainingLoss:
         """The loss of this step; a hook for defenses whose loss depends on their state."""

@@ -26,6 +26,7 @@ OPTIONS = {
     "crafting_mode": "train",
     "crafting_dtype": "bfloat16",
     "radius_warmup": 3,
+    "radius_schedule": kr.training.RandomRadius(0.01, 0.05),
     "label_smoothing": 0.1,
     "microbatches": 2,
     "weight_perturbation": kr.AWP(0.02),

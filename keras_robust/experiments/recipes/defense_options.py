@@ -10,6 +10,7 @@ from typing import Any
 
 import keras_robust as kr
 from keras_robust.core.validation import check_number, did_you_mean, lookup
+from keras_robust.experiments.flags.lookup import check_options, number
 
 # Parameters of defenses that are objects, or that a recipe holds elsewhere.
 _NOT_OPTIONS = ("classifier", "ball", "base", "dual", "seed", "name", "validation_attack")
@@ -28,6 +29,10 @@ AUGMENTATIONS: dict[str, Callable[..., kr.data.Augmentation]] = {
     "pad_crop_flip": kr.data.pad_crop_flip,
     "shift_flip": kr.data.shift_flip,
     "shift": functools.partial(kr.data.shift_flip, flip=False),  # for digits
+}
+RADIUS_SCHEDULES: dict[str, type[kr.training.RadiusSchedule]] = {
+    "linear": kr.training.LinearRadius,
+    "random": kr.training.RandomRadius,
 }
 
 
@@ -49,8 +54,10 @@ def bases() -> tuple[str, ...]:
 def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a defense that a recipe's options stand for.
 
-    `weight_perturbation` is AWP's gamma, 0 for none; `base` is the name of a defense; `augment` is
-    one of `AUGMENTATIONS`; `dual_FIELD` is a field of `keras_robust.DualVariable`.
+    `weight_perturbation` is AWP's gamma, 0 for none; `radius_schedule` is text such as
+    `random:low=0.01:high=0.05` or `linear:start=8/255:end=16/255:steps=1000`; `base` is the name of
+    a defense; `augment` is one of `AUGMENTATIONS`; `dual_FIELD` is a field of
+    `keras_robust.DualVariable`.
 
     Args:
         name: the defense.
@@ -97,8 +104,33 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         arguments["augment"] = AUGMENTATIONS[
             lookup("augmentation", arguments["augment"], AUGMENTATIONS)
         ]()
+    schedule = arguments.pop("radius_schedule", None)
+    if schedule:
+        arguments["radius_schedule"] = radius_schedule(schedule)
     gamma = arguments.pop("weight_perturbation", 0)
     return arguments | ({"weight_perturbation": kr.AWP(gamma)} if gamma else {})
+
+
+def radius_schedule(text: str) -> kr.training.RadiusSchedule:
+    """The schedule of the training radius that a text stands for.
+
+    Raises:
+        ValueError: an unknown schedule or option, a missing one, or an invalid value.
+
+    Example:
+        >>> radius_schedule("linear:start=0:end=1/4:steps=100")
+        LinearRadius(start=0, end=0.25, steps=100, delay=0)
+    """
+    name, *given = str(text).split(":")
+    kind = RADIUS_SCHEDULES[
+        lookup("radius schedule (defense.options.radius_schedule)", name, RADIUS_SCHEDULES)
+    ]
+    values = {key: number(key, value) for key, _, value in (one.partition("=") for one in given)}
+    check_options("radius schedule", name, kind, 0, values)
+    try:
+        return kind(**{key: int(v) if v == int(v) else v for key, v in values.items()})
+    except TypeError as error:  # a missing one
+        raise ValueError(f"The radius schedule {text!r}: {error}") from error
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
