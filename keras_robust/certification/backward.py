@@ -18,7 +18,7 @@ from keras_robust.certification.region import Region, minimum_on
 
 
 def lower_from(
-    network: Network, rows: Tensor, intervals: Sequence[Interval], region: Region | None = None
+    network: Network, rows: Tensor, intervals: Sequence[Interval], region: Region
 ) -> Tensor:
     """Lower bounds of functions of the logits, by the intervals before the last affine layers.
 
@@ -26,17 +26,14 @@ def lower_from(
         network: the network.
         rows: coefficients `[batch, rows, classes]`.
         intervals: of all nodes.
-        region: of the images, which an affine network is bounded over; None for their box.
+        region: of the images, which an affine network is bounded over.
 
     Returns:
         `[batch, rows]`.
     """
     ends, total = _pull_back(network, rows, len(network.nodes) - 1, intervals, to_images=False)
     for position, part in ends.items():
-        if position == 0 and region is not None:
-            total += region.minimum(part)
-        else:
-            total += minimum_on(part, intervals[position])
+        total += region.minimum(part) if position == 0 else minimum_on(part, intervals[position])
     return total
 
 

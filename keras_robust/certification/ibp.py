@@ -15,8 +15,6 @@ from keras_robust.certification.rows import Rows, Tensor, part_size
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball
 
-__all__ = ["Ibp", "ibp", "lower_by_ibp", "lower_from"]
-
 
 @serializable
 class Ibp(Bounds):

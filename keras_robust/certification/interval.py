@@ -36,9 +36,7 @@ class Interval(NamedTuple):
         return Interval(self.lower - amount, self.upper + amount)
 
     def intersection(self, other: Interval) -> Interval:
-        """The values in both intervals."""
+        """The values in both intervals; NaN stays."""
         lower = tf.maximum(self.lower, other.lower)
-        # NaN in either must stay: `tf.maximum` passes it on.
-        return Interval(
-            lower, tf.minimum(self.upper, other.upper), self.nonnegative or other.nonnegative
-        )
+        upper = tf.minimum(self.upper, other.upper)
+        return Interval(lower, upper, self.nonnegative or other.nonnegative)

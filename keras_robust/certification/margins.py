@@ -51,8 +51,3 @@ def label_mask(y: Any, margins: Logits) -> tf.Tensor:
     return tf.one_hot(
         class_numbers("Labels", y, margins, classes), classes, True, False, dtype=tf.bool
     )
-
-
-def margin_rows(y: Labels, classes: int, dtype: tf.DType) -> tf.Tensor:
-    """The coefficients of the margins in the logits, `e_y - e_j`: `[batch, classes, classes]`."""
-    return tf.one_hot(y, classes, dtype=dtype)[:, None] - tf.eye(classes, dtype=dtype)

@@ -29,7 +29,7 @@ class Scaling(Affine):
 
 
 class BatchNormalization(Scaling):
-    """Batch normalization with given statistics.
+    """Batch normalization over the last axis with given statistics.
 
     Args:
         layer: the layer.
@@ -62,17 +62,17 @@ class BatchNormalization(Scaling):
 
     def scale(self, dtype: tf.DType) -> Tensor:
         """`gamma / sqrt(variance + epsilon)`."""
-        return self._broadcast(self._parts(dtype)[0])
+        return self._parts(dtype)[0]
 
     def offset(self, dtype: tf.DType) -> Tensor:
         """`beta - mean scale`."""
         scale, mean, beta = self._parts(dtype)
-        return self._broadcast(beta - mean * scale)
+        return beta - mean * scale
 
     def offset_magnitude(self, dtype: tf.DType) -> Tensor:
         """`|beta| + |mean scale|`."""
         scale, mean, beta = self._parts(dtype)
-        return self._broadcast(tf.abs(beta) + tf.abs(mean * scale))
+        return tf.abs(beta) + tf.abs(mean * scale)
 
     def _parts(self, dtype: tf.DType) -> tuple[Tensor, Tensor, Tensor]:
         layer = self.layer
@@ -83,10 +83,6 @@ class BatchNormalization(Scaling):
             scale *= tf.cast(layer.gamma, dtype)
         beta = tf.cast(layer.beta, dtype) if layer.center else tf.zeros_like(mean)
         return scale, mean, beta
-
-    def _broadcast(self, value: Tensor) -> Tensor:
-        # Checked when the rule is made: channels are the last axis.
-        return value
 
 
 class Normalization(Scaling):
