@@ -4,7 +4,7 @@
 embedded; any other name is that of an image classification dataset in TensorFlow Datasets. For your
 own images use `training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
 `evaluation_batches`. `pad_crop_flip` and `shift_flip` make augmentations; any function
-`(image, seed) -> image` is one.
+`(image, seed) -> image` is one. `mixup` and `cutmix` mix the images of a batch in training.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from keras_robust.data.augmentation import (
     shift_flip,
 )
 from keras_robust.data.loader import DatasetInfo, Splits, load
+from keras_robust.data.mixing import CutMix, Mixing, MixUp, cutmix, mixup
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 
 __all__ = [
     "Augmentation",
+    "CutMix",
     "DatasetInfo",
+    "MixUp",
+    "Mixing",
     "PadCropFlip",
     "ShiftFlip",
     "Splits",
+    "cutmix",
     "evaluation_batches",
     "load",
+    "mixup",
     "pad_crop_flip",
     "shift_flip",
     "training_epochs",

@@ -26,8 +26,8 @@ class BatchNormStatistics:
 
     Weights that were not reached by training steps, such as averaged ones, have no running
     statistics of their own. They become the mean of the means and variances of the batches, over
-    the images that the loss reads: clean ones, and adversarial ones, which are crafted with the
-    statistics of the clean ones. Layers that are frozen keep theirs.
+    the images that the loss reads, mixed as in training: clean ones, and adversarial ones, which
+    are crafted with the statistics of the clean ones. Layers that are frozen keep theirs.
 
     Args:
         model: the robust model.
@@ -88,14 +88,20 @@ class BatchNormStatistics:
             variable.assign(value / count)
 
     def _clean(self, x: Images, y: Labels, seed: tf.Tensor) -> list[tf.Tensor]:
-        del y, seed
-        return self._statistics(x)
+        return self._statistics(self._mixed(x, y, seed)[0])
 
     def _all(self, x: Images, y: Labels, seed: tf.Tensor) -> list[tf.Tensor]:
+        x, y = self._mixed(x, y, seed)
         x_adv = stacked(self.model.craft(x, y, seed))
         found = [self._statistics(x)] if "clean" in self._kinds else []
         found.append(self._statistics(x_adv))
         return [tf.add_n(values) / len(found) for values in zip(*found, strict=True)]
+
+    def _mixed(self, x: Images, y: Labels, seed: tf.Tensor) -> tuple[Images, Labels]:
+        """The images as in training, with their first labels."""
+        if self.model.mixing is None:
+            return x, y
+        return self.model.mixing(x, y, seed)[:2]
 
     def _statistics(self, x: Images) -> list[tf.Tensor]:
         """The means and variances of a batch, in the order of the variables."""

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypedDict
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.validation import did_you_mean, lookup
+from keras_robust.training.label_mixing import Mixing
 from keras_robust.training.radius_schedules import RadiusSchedule
 from keras_robust.training.robust_model import RobustModel, model_options
 from keras_robust.training.weight_perturbation import AWP
@@ -38,6 +39,7 @@ class RobustModelOptions(TypedDict, total=False):
     radius_warmup: int
     radius_schedule: RadiusSchedule | None
     label_smoothing: float
+    mixing: Mixing | None
     microbatches: int
     weight_perturbation: AWP | None
     seed: int
@@ -64,7 +66,7 @@ def defense(factory: Callable[P, RobustModel]) -> Callable[P, RobustModel]:
         ...
         TypeError: mart() has no option 'betta'; expected one of beta, boosted_on, steps, \
 step_size, validation_attack, crafting_mode, crafting_dtype, radius_warmup, radius_schedule, \
-label_smoothing, microbatches, weight_perturbation, seed, name. Did you mean 'beta'?
+label_smoothing, mixing, microbatches, weight_perturbation, seed, name. Did you mean 'beta'?
     """
     signature = _spelled_out(factory)
 

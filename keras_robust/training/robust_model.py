@@ -15,11 +15,12 @@ from keras_robust.core.config import register
 from keras_robust.core.types import Images, Labels, Outputs, RobustLoss, Seed
 from keras_robust.core.validation import check_integer
 from keras_robust.losses.label_smoothing import check_smoothing, smoothed_labels
-from keras_robust.training import distribution
+from keras_robust.training import distribution, label_mixing
 from keras_robust.training.batch_checks import unpack_batch
 from keras_robust.training.crafting_forward import crafting_forward
 from keras_robust.training.distribution import Batch, Gradients
 from keras_robust.training.keras_loop import KerasLoop
+from keras_robust.training.label_mixing import Mixing, OtherLabels, check_mixing
 from keras_robust.training.metric_trackers import MetricTrackers
 from keras_robust.training.part_checks import check_parts
 from keras_robust.training.radius_schedules import RadiusSchedule, check_radius_schedule
@@ -30,6 +31,7 @@ from keras_robust.training.weight_perturbation import AWP, check_weight_perturba
 _EVALUATION = 2**31 - 1
 # Folded in for the radius, which is the same on all replicas.
 _RADIUS = 2**31 - 3
+_MIXING = 2**31 - 4
 
 
 @register
@@ -67,6 +69,9 @@ class RobustModel(KerasLoop):
         label_smoothing: weight of the uniform distribution in the labels of the loss, in [0, 1). It
             reaches every `keras_robust.losses.cross_entropy` of the loss, in validation too; not
             the attack, probabilities that weight other terms, and certified worst cases.
+        mixing: mixes the images of a training batch, such as `keras_robust.data.cutmix()`. The loss
+            is the weighted mean of the losses of both labels; accuracies count the label with the
+            larger weight, which the attack has too (Differs: Rebuffi et al. attack both).
         microbatches: number of parts of a batch that are crafted and differentiated one after the
             other, like gradient accumulation, to save memory. Batch norm sees the parts.
         weight_perturbation: `keras_robust.AWP(gamma)` computes the gradient at perturbed weights,
@@ -106,6 +111,7 @@ class RobustModel(KerasLoop):
         radius_warmup: int = 0,
         radius_schedule: RadiusSchedule | None = None,
         label_smoothing: float = 0.0,
+        mixing: Mixing | None = None,
         microbatches: int = 1,
         weight_perturbation: AWP | None = None,
         seed: int = 0,
@@ -119,6 +125,7 @@ class RobustModel(KerasLoop):
         check_integer("radius_warmup", radius_warmup)
         check_radius_schedule(radius_schedule)
         check_smoothing("label_smoothing", label_smoothing)
+        check_mixing(mixing, loss)
         check_integer("microbatches", microbatches, 1)
         check_weight_perturbation(weight_perturbation)
         distribution.synchronize_batch_norm(classifier)
@@ -132,6 +139,7 @@ class RobustModel(KerasLoop):
         self.radius_warmup = int(radius_warmup)
         self.radius_schedule = radius_schedule
         self.label_smoothing = float(label_smoothing)
+        self.mixing = mixing
         self.microbatches = int(microbatches)
         self.weight_perturbation = weight_perturbation
         self.seed = int(seed)
@@ -235,13 +243,18 @@ class RobustModel(KerasLoop):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Craft, outputs, loss, gradient, update."""
         self.check_trainable()
-        batch = self._unpack(data)
+        batch, others = self._unpack(data), None
+        if self.mixing is not None:
+            seed = tf.random.experimental.stateless_fold_in(self._fold(self.step), _MIXING)
+            batch, others = label_mixing.mixed(self.mixing, batch, seed)
         # On replicas, a step begins after the last batch of a data set of unknown size, and fails:
         # counters would have counted it, as they do not depend on the batch.
         with tf.control_dependencies([batch[0]]):
-            return self.jitted(self._train_on)(*batch)
+            return self.jitted(self._train_on)(*batch, others)
 
-    def _train_on(self, x: Images, y: Labels, weight: tf.Tensor | None) -> dict[str, tf.Tensor]:
+    def _train_on(
+        self, x: Images, y: Labels, weight: tf.Tensor | None, others: OtherLabels | None = None
+    ) -> dict[str, tf.Tensor]:
         """A step of training on a checked batch."""
         size = collectives.global_sum(tf.shape(y)[0])
         variables = self.trainable_variables
@@ -252,7 +265,8 @@ class RobustModel(KerasLoop):
             # One part after the other, or no memory is saved.
             with tf.control_dependencies([g for g in gradients if g is not None]):
                 batch = distribution.microbatch((x, y, weight), part, self.microbatches)
-            logs, x_adv, added = self._differentiate(batch, size, part)
+                second = label_mixing.part_of(others, part, self.microbatches)
+            logs, x_adv, added = self._differentiate(batch, second, size, part)
             crafted += [] if x_adv is None else [x_adv]
             gradients = distribution.added(gradients, added) if part else added
         distribution.apply_gradients(self.optimizer, gradients, variables)
@@ -263,7 +277,7 @@ class RobustModel(KerasLoop):
         return logs
 
     def _differentiate(
-        self, batch: Batch, size: tf.Tensor, part: int
+        self, batch: Batch, others: OtherLabels | None, size: tf.Tensor, part: int
     ) -> tuple[dict[str, tf.Tensor], Images | None, Gradients]:
         """Logs, adversarial images and gradients of a part of a batch of `size` images."""
         x, y, _ = batch
@@ -275,7 +289,7 @@ class RobustModel(KerasLoop):
             x_adv = self.craft(x, y, seed)
         with smoothed_labels(self.label_smoothing):  # not those of the attack
             gradients, outputs, means = self.training_loss().gradients(
-                batch, x_adv, size, self.optimizer
+                batch, x_adv, size, self.optimizer, others
             )
         if outputs["clean"] is None:
             # For the accuracy only: before the update, like the robust accuracy, and in inference

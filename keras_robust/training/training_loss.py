@@ -20,6 +20,7 @@ from keras_robust.core.types import Images, Labels, Outputs, PerExample, RobustL
 from keras_robust.losses.robust_loss import total
 from keras_robust.training import distribution
 from keras_robust.training.distribution import Batch, Gradients
+from keras_robust.training.label_mixing import OtherLabels
 from keras_robust.training.weight_perturbation import AWP, outputs_at
 
 # "clean" and "adversarial" -> images or `Outputs`; None if not required. If a loss requires
@@ -82,6 +83,7 @@ class TrainingLoss:
         x_adv: Images | None,
         size: tf.Tensor,
         optimizer: keras.optimizers.Optimizer,
+        others: OtherLabels | None = None,
     ) -> tuple[Gradients, OutputsByKind, Means]:
         """The gradients of a part of a batch, its outputs and its mean loss.
 
@@ -90,6 +92,8 @@ class TrainingLoss:
             x_adv: its adversarial images, or None; a tuple of batches if crafted per member.
             size: number of images in the whole batch.
             optimizer: scales the loss, for mixed precision.
+            others: the second labels of mixed images; the loss is the weighted mean of the losses
+                of both labels.
 
         Returns:
             One gradient per trainable weight; the required outputs; the means.
@@ -97,7 +101,7 @@ class TrainingLoss:
         required = self._required(batch, x_adv)
         if self.weight_perturbation is not None:
             return self._perturbed_gradients(
-                self.weight_perturbation, batch, required, size, optimizer
+                self.weight_perturbation, batch, required, size, optimizer, others
             )
         with tf.GradientTape() as tape:
             # Clean images first: each batch has its own statistics.
@@ -108,7 +112,7 @@ class TrainingLoss:
             outputs = _by_kind(required, results)
             losses = list(self.classifier.losses)
             losses += self._bound(outputs, *batch[:2], training=True)
-            means = self._means(batch[1], outputs, batch[2], losses)
+            means = self._means(batch[1], outputs, batch[2], losses, others)
             scaled = self._scaled(means, batch[1], size, optimizer)
         return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
 
@@ -119,6 +123,7 @@ class TrainingLoss:
         required: ImagesByKind,
         size: tf.Tensor,
         optimizer: keras.optimizers.Optimizer,
+        others: OtherLabels | None,
     ) -> tuple[Gradients, OutputsByKind, Means]:
         """The gradients at the perturbed weights.
 
@@ -134,7 +139,7 @@ class TrainingLoss:
                 outputs = _by_kind(required, results)
                 with _at_weights(self.classifier, weights):
                     losses = [*losses, *self._bound(outputs, *batch[:2], training=True)]
-                means = self._means(batch[1], outputs, batch[2], losses)
+                means = self._means(batch[1], outputs, batch[2], losses, others)
                 scaled = self._scaled(means, batch[1], size, optimizer)
             gradients = tape.gradient(scaled, weights)
             if not last:
@@ -165,10 +170,17 @@ class TrainingLoss:
         outputs: OutputsByKind,
         weight: tf.Tensor | None,
         losses: Sequence[tf.Tensor],
+        others: OtherLabels | None = None,
     ) -> Means:
         """The means of the loss, its terms, the layers' own losses and the statistics."""
         worst = "adversarial" if self.bounds is None else "bounds"
         values = self.loss(y, outputs[worst], outputs["clean"])
+        if others is not None:
+            second = self.loss(others.labels, outputs[worst], outputs["clean"])
+            values = {
+                name: second[name] + tf.cast(others.share, value.dtype) * (value - second[name])
+                for name, value in values.items()
+            }
         means = {name: _mean(values[name], weight) for name in self.loss.term_names}
         if losses:
             # Layers in half precision add losses in half precision.

@@ -28,11 +28,14 @@ OPTIONS = {
     "radius_warmup": 3,
     "radius_schedule": kr.training.RandomRadius(0.01, 0.05),
     "label_smoothing": 0.1,
+    "mixing": kr.data.cutmix(0.5),
     "microbatches": 2,
     "weight_perturbation": kr.AWP(0.02),
     "seed": 11,
     "name": "hardened",
 }
+# Their losses need one label of an image, so that images cannot be mixed.
+ONE_LABEL = ("adr", "ascl", "crown_ibp", "ibp", "scl")
 every_defense = pytest.mark.parametrize("name", kr.defenses.__all__)
 
 
@@ -93,10 +96,17 @@ def test_docstrings_describe_every_parameter_once(name):
 
 @every_defense
 def test_every_option_reaches_the_model(name, build):
-    model, plain = build(name, **OPTIONS), build(name)
-    for option, value in OPTIONS.items():
+    options = {k: v for k, v in OPTIONS.items() if k != "mixing" or name not in ONE_LABEL}
+    model, plain = build(name, **options), build(name)
+    for option, value in options.items():
         assert getattr(model, option) == value != getattr(plain, option), option
     assert model.attack == plain.attack and model.robust_loss == plain.robust_loss
+
+
+@pytest.mark.parametrize("name", ONE_LABEL)
+def test_a_loss_of_one_label_refuses_mixed_images(name, build):
+    with pytest.raises(ValueError, match="a mixed image has two; expected mixing=None"):
+        build(name, mixing=kr.data.mixup())
 
 
 @every_defense

@@ -77,6 +77,19 @@ def test_images_are_those_that_the_loss_reads(defense, kinds, batches):
     )
 
 
+def test_images_are_mixed_as_in_training(batches):
+    def halved(x, y, seed):
+        del seed
+        return x / 2, y, y, tf.ones(tf.shape(x)[:1])
+
+    found = []
+    for mixing, factor in ((halved, 1), (None, 0.5)):
+        model = kr.defenses.standard(build(), BALL, mixing=mixing)
+        BatchNormStatistics(model).recompute([(factor * x, y) for x, y in batches])
+        found.append(model.classifier.get_layer("first").moving_mean.numpy())
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
 def test_nothing_else_changes(batches, values_of):
     """Not weights, not the seeds of dropout, not momenta, not a frozen layer."""
     model = kr.defenses.pgd_at(build(), BALL, steps=1)

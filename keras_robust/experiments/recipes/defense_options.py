@@ -34,6 +34,14 @@ RADIUS_SCHEDULES: dict[str, type[kr.training.RadiusSchedule]] = {
     "linear": kr.training.LinearRadius,
     "random": kr.training.RandomRadius,
 }
+# Options that are objects: text of a recipe says which.
+_FROM_TEXT: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
+    "radius_schedule": ("radius schedule (defense.options.radius_schedule)", RADIUS_SCHEDULES),
+    "mixing": (
+        "mixing (defense.options.mixing)",
+        {"cutmix": kr.data.cutmix, "mixup": kr.data.mixup},
+    ),
+}
 
 
 def defenses() -> tuple[str, ...]:
@@ -55,9 +63,9 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a defense that a recipe's options stand for.
 
     `weight_perturbation` is AWP's gamma, 0 for none; `radius_schedule` is text such as
-    `random:low=0.01:high=0.05` or `linear:start=8/255:end=16/255:steps=1000`; `base` is the name of
-    a defense; `augment` is one of `AUGMENTATIONS`; `dual_FIELD` is a field of
-    `keras_robust.DualVariable`.
+    `random:low=0.01:high=0.05` or `linear:start=8/255:end=16/255:steps=1000`; `mixing` is `cutmix`
+    or `mixup`, or text such as `cutmix:alpha=0.5`; `base` is the name of a defense; `augment` is
+    one of `AUGMENTATIONS`; `dual_FIELD` is a field of `keras_robust.DualVariable`.
 
     Args:
         name: the defense.
@@ -104,33 +112,36 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         arguments["augment"] = AUGMENTATIONS[
             lookup("augmentation", arguments["augment"], AUGMENTATIONS)
         ]()
-    schedule = arguments.pop("radius_schedule", None)
-    if schedule:
-        arguments["radius_schedule"] = radius_schedule(schedule)
+    for option, (kind, choices) in _FROM_TEXT.items():
+        if arguments.get(option):
+            arguments[option] = from_text(kind, choices, arguments[option])
     gamma = arguments.pop("weight_perturbation", 0)
     return arguments | ({"weight_perturbation": kr.AWP(gamma)} if gamma else {})
 
 
-def radius_schedule(text: str) -> kr.training.RadiusSchedule:
-    """The schedule of the training radius that a text stands for.
+def from_text(kind: str, choices: Mapping[str, Callable[..., Any]], text: str) -> Any:
+    """The object that a text such as `linear:start=0:end=1/4:steps=100` stands for.
+
+    Args:
+        kind: what it is, for messages.
+        choices: name -> a function of numbers.
+        text: the name of a choice, and its arguments.
 
     Raises:
-        ValueError: an unknown schedule or option, a missing one, or an invalid value.
+        ValueError: an unknown name or argument, a missing one, or an invalid value.
 
     Example:
-        >>> radius_schedule("linear:start=0:end=1/4:steps=100")
+        >>> from_text("radius schedule", RADIUS_SCHEDULES, "linear:start=0:end=1/4:steps=100")
         LinearRadius(start=0, end=0.25, steps=100, delay=0)
     """
     name, *given = str(text).split(":")
-    kind = RADIUS_SCHEDULES[
-        lookup("radius schedule (defense.options.radius_schedule)", name, RADIUS_SCHEDULES)
-    ]
+    choice = choices[lookup(kind, name, choices)]
     values = {key: number(key, value) for key, _, value in (one.partition("=") for one in given)}
-    check_options("radius schedule", name, kind, 0, values)
+    check_options(kind, name, choice, 0, values)
     try:
-        return kind(**{key: int(v) if v == int(v) else v for key, v in values.items()})
+        return choice(**{key: int(v) if v == int(v) else v for key, v in values.items()})
     except TypeError as error:  # a missing one
-        raise ValueError(f"The radius schedule {text!r}: {error}") from error
+        raise ValueError(f"The {kind} {text!r}: {error}") from error
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
