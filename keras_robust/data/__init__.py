@@ -3,17 +3,22 @@
 `load` goes from a name to `(train, validation, test)`. `digits` and `toy` (points in the plane) are
 embedded; any other name is that of an image classification dataset in TensorFlow Datasets. For your
 own images use `training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
-`evaluation_batches`. `pad_crop_flip` and `shift_flip` make augmentations; any function
-`(image, seed) -> image` is one. `mixup` and `cutmix` mix the images of a batch in training.
+`evaluation_batches`. `pad_crop_flip`, `shift_flip` and `random_erasing` make augmentations, `chain`
+joins them; any function `(image, seed) -> image` is one. `mixup` and `cutmix` mix the images of a
+batch in training.
 """
 
 from __future__ import annotations
 
 from keras_robust.data.augmentation import (
     Augmentation,
+    Chain,
     PadCropFlip,
+    RandomErasing,
     ShiftFlip,
+    chain,
     pad_crop_flip,
+    random_erasing,
     shift_flip,
 )
 from keras_robust.data.loader import DatasetInfo, Splits, load
@@ -22,18 +27,22 @@ from keras_robust.data.pipelines import evaluation_batches, training_epochs, tra
 
 __all__ = [
     "Augmentation",
+    "Chain",
     "CutMix",
     "DatasetInfo",
     "MixUp",
     "Mixing",
     "PadCropFlip",
+    "RandomErasing",
     "ShiftFlip",
     "Splits",
+    "chain",
     "cutmix",
     "evaluation_batches",
     "load",
     "mixup",
     "pad_crop_flip",
+    "random_erasing",
     "shift_flip",
     "training_epochs",
     "training_stream",

@@ -7,7 +7,14 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from keras_robust.data import PadCropFlip, ShiftFlip, pad_crop_flip, shift_flip
+from keras_robust.data import (
+    PadCropFlip,
+    ShiftFlip,
+    chain,
+    pad_crop_flip,
+    random_erasing,
+    shift_flip,
+)
 
 IMAGE = np.random.RandomState(0).uniform(size=[6, 8, 3]).astype(np.float32)
 SEEDS = [tf.constant([5, counter], tf.int64) for counter in range(60)]
@@ -114,3 +121,64 @@ def test_factories_make_serializable_objects():
     assert pad_crop_flip(2, "reflect", False) == PadCropFlip(2, "reflect", False)
     augment = shift_flip(0.2, flip=False)
     assert ShiftFlip.from_config(augment.get_config()) == augment == ShiftFlip(0.2, False)
+
+
+def erased(image):
+    """Which pixels of a black image were filled, `[h, w]`."""
+    return (image != 0).any(axis=-1)
+
+
+def test_what_is_erased_is_one_rectangle_of_its_area_and_ratio():
+    """Of 0.1 to 0.3 of 40 x 30 pixels, at ratios of 1/2 to 2; sides are rounded."""
+    image = np.zeros([40, 30, 2], np.float32)
+    ratios = []
+    for result in apply(random_erasing(1.0, 0.1, 0.3, 0.5), image):
+        mask = erased(result)
+        rows, columns = np.where(mask.any(axis=1))[0], np.where(mask.any(axis=0))[0]
+        height, width = len(rows), len(columns)
+        assert mask.sum() == height * width  # all of the rectangle
+        assert rows[-1] - rows[0] + 1 == height and columns[-1] - columns[0] + 1 == width
+        for side, other in ((height, width), (width, height)):
+            assert (side - 0.5) * (other - 0.5) <= 0.3 * 1200 and (side - 0.5) / (other + 0.5) <= 2
+        assert (height + 0.5) * (width + 0.5) >= 0.1 * 1200
+        ratios.append(np.log(height / width))
+        assert result.min() >= 0 and result.max() < 1
+    assert abs(np.mean(ratios)) < 3 * np.log(2) * 2 / np.sqrt(12 * len(SEEDS)) + 0.05
+
+
+def test_places_reach_every_border():
+    masks = [
+        erased(x) for x in apply(random_erasing(1.0, 0.2, 0.3), np.zeros([6, 8, 1], "float32"))
+    ]
+    union = np.any(masks, axis=0)
+    borders = (union[0], union[-1], union[:, 0], union[:, -1])
+    assert all(border.any() for border in borders) and not np.all(masks, axis=0).any()
+
+
+@pytest.mark.parametrize(
+    ("probability", "least", "most"), [(0.0, 0, 0), (0.5, 18, 42), (1.0, 60, 60)]
+)
+def test_a_fraction_of_the_images_is_erased(probability, least, most):
+    changed = [np.any(x != IMAGE) for x in apply(random_erasing(probability))]
+    assert least <= sum(changed) <= most
+
+
+def test_a_chain_applies_each_with_a_seed_of_its_own():
+    first, second = pad_crop_flip(2), random_erasing(1.0)
+    for seed, result in zip(SEEDS[:5], apply(chain(first, second)), strict=False):
+        one, two = tf.unstack(tf.random.split(seed))
+        np.testing.assert_array_equal(result, second(first(tf.constant(IMAGE), one), two))
+
+
+def test_what_they_refuse():
+    for options, text in [
+        ({"probability": 1.5}, "probability is 1.5"),
+        ({"least": 0.0}, "least is 0.0; .*a fraction of the image's area"),
+        ({"least": 0.5, "most": 0.4}, "most is 0.4"),
+        ({"aspect": 1.0}, "aspect is 1.0"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            random_erasing(**options)
+    for nothing in ((), (None,)):
+        with pytest.raises(ValueError, match="chain received .*expected functions"):
+            chain(*nothing)

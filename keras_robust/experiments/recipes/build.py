@@ -100,11 +100,15 @@ def augmentation(config: ConfigDict) -> kr.data.Augmentation | None:
     """
     settings = config.dataset.augment
     name = lookup("augmentation", settings.name, ("none", *defense_options.AUGMENTATIONS))
-    if name == "none":
-        return None
-    factory = defense_options.AUGMENTATIONS[name]
-    check_options("augmentation", name, factory, 0, settings.options)
-    return factory(**settings.options)
+    check_number("dataset.random_erasing", config.dataset.random_erasing, most=1)
+    found: list[kr.data.Augmentation] = []
+    if name != "none":
+        factory = defense_options.AUGMENTATIONS[name]
+        check_options("augmentation", name, factory, 0, settings.options)
+        found.append(factory(**settings.options))
+    if config.dataset.random_erasing:
+        found.append(kr.data.random_erasing(config.dataset.random_erasing))
+    return kr.data.chain(*found) if len(found) > 1 else next(iter(found), None)
 
 
 def data(config: ConfigDict) -> kr.data.Splits:

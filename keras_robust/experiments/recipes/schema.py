@@ -68,6 +68,7 @@ def defaults() -> ConfigDict:
             "limit": config_dict.placeholder(int),  # the number of training images; None: all
             "validation": 0.1,  # held out of the training set: a fraction, or a number of images
             "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip", "shift"
+            "random_erasing": 0.0,  # the fraction of training images with an erased rectangle
         }
     )
     # A name in keras_robust.models. `features` names the layer whose output is the latent; "": the

@@ -93,6 +93,11 @@ def test_augmentation(tiny):
     with config.unlocked():
         config.dataset.augment.options = {"flip": False}
     assert build.augmentation(config) == kr.data.shift_flip(flip=False)
+    config.dataset.random_erasing = 0.25
+    both = kr.data.chain(kr.data.shift_flip(flip=False), kr.data.random_erasing(0.25))
+    assert build.augmentation(config) == both
+    config.dataset.augment.name = "none"
+    assert build.augmentation(config) == kr.data.random_erasing(0.25)
 
 
 @pytest.mark.parametrize(("validation", "count"), [(0.25, 359), (100.0, 100), (0.0, 0)])
@@ -202,6 +207,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("optimizer.schedule.warmup", -1.0, "warmup is -1.0"),
         ("optimizer.schedule.peak", 1.0, "peak is 1.0; expected a number in \\(0, 1\\)"),
         ("optimizer.schedule.kind", "steps", "no schedule.*Did you mean 'step'"),
+        ("dataset.random_erasing", 1.5, "random_erasing is 1.5"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
         ("evaluation.attacks", ("pgd:steps=-1",), "steps is -1"),
