@@ -21,6 +21,7 @@ from keras_robust.data.augmentation import (
     random_erasing,
     shift_flip,
 )
+from keras_robust.data.extra import ExtraImages, extra_images
 from keras_robust.data.loader import DatasetInfo, Splits, load
 from keras_robust.data.mixing import CutMix, Mixing, MixUp, cutmix, mixup
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
@@ -30,6 +31,7 @@ __all__ = [
     "Chain",
     "CutMix",
     "DatasetInfo",
+    "ExtraImages",
     "MixUp",
     "Mixing",
     "PadCropFlip",
@@ -39,6 +41,7 @@ __all__ = [
     "chain",
     "cutmix",
     "evaluation_batches",
+    "extra_images",
     "load",
     "mixup",
     "pad_crop_flip",

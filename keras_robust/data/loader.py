@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_robust.core.validation import check_integer
 from keras_robust.data import digits, tfds_reader, toy
 from keras_robust.data.augmentation import Augmentation
+from keras_robust.data.extra import ExtraImages
 from keras_robust.data.in_memory import as_tensors
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 from keras_robust.data.splits import Source, validation_count
@@ -81,6 +82,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     augment: Augmentation | None = None,
+    extra: ExtraImages | None = None,
     download: bool = False,
 ) -> Splits:
     """Loads an image classification dataset.
@@ -105,6 +107,7 @@ def load(
         seed: determines the order of training and the augmentation.
         augment: a function `(image, seed) -> image` for training images, such as
             `pad_crop_flip()`.
+        extra: further images in a part of each training batch, such as `extra_images(x, y, 0.7)`.
         download: whether TFDS may download missing data.
 
     Returns:
@@ -136,7 +139,7 @@ def load(
     # Converted to tensors once, so that `train` and every stream share one copy.
     images, labels = as_tensors(train.images, train.labels)
     return Splits(
-        train=training_epochs(images, labels, batch_size, seed=seed, augment=augment),
+        train=training_epochs(images, labels, batch_size, seed=seed, augment=augment, extra=extra),
         validation=(
             evaluation_batches(held_out.images, held_out.labels, batch_size)
             if len(held_out)
@@ -145,7 +148,7 @@ def load(
         test=evaluation_batches(source.test.images, source.test.labels, batch_size),
         info=info,
         stream=functools.partial(
-            training_stream, images, labels, batch_size, seed=seed, augment=augment
+            training_stream, images, labels, batch_size, seed=seed, augment=augment, extra=extra
         ),
     )
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.data.augmentation import Augmentation
+from keras_robust.data.extra import ExtraImages
 from keras_robust.data.in_memory import as_tensors, to_unit
 from keras_robust.data.shuffling import Batches
 
@@ -26,6 +27,7 @@ def training_stream(
     start_step: int = 0,
     epochs: int | None = None,
     augment: Augmentation | None = None,
+    extra: ExtraImages | None = None,
 ) -> tf.data.Dataset:
     """The batches of a training run, from any step on.
 
@@ -43,6 +45,8 @@ def training_stream(
         start_step: the global step of the first batch.
         epochs: length of the whole run, counted from step 0; None for an endless stream.
         augment: a function `(image, seed) -> image`, such as `pad_crop_flip()`.
+        extra: further images in a part of each batch, such as `extra_images(x, y, 0.7)`; an epoch
+            is one pass over `images`.
 
     Returns:
         A dataset of `(images float32 [batch_size, h, w, c], labels int32 [batch_size])`.
@@ -59,7 +63,7 @@ def training_stream(
         >>> [y.tolist() for _, y in resumed.as_numpy_iterator()]
         [[9, 8, 1, 4]]
     """
-    batches = Batches(images, labels, batch_size, seed, augment)
+    batches = Batches(images, labels, batch_size, seed, augment, extra)
     check_integer("start_step", start_step, 0)
     if epochs is None:
         # Not a very long `range`: Keras takes a known length as the length of an epoch.
@@ -84,6 +88,7 @@ def training_epochs(
     *,
     seed: int = 0,
     augment: Augmentation | None = None,
+    extra: ExtraImages | None = None,
 ) -> tf.data.Dataset:
     """The training stream, one epoch each time the dataset is read through.
 
@@ -96,7 +101,7 @@ def training_epochs(
     pass, so that an epoch of the stream is skipped. `training_stream` has no such limit.
 
     Args:
-        images, labels, batch_size, seed, augment: see `training_stream`.
+        images, labels, batch_size, seed, augment, extra: see `training_stream`.
 
     Returns:
         A dataset of `(images float32 [batch_size, h, w, c], labels int32 [batch_size])`.
@@ -111,7 +116,7 @@ def training_epochs(
         >>> [y.tolist() for _, y in train.as_numpy_iterator()]
         [[2, 7, 6, 0], [9, 8, 1, 4]]
     """
-    batches = Batches(images, labels, batch_size, seed, augment)
+    batches = Batches(images, labels, batch_size, seed, augment, extra)
     length = batches.steps_per_epoch
     # Each iterator restarts the pipeline, so the epoch is counted in a variable outside it. A pass
     # counts when its last batch is delivered, not when it starts: Keras creates iterators that it

@@ -5,7 +5,9 @@ Step `s` of a training run belongs to epoch `e = s // steps_per_epoch` and holds
 position `p` is the image number `shuffle(shuffle(p, key1), key2)` of the training set, where
 `shuffle` is `tf.random.experimental.index_shuffle` and the keys are drawn by Philox from
 `(seed, e)`: a permutation without buffer or history. An epoch has `size // batch_size` full
-batches; the few images that are dropped differ from epoch to epoch.
+batches; the few images that are dropped differ from epoch to epoch. With extra images,
+`batch_size` counts the images of the training set alone; the extra ones have an order of their own,
+by the same formula with the seed `-1 - seed`, and both are mixed within the batch.
 
 `(seed, e)` itself would be a poor key. Up to 60,000 images (measured with TensorFlow 2.21)
 `index_shuffle` reads the lowest 8 bits of each number, so that epoch 256 would repeat epoch 0,
@@ -23,6 +25,7 @@ import tensorflow as tf
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.data.augmentation import Augmentation
+from keras_robust.data.extra import ExtraImages
 from keras_robust.data.in_memory import as_tensors, to_unit
 
 
@@ -59,7 +62,7 @@ class Batches:
     Image `i` of the batch of step `s` is augmented with the seed `(seed, s * batch_size + i)`.
 
     Args:
-        images, labels, batch_size, seed, augment: see `training_stream`.
+        images, labels, batch_size, seed, augment, extra: see `training_stream`.
 
     Raises:
         ValueError: an invalid shape, value or number.
@@ -76,12 +79,18 @@ class Batches:
     batch_size: int
     seed: int = 0
     augment: Augmentation | None = None
+    extra: ExtraImages | None = None
 
     def __post_init__(self) -> None:
         images, labels = as_tensors(self.images, self.labels)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("seed", self.seed, None)
-        if self.batch_size > len(images):
+        if self.extra is not None and self.extra.images.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"The extra images have shape {self.extra.images.shape[1:]}; expected "
+                f"{images.shape[1:]}, that of the training images."
+            )
+        if self._own > len(images):
             raise ValueError(
                 f"batch_size is {self.batch_size}; expected at most {len(images)}, the number of "
                 "training images."
@@ -96,16 +105,35 @@ class Batches:
     @property
     def steps_per_epoch(self) -> int:
         """Number of full batches in an epoch."""
-        return len(self.images) // self.batch_size
+        return len(self.images) // self._own
+
+    @property
+    def _own(self) -> int:
+        """How many images of a batch are those of the training set."""
+        return self.batch_size - (0 if self.extra is None else self.extra.count(self.batch_size))
 
     def __call__(self, step: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The float32 images in [0, 1] and the int32 labels of a global step."""
         step = tf.cast(step, tf.int64)
-        rows = shuffled_rows(step, self.batch_size, len(self.images), self.seed)
+        rows = shuffled_rows(step, self._own, len(self.images), self.seed)
         x, y = to_unit(tf.gather(self.images, rows)), tf.gather(self.labels, rows)
+        if self.extra is not None:
+            x, y = self._with_extra(x, y, step, self.extra)
         if self.augment is not None:
             x = self._augmented(x, step, self.augment)
         return x, y
+
+    def _with_extra(
+        self, x: tf.Tensor, y: tf.Tensor, step: tf.Tensor, extra: ExtraImages
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adds extra images, in places of a batch that are drawn: replicas share it in parts."""
+        seed = -1 - self.seed
+        rows = shuffled_rows(step, self.batch_size - self._own, len(extra.images), seed)
+        x = tf.concat([x, to_unit(tf.gather(extra.images, rows))], axis=0)
+        y = tf.concat([y, tf.gather(extra.labels, rows)], axis=0)
+        key = tf.stack([tf.constant(seed, tf.int64), step])
+        order = tf.random.experimental.stateless_shuffle(tf.range(self.batch_size), key)
+        return tf.gather(x, order), tf.gather(y, order)
 
     def _augmented(self, images: tf.Tensor, step: tf.Tensor, augment: Augmentation) -> tf.Tensor:
         counters = step * self.batch_size + tf.range(self.batch_size, dtype=tf.int64)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
@@ -42,6 +44,7 @@ def check(config: ConfigDict) -> None:
         check_integer(name, config[name], 1)
     lookup("precision (mixed_precision)", config.mixed_precision, PRECISIONS)
     augmentation(config)
+    check_number("dataset.extra.proportion", config.dataset.extra.proportion, above=0, below=1)
     _check_model(config.model.name, config.model.options)
     defense_options.resolved(config.defense.name, config.defense.options)
     if config.defense.name in _ENSEMBLE_DEFENSES and config.model.name != "ensemble":
@@ -111,8 +114,12 @@ def augmentation(config: ConfigDict) -> kr.data.Augmentation | None:
     return kr.data.chain(*found) if len(found) > 1 else next(iter(found), None)
 
 
-def data(config: ConfigDict) -> kr.data.Splits:
+def data(config: ConfigDict, *, for_training: bool = True) -> kr.data.Splits:
     """Reads the data.
+
+    Args:
+        config: the recipe.
+        for_training: whether to read extra images too.
 
     Raises:
         ValueError: an unknown dataset.
@@ -129,7 +136,29 @@ def data(config: ConfigDict) -> kr.data.Splits:
         limit=settings.limit,
         seed=config.seed,
         augment=augmentation(config),
+        extra=extra_images(config) if for_training else None,
     )
+
+
+def extra_images(config: ConfigDict) -> kr.data.ExtraImages | None:
+    """The further training images of a recipe, or None.
+
+    Raises:
+        ValueError: a file without images and labels, or an invalid value.
+        FileNotFoundError: the file does not exist.
+    """
+    settings = config.dataset.extra
+    if not settings.file:
+        return None
+    try:
+        with np.load(settings.file) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"dataset.extra.file is {settings.file!r}; expected a .npz file with the arrays "
+            f"'images' and 'labels' ({error})."
+        ) from error
+    return kr.data.extra_images(images, labels, settings.proportion)
 
 
 def ball(config: ConfigDict) -> Ball:

@@ -68,6 +68,8 @@ def defaults() -> ConfigDict:
             "limit": config_dict.placeholder(int),  # the number of training images; None: all
             "validation": 0.1,  # held out of the training set: a fraction, or a number of images
             "augment": {"name": "none", "options": {}},  # or "pad_crop_flip", "shift_flip", "shift"
+            # A .npz file with further training images and their labels, and their part of a batch.
+            "extra": {"file": "", "proportion": 0.5},
             "random_erasing": 0.0,  # the fraction of training images with an erased rectangle
         }
     )

@@ -55,7 +55,7 @@ class LoadedRun:
         Raises:
             FileNotFoundError: the dataset is not on this machine.
         """
-        return build.data(self.config)
+        return build.data(self.config, for_training=False)
 
     @functools.cached_property
     def detector(self) -> kr.detection.Detector | None:

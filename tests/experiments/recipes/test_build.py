@@ -100,6 +100,23 @@ def test_augmentation(tiny):
     assert build.augmentation(config) == kr.data.random_erasing(0.25)
 
 
+def test_extra_images_of_a_file(tiny, tmp_path):
+    config = tiny(**{"dataset.batch_size": 100, "dataset.extra.proportion": 0.3})
+    assert build.extra_images(config) is None
+    config.dataset.extra.file = str(tmp_path / "more.npz")
+    with pytest.raises(FileNotFoundError, match="more.npz"):
+        build.data(config)
+    assert build.data(config, for_training=False).info.test_size  # an evaluation needs no such file
+    np.savez(tmp_path / "more.npz", images=np.zeros([40, 8, 8, 1], "uint8"))
+    with pytest.raises(ValueError, match=r"more.npz'; expected a .npz file with .*'labels'"):
+        build.data(config)
+    np.savez(
+        tmp_path / "more.npz", images=np.zeros([40, 8, 8, 1], "uint8"), labels=np.zeros(40, int)
+    )
+    x, _ = next(build.data(config).stream().as_numpy_iterator())
+    assert (x == 0).all(axis=(1, 2, 3)).sum() == 30
+
+
 @pytest.mark.parametrize(("validation", "count"), [(0.25, 359), (100.0, 100), (0.0, 0)])
 def test_validation_is_a_part_or_a_number(tiny, validation, count):
     config = tiny()
@@ -207,6 +224,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("optimizer.schedule.warmup", -1.0, "warmup is -1.0"),
         ("optimizer.schedule.peak", 1.0, "peak is 1.0; expected a number in \\(0, 1\\)"),
         ("optimizer.schedule.kind", "steps", "no schedule.*Did you mean 'step'"),
+        ("dataset.extra.proportion", 1.0, "extra.proportion is 1.0"),
         ("dataset.random_erasing", 1.5, "random_erasing is 1.5"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
