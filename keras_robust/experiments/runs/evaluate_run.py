@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.experiments.recipes.attack_spec import AttackLike
 from keras_robust.experiments.runs.certify_run import certify_run, method_specs
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.transfer_sources import crafted_on
+
+_Z_95_ONE_SIDED = 1.645  # the 95 % point of the standard normal distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,7 @@ def evaluate_run(
         seed=plan.seed,
         progress=progress,
     )
-    return kr.evaluation.evaluate(
+    report = kr.evaluation.evaluate(
         run.model,
         run.splits.test,
         attacks,
@@ -129,6 +133,44 @@ def evaluate_run(
         checks=plan.checks,
         certificates=certificates,
     )
+    found = overfitting_warnings(
+        run.run.rows(), config.monitor, run.checkpoint, info.validation_size
+    )
+    return dataclasses.replace(report, warnings=(*report.warnings, *found))
+
+
+def overfitting_warnings(
+    rows: Sequence[Mapping[str, float]], monitor: str, checkpoint: str, size: int
+) -> list[str]:
+    """A warning if the last epoch is significantly worse than the best one (5 %, one-sided).
+
+    Args:
+        rows: the metrics of the epochs.
+        monitor: the metric that selected the best checkpoint, an accuracy.
+        checkpoint: the checkpoint that is evaluated, `"best"` or `"last"`.
+        size: number of validation images.
+
+    Example:
+        >>> rows = [{"epoch": n + 1, "val_robust_accuracy": a} for n, a in enumerate((0.5, 0.4))]
+        >>> print(overfitting_warnings(rows, "val_robust_accuracy", "best", 1000)[0])
+        Training overfitted: val_robust_accuracy fell from 50.0% after epoch 1 to 40.0% after the \
+last one, 2. The model evaluated is that of epoch 1.
+
+    Reference: Rice, Wong, Kolter, "Overfitting in Adversarially Robust Deep Learning" (2020).
+    """
+    measured = [row for row in rows if monitor in row]
+    if not (measured and size):
+        return []
+    best, last = max(measured, key=lambda row: row[monitor]), measured[-1]
+    spread = math.sqrt(sum(row[monitor] * (1 - row[monitor]) for row in (best, last)) / size)
+    if best[monitor] - last[monitor] <= _Z_95_ONE_SIDED * spread:
+        return []
+    evaluated = best if checkpoint == "best" else last
+    return [
+        f"Training overfitted: {monitor} fell from {percent(best[monitor])} after epoch "
+        f"{best['epoch']:g} to {percent(last[monitor])} after the last one, {last['epoch']:g}. The "
+        f"model evaluated is that of epoch {evaluated['epoch']:g}."
+    ]
 
 
 def _architecture(config: ConfigDict) -> str:
