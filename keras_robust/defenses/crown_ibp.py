@@ -18,11 +18,11 @@ from keras_robust.certification.network import Network
 from keras_robust.certification.region import Region
 from keras_robust.core.config import register
 from keras_robust.core.types import Ball, Labels, Logits
-from keras_robust.defenses.bound_regularizer import BoundRegularizer
-from keras_robust.defenses.certified_model import CertifiedModel
-from keras_robust.defenses.ibp_initialization import initialize
-from keras_robust.defenses.radius_ramp import RadiusRamp
 from keras_robust.losses.robust_loss import WorstCase
+from keras_robust.training.certified.initialization import initialize
+from keras_robust.training.certified.model import CertifiedModel
+from keras_robust.training.certified.radius_ramp import RadiusRamp
+from keras_robust.training.certified.regularizer import BoundRegularizer
 from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.certification.interval import Interval
-from keras_robust.defenses.bound_regularizer import BoundRegularizer
-from keras_robust.defenses.ibp_initialization import ibp_initialization
-from keras_robust.defenses.radius_ramp import RadiusRamp
 from keras_robust.losses.robust_loss import WorstCase
+from keras_robust.training.certified.initialization import ibp_initialization
+from keras_robust.training.certified.radius_ramp import RadiusRamp
+from keras_robust.training.certified.regularizer import BoundRegularizer
 from tests.defenses.conftest import BIAS, RATE, WEIGHTS, slope
 
 BALL = kr.LinfBall(0.1)

@@ -19,10 +19,10 @@ from keras_robust.certification.propagation import intervals_of
 from keras_robust.certification.region import Region, region_around
 from keras_robust.core.config import register, replace
 from keras_robust.core.types import Images, Labels, Logits, Outputs
-from keras_robust.defenses.bound_regularizer import BoundRegularizer
-from keras_robust.defenses.bounded_classifier import BoundedClassifier
-from keras_robust.defenses.radius_ramp import RadiusRamp
 from keras_robust.losses.robust_loss import WorstCase
+from keras_robust.training.certified.bounded_classifier import BoundedClassifier
+from keras_robust.training.certified.radius_ramp import RadiusRamp
+from keras_robust.training.certified.regularizer import BoundRegularizer
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.training_loss import TrainingLoss
 

@@ -1,0 +1,1 @@
+"""Training on certified bounds: the parts that its defenses share."""
