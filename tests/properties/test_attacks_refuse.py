@@ -50,18 +50,19 @@ def with_pixel(value):
     return change
 
 
-def hair(value, towards):
-    """The next number; after 0 the least normal one, as subnormal numbers may be flushed to 0."""
-    least = np.copysign(np.finfo(value.dtype).tiny, towards)
-    return np.nextafter(value, towards, dtype=value.dtype) if value else least
+def beyond_rounding(bounds, dtype, side):
+    """The least that does not count as rounding: above four units in the last place."""
+    low, high = bounds
+    step = 5 * np.finfo(dtype).eps * max(abs(float(low)), abs(float(high)))
+    return np.array(high + step if side > 0 else low - step, dtype)
 
 
 IMAGES = {
     "a NaN": with_pixel(lambda low, high: np.nan),
     "infinity": with_pixel(lambda low, high: np.inf),
     "minus infinity": with_pixel(lambda low, high: -np.inf),
-    "a hair above": with_pixel(lambda low, high: hair(high, np.inf)),
-    "a hair below": with_pixel(lambda low, high: hair(low, -np.inf)),
+    "a hair above": with_pixel(lambda low, high: beyond_rounding((low, high), high.dtype, 1)),
+    "a hair below": with_pixel(lambda low, high: beyond_rounding((low, high), low.dtype, -1)),
     "far above": with_pixel(lambda low, high: 3e4),
     "far below": with_pixel(lambda low, high: -3e4),
     "bytes": lambda random, x, bounds: np.ones(x.shape, "uint8"),
