@@ -211,7 +211,7 @@ def test_the_query_program_speaks_to_it(proxy, tmp_path):
     assert "is_adversarial" in outputs[0]
     result = subprocess.run([*command, "--rest"], env=environment, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.startswith("UNAUTHENTICATED: ")
+    assert result.stderr.startswith("serving.query: UNAUTHENTICATED: ")
 
 
 def test_a_token_is_not_sent_in_the_clear():
