@@ -42,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
         NumberParser(),
         "radius",
         None,
-        "Radius of --signature=certify, e.g. 0.3 or 8/255: is the prediction proven within it?",
+        "Radius of --signature=certify, within which the prediction is to be proven, e.g. 8/255.",
         values,
     )
     flags.DEFINE_bool(

@@ -13,6 +13,7 @@ import keras_robust as kr
 from keras_robust.core import validation
 from keras_robust.core.validation import (
     check_ball,
+    check_bounded,
     check_choice,
     check_integer,
     check_number,
@@ -144,6 +145,15 @@ def test_what_is_not_a_ball(ball):
         check_ball(ball)
 
 
+def test_a_range_without_an_end():
+    check_bounded("The attack", kr.L2Ball(0.1, bounds=(-1, 1)))
+    for bounds in ((0, INF), (-INF, 1)):
+        with pytest.raises(ValueError, match="The attack needs a finite range of the pixels; ball"):
+            check_bounded("The attack", kr.L2Ball(0.1, bounds=bounds))
+    with pytest.raises(TypeError, match="expected a threat model"):
+        check_bounded("The attack", 0.1)
+
+
 def test_names():
     assert lookup("solver", "min_max", ("min_max", "uniform")) == "min_max"
     with pytest.raises(ValueError) as error:
@@ -187,6 +197,7 @@ def test_this_is_the_table_of_all_validators():
     tested_elsewhere = {"check_norm"}  # tests/threat_models
     assert public - tested_elsewhere == {
         "check_ball",
+        "check_bounded",
         "check_choice",
         "check_integer",
         "check_number",

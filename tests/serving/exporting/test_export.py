@@ -330,6 +330,7 @@ def test_metadata(exported_model, detector):
         "class_names": list("0123456789"),
         "members": None,
         "signatures": list(SIGNATURES),
+        "bounds": None,
         "detector": {
             "score": "entropy",
             "threshold": detector.threshold,
@@ -419,7 +420,7 @@ def test_a_failure_after_verification_leaves_the_other_versions(
     tmp_path, classifier, detector, monkeypatch, no_graph
 ):
     (tmp_path / "digits" / "1").mkdir(parents=True)
-    monkeypatch.setattr(export, "write_warmup", lambda *_: 1 / 0)
+    monkeypatch.setattr(export, "write_warmup", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(classifier, tmp_path / "digits", detector)
     assert listing(tmp_path) == ["digits"]
