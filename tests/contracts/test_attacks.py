@@ -28,9 +28,15 @@ def in_another_ball(row, ball):
     return ball != "linf"
 
 
+# Attacks that run others, and steps of the one loop: they meet the ball inside of what they run.
+RUN_OTHERS = ("restarts", "worst_of", "multi_targeted", "transfer", "per_member", "smooth_adv")
+ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim")
+
+
 def is_repetition(row, ball):
     """A variation of a member ("pgd margin") in another ball, or one that is slow to trace."""
-    return in_another_ball(row, ball) and (" " in row or row == "auto_attack")
+    repeats = " " in row or row in ("auto_attack", *RUN_OTHERS, *ONE_LOOP)
+    return in_another_ball(row, ball) and repeats
 
 
 in_one_ball = pytest.mark.parametrize("case", pairs(in_another_ball), indirect=True)

@@ -21,7 +21,14 @@ from tests.contracts.defense_table import (
 
 # Each member once: its variations only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
-every_member = pytest.mark.parametrize("name", MEMBERS)
+# One of each kind: without attack, with state, latents, contrast, an ensemble, bounds.
+KINDS = ("standard", "trades", "udr", "adr", "ascl", "cce", "ibp")
+every_kind = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in MEMBERS]
+)
+kinds_quickly = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in DEFENSES]
+)
 # Where a promise depends little on the member: of one member by default.
 one_member = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "trades")) for n in MEMBERS]
@@ -155,7 +162,7 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     assert all(np.any(a != b) for a, b in zip(run.start, run.weights[0], strict=True) if np.ndim(a))
 
 
-@every_member
+@every_kind
 def test_a_checkpoint_evaluates_and_resumes(name, trained, batch):
     """Bit for bit, with every part of the optimizer; Keras saves no dropout seeds."""
     run = trained(name)
@@ -193,7 +200,7 @@ def test_steps_per_execution_do_not_matter(name, build, batch, trained):
     assert_weights(weights[0], trained(name).weights[0], rtol=1e-5, atol=1e-6)
 
 
-@every_member
+@every_kind
 def test_eager_is_the_graph(name, build, batch, trained):
     _, weights = fit(build(name, run_eagerly=True), batch)
     assert_weights(weights[0], trained(name).weights[0], rtol=1e-4, atol=1e-5)
@@ -206,7 +213,7 @@ def test_eager_is_the_graph(name, build, batch, trained):
             name,
             policy,
             eager,
-            marks=[pytest.mark.slow] * (name != "trades" and (policy, eager) != EAGER_HALF),
+            marks=[pytest.mark.slow] * (name not in KINDS or (policy, eager) != EAGER_HALF),
         )
         for name in MEMBERS
         for policy, eager in (("mixed_bfloat16", True), EAGER_HALF, ("mixed_float16", False))
@@ -238,7 +245,7 @@ def test_tensorboard(build, batch, tmp_path):
     assert list(tmp_path.glob("train/events*")) and list(tmp_path.glob("validation/events*"))
 
 
-@variations_slowly
+@kinds_quickly
 def test_class_weights_are_sample_weights(name, build, batch):
     """A class of weight 0 does not affect the step; losses of a whole batch refuse weights."""
     x, y = batch
@@ -256,7 +263,7 @@ def test_class_weights_are_sample_weights(name, build, batch):
     assert_weights(models[0].get_weights(), models[1].get_weights())
 
 
-@variations_slowly
+@kinds_quickly
 def test_dropout_is_random_in_training_and_off_in_evaluation(name, build, batch):
     model = build(name, dropout=0.5, run_eagerly=True)
     seed = next(v for v in model.variables if "seed" in v.path)
