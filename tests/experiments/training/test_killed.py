@@ -17,6 +17,7 @@ from keras_robust.core.atomic_files import write_json
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
 PROGRAM = Path(__file__).with_name("stateful.py")
+ROOT = Path(__file__).parents[3]  # the programs are not installed
 KILLS = 20
 STRATEGIES = {"one device": [], "mirrored": ["--strategy=mirrored", "--replicas=2"]}
 
@@ -48,7 +49,7 @@ def start(recipe, path, flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
 
 
