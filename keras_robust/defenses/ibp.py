@@ -36,7 +36,7 @@ def ibp(
 
     The loss is `kappa * CE(x) + (1 - kappa) * CE(worst case)`. On the ramp the radius grows from 0
     to `train_radius`, and kappa falls from 1 to `clean_weight` in proportion. Nothing is crafted in
-    training, so that `radius_warmup` and the options of crafting have no effect. The
+    training: `radius_warmup`, `radius_schedule` and the options of crafting have no effect. The
     `verified_accuracy` of training is that at the present radius, of validation at the ball's.
 
     Args:
