@@ -9,8 +9,6 @@ The memory of CROWN-IBP is the growth of a process over it, for more and more cl
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,7 +31,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import keras_robust as kr
-from benchmarks import report, timing
+from benchmarks import new_process, report, timing
 from benchmarks.gradients import weight_gradients
 
 SHAPE, CLASSES, RADIUS = (28, 28, 1), 10, 0.1
@@ -153,17 +151,7 @@ def memory(batch: int, repeats: int) -> list[report.Row]:
 
 def peak(classes: int, batch: int, rows: int) -> float:
     """How many MiB a process grows by while it bounds a batch."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, (classes, batch, rows))],
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The bounds failed:\n{done.stderr}")
-    return float(done.stdout)
+    return float(new_process.printed(PEAK, classes, batch, rows))
 
 
 def main(_: list[str]) -> None:

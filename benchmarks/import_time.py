@@ -5,8 +5,6 @@ python benchmarks/import_time.py
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +14,7 @@ if __name__ == "__main__":
 
 from absl import app, flags
 
-from benchmarks import report, timing
+from benchmarks import new_process, report, timing
 
 # NumPy and scikit-learn count as the library's, unless TensorFlow has imported them.
 CODE = """
@@ -53,17 +51,7 @@ def run(values: flags.FlagValues = flags.FLAGS) -> list[report.Row]:
 
 def imported() -> tuple[float, float]:
     """Seconds of importing TensorFlow and Keras, then of importing the library."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The imports failed:\n{done.stderr}")
-    base, added = done.stdout.split()
+    base, added = new_process.printed(CODE).split()
     return float(base), float(added)
 
 
