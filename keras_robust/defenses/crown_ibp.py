@@ -9,8 +9,6 @@ import keras
 import tensorflow as tf
 from typing_extensions import Unpack
 
-from keras_robust import certification
-from keras_robust.attacks.pgd import pgd
 from keras_robust.certification.bounds import margins as margins_by
 from keras_robust.certification.crown_ibp import lower_by_crown
 from keras_robust.certification.interval import Interval
@@ -18,12 +16,9 @@ from keras_robust.certification.network import Network
 from keras_robust.certification.region import Region
 from keras_robust.core.config import register
 from keras_robust.core.types import Ball, Labels, Logits
-from keras_robust.losses.robust_loss import WorstCase
-from keras_robust.training.certified.initialization import initialize
 from keras_robust.training.certified.model import CertifiedModel
 from keras_robust.training.certified.radius_ramp import RadiusRamp
-from keras_robust.training.certified.regularizer import BoundRegularizer
-from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
+from keras_robust.training.defense_factory import RobustModelOptions, defense
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -107,14 +102,13 @@ def crown_ibp(
     Reference: Zhang et al., "Towards Stable and Efficient Training of Verifiably Robust Neural
     Networks" (2020), Eq. 10 and section 4.
     """
-    model = CrownIbpModel(
+    return CrownIbpModel.against(
         classifier,
-        None,
-        WorstCase(clean_weight),
-        bounds=certification.ibp(ball),
-        ramp=RadiusRamp.beyond(ball, train_radius, warmup_steps, ramp_steps, ramp),
-        regularizer=BoundRegularizer(regularization) if regularization else None,
-        **validated_by(options, pgd(ball, steps)),
+        ball,
+        RadiusRamp.beyond(ball, train_radius, warmup_steps, ramp_steps, ramp),
+        clean_weight=clean_weight,
+        regularization=regularization,
+        initialization=initialization,
+        steps=steps,
+        options=options,
     )
-    initialize(classifier, initialization, model.seed)
-    return model

@@ -5,15 +5,10 @@ from __future__ import annotations
 import keras
 from typing_extensions import Unpack
 
-from keras_robust import certification
-from keras_robust.attacks.pgd import pgd
 from keras_robust.core.types import Ball
-from keras_robust.losses.robust_loss import WorstCase
-from keras_robust.training.certified.initialization import initialize
 from keras_robust.training.certified.model import CertifiedModel
 from keras_robust.training.certified.radius_ramp import RadiusRamp
-from keras_robust.training.certified.regularizer import BoundRegularizer
-from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
+from keras_robust.training.defense_factory import RobustModelOptions, defense
 from keras_robust.training.robust_model import RobustModel
 
 
@@ -74,14 +69,13 @@ def ibp(
     Differs: kappa follows the radius, as in Zhang et al. (2020); in the first paper it falls
     linearly. Bounds are widened by the rounding errors of float32.
     """
-    model = CertifiedModel(
+    return CertifiedModel.against(
         classifier,
-        None,
-        WorstCase(clean_weight),
-        bounds=certification.ibp(ball),
-        ramp=RadiusRamp.beyond(ball, train_radius, warmup_steps, ramp_steps, ramp),
-        regularizer=BoundRegularizer(regularization) if regularization else None,
-        **validated_by(options, pgd(ball, steps)),
+        ball,
+        RadiusRamp.beyond(ball, train_radius, warmup_steps, ramp_steps, ramp),
+        clean_weight=clean_weight,
+        regularization=regularization,
+        initialization=initialization,
+        steps=steps,
+        options=options,
     )
-    initialize(classifier, initialization, model.seed)
-    return model

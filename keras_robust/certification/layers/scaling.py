@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ class Scaling(Affine):
     signed = True
     fan_in = 9  # rounding errors: of a product, a sum, and what both are computed from
 
+    @abc.abstractmethod
     def scale(self, dtype: tf.DType) -> Tensor:
         """The factor, to broadcast to `[batch, ...]`."""
-        raise NotImplementedError
 
     def linear(self, inputs: Sequence[Tensor], of: Entrywise | None = None) -> Tensor:
         """`of(scale) x`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import keras
 import tensorflow as tf
 
 from keras_robust import certification
+from keras_robust.attacks.pgd import pgd
 from keras_robust.certification.bounds import Bounds
 from keras_robust.certification.bounds import margins as margins_by
 from keras_robust.certification.ibp import lower_by_ibp
@@ -18,13 +20,18 @@ from keras_robust.certification.network import Network
 from keras_robust.certification.propagation import intervals_of
 from keras_robust.certification.region import Region, region_around
 from keras_robust.core.config import register, replace
-from keras_robust.core.types import Images, Labels, Logits, Outputs
+from keras_robust.core.types import Ball, Images, Labels, Logits, Outputs
 from keras_robust.losses.robust_loss import WorstCase
 from keras_robust.training.certified.bounded_classifier import BoundedClassifier
+from keras_robust.training.certified.initialization import initialize
 from keras_robust.training.certified.radius_ramp import RadiusRamp
 from keras_robust.training.certified.regularizer import BoundRegularizer
+from keras_robust.training.defense_factory import RobustModelOptions, validated_by
 from keras_robust.training.robust_model import RobustModel
 from keras_robust.training.training_loss import TrainingLoss
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @register
@@ -65,6 +72,37 @@ class CertifiedModel(RobustModel):
         # In a tuple, or Keras would save its layers a second time.
         self._bounded = (BoundedClassifier(self.classifier),)
         self._training_loss.bounds = self._at_the_ball
+
+    @classmethod
+    def against(
+        cls,
+        classifier: keras.Model,
+        ball: Ball,
+        ramp: RadiusRamp,
+        *,
+        clean_weight: float,
+        regularization: float,
+        initialization: str | None,
+        steps: int,
+        options: RobustModelOptions,
+    ) -> Self:
+        """A model validated by IBP and PGD in a ball; the other arguments are those of `ibp`.
+
+        Args:
+            ramp: the radius of training.
+            options: those of `RobustModel`.
+        """
+        model = cls(
+            classifier,
+            None,
+            WorstCase(clean_weight),
+            bounds=certification.ibp(ball),
+            ramp=ramp,
+            regularizer=BoundRegularizer(regularization) if regularization else None,
+            **validated_by(options, pgd(ball, steps)),
+        )
+        initialize(classifier, initialization, model.seed)
+        return model
 
     def training_loss(self) -> TrainingLoss:
         """The loss at this step's radius and weight of the worst case."""
