@@ -3,7 +3,7 @@
 Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
 [0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`. `build` describes the
 arguments that the architectures share. `smoothed` is no Keras model: it certifies a classifier by
-randomized smoothing.
+randomized smoothing. `load` loads the trained models that are part of the package.
 """
 
 from keras_robust.models.adapt import adapt
@@ -19,14 +19,18 @@ from keras_robust.models.smoothed import smoothed
 from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
+from keras_robust.models.zoo import available, card_file, load
 
 __all__ = [
     "ARCHITECTURES",
     "adapt",
+    "available",
     "build",
+    "card_file",
     "efficientnet_b0",
     "ensemble",
     "googlenet",
+    "load",
     "mlp",
     "mobilenet_v1",
     "pre_act_resnet18",

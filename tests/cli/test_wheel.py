@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust.core.quiet_tensorflow import LEVEL
 from keras_robust.evaluation import load_reports
 
@@ -118,6 +119,9 @@ def test_it_holds_one_package(wheel):
         "keras_robust/py.typed",
         "keras_robust/evaluation/rendering/templates/report.html.j2",
         "keras_robust/evaluation/rendering/templates/report.css",
+        "keras_robust/models/published/digits/ibp-linf-0.15/weights.npz",
+        "keras_robust/models/published/digits/ibp-linf-0.15/model.json",
+        "keras_robust/models/published/digits/ibp-linf-0.15/card.json",
     } <= set(names)
 
 
@@ -127,6 +131,20 @@ def test_its_copy_is_imported(installed, folder, environment):
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert found.stdout.startswith(str(installed))
+
+
+def test_trained_models_are_in_it(folder, environment):
+    code = """
+import keras_robust as kr
+for name in kr.models.available():
+    kr.models.load(name)
+    kr.evaluation.Card.from_json(kr.models.card_file(name).read_text("utf-8"))
+print(*kr.models.available())
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(kr.models.available()) != []
 
 
 def test_help(script):

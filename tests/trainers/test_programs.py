@@ -25,7 +25,7 @@ PROGRAMS = (
 
 # The programs run here are imported already.
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-ALL = [f"trainers.{name}" for name in PROGRAMS]
+ALL = [f"trainers.{name}" for name in (*PROGRAMS, "publish")]
 ALL += [f"serving.{name}" for name in ("export", "calibrate", "serve", "query", "verify")]
 
 

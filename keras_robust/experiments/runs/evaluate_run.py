@@ -39,6 +39,7 @@ class EvaluationPlan:
         sources: name -> another run, on which the iterated attacks are crafted as well.
         time_budget: seconds for the attacks on a run; None for no limit.
         certify: methods of certification, such as `"ibp"` or `"smoothing:sigma=0.25"`.
+        detector: whether to evaluate the detector of the run, if it has one.
     """
 
     attacks: Sequence[AttackLike] | None = None
@@ -52,6 +53,7 @@ class EvaluationPlan:
     sources: Mapping[str, LoadedRun] = dataclasses.field(default_factory=dict)
     time_budget: float | None = None
     certify: Sequence[AttackLike] = ()
+    detector: bool = True
 
     def for_run(self, run: LoadedRun) -> tuple[list[kr.Attack], tuple[float, ...]]:
         """The attacks and the radii for a run.
@@ -119,7 +121,7 @@ def evaluate_run(
         run.splits.test,
         attacks,
         radii=radii,
-        detector=run.detector,
+        detector=run.detector if plan.detector else None,
         limit=limit,
         seed=plan.seed,
         progress=progress,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.transfer_sources import load_sources
+from keras_robust.models import zoo
 
 Log = Callable[[str], None]
 
@@ -27,16 +27,25 @@ def write(run: LoadedRun, plan: EvaluationPlan, report: Report, log: Log | None 
     """Writes the card of a report next to it.
 
     Args:
-        run: the run that was evaluated.
-        plan: what was evaluated.
-        report: the results.
-        log: called with lines of text.
+        run, plan, report, log: as for `card_of`.
 
     Returns:
         The path of `card.json`.
     """
+    return card_of(run, plan, report, log).save(run.run.report)
+
+
+def card_of(run: LoadedRun, plan: EvaluationPlan, report: Report, log: Log | None = None) -> Card:
+    """The card of a report.
+
+    Args:
+        run: the run that was evaluated.
+        plan: what was evaluated.
+        report: the results.
+        log: called with lines of text.
+    """
     attacks, _ = plan.for_run(run)
-    card = kr.evaluation.make_card(
+    return kr.evaluation.make_card(
         run.model,
         run.splits.test,
         attacks,
@@ -47,7 +56,6 @@ def write(run: LoadedRun, plan: EvaluationPlan, report: Report, log: Log | None 
         progress=log,
         smoothed=kr.models.smoothed,
     )
-    return card.save(run.run.report)
 
 
 def verify(
@@ -139,10 +147,7 @@ def _read(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(run: LoadedRun) -> str:
     """The SHA-256 of the weights in their order; the file also contains times."""
-    digest = hashlib.sha256()
-    for variable in run.model.weights:
-        digest.update(variable.numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
+    return zoo.fingerprint(run.model)
 
 
 def commit() -> str:
