@@ -171,7 +171,8 @@ class RobustLoss(Protocol):
     def required_outputs(self) -> frozenset[str]:
         """The outputs that a call reads: `"clean"` and `"adversarial"` by default.
 
-        A loss of certified bounds reads `"bounds"` instead of `"adversarial"`.
+        A loss of certified bounds reads `"bounds"` instead of `"adversarial"`. Any other name is of
+        what a model of its own computes (`RobustModel.further_outputs`).
         """
         return frozenset({"clean", "adversarial"})
 

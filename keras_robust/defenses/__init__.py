@@ -9,6 +9,7 @@ from keras_robust.defenses.ensemble_at import ensemble_at
 from keras_robust.defenses.gaussian import gaussian
 from keras_robust.defenses.ibp import ibp
 from keras_robust.defenses.mart import mart
+from keras_robust.defenses.n_fgsm import n_fgsm
 from keras_robust.defenses.pgd_at import pgd_at
 from keras_robust.defenses.scl import scl
 from keras_robust.defenses.standard import standard
@@ -27,6 +28,7 @@ __all__ = [
     "gaussian",
     "ibp",
     "mart",
+    "n_fgsm",
     "pgd_at",
     "scl",
     "standard",

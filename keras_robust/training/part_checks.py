@@ -16,6 +16,7 @@ def check_parts(
     validation_attack: Attack | None,
     loss: RobustLoss,
     has_bounds: bool = False,
+    further_kinds: frozenset[str] = frozenset(),
 ) -> None:
     """Raises unless a robust model can be made of the parts.
 
@@ -25,12 +26,13 @@ def check_parts(
         validation_attack: the attack of validation, or None for the attack of training.
         loss: the robust loss.
         has_bounds: whether the model bounds the worst case of its outputs.
+        further_kinds: further kinds of outputs that the model computes.
 
     Raises:
         TypeError: a part of another kind.
-        ValueError: a loss that needs adversarial images without an attack, or bounds without a
-            model that computes them; one batch per member of an ensemble where a single batch is
-            expected.
+        ValueError: a loss that needs adversarial images without an attack, or bounds or further
+            outputs without a model that computes them; one batch per member of an ensemble where a
+            single batch is expected.
     """
     _check_classifier(classifier)
     check_loss(loss)
@@ -43,6 +45,12 @@ def check_parts(
             "one, such as `keras_robust.attacks.pgd(ball)`."
         )
     _check_bounds(loss, has_bounds)
+    missing = loss.required_outputs - {"clean", "adversarial", "bounds"} - further_kinds
+    if missing:
+        raise ValueError(
+            f"The loss {type(loss).__name__} requires the outputs {sorted(missing)}, which this "
+            "model does not compute. Use the defense of that loss, and not over another one."
+        )
     validated = validation_attack or attack
     if validated is not None and validated.per_member:
         raise ValueError(

@@ -98,6 +98,8 @@ class RobustModel(KerasLoop):
     state_names: tuple[str, ...] = ()
     # Whether the defense bounds the worst case of its outputs, for a loss that requires "bounds".
     has_bounds: bool = False
+    # Kinds of outputs that `further_outputs` computes, for a loss that requires them.
+    further_kinds: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -120,7 +122,9 @@ class RobustModel(KerasLoop):
         # Layers cast their own inputs. Casting images to half precision before the attack would
         # move them by more than a small radius allows.
         super().__init__(autocast=False, name=name)
-        check_parts(classifier, attack, validation_attack, loss, self.has_bounds)
+        check_parts(
+            classifier, attack, validation_attack, loss, self.has_bounds, self.further_kinds
+        )
         check_integer("seed", seed, None)
         check_integer("radius_warmup", radius_warmup)
         check_radius_schedule(radius_schedule)
@@ -153,7 +157,13 @@ class RobustModel(KerasLoop):
             aggregation="only_first_replica",
             name="step",
         )
-        self._training_loss = TrainingLoss(classifier, loss, self.microbatches, weight_perturbation)
+        self._training_loss = TrainingLoss(
+            classifier,
+            loss,
+            self.microbatches,
+            weight_perturbation,
+            further=self.further_outputs if self.further_kinds & loss.required_outputs else None,
+        )
         self._trackers = MetricTrackers(
             loss.term_names, (*loss.logged_statistics, *self.state_names)
         )
@@ -230,6 +240,26 @@ class RobustModel(KerasLoop):
         """The loss of this step; a hook for defenses whose loss depends on their state."""
         return self._training_loss
 
+    def further_outputs(
+        self, outputs: OutputsByKind, x: Images, y: Labels, x_adv: Images, training: bool
+    ) -> Outputs:
+        """What a loss reads besides the outputs of both kinds of images; a hook.
+
+        It runs where the gradient is recorded. The result joins the adversarial outputs.
+
+        Args:
+            outputs: the outputs of the `"clean"` images, None if not required, and of the
+                `"adversarial"` ones.
+            x: images `[batch, ...]`.
+            y: labels `[batch]`.
+            x_adv: adversarial images.
+            training: whether the classifier runs in training mode.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares {sorted(self.further_kinds)}.")
+
+    def after_gradients(self, y: Labels, outputs: OutputsByKind) -> None:
+        """Called with the outputs of each part of a training batch; a hook for state."""
+
     def state_logs(self) -> dict[str, tf.Tensor]:
         """The state of a defense, logged in training under its `state_names`; a hook."""
         return {}
@@ -291,6 +321,7 @@ class RobustModel(KerasLoop):
             gradients, outputs, means = self.training_loss().gradients(
                 batch, x_adv, size, self.optimizer, others
             )
+        self.after_gradients(y, outputs)
         if outputs["clean"] is None:
             # For the accuracy only: before the update, like the robust accuracy, and in inference
             # mode, so that batch-norm statistics do not change.

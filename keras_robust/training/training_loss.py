@@ -28,6 +28,9 @@ from keras_robust.training.weight_perturbation import AWP, outputs_at
 ImagesByKind = dict[str, Images | None]
 OutputsByKind = dict[str, Any]
 Means = dict[str, tf.Tensor]  # the mean loss, "loss", and the means of its terms
+# (outputs, x, y, x_adv, training) -> what a loss reads besides them, as
+# `RobustModel.further_outputs`.
+FurtherOutputs: TypeAlias = Callable[[OutputsByKind, Images, Labels, Images, bool], Outputs]
 # (clean outputs, x, y, training) -> the worst-case outputs of each image, and scalar penalties that
 # are minimized with the loss, as the losses that layers add.
 WorstCaseBounds: TypeAlias = Callable[
@@ -44,6 +47,7 @@ class TrainingLoss:
         microbatches: number of parts of a replica's batch.
         weight_perturbation: computes the gradient at perturbed weights; None for the weights.
         bounds: worst-case outputs by certified bounds, for a loss that requires `"bounds"`.
+        further: further outputs that the loss requires; they join those of the adversarial images.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class TrainingLoss:
         microbatches: int = 1,
         weight_perturbation: AWP | None = None,
         bounds: WorstCaseBounds | None = None,
+        further: FurtherOutputs | None = None,
     ):
         self.classifier = classifier
         self.loss = loss
         self.microbatches = microbatches
         self.weight_perturbation = weight_perturbation
         self.bounds = bounds
+        self.further = further
 
     def measure(self, batch: Batch, x_adv: Images | None) -> tuple[OutputsByKind, Means]:
         """The loss in inference mode, and the outputs; clean outputs are always computed.
@@ -74,6 +80,7 @@ class TrainingLoss:
         outputs = {"clean": self.classifier(x, training=False), "adversarial": None}
         if x_adv is not None:
             outputs["adversarial"] = self.classifier(x_adv, training=False)
+        self._extend(outputs, batch, x_adv, training=False)
         losses = [*self.classifier.losses, *self._bound(outputs, x, y, training=False)]
         return outputs, self._means(y, outputs, weight, losses)
 
@@ -111,6 +118,7 @@ class TrainingLoss:
             ]
             outputs = _by_kind(required, results)
             losses = list(self.classifier.losses)
+            self._extend(outputs, batch, x_adv, training=True)
             losses += self._bound(outputs, *batch[:2], training=True)
             means = self._means(batch[1], outputs, batch[2], losses, others)
             scaled = self._scaled(means, batch[1], size, optimizer)
@@ -138,6 +146,7 @@ class TrainingLoss:
                 results, state, losses = outputs_at(self.classifier, weights, images)
                 outputs = _by_kind(required, results)
                 with _at_weights(self.classifier, weights):
+                    self._extend(outputs, batch, required["adversarial"], training=True)
                     losses = [*losses, *self._bound(outputs, *batch[:2], training=True)]
                 means = self._means(batch[1], outputs, batch[2], losses, others)
                 scaled = self._scaled(means, batch[1], size, optimizer)
@@ -154,6 +163,14 @@ class TrainingLoss:
             "clean": batch[0] if "clean" in self.loss.required_outputs else None,
             "adversarial": x_adv,
         }
+
+    def _extend(
+        self, outputs: OutputsByKind, batch: Batch, x_adv: Images | None, training: bool
+    ) -> None:
+        """Adds the further outputs to those of the adversarial images."""
+        if self.further is not None:
+            found = self.further(outputs, *batch[:2], x_adv, training)
+            outputs["adversarial"] = {**outputs["adversarial"], **found}
 
     def _bound(
         self, outputs: OutputsByKind, x: Images, y: Labels, training: bool

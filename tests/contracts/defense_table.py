@@ -23,6 +23,20 @@ DEFENSES = {
     ),
     "trades": (lambda c: kr.defenses.trades(c, BALL, **SETTINGS), ["clean", "divergence"]),
     "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
+    "n_fgsm": (lambda c: kr.defenses.n_fgsm(c, BALL, **SETTINGS), ["adversarial"]),
+    "n_fgsm with projection, alignment and awp": (
+        lambda c: kr.defenses.n_fgsm(
+            c,
+            BALL,
+            noise=1.0,
+            project=True,
+            grad_align=0.2,
+            clean_weight=0.5,
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["adversarial", "clean", "alignment"],
+    ),
     "ibp": (
         lambda c: kr.defenses.ibp(c, BALL, warmup_steps=0, ramp_steps=2, **SETTINGS),
         ["clean", "worst_case"],

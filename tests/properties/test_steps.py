@@ -17,6 +17,7 @@ from keras_robust.attacks.crafting.step_rules import (
     PenalizedStep,
     Point,
     SoftBallStep,
+    UnprojectedStep,
 )
 
 RULES = {
@@ -34,7 +35,9 @@ def test_every_rule_is_here():
     """Of those that project onto the ball."""
     public = {getattr(step_rules, name) for name in step_rules.__all__}
     rules = {member for member in public if hasattr(member, "update")}
-    assert rules - {SoftBallStep, PenalizedStep} == {type(build(1.0)) for build in RULES.values()}
+    assert rules - {SoftBallStep, PenalizedStep, UnprojectedStep} == {
+        type(build(1.0)) for build in RULES.values()
+    }
 
 
 class Walk:

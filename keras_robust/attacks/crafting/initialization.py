@@ -5,9 +5,11 @@ Settings out of range raise ValueError.
 
 from __future__ import annotations
 
+import dataclasses
+
 import tensorflow as tf
 
-from keras_robust.core.config import serializable
+from keras_robust.core.config import OMIT_NONE, serializable
 from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images
 from keras_robust.core.validation import check_number
@@ -31,10 +33,32 @@ class AtInput:
 
 @serializable
 class Uniform:
-    """Starts at a point drawn uniformly from the ball: PGD."""
+    """Starts at a point drawn uniformly from the ball: PGD.
+
+    Args:
+        scale: draws from the ball of `scale` times the radius, >= 0: N-FGSM; None for the ball.
+
+    Example:
+        >>> from keras_robust import LinfBall
+        >>> x = tf.fill([1, 999], 0.5)
+        >>> noise = Uniform(scale=2.0)(LinfBall(0.1), x, tf.constant([0, 0])) - x
+        >>> 0.19 < float(tf.reduce_max(noise)) <= 0.2
+        True
+
+    Reference: de Jorge et al., "Make Some Noise" (2022), Algorithm 1.
+    """
+
+    scale: float | None = dataclasses.field(default=None, metadata=OMIT_NONE)
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            check_number("Uniform: scale", self.scale, hint=", in radii of the ball")
 
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
-        """Returns a point of the ball, inside the bounds."""
+        """Returns a random point, inside the bounds."""
+        if self.scale is not None:
+            # A tensor, as the radius of noise may be larger than the range of a pixel.
+            ball = ball.replace(radius=self.scale * scalar(ball.radius, upcast_half(x).dtype))
         return ball.sample(x, seed)
 
 

@@ -1,8 +1,9 @@
 """Step rules: how a gradient moves a point. Pure: the state is passed in and returned.
 
 `FixedStep` and `MomentumStep` project onto the ball. `SoftBallStep` and `PenalizedStep` penalize
-the distance instead: their results are inside the bounds and may be outside the ball. Settings out
-of range raise ValueError. The rules of APGD are in `adaptive_step_rules`.
+the distance instead, and `UnprojectedStep` does not limit it: their results are inside the bounds
+and may be outside the ball. Settings out of range raise ValueError. The rules of APGD are in
+`adaptive_step_rules`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from keras_robust.threat_models.clipping import allowed
 from keras_robust.threat_models.masks import in_fractions, mask_of, pixels_of
 from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
 
-__all__ = ["FixedStep", "MomentumStep", "PenalizedStep", "Point", "SoftBallStep"]
+__all__ = [
+    "FixedStep",
+    "MomentumStep",
+    "PenalizedStep",
+    "Point",
+    "SoftBallStep",
+    "UnprojectedStep",
+]
 
 
 def __dir__() -> list[str]:
@@ -97,6 +105,36 @@ class FixedStep:
         """One projected step."""
         gradient = upcast_half(point.gradient)
         return _projected_step(ball, x, point.x, self.size, gradient), state
+
+
+@serializable
+class UnprojectedStep:
+    """Moves by `size` along the ball's steepest direction and clips into the bounds only.
+
+    For training: its results may be outside the ball.
+
+    Args:
+        size: the length of a step, in the units of the images and the norm of the ball.
+
+    Reference: de Jorge et al., "Make Some Noise: Reliable and Efficient Single-Step Adversarial
+    Training" (2022), Algorithm 1.
+    """
+
+    size: Scalar
+
+    def __post_init__(self) -> None:
+        check_step_size("UnprojectedStep", self.size)
+
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """An empty state."""
+        del ball, x_start
+        return ()
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One step, clipped into the bounds; the ball's radius is not used."""
+        gradient = upcast_half(point.gradient)
+        step = scalar(self.size, gradient.dtype) * ball.steepest(gradient)
+        return allowed(ball, upcast_half(point.x) + step, x), state
 
 
 @serializable

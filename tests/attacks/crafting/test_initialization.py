@@ -26,6 +26,20 @@ def test_uniform_is_a_sample_of_the_ball(ball):
     )
 
 
+@pytest.mark.parametrize("ball", [kr.LinfBall(0.1), kr.L2Ball(0.5), kr.L1Ball(3.0)])
+def test_uniform_of_twice_the_scale_is_a_sample_of_the_ball_of_twice_the_radius(ball):
+    np.testing.assert_allclose(
+        initialization.Uniform(scale=2.0)(ball, GREY, SEED),
+        ball.replace(radius=2 * ball.radius).sample(GREY, SEED),
+        rtol=1e-6,
+    )
+
+
+def test_without_a_scale_uniform_is_saved_as_before():
+    assert repr(initialization.Uniform()) == "Uniform()"
+    assert initialization.Uniform().get_config() == {}
+
+
 def test_gaussian_has_its_scale():
     """Standard deviation 0.01 over 3200 pixels: its error is 0.01 / sqrt(2 n), about 0.000125."""
     moved = initialization.Gaussian(0.01)(kr.LinfBall(0.3), GREY, SEED).numpy() - 0.5
