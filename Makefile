@@ -45,9 +45,9 @@ lint: setup
 
 # A file stays in one process: its tests share trained models and traces.
 test: lint
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow" --ignore=tests/serving
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --doctest-modules tests keras_robust trainers serving -m "not slow" --ignore=tests/serving/server
 # Servers under load need the processors for themselves.
-	$(BIN)/python -m pytest tests/serving -m "not slow"
+	$(BIN)/python -m pytest tests/serving/server -m "not slow"
 
 test-slow: setup
 	$(BIN)/python -m pytest tests -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 
@@ -18,6 +19,7 @@ import keras_robust as kr
 # Every run tries the same examples: a test that fails, fails again.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("same")
+gc.set_threshold(200_000, 50, 100)  # tracing makes millions of objects: a fifteenth of the time
 tf.get_logger().setLevel("ERROR")  # one model after another is traced on purpose
 # A second device for the tests of `tf.distribute`; it has to be there before the first is used.
 tf.config.set_logical_device_configuration(

@@ -48,6 +48,7 @@ def test_refused(make_linear):
         kr.defenses.ta_moo(kr.models.ensemble([alone, other]), BALL, solver="moo")
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one_device(two_replicas, make_linear, make_batch):
     """Weights are each image's own; the parts of 5 and 4 images need not be equal."""
     ends = []

@@ -151,6 +151,7 @@ def test_it_is_saved_and_resumes(make_classifier, make_batch, tmp_path):
         np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.slow
 def test_replicas_agree_with_one_device(two_replicas, make_classifier, make_batch):
     """The dual variable, weights, and AWP, on batches that divide in unequal parts."""
     x, y = make_batch(13)

@@ -46,6 +46,7 @@ def test_several_models(warned):
     assert not warned
 
 
+@pytest.mark.slow
 def test_other_measurements(warned):
     for steps in range(1, 8):
         attack = kr.attacks.pgd(BALL, steps)

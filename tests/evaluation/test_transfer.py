@@ -51,6 +51,7 @@ def test_metrics_of_three_members():
             found.subset(pattern)
 
 
+@pytest.mark.slow
 def test_the_matrix_is_what_attacks_one_by_one_find(members, make_batch):
     """Five images in batches of two: the last one is padded, and counted once."""
     x, y = make_batch(5)

@@ -208,6 +208,7 @@ def found():
     return report, make_card(model, (X, Y), attack, report)
 
 
+@pytest.mark.slow
 def test_the_sample_runs_what_the_report_ran(found):
     report, card = found
     again = Card.from_json(card.to_json())

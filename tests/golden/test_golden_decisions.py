@@ -18,7 +18,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("boundary")) for name in CASES],
+)
 def test_examples_are_as_close_as_those_of_foolbox(name):
     """Random walks end in different places of the boundary, so the median is compared."""
     network, theirs = np.load(HERE / "aa_fab.npz"), np.load(HERE / "foolbox" / "decisions.npz")

@@ -132,6 +132,7 @@ def test_members_by_several_solvers(pair, tmp_path):
     assert "on all 2 tasks at once" in done["uniform"].summary()
 
 
+@pytest.mark.slow
 def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(trained, tmp_path):
     """Of what the model gets right there are groups of 3, each with one perturbation; the images
     that fill none are left out."""

@@ -136,6 +136,7 @@ def test_out_of_time_it_resumes_with_another_budget(run, monkeypatch, capsys):
     assert found.curves and found.detection and not (run / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_attacks_from_another_run(trained, run, capsys):
     """From a twin, PGD is what it is on the run itself; FGSM takes one step and is left out."""
     twin = shutil.copytree(trained, run.parent / "twin")

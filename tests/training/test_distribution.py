@@ -112,6 +112,7 @@ def test_every_defense(eager, name, pair, make_batch):
     check_defense(name, pair, make_batch, {"run_eagerly": eager})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trades", "ascl"])
 def test_defenses_in_a_graph(name, pair, make_batch):
     check_defense(name, pair, make_batch, {})
@@ -133,7 +134,7 @@ def check_defense(name, pair, make_batch, compiled):
     "settings",
     [
         {"global_clipnorm": 0.05, "weight_decay": 0.1, "use_ema": True, "nesterov": True},
-        {"clipnorm": 0.02},
+        pytest.param({"clipnorm": 0.02}, marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -141,6 +142,7 @@ def test_optimizers(settings, pair, make_batch):
     check_the_same(pair(optimizer=lambda: sgd(**settings)), make_batch(16), epochs=2)
 
 
+@pytest.mark.slow
 def test_clipping_with_a_loss_scale(pair, make_batch):
     """Limits are of the gradient, not of the gradient times the loss scale."""
     models = pair(optimizer=lambda: keras.optimizers.LossScaleOptimizer(sgd(clipvalue=0.005)))
@@ -160,11 +162,13 @@ def test_clipping_limits_the_sum(pair, make_batch):
     assert np.sqrt(sum(np.sum(m**2) for m in moved)) == pytest.approx(limit, rel=1e-3)
 
 
-def test_parts_of_different_sizes(pair, make_batch):
+@in_graph_slowly
+def test_parts_of_different_sizes(eager, pair, make_batch):
     """A last batch of 5 is split into parts of 3 and 2; with all that averages over images."""
     weights = np.linspace(0, 2, 13).astype("float32")
     metric = "sparse_categorical_crossentropy"
-    models = pair(regularizer=keras.regularizers.L2(0.1), compiled={"metrics": [metric]})
+    compiled = {"metrics": [metric], "run_eagerly": eager}
+    models = pair(regularizer=keras.regularizers.L2(0.1), compiled=compiled)
     logs = check_the_same(models, (*make_batch(13), weights), epochs=2)
     assert logs["regularization"][0] > 0 and metric in logs
 
@@ -285,9 +289,10 @@ def test_evaluation(pair, make_batch):
     assert one == pytest.approx(two, rel=1e-5)
 
 
-def test_microbatches_on_replicas(pair, make_batch):
+@in_graph_slowly
+def test_microbatches_on_replicas(eager, pair, make_batch):
     """Each replica cuts its part again; without batch norm, the result is the same."""
-    models = pair(make_without_batch_norm)
+    models = pair(make_without_batch_norm, compiled={"run_eagerly": eager})
     whole = pair(lambda c: make_without_batch_norm(c, 1))[0]
     logs = check_the_same(models, make_batch(13), epochs=2)
     expected = fit(whole, *make_batch(13), epochs=2)

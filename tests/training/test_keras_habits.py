@@ -167,7 +167,7 @@ X, Y = np.random.default_rng(0).random((6, 2, 2, 1)).astype("float32"), np.arang
 @pytest.mark.parametrize(
     ("mode", "call"),
     [
-        pytest.param(mode, call, marks=[pytest.mark.slow] * (mode != "xla" and call != "fit"))
+        pytest.param(mode, call, marks=[pytest.mark.slow] * (call != "fit"))
         for mode in MODES
         for call in ("fit", "evaluate", "train_on_batch", "test_on_batch")
     ],

@@ -102,6 +102,7 @@ def test_the_middle_is_the_example_in_both_spaces(tiny_classifier, tiny_batch):
         assert surface.losses[8, 9] > middle > surface.losses[8, 7]
 
 
+@pytest.mark.slow
 def test_a_member_of_an_ensemble_has_a_surface_of_its_own():
     keras.utils.set_random_seed(0)
     members = [kr.models.mlp(IMAGE.shape, 3, hidden=(8,)) for _ in range(2)]

@@ -129,6 +129,7 @@ def test_no_other_files_are_left(exported):
     assert [path.name for path in exported.parent.iterdir()] == ["digits"]
 
 
+@pytest.mark.slow
 def test_a_version_of_another_model_is_rejected(tmp_path, run):
     model = kr.models.mlp((8, 8, 1), 10, hidden=(4,))
     base = tmp_path / "digits"
