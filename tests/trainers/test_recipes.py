@@ -96,6 +96,18 @@ def test_the_thesis_settings_of_mnist(defense):
     assert (config.epochs, config.optimizer.schedule.boundaries) == (100, (55, 75, 90))
 
 
+def test_fast_training_of_cifar10_has_the_settings_of_the_paper():
+    """30 epochs, a rate that rises to 0.2 at half of them, a step of the radius from twice it."""
+    config = recipes.load("cifar10/n_fgsm")
+    schedule = config.optimizer.schedule
+    assert (config.epochs, config.optimizer.learning_rate) == (30, 0.2)
+    assert (schedule.kind, schedule.peak) == ("one_cycle", 0.5)
+    assert math.isclose(config.optimizer.weight_decay, 0.005)
+    assert config.single_step_check.images > 0 and config.optimizer.ema > 0
+    model = build.robust_model(recipes.load("digits/n_fgsm"), info("digits"), steps_per_epoch=10)
+    assert model.attack.initialization.scale == 2 and model.attack.step_rule.size == 0.15
+
+
 @pytest.mark.parametrize("family", ["mnist", "mnist_thesis"])
 def test_mnist_is_evaluated_with_40_steps_of_a_hundredth(family):
     evaluation = recipes.load(f"{family}/trades").evaluation

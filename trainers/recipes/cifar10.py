@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import OVER, defaults, with_defense
+from keras_robust.experiments.recipes.schema import OVER, defaults, single_step, with_defense
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", *OVER)
+DEFENSES = ("standard", "pgd_at", "n_fgsm", "trades", "mart", "wrm", "ascl", "scl", *OVER)
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum multiplies by
 # 1 / (1 - momentum) in the long run. Keras decays weights without momentum.
@@ -40,6 +40,12 @@ def get_config(defense: str) -> ConfigDict:
         {"name": "fgsm", "options": {}},
     )
     config.evaluation.radii = (2 / 255, 4 / 255, 8 / 255, 12 / 255, 16 / 255)
+    if defense == "n_fgsm":
+        # De Jorge et al. 2022: 30 epochs, a rate of 0.2 at half of the steps, decay of 5e-4.
+        config.epochs = 30
+        config.optimizer.learning_rate = 0.2
+        config.optimizer.weight_decay = 5e-4 / (1 - MOMENTUM)
+        return single_step(config, {"steps": 10})
     crafting = {"steps": 10, "step_size": 2 / 255}
     return with_defense(
         config,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import ENSEMBLES, with_defense
+from keras_robust.experiments.recipes.schema import ENSEMBLES, single_step, with_defense
 from trainers.recipes import cifar10
 
 DEFENSES = (*cifar10.DEFENSES, "ibp", *ENSEMBLES)
@@ -40,6 +40,8 @@ def get_config(defense: str) -> ConfigDict:
     config.evaluation.radii = tuple(radius / 255 for radius in (1, 2, 4, 6, 8))
     if defense == "ibp":
         return _certified(config)
+    if defense == "n_fgsm":
+        return single_step(config, {"steps": 5})
     crafting = {"steps": 5, "step_size": 2 / 255}
     return with_defense(
         config,

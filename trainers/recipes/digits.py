@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import ENSEMBLES, OVER, defaults, with_defense
+from keras_robust.experiments.recipes.schema import (
+    ENSEMBLES,
+    OVER,
+    defaults,
+    single_step,
+    with_defense,
+)
 
-DEFENSES = ("standard", "pgd_at", "trades", "mart", "wrm", "ascl", "scl", "ibp", *OVER, *ENSEMBLES)
+DEFENSES = (
+    "standard",
+    "pgd_at",
+    "n_fgsm",
+    "trades",
+    "mart",
+    "wrm",
+    "ascl",
+    "scl",
+    "ibp",
+    *OVER,
+    *ENSEMBLES,
+)
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -28,6 +46,8 @@ def get_config(defense: str) -> ConfigDict:
     config.evaluation.radii = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     if defense == "ibp":
         return _certified(config)
+    if defense == "n_fgsm":
+        return single_step(config, {"steps": 10})
     return with_defense(
         config,
         defense,

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.recipes.schema import CERTIFIED, ENSEMBLES, with_defense
 from trainers.recipes import mnist
 
-# Ensembles are in another chapter, with other settings; certified training is in none.
-DEFENSES = tuple(name for name in mnist.DEFENSES if name not in (*ENSEMBLES, *CERTIFIED))
+# Ensembles are in another chapter, with other settings; certified and fast training are in none.
+_ELSEWHERE = (*ENSEMBLES, *CERTIFIED, "n_fgsm")
+DEFENSES = tuple(name for name in mnist.DEFENSES if name not in _ELSEWHERE)
 
 
 def get_config(defense: str) -> ConfigDict:

@@ -20,7 +20,8 @@ from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
-from keras_robust.models.registry import architecture
+from keras_robust.models.registry import architecture, member_options
+from keras_robust.training.catastrophic_overfitting import check_single_step
 
 BALLS: dict[str, Callable[[float], Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
@@ -55,6 +56,7 @@ def check(config: ConfigDict) -> None:
         )
     lookup("score (detector.score)", config.detector.score, scores.SCORES)
     _check_attacks(config)
+    check_number("single_step_check.images", config.single_step_check.images)
     optimizer(config, steps_per_epoch=1)
     for name, value in config.checkpoint.items():
         check_number(f"checkpoint.{name}", value)
@@ -75,7 +77,7 @@ def _check_model(name: str, options: Mapping[str, Any]) -> None:
     check_options("model", name, architecture(name), 2, options)
     if name == "ensemble":
         for member in options.get("members", ()):
-            _check_model(member, options.get("options", {}))
+            _check_model(member, member_options(member, options.get("options", {})))
 
 
 def check_score(config: ConfigDict, classifier: keras.Model) -> None:
@@ -225,6 +227,31 @@ def robust_model(
         jit_compile=config.jit_compile,
     )
     return model
+
+
+def single_step_check(
+    config: ConfigDict, model: kr.RobustModel, validation: tf.data.Dataset | None
+) -> kr.training.CatastrophicOverfitting | None:
+    """The callback that notices catastrophic overfitting, or None if it is off.
+
+    Args:
+        config: the recipe.
+        model: the model to train.
+        validation: the validation images, if there are any.
+
+    Raises:
+        ValueError: no validation images, an attack of several steps, or an invalid number.
+    """
+    settings = config.single_step_check.to_dict()
+    if not settings["images"]:
+        return None
+    if validation is None:
+        raise ValueError(
+            f"single_step_check.images is {settings['images']}, and there are no validation images "
+            "to attack; expected 0, or a larger dataset.validation."
+        )
+    check_single_step(model)
+    return kr.training.CatastrophicOverfitting(validation, **settings)
 
 
 def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:

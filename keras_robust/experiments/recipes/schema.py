@@ -100,6 +100,16 @@ def defaults() -> ConfigDict:
     )
     # The metric on the validation images that selects the best checkpoint.
     config.monitor = "val_robust_accuracy"
+    # Notices catastrophic overfitting of single-step training after each epoch.
+    config.single_step_check = ConfigDict(
+        {
+            "images": 0,  # number of validation images that are attacked; 0: off
+            "steps": 10,  # of PGD
+            "threshold": 0.25,  # the largest difference of accuracies of a good epoch
+            "restore": True,  # the weights of the last good epoch
+            "stop": False,  # the training
+        }
+    )
     config.evaluation = ConfigDict(
         {
             # Accuracy over radius is measured with the strongest.
@@ -157,6 +167,30 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
     return config
 
 
+def single_step(config: ConfigDict, options: dict[str, Any]) -> ConfigDict:
+    """Sets N-FGSM as the defense of a recipe, with the schedule and the checks of fast training.
+
+    The learning rate rises over the first half of the steps and falls to 0; a few validation images
+    are attacked after each epoch to notice catastrophic overfitting.
+
+    Args:
+        config: the recipe, which is changed.
+        options: options of the defense.
+
+    Returns:
+        The same recipe.
+
+    Reference: de Jorge et al., "Make Some Noise" (2022), section 5.
+    """
+    config.defense.name = "n_fgsm"
+    config.defense.options = ConfigDict(options)
+    config.optimizer.schedule.kind = "one_cycle"
+    config.optimizer.schedule.boundaries = ()
+    config.optimizer.schedule.peak = 0.5
+    config.single_step_check.images = 256
+    return config
+
+
 def normalize(config: ConfigDict, listed: Iterable[AttackLike] = ()) -> ConfigDict:
     """Splits the lists that a shell passes as text, such as `pgd,fgsm` and `0.1,8/255`.
 
@@ -179,7 +213,10 @@ def normalize(config: ConfigDict, listed: Iterable[AttackLike] = ()) -> ConfigDi
     """
     evaluation, schedule = config.evaluation, config.optimizer.schedule
     if "members" in config.model.options:
-        config.model.options.members = tuple(map(str, _flat(config.model.options.members)))
+        members = config.model.options.members
+        # Text if the recipe's own model is not an ensemble.
+        members = _flat((members,) if isinstance(members, str) else members)
+        config.model.options.members = tuple(map(str, members))
     listed = tuple(listed)
     specs = []
     for item in _flat(evaluation.attacks):

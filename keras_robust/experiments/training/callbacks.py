@@ -21,6 +21,7 @@ from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import checkpoint
 from keras_robust.experiments.training.averaging import Averages
 from keras_robust.experiments.training.checkpoint import Progress
+from keras_robust.training.catastrophic_overfitting import WEIGHTS_RESTORED
 
 if TYPE_CHECKING:
     from keras_robust.experiments.training.training_state import Training
@@ -99,8 +100,10 @@ class Checkpoints(keras.callbacks.Callback):
         self.run, self.devices, self.config = training.run, training.devices, training.config
         self.log, self.stop = log, stop
         self.monitor, self.length = training.monitor, training.steps_per_epoch
-        rows = (row[self.monitor] for row in log.rows if self.monitor in row)
-        self.best = max(rows, default=-math.inf)
+        # Where weights were restored, the metric is of those that they replaced.
+        rows = [row for row in log.rows if not row.get(WEIGHTS_RESTORED)]
+        values = (row[self.monitor] for row in rows if self.monitor in row)
+        self.best = max(values, default=-math.inf)
         self._seconds = training.config.checkpoint.seconds
         self._steps = training.config.checkpoint.steps
         self._resumed: Progress | None = training.progress if training.file else None
@@ -134,7 +137,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes the checkpoints; the best one first, so that a resumed run compares with it."""
         value = (logs or {}).get(self.monitor) if self.monitor else None
-        if value is not None and value > self.best:
+        if value is not None and value > self.best and not (logs or {}).get(WEIGHTS_RESTORED):
             self.best = float(value)
             if self.run.writes:
                 with self._averages.swapped(), replacing(self.run.checkpoint_file("best")) as draft:

@@ -136,6 +136,7 @@ def _prepare(
             model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
     build.check_score(config, model.classifier)
+    build.single_step_check(config, model, splits.validation)  # raises for invalid settings
     return Training(config, run, splits, model, devices, progress, file, resumed)
 
 
@@ -207,8 +208,11 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
     epoch, done = divmod(training.progress.step, training.steps_per_epoch)
     log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
     averages = Averages(training.model, training.splits.stream)
+    check = build.single_step_check(training.config, training.model, training.splits.validation)
     with callbacks.stopped_by_signals() as stop:
         parts = [
+            # Before what reads the logs, and what saves or remembers the weights.
+            *([check] if check else []),
             AveragedValidation(averages),
             log,
             # Before the checkpoint: after a kill between the two, points are duplicated, not lost.
@@ -219,7 +223,7 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
         if done:  # all epochs of one `fit` have the same number of steps
             _fit_epochs(training, parts, epoch, epoch + 1, done, verbose)
             epoch += 1
-        if epoch < training.config.epochs:
+        if epoch < training.config.epochs and not training.model.stop_training:
             _fit_epochs(training, parts, epoch, training.config.epochs, 0, verbose)
 
 

@@ -226,6 +226,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("optimizer.schedule.kind", "steps", "no schedule.*Did you mean 'step'"),
         ("dataset.extra.proportion", 1.0, "extra.proportion is 1.0"),
         ("dataset.random_erasing", 1.5, "random_erasing is 1.5"),
+        ("single_step_check.images", -1, "single_step_check.images is -1"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
         ("evaluation.attacks", ("pgd:steps=-1",), "steps is -1"),

@@ -11,10 +11,12 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json
+from keras_robust.experiments.recipes import build
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
-from keras_robust.experiments.training import checkpoint, train_run
+from keras_robust.experiments.training import callbacks, checkpoint, train_run
 from keras_robust.experiments.training.devices import Devices
+from keras_robust.training import CatastrophicOverfitting
 
 
 def weights(path, name="last"):
@@ -101,6 +103,44 @@ def test_an_ensemble_trains_and_its_detector_is_by_the_score_of_the_recipe(tiny,
     flagged = [found.detector.is_adversarial(x).numpy() for x, _ in found.splits.validation]
     # At most a twentieth of 216; and no fewer, for no two of these scores are the same.
     assert np.concatenate(flagged).sum() == 10
+
+
+@pytest.mark.slow
+def test_catastrophic_overfitting_restores_the_weights_of_the_epoch_before(
+    tiny, tmp_path, monkeypatch
+):
+    """The second epoch overfits: its last checkpoint is the first epoch's, and the best one too,
+    whatever the averaged weights reached on the validation images."""
+    found = iter([(0.5, 0.5), (0.9, 0.1)])
+    monkeypatch.setattr(CatastrophicOverfitting, "accuracies", lambda _: next(found))
+    changes = {"epochs": 2, "single_step_check.stop": True, "optimizer.ema": 0.5}
+    kept = []
+    monkeypatch.setattr(
+        callbacks.Checkpoints,
+        "on_epoch_begin",
+        lambda self, epoch, logs=None: kept.append(self.model.classifier.get_weights()),
+    )
+    with pytest.warns(UserWarning, match="The weights of epoch 1 are restored. The training ends"):
+        run = train_run.train(tiny("n_fgsm", **changes), tmp_path / "run", verbose=0, log=print)
+    rows = run.rows()
+    assert [row["weights_restored"] for row in rows] == [0, 1]
+    assert [row["pgd_accuracy"] for row in rows] == [0.5, 0.1]
+    last = keras.saving.load_model(run.checkpoint("last"))
+    assert_same(last.classifier.get_weights(), kept[1])
+    rows[0]["val_robust_accuracy"] = 0.0
+    ready = train_run.prepare(tiny("n_fgsm", **changes), run.path, resume=True)
+    ready.progress.rows[:] = rows
+    log = callbacks.EpochLog(run, rows)
+    assert callbacks.Checkpoints(ready, log, callbacks.Stop(), None).best == 0.0
+
+
+def test_the_check_needs_a_single_step_and_validation_images(tiny, tmp_path):
+    changes = {"single_step_check.images": 64}
+    config = tiny("pgd_at", **changes, **{"defense.options.steps": 3})
+    with pytest.raises(ValueError, match="this training takes 3 steps"):
+        train_run.prepare(config, tmp_path / "run")
+    with pytest.raises(ValueError, match="no validation images to attack"):
+        build.single_step_check(config, None, None)
 
 
 class Interrupt(keras.callbacks.Callback):
