@@ -181,12 +181,19 @@ def _build(classifier: keras.Model) -> Network:
     wanted = [output is classifier.output["logits"] for output in outputs].index(True)
     logits = builder.add_model(classifier, 0, {wanted})[wanted]
     if builder.refused:
+        refused = [f"{_listed(names)} ({why})" for why, names in builder.refused.items()]
         raise ValueError(
             f"Bounds do not cover these layers of model {classifier.name!r}: "
-            f"{'; '.join(builder.refused)}. They cover {', '.join(COVERED)}."
+            f"{'; '.join(refused)}. They cover {', '.join(COVERED)}."
         )
     # A pass-through at the end may leave the logits before the last node.
     return Network(tuple(builder.nodes[: logits + 1]))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names of several layers, and the number of the others."""
+    shown = ", ".join(map(repr, names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 class _Builder:
@@ -194,7 +201,7 @@ class _Builder:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.nodes = [Node(None, (), shape, "images")]
-        self.refused: list[str] = []
+        self.refused: dict[str, list[str]] = {}  # a kind of layer and why -> names
 
     def add_model(self, model: keras.Model, image: int, wanted: set[int]) -> dict[int, int]:
         """Adds what the wanted ones of a model's flat outputs need; returns their positions."""
@@ -228,7 +235,8 @@ class _Builder:
         try:
             rules: list[Rule | None] = list(rules_of(call))
         except NotCovered as error:
-            self.refused.append(f"{name!r} ({type(call.operation).__name__}: {error})")
+            why = f"{type(call.operation).__name__}: {error}"
+            self.refused.setdefault(why, []).append(name)
             rules = [None]  # goes on, to find the others
         shape = tuple(keras.tree.flatten(call.output)[0].shape[1:])
         for rule in rules:

@@ -7,6 +7,7 @@ randomized smoothing. `load` loads the trained models that are part of the packa
 """
 
 from keras_robust.models.adapt import adapt
+from keras_robust.models.convnext import convnext
 from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
 from keras_robust.models.googlenet import googlenet
@@ -18,6 +19,7 @@ from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.smoothed import smoothed
 from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.vgg import vgg16
+from keras_robust.models.vit import vit
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 from keras_robust.models.zoo import available, card_file, load
 
@@ -27,6 +29,7 @@ __all__ = [
     "available",
     "build",
     "card_file",
+    "convnext",
     "efficientnet_b0",
     "ensemble",
     "googlenet",
@@ -40,6 +43,7 @@ __all__ = [
     "smoothed",
     "strided_cnn",
     "vgg16",
+    "vit",
     "wide_resnet",
     "wrn_34_10",
 ]

@@ -72,14 +72,14 @@ def convolution(
     )(x)
 
 
-def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1) -> Tensor:
-    """A convolution of each channel by itself, without bias."""
+def depthwise(x: Tensor, name: str, size: int = 3, stride: int = 1, bias: bool = False) -> Tensor:
+    """A convolution of each channel by itself."""
     x, padding = _padded(x, size, stride, name)
     return keras.layers.DepthwiseConv2D(
         size,
         strides=stride,
         padding=padding,
-        use_bias=False,
+        use_bias=bias,
         # Variance 2 / (size * size), the intention of "he_normal", which would count all channels
         # as inputs of each one.
         depthwise_initializer=keras.initializers.VarianceScaling(2.0, "fan_out"),
@@ -154,6 +154,26 @@ def pre_activation_block(
         y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)
     y = convolution(y, filters, f"{name}_conv2", 3, 1, initializer)
     return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def drop_connect(x: Tensor, fraction: float, name: str) -> Tensor:
+    """A branch that is left out for a fraction of the images in training (stochastic depth)."""
+    if not fraction:
+        return x
+    # One draw per image: the whole branch is kept or left out.
+    shape = (None,) + (1,) * (len(x.shape) - 1)
+    return keras.layers.Dropout(fraction, noise_shape=shape, name=name)(x)
+
+
+def layer_norm(x: Tensor, name: str) -> Tensor:
+    """Layer normalization of the channels with the settings of the published networks."""
+    return keras.layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+
+
+def truncated_normal() -> keras.initializers.Initializer:
+    """The initializer of vision transformers and of ConvNeXt."""
+    # A new one each time, since one initializer draws the same numbers twice.
+    return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def pooled(x: Tensor) -> Tensor:

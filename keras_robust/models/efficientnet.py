@@ -106,9 +106,7 @@ def _block(x: Tensor, row: Stage, drop: float, name: str) -> Tensor:
     y = blocks.batch_norm(y, f"{name}_project_bn")
     if row.stride != 1 or inputs != row.filters:
         return y
-    if drop:
-        # One draw per image: the whole block is kept or skipped.
-        y = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(y)
+    y = blocks.drop_connect(y, drop, f"{name}_drop")
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 

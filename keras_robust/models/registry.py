@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_robust.core.validation import did_you_mean, lookup
+from keras_robust.models.convnext import convnext
 from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
 from keras_robust.models.googlenet import googlenet
@@ -18,6 +19,7 @@ from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet2
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.vgg import vgg16
+from keras_robust.models.vit import vit
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
 
@@ -34,7 +36,8 @@ def ensemble_of(
         input_shape, classes: see `build`.
         members: keys of `ARCHITECTURES`, at least two; a name may be repeated.
         combine: as for `ensemble`.
-        options: further arguments of each member's architecture.
+        options: further arguments of each member's architecture; those under the name of an
+            architecture are of its members only.
 
     Returns:
         As `ensemble`.
@@ -46,11 +49,28 @@ def ensemble_of(
         >>> model = ensemble_of((8, 8, 1), 10, ("mlp", "mlp"), options={"hidden": (16,)})
         >>> model.output["member_logits"].shape
         (None, 2, 10)
+        >>> own = {"small_cnn": {"variant": "tiny"}, "vit": {"dim": 16, "heads": 2, "depth": 1}}
+        >>> mixed = ensemble_of((8, 8, 1), 10, ("small_cnn", "vit"), options=own)
+        >>> mixed.output["features"].shape
+        (None, 48)
     """
     if isinstance(members, str):
         raise ValueError(f"members is {members!r}; expected names, such as ('mlp', 'mlp').")
-    return ensemble([build(name, input_shape, classes, **(options or {})) for name in members],
-                    combine)  # fmt: skip
+    models = [
+        build(name, input_shape, classes, **member_options(name, options or {})) for name in members
+    ]
+    return ensemble(models, combine)
+
+
+def member_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an ensemble's member: those of all, then those under its name.
+
+    Example:
+        >>> member_options("vit", {"mean": 0.5, "vit": {"patch": 2}, "mlp": {"hidden": (8,)}})
+        {'mean': 0.5, 'patch': 2}
+    """
+    common = {key: value for key, value in options.items() if key not in ARCHITECTURES}
+    return {**common, **options.get(name, {})}
 
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
@@ -66,6 +86,8 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "googlenet": googlenet,
     "mobilenet_v1": mobilenet_v1,
     "efficientnet_b0": efficientnet_b0,
+    "convnext": convnext,
+    "vit": vit,
     "ensemble": ensemble_of,
 }
 # Names of release 0.1, which recipes saved by it hold.
@@ -98,7 +120,8 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
     Args:
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"strided_cnn"`, `"resnet20"`,
             `"resnet18"`, `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`,
-            `"googlenet"`, `"mobilenet_v1"`, `"efficientnet_b0"`, `"ensemble"`.
+            `"googlenet"`, `"mobilenet_v1"`, `"efficientnet_b0"`, `"convnext"`, `"vit"`,
+            `"ensemble"`.
         input_shape: shape of one image without the batch, `(height, width, channels)`; `mlp` takes
             any shape and flattens it.
         classes: number of classes, at least 2.

@@ -24,6 +24,8 @@ SMALL = {
     "googlenet": {"width": 0.125},
     "mobilenet_v1": {"width": 0.125},
     "efficientnet_b0": {"width": 0.25},
+    "convnext": {"width": 0.1, "depths": (1, 1, 1, 1), "kernel": 3},
+    "vit": {"dim": 16, "depth": 1, "heads": 2},
 }
 FEATURES = {
     "mlp": 12,
@@ -37,9 +39,11 @@ FEATURES = {
     "googlenet": 128,
     "mobilenet_v1": 128,
     "efficientnet_b0": 80,
+    "convnext": 32,
+    "vit": 16,
 }
 WIDE = ["resnet20", "resnet18", "pre_act_resnet18", "vgg16", "googlenet", "mobilenet_v1",
-        "efficientnet_b0"]  # those with a width  # fmt: skip
+        "efficientnet_b0", "convnext"]  # those with a width  # fmt: skip
 # The full size of this one takes seconds; `wide_resnet` stands for it in the table.
 LARGE = {"wrn_34_10"}
 # Built from the others; tested in `test_ensemble.py`.
@@ -49,7 +53,7 @@ OF_OTHERS = {"ensemble"}
 # sizes that other tests need too (8 x 8 is in the doctests).
 DEEP = {"vgg16": 16, "googlenet": 28, "mobilenet_v1": 16, "efficientnet_b0": 28}
 GRAY = {name: (DEEP.get(name, 8),) * 2 + (1,) for name in SMALL}
-COLOR = (9, 7, 3)
+COLOR = dict.fromkeys(SMALL, (9, 7, 3)) | {"vit": (8, 12, 3)}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 every_one = pytest.mark.parametrize("name", sorted(SMALL))
@@ -81,7 +85,7 @@ def gray(name):
 @functools.cache
 def normalizing(name):
     """A model of color images with biases and moving statistics that no new model has."""
-    model = build(name, COLOR, mean=MEAN, std=STD)
+    model = build(name, COLOR[name], mean=MEAN, std=STD)
     for weight in model.weights:
         if len(weight.shape) == 1:
             sign = -1 if "moving_mean" in weight.path else 1  # no rectified layer may be all zero
@@ -110,7 +114,7 @@ def test_logits_are_the_last_layer_on_the_features(name):
     model = normalizing(name)
     last = model.get_layer("logits")
     assert np.all(last.bias != 0)
-    outputs = model(images(COLOR), training=False)
+    outputs = model(images(COLOR[name]), training=False)
     by_hand = outputs["features"].numpy() @ last.kernel.numpy() + last.bias.numpy()
     np.testing.assert_allclose(outputs["logits"], by_hand, rtol=1e-5, atol=1e-5)
 
@@ -133,7 +137,7 @@ def test_gradient_is_finite_and_not_zero(name):
 
 @every_architecture
 def test_gradient_of_color_images_is_finite_and_not_zero(name):
-    check_gradient(normalizing(name), COLOR)
+    check_gradient(normalizing(name), COLOR[name])
 
 
 @every_architecture
@@ -142,7 +146,7 @@ def test_saved_and_loaded_gives_the_same(name, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert is_classifier(loaded)
-    x = images(COLOR)
+    x = images(COLOR[name])
     before, after = model(x, training=False), loaded(x, training=False)
     for key in ("logits", "features"):
         np.testing.assert_array_equal(before[key], after[key])
@@ -160,11 +164,11 @@ def test_saved_and_loaded_gives_the_same(name, tmp_path):
 def test_mixed_precision_keeps_logits_in_float32(name, precision):
     exact = normalizing(name)
     keras.config.set_dtype_policy(precision)
-    model = build(name, COLOR, mean=MEAN, std=STD)
+    model = build(name, COLOR[name], mean=MEAN, std=STD)
     for mine, theirs in zip(model.weights, exact.weights, strict=True):
         assert mine.dtype == "float32"
         mine.assign(theirs)
-    x = tf.constant(images(COLOR))
+    x = tf.constant(images(COLOR[name]))
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = model(x, training=False)
@@ -181,10 +185,10 @@ def test_mixed_precision_keeps_logits_in_float32(name, precision):
 
 @every_architecture
 def test_normalization_is_exact_and_inside(name):
-    model, plain = normalizing(name), build(name, COLOR)
+    model, plain = normalizing(name), build(name, COLOR[name])
     assert len(model.weights) == len(plain.weights)
     plain.set_weights(model.get_weights())
-    x = images(COLOR)
+    x = images(COLOR[name])
     by_hand = (x - np.float32(MEAN)) / np.float32(STD)
     layer = model.get_layer("normalization")
     np.testing.assert_allclose(layer(x), by_hand, rtol=3e-7, atol=3e-7)

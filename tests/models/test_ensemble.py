@@ -13,6 +13,7 @@ from keras_robust.core.classifier import members_of
 from keras_robust.models import adapt, ensemble, mlp, small_cnn
 from keras_robust.models.building import is_classifier
 from keras_robust.models.ensemble import EnsembleLogits
+from keras_robust.serving import export_model
 from keras_robust.training import distribution
 
 
@@ -192,3 +193,79 @@ def test_refused():
 def test_log_mean_probability_of_one_member_is_its_own():
     z = tf.constant([[[1.0, 2.0, 3.0]]])
     np.testing.assert_allclose(losses.log_mean_probability(z), tf.nn.log_softmax(z[:, 0]))
+
+
+# A convolutional network and a vision transformer.
+MIXED = {"small_cnn": {"variant": "tiny"}, "vit": {"dim": 8, "depth": 1, "heads": 2}}
+
+
+def mixed_ensemble():
+    keras.utils.set_random_seed(0)
+    return kr.models.build("ensemble", (8, 8, 1), 4, members=tuple(MIXED), options=MIXED)
+
+
+def eight_images():
+    x = np.random.default_rng(0).random((8, 8, 8, 1)).astype("float32")
+    return x, np.arange(8) % 4
+
+
+def test_a_convolutional_network_and_a_transformer_train_together():
+    """One step changes every weight of both; a task is a member."""
+    model = mixed_ensemble()
+    x, y = eight_images()
+    robust = kr.defenses.ensemble_at(model, kr.LinfBall(0.1), steps=1)
+    robust.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    before = [weight.numpy() for weight in model.trainable_weights]
+    robust.train_on_batch(x, y)
+    unchanged = [
+        weight.path
+        for weight, old in zip(model.trainable_weights, before, strict=True)
+        if np.array_equal(weight.numpy(), old)
+    ]
+    # The softmax of attention does not see what is added to every score alike.
+    assert all("key/bias" in path for path in unchanged), unchanged
+    attack = kr.attacks.multi_task(kr.LinfBall(0.1), 2, solver="task_oriented")
+    assert attack.trace(model, x, y).weights.shape == (2, 2, 8)
+
+
+def test_options_of_one_member():
+    first, second = members_of(mixed_ensemble())
+    assert first.get_layer("conv1_1").filters == 8
+    assert second.get_layer("positions").output.shape == (None, 5, 8)
+    both = kr.models.build(
+        "ensemble",
+        (8, 8, 1),
+        4,
+        members=("mlp", "vit"),
+        options={"mean": 0.5, "vit": {**MIXED["vit"], "patch": 2}},
+    )
+    assert all(member.get_layer("normalization") for member in members_of(both))
+    assert members_of(both)[1].get_layer("positions").output.shape == (None, 17, 8)
+    with pytest.raises(TypeError, match="vit has no option 'variant'; expected one of patch"):
+        kr.models.build("ensemble", (8, 8, 1), 4, members=tuple(MIXED), options={"variant": "tiny"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["uniform", "min_max", "min_norm", "task_oriented", "cagrad"])
+def test_multi_task_attacks_on_a_convolutional_network_and_a_transformer(solver):
+    model, (x, y) = mixed_ensemble(), eight_images()
+    attack = kr.attacks.multi_task(kr.LinfBall(0.3), 10, solver=solver)
+    x_adv = attack(model, x, y, seed=0)
+    clean, attacked = (model(images)["member_logits"] for images in (x, x_adv))
+    loss = [
+        float(tf.reduce_mean(losses.cross_entropy(tf.reshape(logits, [-1, 4]), np.repeat(y, 2))))
+        for logits in (clean, attacked)
+    ]
+    assert loss[1] > loss[0]
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_and_a_transformer_are_exported(tmp_path):
+    model, (x, _) = mixed_ensemble(), eight_images()
+    model.save(tmp_path / "mixed.keras")
+    again = keras.saving.load_model(tmp_path / "mixed.keras")
+    detector = kr.detection.Detector(again, scored_by="disagreement").calibrate([x], 0.25)
+    path = export_model(again, tmp_path / "exported", detector)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(x))
+    expected = tf.nn.softmax(model(x)["member_logits"], axis=-1)
+    np.testing.assert_allclose(served["member_probabilities"], expected, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import keras
@@ -193,6 +194,53 @@ def test_efficientnet_b0():
     count += a * 10 + 10
     assert count == 3_598_598 == 3_599_686 - 1_088
     assert trainable(models.efficientnet_b0((32, 32, 3), 10)) == count
+
+
+def convnext_count(patch, classes):
+    """Stem with a norm, 2, 2, 6 and 2 blocks, three 2x2 convolutions with a norm before, a norm.
+
+    A block of a channels: 49 a + a depthwise, norm 2a, 1x1 a to 4a and back with biases, scale a.
+    """
+
+    def block(a):
+        ends = conv(1, a, 4 * a, bias=True) + conv(1, 4 * a, a, bias=True)
+        return 49 * a + a + 2 * a + ends + a
+
+    filters = (40, 80, 160, 320)
+    count = conv(patch, 3, 40, bias=True) + 2 * 40
+    count += sum(depth * block(a) for depth, a in zip((2, 2, 6, 2), filters, strict=True))
+    count += sum(2 * a + conv(2, a, b, bias=True) for a, b in itertools.pairwise(filters))
+    return count + 2 * 320 + 320 * classes + classes
+
+
+def test_convnext():
+    """With patches of 4 pixels and 1,000 classes 3.7 M, the published size of Atto."""
+    assert convnext_count(4, 1000) == 3_695_520
+    assert convnext_count(2, 10) == 3_376_290
+    assert trainable(models.convnext((32, 32, 3), 10)) == convnext_count(2, 10)
+
+
+def vit_count(patch, tokens, dim, depth, classes):
+    """Patches with bias, class token, positions, blocks of 12 d^2 + 13 d, a norm, dense.
+
+    A block has two norms (4d), four projections of the attention (4 d^2 + 4 d), an MLP (8 d^2 + 5
+    d).
+    """
+    count = conv(patch, 3, dim, bias=True) + dim + (tokens + 1) * dim
+    return count + depth * (12 * dim**2 + 13 * dim) + 2 * dim + dim * classes + classes
+
+
+def test_vit():
+    """6 of the 12 blocks of DeiT-Ti, whose 5,717,416 parameters are well known."""
+    assert vit_count(16, 196, 192, 12, 1000) == 5_717_416
+    assert vit_count(4, 64, 192, 6, 10) == 2_693_578
+    assert trainable(models.vit((32, 32, 3), 10)) == 2_693_578
+
+
+@pytest.mark.slow
+def test_deit_ti():
+    model = models.vit((224, 224, 3), 1000, patch=16, depth=12)
+    assert trainable(model) == 5_717_416
 
 
 @pytest.mark.parametrize(

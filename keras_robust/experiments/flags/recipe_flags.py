@@ -12,6 +12,7 @@ from ml_collections.config_flags import tuple_parser
 
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags.lookup import number
+from keras_robust.models.registry import ARCHITECTURES
 
 _FIELD = re.compile(r"--?(?:no)?config(?:\.([^=]+))?(?:=|$)")
 # Groups of arguments of a function, which checks their names itself.
@@ -128,13 +129,16 @@ def _check(config: ConfigDict, path: str | None) -> None:
     group = config
     for depth, name in enumerate(groups):
         where = ".".join(groups[:depth])
+        if name not in group and where.endswith(_OPEN) and name in (*_OPEN, *ARCHITECTURES):
+            with group.unlocked():
+                group[name] = ConfigDict()  # options of a part, or of an ensemble's member
         if name not in group:
             raise ValueError(_unknown(path, where, name, group))
         if not isinstance(group[name], ConfigDict):
             whole = ".".join(groups[: depth + 1])
             raise ValueError(f"--config.{path}: {name!r} holds a value; set --config.{whole}.")
         group = group[name]
-    if field not in group and groups and groups[-1] in _OPEN:
+    if field not in group and set(groups).intersection(_OPEN):
         with group.unlocked():
             group[field] = config_dict.placeholder(object)
     if field not in group:

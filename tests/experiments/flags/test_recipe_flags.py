@@ -89,7 +89,41 @@ def test_other_members_have_none_of_the_options_of_the_recipes_own():
     }
 
 
-@pytest.mark.parametrize("name", ["vgg16", "googlenet", "mobilenet_v1", "efficientnet_b0"])
+def test_members_of_two_kinds_have_options_of_their_own():
+    config = parsed(
+        "--config.model.options.members=small_cnn,vit",
+        "--config.model.options.options.small_cnn.variant=tiny",
+        "--config.model.options.options.vit.patch=2",
+        "--config.model.options.options.mean=0.5",
+        recipe="digits/ensemble_at",
+    )
+    build.check(schema.normalize(config))
+    assert config.model.options.to_dict() == {
+        "members": ("small_cnn", "vit"),
+        "options": {"small_cnn": {"variant": "tiny"}, "vit": {"patch": 2}, "mean": 0.5},
+    }
+    wrong = parsed(
+        "--config.model.options.members=small_cnn,vit",
+        "--config.model.options.options.vit.variant=tiny",
+        recipe="digits/ensemble_at",
+    )
+    with pytest.raises(ValueError, match="The model 'vit' has no option 'variant'; there are pat"):
+        build.check(schema.normalize(wrong))
+
+
+def test_a_single_model_becomes_an_ensemble_with_options():
+    config = parsed(
+        "--config.model.name=ensemble",
+        "--config.model.options.members=mlp,vit",
+        "--config.model.options.options.vit.depth=2",
+    )
+    build.check(schema.normalize(config))
+    assert config.model.options.options.vit.depth == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg16", "googlenet", "mobilenet_v1", "efficientnet_b0", "convnext"]
+)
 def test_every_recipe_takes_other_architectures(name):
     for recipe in ("digits/trades", "mnist/pgd_at", "cifar10/mart", "cifar10_small/standard"):
         build.check(
