@@ -146,6 +146,12 @@ def udr(
             f"udr: the attack of the base {getattr(base, '__name__', base)!r} does not take fixed "
             "steps in a ball; expected a base such as pgd_at, trades, mart, ensemble_at or adp."
         )
+    if type(model) is not RobustModel:
+        raise ValueError(
+            f"udr: with these options the base {getattr(base, '__name__', base)!r} trains a model "
+            "of its own, which UDR would replace; expected a base without options such as "
+            "grad_align, helper or divergence='ikl'."
+        )
     soft = SoftBallStep(rule.size, tau=tau, penalty=penalty)
     _warn_of_overshoot(soft, ball, dual or DualVariable())
     attack = replace(model.attack, step_rule=soft, initialization=Uniform(), name="soft_ball")

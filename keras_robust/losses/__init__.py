@@ -15,6 +15,7 @@ from keras_robust.losses.classification import (
     targeted_margin,
 )
 from keras_robust.losses.contrastive import Contrastive, contrast, select
+from keras_robust.losses.decoupled_kl import pairwise_mse
 from keras_robust.losses.label_smoothing import smoothed_labels
 from keras_robust.losses.robust_loss import (
     Adversarial,
@@ -43,6 +44,7 @@ __all__ = [
     "member_cross_entropies",
     "misclassified",
     "negative_log_likelihood",
+    "pairwise_mse",
     "select",
     "smoothed_labels",
     "targeted_dlr",

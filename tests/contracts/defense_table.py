@@ -22,6 +22,16 @@ DEFENSES = {
         ["adversarial", "clean"],
     ),
     "trades": (lambda c: kr.defenses.trades(c, BALL, **SETTINGS), ["clean", "divergence"]),
+    "trades with ikl": (
+        lambda c: kr.defenses.trades(c, BALL, divergence="ikl", **SETTINGS),
+        ["clean", "divergence", "mse"],
+    ),
+    "trades with ikl and awp": (
+        lambda c: kr.defenses.trades(
+            c, BALL, divergence="ikl", weight_perturbation=kr.AWP(0.01), **SETTINGS
+        ),
+        ["clean", "divergence", "mse"],
+    ),
     "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
     "n_fgsm": (lambda c: kr.defenses.n_fgsm(c, BALL, **SETTINGS), ["adversarial"]),
     "n_fgsm with projection, alignment and awp": (

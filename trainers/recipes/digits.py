@@ -47,6 +47,7 @@ def get_config(defense: str) -> ConfigDict:
     if defense == "ibp":
         return _certified(config)
     if defense == "n_fgsm":
+        config.optimizer.learning_rate = 3e-3  # at the peak of its schedule
         return single_step(config, {"steps": 10})
     return with_defense(
         config,

@@ -20,6 +20,7 @@ from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
+from keras_robust.models.loading import load_model
 from keras_robust.models.registry import architecture, member_options
 from keras_robust.training.catastrophic_overfitting import check_single_step
 
@@ -211,9 +212,12 @@ def robust_model(
 
     Raises:
         ValueError: an invalid option of the model or the defense.
+        FileNotFoundError: there is no file of the helper (`defense.options.helper`).
     """
     settings = config.defense
     options = defense_options.resolved(settings.name, settings.options.to_dict())
+    if isinstance(options.get("helper"), str):
+        options["helper"] = load_model(options["helper"])
     model = getattr(kr.defenses, settings.name)(
         classifier(config, info), ball(config), seed=config.seed, **options
     )

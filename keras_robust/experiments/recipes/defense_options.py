@@ -65,7 +65,8 @@ def resolved(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     `weight_perturbation` is AWP's gamma, 0 for none; `radius_schedule` is text such as
     `random:low=0.01:high=0.05` or `linear:start=8/255:end=16/255:steps=1000`; `mixing` is `cutmix`
     or `mixup`, or text such as `cutmix:alpha=0.5`; `base` is the name of a defense; `augment` is
-    one of `AUGMENTATIONS`; `dual_FIELD` is a field of `keras_robust.DualVariable`.
+    one of `AUGMENTATIONS`; `helper` is a `.keras` file, which is not read here; `dual_FIELD` is a
+    field of `keras_robust.DualVariable`.
 
     Args:
         name: the defense.

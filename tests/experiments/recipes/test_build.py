@@ -284,3 +284,17 @@ def test_members_that_an_ensemble_cannot_have(members, options, message):
     config.model.options = ConfigDict({"members": members, "options": options})
     with pytest.raises(ValueError, match=message):
         build.check(config)
+
+
+def test_the_helper_of_a_recipe_is_a_file(tiny, tmp_path):
+    config = tiny("trades")
+    info = build.data(config).info
+    classifier = build.classifier(config, info)
+    classifier.save(tmp_path / "standard.keras")
+    config.defense.options.helper = str(tmp_path / "standard.keras")
+    build.check(config)
+    model = build.robust_model(config, info, 1)
+    assert model.robust_loss.term_names == ("clean", "divergence", "helper")
+    config.defense.options.helper = "nowhere.keras"
+    with pytest.raises(FileNotFoundError, match="nowhere.keras does not exist"):
+        build.robust_model(config, info, 1)
