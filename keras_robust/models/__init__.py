@@ -3,7 +3,8 @@
 Each is a built functional `keras.Model` that takes images `[batch, height, width, channels]` in
 [0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`. `build` describes the
 arguments that the architectures share. `smoothed` is no Keras model: it certifies a classifier by
-randomized smoothing. `load` loads the trained models that are part of the package.
+randomized smoothing. `load` loads the trained models that are part of the package,
+`load_torch` those of PyTorch.
 """
 
 from keras_robust.models.adapt import adapt
@@ -18,6 +19,7 @@ from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet2
 from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.smoothed import smoothed
 from keras_robust.models.strided_cnn import strided_cnn
+from keras_robust.models.torch_weights import load_torch
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.vit import vit
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
@@ -34,6 +36,7 @@ __all__ = [
     "ensemble",
     "googlenet",
     "load",
+    "load_torch",
     "mlp",
     "mobilenet_v1",
     "pre_act_resnet18",

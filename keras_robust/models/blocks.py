@@ -7,7 +7,7 @@ divides height and width by it, rounded up.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import keras
 
@@ -19,6 +19,11 @@ Initializer: TypeAlias = str | keras.initializers.Initializer
 # Adversarial Training" (2020), and Gowal et al., "Uncovering the Limits of Adversarial Training"
 # (2020).
 ACTIVATIONS = ("relu", "silu", "gelu", "softplus", "elu", "leaky_relu")
+# How a strided convolution pads an image: "symmetric", on all sides, as PyTorch does; "same" as
+# TensorFlow and JAX do, an even image on two sides only.
+PADDINGS = ("symmetric", "same")
+# What a pre-activation block convolves where the shapes differ.
+SHORTCUTS = ("activated", "input", "input_3x3")
 
 
 def batch_norm(x: Tensor, name: str) -> Tensor:
@@ -58,9 +63,16 @@ def convolution(
     stride: int = 1,
     initializer: Initializer = "he_normal",
     bias: bool = False,
+    padding: str = "symmetric",
 ) -> Tensor:
-    """A convolution; a `bias` is superfluous before batch normalization."""
-    x, padding = _padded(x, size, stride, name)
+    """A convolution; a `bias` is superfluous before batch normalization.
+
+    Raises:
+        ValueError: the padding is not one of `PADDINGS`.
+    """
+    check_choice("padding", padding, PADDINGS)
+    if padding == "symmetric":
+        x, padding = _padded(x, size, stride, name)
     return keras.layers.Conv2D(
         filters,
         size,
@@ -129,26 +141,50 @@ def basic_block(
     return activated(keras.layers.Add(name=f"{name}_add")([x, y]), f"{name}_relu2", activation)
 
 
+class PreActivation(NamedTuple):
+    """Settings of `pre_activation_block`.
+
+    Attributes:
+        initializer: of the kernels.
+        dropout: fraction of values dropped between the convolutions in training.
+        activation: one of `ACTIVATIONS`.
+        shortcut: one of `SHORTCUTS`: a 1x1 convolution of the first activation, or of the input, or
+            a 3x3 convolution of the input.
+        padding: one of `PADDINGS`.
+    """
+
+    initializer: Initializer = "he_normal"
+    dropout: float = 0.0
+    activation: str = "relu"
+    shortcut: str = "activated"
+    padding: str = "symmetric"
+
+
+_PLAIN = PreActivation()
+
+
 def pre_activation_block(
-    x: Tensor,
-    filters: int,
-    stride: int,
-    name: str,
-    initializer: Initializer = "he_normal",
-    dropout: float = 0.0,
-    activation: str = "relu",
+    x: Tensor, filters: int, stride: int, name: str, settings: PreActivation = _PLAIN
 ) -> Tensor:
     """BN - relu - conv - BN - relu - (dropout) - conv, and the shortcut; or another activation.
 
-    The shortcut is `x` itself, or a 1x1 convolution of the first relu where the shapes differ.
+    The shortcut is `x` itself, or where the shapes differ the convolution of `settings.shortcut`.
+
+    Raises:
+        ValueError: an activation, a shortcut or a padding that there is not.
 
     Reference:
         He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.
     """
+    initializer, dropout, activation, shortcut, padding = settings
+    check_choice("shortcut", shortcut, SHORTCUTS)
     y = activated(batch_norm(x, f"{name}_bn1"), f"{name}_relu1", activation)
     if stride != 1 or x.shape[-1] != filters:
-        x = convolution(y, filters, f"{name}_shortcut", 1, stride, initializer)
-    y = convolution(y, filters, f"{name}_conv1", 3, stride, initializer)
+        source, size = y if shortcut == "activated" else x, 3 if shortcut == "input_3x3" else 1
+        x = convolution(
+            source, filters, f"{name}_shortcut", size, stride, initializer, padding=padding
+        )
+    y = convolution(y, filters, f"{name}_conv1", 3, stride, initializer, padding=padding)
     y = activated(batch_norm(y, f"{name}_bn2"), f"{name}_relu2", activation)
     if dropout:
         y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)

@@ -96,13 +96,21 @@ def pre_act_resnet18(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
     activation: str = "relu",
+    shortcut: str = "activated",
+    last_norm: bool = True,
+    padding: str = "symmetric",
 ) -> keras.Model:
     """PreActResNet18: a 3x3 stem, four stages of two pre-activation blocks, 64 to 512 filters.
 
-    The features are the globally pooled output of the last batch norm and relu, 512 values.
+    The features are the globally pooled output of the last batch norm and activation, 512 values.
 
     Args:
         input_shape, classes, width, mean, std, activation: see `build`.
+        shortcut: what is convolved where the shape changes: `"activated"`, the first activation of
+            the block, by 1x1; `"input"`, its input; or `"input_3x3"`, its input, by 3x3.
+        last_norm: whether the last sum is normalized and rectified, as in the paper; copies of this
+            network pool it as it is (11,171,146 parameters instead of 11,172,170).
+        padding: see `wide_resnet`.
 
     Example:
         >>> model = pre_act_resnet18((8, 8, 1), classes=10, width=0.125)
@@ -112,17 +120,17 @@ def pre_act_resnet18(
     Reference:
         He et al., Identity mappings in deep residual networks, ECCV 2016, figure 1b.
     """
+    settings = blocks.PreActivation("he_normal", 0.0, activation, shortcut, padding)
     inputs, x = image_input(checked_image_shape(input_shape), classes, mean, std)
     x = blocks.convolution(x, blocks.scaled(64, width), "stem_conv")
     for stage, filters in enumerate(_FILTERS, start=1):
         for block in (1, 2):
             name, stride = f"stage{stage}_block{block}", blocks.stride_of(stage, block)
             x = blocks.pre_activation_block(
-                x, blocks.scaled(filters, width), stride, name, activation=activation
+                x, blocks.scaled(filters, width), stride, name, settings
             )
-    # Differs: some copies of this network pool the last sum as it is (11,171,146 parameters); the
-    # paper normalizes and rectifies it first (11,172,170), because nothing else would.
-    x = blocks.activated(blocks.batch_norm(x, "last_bn"), "last_relu", activation)
+    if last_norm:
+        x = blocks.activated(blocks.batch_norm(x, "last_bn"), "last_relu", activation)
     return classifier(inputs, blocks.pooled(x), classes)
 
 

@@ -20,6 +20,7 @@ def wide_resnet(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
     activation: str = "relu",
+    padding: str = "symmetric",
 ) -> keras.Model:
     """A wide residual network: three stages of `(depth - 4) / 6` pre-activation blocks.
 
@@ -31,6 +32,8 @@ def wide_resnet(
         depth: number of layers with weights, `6 n + 4`: 10, 16, 22, 28, 34, 40, ...
         widen_factor: factor on the 16, 32 and 64 filters of the three stages.
         dropout: fraction of values dropped between the two convolutions of a block in training.
+        padding: how strided convolutions pad: `"symmetric"` as PyTorch, or `"same"` as TensorFlow
+            and JAX (the networks of Gowal et al. and Rebuffi et al.).
 
     Example:
         >>> model = wide_resnet((8, 8, 1), classes=10, depth=10, widen_factor=1)
@@ -54,10 +57,8 @@ def wide_resnet(
                 x,
                 blocks.scaled(filters, widen_factor),
                 blocks.stride_of(stage, block),
-                name=f"stage{stage}_block{block}",
-                initializer=_he_fan_out(),
-                dropout=dropout,
-                activation=activation,
+                f"stage{stage}_block{block}",
+                blocks.PreActivation(_he_fan_out(), dropout, activation, padding=padding),
             )
     x = blocks.activated(blocks.batch_norm(x, "last_bn"), "last_relu", activation)
     return classifier(inputs, blocks.pooled(x), classes)
@@ -70,18 +71,19 @@ def wrn_34_10(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
     activation: str = "relu",
+    padding: str = "symmetric",
 ) -> keras.Model:
     """WRN-34-10: the wide residual network of depth 34 and factor 10; 46.2 M parameters.
 
     Args:
         input_shape, classes, mean, std, activation: see `build`.
-        dropout: see `wide_resnet`.
+        dropout, padding: see `wide_resnet`.
 
     Reference:
         Zagoruyko & Komodakis, Wide residual networks, BMVC 2016; Madry et al., ICLR 2018, brought
         the factor of 10 to adversarial training.
     """
-    return wide_resnet(input_shape, classes, 34, 10, dropout, mean, std, activation)
+    return wide_resnet(input_shape, classes, 34, 10, dropout, mean, std, activation, padding)
 
 
 def _he_fan_out() -> keras.initializers.Initializer:

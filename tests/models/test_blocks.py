@@ -94,3 +94,24 @@ def test_batch_norm_has_the_published_settings():
     model = keras.Model(image, blocks.batch_norm(image, "bn"))
     layer = model.get_layer("bn")
     assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+
+
+def test_strided_convolutions_pad_all_sides_or_the_end():
+    """A kernel of ones counts how many windows hold pixel (1, 1).
+
+    They begin at -1 and 1 where all sides are padded, at 0 and 2 where the end is.
+    """
+    image = keras.Input((4, 4, 1))
+    found, x = {}, np.zeros((1, 4, 4, 1), "float32")
+    x[0, 1, 1] = 1
+    for padding in blocks.PADDINGS:
+        y = blocks.convolution(image, 1, "conv", 3, 2, "ones", padding=padding)
+        found[padding] = keras.Model(image, y)(x)[0, :, :, 0].numpy().tolist()
+    assert found == {"symmetric": [[1, 1], [1, 1]], "same": [[1, 0], [0, 0]]}
+
+
+@pytest.mark.parametrize("field", ["shortcut", "padding"])
+def test_unknown_settings_are_refused(field):
+    settings = blocks.PreActivation(**{field: "valid"})
+    with pytest.raises(ValueError, match=f"{field} is 'valid'; expected one of '"):
+        blocks.pre_activation_block(keras.Input((4, 4, 3)), 4, 2, "block", settings)

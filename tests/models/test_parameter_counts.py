@@ -67,6 +67,7 @@ def test_pre_act_resnet18():
         count += block(a, b, changes=a != b) + block(b, b, changes=False)
     assert count == 11_171_146
     assert trainable(models.pre_act_resnet18((32, 32, 3), 10)) == count + batch_norm(512)
+    assert trainable(models.pre_act_resnet18((32, 32, 3), 10, last_norm=False)) == count
 
 
 def wide_resnet_count(depth, factor, classes):
