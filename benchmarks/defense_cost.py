@@ -1,8 +1,8 @@
 """Cost that a defense adds to the training step of its base, through Keras `fit`.
 
 UDR replaces the projection and learns a multiplier; AWP takes one more weight gradient; ADR and
-ASCL add terms on latents, for all pairs of a batch. Each is timed against its base, interleaved, on
-the MNIST CNN.
+ASCL add terms on latents, for all pairs of a batch; N-FGSM takes one gradient of the images. Each
+is timed against its base, N-FGSM against a clean step, interleaved, on the MNIST CNN.
 
     python benchmarks/defense_cost.py
 """
@@ -36,6 +36,7 @@ from keras_robust import defenses
 
 BASE = "PGD-AT"
 WITH_CLEAN, TRADES = "PGD-AT with the clean term", "TRADES"
+CLEAN = "a clean step"
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -65,6 +66,10 @@ def factories(k: int) -> dict[str, Callable[[keras.Model], kr.RobustModel]]:
         "UDR over TRADES": lambda net: defenses.udr(net, ball, base=trades, steps=k),
         "AWP": lambda net: pgd_at(net, ball, steps=k, weight_perturbation=awp),
         "ADR": lambda net: defenses.adr(latent(net), ball, base=pgd_at, clean_weight=1.0, steps=k),
+        CLEAN: defenses.standard,
+        "N-FGSM": lambda net: defenses.n_fgsm(net, ball),
+        "N-FGSM with gradient alignment": lambda net: defenses.n_fgsm(net, ball, grad_align=0.2),
+        "IKL": lambda net: trades(net, ball, divergence="ikl", steps=k),
         "ASCL": lambda net: defenses.ascl(net, ball, steps=k),
         "ASCL by the Linf distance": lambda net: defenses.ascl(
             net, ball, similarity="linf", steps=k
@@ -76,6 +81,9 @@ def factories(k: int) -> dict[str, Callable[[keras.Model], kr.RobustModel]]:
 PAIRS = (
     ("UDR", BASE, report.Target(1.03)),
     ("UDR over TRADES", TRADES, report.Target(1.03)),
+    ("N-FGSM", CLEAN, report.Target(2.05)),
+    ("N-FGSM with gradient alignment", CLEAN, None),
+    ("IKL", TRADES, report.Target(1.03)),
     ("ADR", WITH_CLEAN, report.Target(1.03)),
     ("ASCL", WITH_CLEAN, report.Target(1.05)),
     ("ASCL by the Linf distance", WITH_CLEAN, None),

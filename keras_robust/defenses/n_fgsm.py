@@ -146,8 +146,8 @@ def n_fgsm(
 
     R-FGSM (Wong et al. 2020) is `noise=1.0, project=True`, FGSM `noise=0.0, project=True,
     step_size=ball.radius`. Both may overfit catastrophically: accuracy under PGD falls to 0 within
-    an epoch, while that under the single step rises. `grad_align` prevents it at twice the cost;
-    `keras_robust.training.CatastrophicOverfitting` notices it.
+    an epoch, while that under the single step rises. `grad_align` prevents it, at three times the
+    cost; `keras_robust.training.CatastrophicOverfitting` notices it.
 
     Args:
         noise: radius of the noise, in radii of the ball, >= 0; 2 in the paper.

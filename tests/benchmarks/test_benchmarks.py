@@ -132,7 +132,7 @@ def test_multi_task(started):
 @pytest.mark.slow
 def test_defense_cost(started):
     rows, _ = started("defense_cost", "--k=1", "--batch_size=2", "--fit_steps=1", "--repeats=1")
-    assert len(rows) == 7
+    assert len(rows) == 10
     assert "UDR / PGD-AT" in rows[0].what and str(rows[0].target) == "at most 1.03"
 
 
