@@ -11,7 +11,9 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,20 +26,51 @@ def blocks(document: str, language: str) -> list[str]:
     return [body for found, body in fenced if found == language]
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
+# It trains a network of `keras.applications`.
+SLOW = {"docs/finetuning.md"}
+
+
+def write_flowers(folder: Path) -> None:
+    """The images that a document reads: noise, four of each of five classes."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for kind in ("daisy", "dandelion", "rose", "sunflower", "tulip"):
+            (folder / split / kind).mkdir(parents=True)
+            for number in range(4):
+                pixels = tf.constant(rng.integers(0, 256, (120, 100, 3)), tf.uint8)
+                tf.io.write_file(
+                    str(folder / split / kind / f"{number}.png"), tf.io.encode_png(pixels)
+                )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in DOCUMENTS
+        if blocks(name, "python")
+    ],
+)
 def test_python_runs(document, tmp_path, monkeypatch):
-    """In order, in one namespace; with one epoch and two steps of each attack, to be quick."""
+    """In order, in one namespace; with one epoch and two steps of each attack, to be quick, and
+    without pretrained weights, which would be downloaded.
+    """
     monkeypatch.chdir(tmp_path)
+    if "flowers/train" in "".join(blocks(document, "python")):
+        write_flowers(tmp_path / "flowers")
     code = blocks(document, "python")
     module = types.ModuleType("document")  # dataclasses look their module up
     monkeypatch.setitem(sys.modules, "document", module)
     names = module.__dict__
     for block in code:
         quick = re.sub(r"\bsteps=\d+", "steps=2", re.sub(r"epochs=\d+", "epochs=1", block))
+        quick = quick.replace('weights="imagenet"', "weights=None")
         exec(compile(quick, document, "exec"), names)
     if document == "README.md":
         assert (tmp_path / "runs/first/report.html").stat().st_size > 10_000
         assert names["x_adv"].shape == names["x"].shape
+    if document == "docs/finetuning.md":
+        assert (tmp_path / "runs/flowers/robust.keras").stat().st_size > 1_000_000
 
 
 def commands() -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ randomized smoothing. `load` loads the trained models that are part of the packa
 """
 
 from keras_robust.models.adapt import adapt
+from keras_robust.models.backbone import backbone
 from keras_robust.models.convnext import convnext
 from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
@@ -20,6 +21,7 @@ from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.smoothed import smoothed
 from keras_robust.models.strided_cnn import strided_cnn
 from keras_robust.models.torch_weights import load_torch
+from keras_robust.models.trainable_parts import set_trainable
 from keras_robust.models.vgg import vgg16
 from keras_robust.models.vit import vit
 from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
@@ -29,6 +31,7 @@ __all__ = [
     "ARCHITECTURES",
     "adapt",
     "available",
+    "backbone",
     "build",
     "card_file",
     "convnext",
@@ -42,6 +45,7 @@ __all__ = [
     "pre_act_resnet18",
     "resnet18",
     "resnet20",
+    "set_trainable",
     "small_cnn",
     "smoothed",
     "strided_cnn",

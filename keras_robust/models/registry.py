@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_robust.core.validation import did_you_mean, lookup
+from keras_robust.models.backbone import backbone
 from keras_robust.models.convnext import convnext
 from keras_robust.models.efficientnet import efficientnet_b0
 from keras_robust.models.ensemble import ensemble
@@ -88,6 +89,7 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "efficientnet_b0": efficientnet_b0,
     "convnext": convnext,
     "vit": vit,
+    "backbone": backbone,
     "ensemble": ensemble_of,
 }
 # Names of release 0.1, which recipes saved by it hold.
@@ -121,12 +123,12 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
         name: a key of `ARCHITECTURES`: `"mlp"`, `"small_cnn"`, `"strided_cnn"`, `"resnet20"`,
             `"resnet18"`, `"pre_act_resnet18"`, `"wide_resnet"`, `"wrn_34_10"`, `"vgg16"`,
             `"googlenet"`, `"mobilenet_v1"`, `"efficientnet_b0"`, `"convnext"`, `"vit"`,
-            `"ensemble"`.
+            `"backbone"`, `"ensemble"`.
         input_shape: shape of one image without the batch, `(height, width, channels)`; `mlp` takes
             any shape and flattens it.
         classes: number of classes, at least 2.
-        **options: further arguments of the architecture. All take `mean` and `std`, a number or
-            one per channel in units of [0, 1]: the model normalizes its images to
+        **options: further arguments of the architecture. All but the last two take `mean` and
+            `std`, a number or one per channel in units of [0, 1]: the model normalizes its images to
             `(x - mean) / std`. Those with a `width` multiply every number of filters by it; 1.0 is
             the published network. A `dropout` is the fraction of values dropped in training. The
             `activation` of residual networks is `"relu"`, `"silu"`, `"gelu"`, `"softplus"`,

@@ -46,8 +46,8 @@ WIDE = ["resnet20", "resnet18", "pre_act_resnet18", "vgg16", "googlenet", "mobil
         "efficientnet_b0", "convnext"]  # those with a width  # fmt: skip
 # The full size of this one takes seconds; `wide_resnet` stands for it in the table.
 LARGE = {"wrn_34_10"}
-# Built from the others; tested in `test_ensemble.py`.
-OF_OTHERS = {"ensemble"}
+# Built from other networks; tested in `test_ensemble.py` and `test_backbone.py`.
+OF_OTHERS = {"ensemble", "backbone"}
 
 # Their full table takes a minute; the contract itself and the gradient are tested every time, at
 # sizes that other tests need too (8 x 8 is in the doctests).

@@ -19,7 +19,7 @@ def test_names():
     assert set(models.ARCHITECTURES) == {
         *("mlp", "small_cnn", "strided_cnn", "resnet20", "resnet18", "pre_act_resnet18"),
         *("wide_resnet", "wrn_34_10", "vgg16", "googlenet", "mobilenet_v1", "efficientnet_b0"),
-        *("convnext", "vit", "ensemble"),
+        *("convnext", "vit", "backbone", "ensemble"),
     }
 
 

@@ -7,10 +7,19 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from keras_robust.core.validation import lookup
-from trainers.recipes import cifar10, cifar10_small, digits, mnist, mnist_thesis, toy
+from trainers.recipes import (
+    cifar10,
+    cifar10_small,
+    digits,
+    digits_backbone,
+    mnist,
+    mnist_thesis,
+    toy,
+)
 
 FAMILIES: dict[str, ModuleType] = {
     "digits": digits,
+    "digits_backbone": digits_backbone,
     "toy": toy,
     "mnist": mnist,
     "mnist_thesis": mnist_thesis,
