@@ -52,6 +52,16 @@ def refuse_targets(owner: str, targets: Labels | None) -> None:
         )
 
 
+def require_targets(targets: Labels | None) -> Labels:
+    """Returns the targets of a targeted attack; raises if there are none."""
+    if targets is None:
+        raise ValueError(
+            "A targeted attack was called without targets. Pass `targets`, one class per "
+            "image, or wrap the attack in `keras_robust.attacks.multi_targeted`."
+        )
+    return targets
+
+
 def get(loss: str | Objective, targeted: bool = False) -> Objective:
     """The objective that maximizes a loss.
 
@@ -136,13 +146,9 @@ class Targeted:
         self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
     ) -> Value:
         """Returns `x_adv -> closeness to the target`."""
-        if targets is None:
-            raise ValueError(
-                "A targeted attack was called without targets. Pass `targets`, one class per "
-                "image, or wrap the attack in `keras_robust.attacks.multi_targeted`."
-            )
+        goals = require_targets(targets)
         loss = _TARGETED[self.loss]
-        return lambda x_adv: loss(forward(x_adv)["logits"], y, targets)
+        return lambda x_adv: loss(forward(x_adv)["logits"], y, goals)
 
 
 @serializable

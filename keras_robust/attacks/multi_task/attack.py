@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,18 +17,14 @@ from keras_robust.attacks.crafting.gradient_ascent import (
     rescale,
 )
 from keras_robust.attacks.crafting.initialization import AtInput, Uniform
-from keras_robust.attacks.crafting.inputs import as_seed, check_batch
-from keras_robust.attacks.crafting.objectives import refuse_targets
+from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.attacks.crafting.objectives import refuse_targets, require_targets
 from keras_robust.attacks.crafting.step_rules import FixedStep, default_step_size
 from keras_robust.attacks.multi_task import solvers
 from keras_robust.attacks.multi_task import tasks as task_kinds
-from keras_robust.attacks.multi_task.combined_gradient import (
-    CombinedGradient,
-    Evaluate,
-    RecordingOracle,
-    StepRecord,
-)
+from keras_robust.attacks.multi_task.combined_gradient import CombinedGradient, Evaluate
 from keras_robust.attacks.multi_task.tasks.problem import Problem, TaskKind
+from keras_robust.attacks.multi_task.trace import RecordingOracle, Records, Trace
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import pixel_range
@@ -48,7 +44,6 @@ from keras_robust.core.types import (
 )
 from keras_robust.core.validation import check_choice, check_integer
 from keras_robust.losses import classification as losses
-from keras_robust.threat_models.masks import mask_of
 
 _KAPPA = 50.0  # the lead of a wrong class at which CW's loss saturates
 
@@ -58,27 +53,13 @@ _LOSSES: dict[str, Callable[[Logits, Labels, Callable[[], Logits]], PerExample]]
     "kl": lambda logits, _, clean: losses.kl_divergence(clean(), logits),
     "margin": lambda logits, y, _: tf.nn.relu(losses.margin(logits, y) + _KAPPA),
 }
-_CRITERIA = ("label", "prediction")
-
-
-class Trace(NamedTuple):
-    """A multi-task attack step by step.
-
-    Row `t` of `losses` and `achieved` belongs to the point after `t` steps, the last one to the
-    result; row `t` of `weights` belongs to the step from there.
-
-    Attributes:
-        images: the perturbed images, `[batch, ...]`.
-        weights: weights of the tasks, `[steps, tasks, batch]`; groups instead of images if they
-            share a perturbation.
-        losses: the tasks' losses, `[steps + 1, tasks, batch]`.
-        achieved: which tasks are achieved, `[steps + 1, tasks, batch]`.
-    """
-
-    images: Images
-    weights: tf.Tensor
-    losses: tf.Tensor
-    achieved: tf.Tensor
+# The same for targets in the place of labels.
+_TARGETED: dict[str, Callable[[Logits, Labels, Callable[[], Logits]], PerExample]] = {
+    "cross_entropy": lambda logits, t, _: -losses.cross_entropy(logits, t),
+    "margin": lambda logits, t, _: tf.nn.relu(losses.targeted_margin(logits, t, t) + _KAPPA),
+}
+TARGET = "target"
+_CRITERIA = ("label", "prediction", TARGET)
 
 
 @serializable
@@ -86,15 +67,18 @@ class MultiTask(Attack):
     """Gradient ascent on several tasks, whose gradients a solver weighs before each step.
 
     Args:
-        ball, steps, loss, success_criterion: as for `multi_task`.
+        ball, steps, loss: as for `multi_task`.
         tasks: one of `keras_robust.tasks`.
         solver: one of `keras_robust.solvers`.
         step_rule: how the combined gradient moves the point.
+        success_criterion: as for `multi_task`, or `"target"` for a targeted attack.
         initialization: where to start.
         name: what reports call the attack.
+        memory: as for `multi_task`.
 
     Raises:
-        ValueError: negative steps, an unknown loss or criterion; when called, targets.
+        ValueError: negative steps, an unknown loss or criterion, a targeted attack with the loss
+            `"kl"`; when called, missing or unexpected targets.
     """
 
     ball: Ball
@@ -106,12 +90,22 @@ class MultiTask(Attack):
     success_criterion: str | None = None
     initialization: Initialization = Uniform()
     name: str = "multi-task"
+    memory: bool = True
 
     def __post_init__(self) -> None:
         check_integer("steps", self.steps)
         check_choice("loss", self.loss, _LOSSES)
         if self.success_criterion is not None:
             check_choice("success_criterion", self.success_criterion, _CRITERIA)
+        if not self.takes_targets:
+            return
+        if self.loss not in _TARGETED:
+            raise ValueError(f"loss is {self.loss!r}, which uses no labels and has no targets.")
+        if self.loss == "cross_entropy" and isinstance(self.solver, solvers.HVM):
+            raise ValueError(
+                "The solver HVM needs values >= 0, but minus the cross-entropy of a target is "
+                "negative; expected loss='margin' or another solver."
+            )
 
     @property
     def gradient_steps(self) -> int:
@@ -122,6 +116,11 @@ class MultiTask(Attack):
     def is_random(self) -> bool:
         """Whether it starts at random, or the tasks draw from the seed."""
         return not isinstance(self.initialization, AtInput) or self.tasks.stochastic
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether it moves toward given classes."""
+        return self.success_criterion == TARGET
 
     @property
     def task_kind(self) -> TaskKind:
@@ -137,20 +136,27 @@ class MultiTask(Attack):
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
         """Starts near the images and ascends."""
-        refuse_targets(self.name, targets)
-        problem = self.tasks.on(forward, self.ball, x, y)
-        oracle = self._combined(problem, self._evaluation(problem, seed))
+        problem, evaluate = self._posed(forward, x, y, seed, targets)
+        oracle = self._combined(problem, evaluate)
         return problem.images(self._ascend(problem, oracle, seed).x)
 
-    def trace(self, model: keras.Model | Forward, x: Images, y: Labels, *, seed: Seed = 0) -> Trace:
+    def trace(
+        self,
+        model: keras.Model | Forward,
+        x: Images,
+        y: Labels,
+        *,
+        seed: Seed = 0,
+        targets: Labels | None = None,
+    ) -> Trace:
         """Runs the attack and records each of its steps.
 
         Args:
-            model, x, y, seed: as for a call.
+            model, x, y, seed, targets: as for a call.
 
         Returns:
-            The images that a call returns, and weights, losses and successes of each step. With
-            stochastic transformations the last row has a strength of its own.
+            The images that a call returns, and weights, losses, successes and gradient norms of
+            each step. With stochastic transformations the last row has a strength of its own.
 
         Example:
             >>> import keras_robust as kr
@@ -160,21 +166,23 @@ class MultiTask(Attack):
             >>> trace.weights.shape.as_list(), trace.losses.shape.as_list()
             ([3, 2, 5], [4, 2, 5])
         """
-        x, y, _ = check_batch(x, y, None, self.ball.bounds, mask=mask_of(self.ball))
+        x, y, targets = self._checked(model, x, y, targets)
         numbers = as_seed(seed)
-        problem = self.tasks.on(as_forward(model), self.ball, x, y)
-        evaluate = self._evaluation(problem, numbers)
+        problem, evaluate = self._posed(as_forward(model), x, y, numbers, targets)
         oracle = self._combined(problem, evaluate)
         end = self._ascend(problem, RecordingOracle(oracle, self.steps), numbers)
-        records: StepRecord = end.oracle_state[1]
+        records: Records = end.oracle_state[1]
         copies = tf.broadcast_to(end.x, tf.concat([[problem.num_tasks], tf.shape(end.x)], axis=0))
         values, achieved = evaluate(copies, tf.constant(self.steps))
-        last = (tf.cast(values, records.values.dtype), achieved)
-        rows = [
-            tf.concat([record, tf.stop_gradient(row)[None]], axis=0)
-            for record, row in zip(records[1:], last, strict=True)
-        ]
-        return Trace(problem.images(end.x), records.weights, *rows)
+        values = tf.stop_gradient(tf.cast(values, records.values.dtype))
+        return Trace(
+            problem.images(end.x),
+            records.weights,
+            tf.concat([records.values, values[None]], axis=0),
+            tf.concat([records.achieved, achieved[None]], axis=0),
+            records.gradient_norms,
+            records.combined_norms,
+        )
 
     def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> MultiTask:
         """The same attack in a ball of another radius; by default the step grows with it."""
@@ -182,7 +190,9 @@ class MultiTask(Attack):
 
     def _combined(self, problem: Problem, evaluate: Evaluate) -> CombinedGradient:
         width = pixel_range(self.ball.bounds)
-        return CombinedGradient(evaluate, self.solver, problem.num_tasks, problem.ball, width)
+        return CombinedGradient(
+            evaluate, self.solver, problem.num_tasks, problem.ball, width, self.memory
+        )
 
     def _ascend(self, problem: Problem, oracle: GradientOracle, seed: tf.Tensor) -> AscentResult:
         x_start = self.initialization(problem.ball, problem.center, seed)
@@ -190,14 +200,29 @@ class MultiTask(Attack):
             problem.ball, self.step_rule, oracle, problem.center, x_start, self.steps
         )
 
-    def _evaluation(self, problem: Problem, seed: tf.Tensor) -> Evaluate:
-        """`(copies, step) -> values, achieved` of each task."""
+    def _posed(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
+    ) -> tuple[Problem, Evaluate]:
+        """The tasks, and `(copies, step) -> values, achieved` of each task."""
+        problem = self.tasks.on(forward, self.ball, x, y)
+        if not self.takes_targets:
+            refuse_targets(self.name, targets)
+            return problem, self._evaluation(problem, seed)
+        aimed = self.tasks.on(forward, self.ball, x, require_targets(targets))
+        goals = tf.reshape(aimed.labels, [-1])
+        return problem, self._evaluation(problem, seed, goals)
+
+    def _evaluation(
+        self, problem: Problem, seed: tf.Tensor, targets: Labels | None = None
+    ) -> Evaluate:
         criterion = self.success_criterion or self.tasks.success_criterion
         clean: Any = None
         if criterion == "prediction" or self.loss == "kl":
             clean = tf.stop_gradient(_rows(problem.clean()))
-        y = tf.reshape(problem.labels, [-1])
-        original = y if criterion == "label" else tf.argmax(clean, axis=1, output_type=y.dtype)
+        y = tf.reshape(problem.labels, [-1]) if targets is None else targets
+        original = tf.argmax(clean, axis=1, output_type=y.dtype) if criterion == "prediction" else y
+        loss = (_LOSSES if targets is None else _TARGETED)[self.loss]
+        succeeds = tf.not_equal if targets is None else tf.equal
 
         def evaluate(copies: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # Step 0 is left to the initialization, which draws from the seed itself.
@@ -206,9 +231,9 @@ class MultiTask(Attack):
             )
             shape = tf.shape(logits)[:2]
             rows = _rows(logits)
-            values = _LOSSES[self.loss](rows, y, lambda: clean)
-            changed = tf.not_equal(tf.argmax(rows, axis=1, output_type=y.dtype), original)
-            return tf.reshape(values, shape), tf.reshape(changed, shape)
+            values = loss(rows, y, lambda: clean)
+            achieved = succeeds(tf.argmax(rows, axis=1, output_type=y.dtype), original)
+            return tf.reshape(values, shape), tf.reshape(achieved, shape)
 
         return evaluate
 
@@ -226,6 +251,8 @@ def multi_task(
     solver: str | Solver = "task_oriented",
     loss: str = "cross_entropy",
     success_criterion: str | None = None,
+    targeted: bool = False,
+    memory: bool = True,
 ) -> MultiTask:
     """One perturbation for several tasks: all members, images or transformations (TA-MOO).
 
@@ -245,14 +272,20 @@ def multi_task(
             `"margin"` (Carlini-Wagner), `relu(max_(k != y) z_k - z_y + 50)`.
         success_criterion: a task is achieved if the prediction differs from the `"label"`, or from
             the clean `"prediction"`; default the label for members, the prediction for the others.
+        targeted: whether to move toward given classes, with the loss `"cross_entropy"` or
+            `"margin"`, `relu(z_t - max_(k != t) z_k + 50)`; a task is achieved if it predicts the
+            target. A call then needs `targets`.
+        memory: whether a task's gradient that is not finite, of a gamma correction for example, is
+            replaced by its last finite one; else its entries that are not finite count as 0.
 
     Returns:
         The attack; its `trace(model, x, y)` records each step.
 
     Raises:
         TypeError: invalid `ball`, `tasks` or `solver`.
-        ValueError: an unknown name, a step size <= 0, negative steps; when called, a model that is
-            not an ensemble, a group that does not divide the batch, tasks with outputs of different
+        ValueError: an unknown name, a step size <= 0, negative steps, another criterion of a
+            targeted attack; when called, missing or unexpected targets, a model that is not an
+            ensemble, a group that does not divide the batch, tasks with outputs of different
             shapes.
 
     Example:
@@ -262,11 +295,19 @@ def multi_task(
         'multi-task-100, task_oriented, members'
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
-    Optimization" (2023), Algorithm 1.
+    Optimization" (2023), Algorithm 1; targeted, Appendix D.8; the memory, Appendix D.4.
 
     Differs: the start is uniform in the ball, as in the paper; the released code starts on the
-    positive side for some solvers. The released margin raises no wrong class; this one does.
+    positive side for some solvers. The released margin raises no wrong class; this one does. The
+    released targeted attack counts a task as achieved if it does not predict the target.
     """
+    if targeted:
+        if success_criterion not in (None, TARGET):
+            raise ValueError(
+                f"success_criterion is {success_criterion!r} of a targeted attack, whose tasks are "
+                "achieved at the target; leave it out."
+            )
+        success_criterion = TARGET
     names = [part if isinstance(part, str) else type(part).__name__ for part in (solver, tasks)]
     return MultiTask(
         ball,
@@ -276,5 +317,6 @@ def multi_task(
         steps,
         loss,
         success_criterion,
-        name=f"multi-task-{steps}, {', '.join(names)}",
+        name=f"{'targeted ' if targeted else ''}multi-task-{steps}, {', '.join(names)}",
+        memory=memory,
     )

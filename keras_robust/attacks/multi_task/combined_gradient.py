@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.gradient_ascent import (
-    GradientOracle,
     noinline,
     value_and_sum_gradient,
     zero_nonfinite,
@@ -61,7 +60,8 @@ class CombinedGradient:
     """The weighted sum of the gradients of several tasks, as a `GradientOracle`.
 
     The weights are solved for before the step that uses them. A gradient or a value that is not
-    finite (of some transformations) is replaced by the last finite one of its task.
+    finite (of some transformations) is replaced by the last finite one of its task, the gradient
+    only with `memory`.
 
     Args:
         evaluate: `(copies [tasks, batch, ...], step) -> values, achieved`, each `[tasks, batch]`,
@@ -71,6 +71,8 @@ class CombinedGradient:
         ball: the threat model of the copies, whose mask the gradients follow.
         pixel_range: the solver sees gradients times it, so that it solves the same problem in any
             units of the images.
+        memory: whether a gradient that is not finite is replaced by the last finite one of its
+            task; else its entries that are not finite count as 0.
 
     Reference: Bui et al., "Generating Adversarial Examples with Task Oriented Multi-Objective
     Optimization" (2023), Algorithm 1, lines 4 to 11; the memory of gradients, Appendix D.4.
@@ -83,6 +85,7 @@ class CombinedGradient:
         tasks: int | tf.Tensor,
         ball: Ball | None = None,
         pixel_range: float = 1.0,
+        memory: bool = True,
     ):
         self._gradients = noinline(
             lambda copies, step: value_and_sum_gradient(
@@ -91,6 +94,7 @@ class CombinedGradient:
         )
         self._solver = solver
         self._tasks, self._ball, self._pixel_range = tasks, ball, pixel_range
+        self._memory = memory
 
     def init(self, x_start: Images) -> CombinedState:
         """Equal weights and zero gradients."""
@@ -108,7 +112,10 @@ class CombinedGradient:
         """The weighted values, the combined gradient, and the next state."""
         (values, achieved), gradients = self._gradients(self._copies(x_adv), state.step)
         gradients = without_masked(self._ball, upcast_half(gradients))
-        gradients = _replace_nonfinite(gradients, state.gradients)
+        if self._memory:
+            gradients = _replace_nonfinite(gradients, state.gradients)
+        else:
+            gradients = zero_nonfinite(gradients)
         values = tf.cast(values, gradients.dtype)
         # As numbers, because oneDNN logs an error when booleans are transposed.
         done = tf.transpose(tf.cast(achieved, values.dtype)) > 0
@@ -155,32 +162,3 @@ def gram(gradients: tf.Tensor) -> tf.Tensor:
     products.set_shape([gradients.shape[1], gradients.shape[0], gradients.shape[0]])
     products = tf.where(tf.math.is_nan(products), tf.zeros_like(products), products)
     return tf.clip_by_value(products, -_LARGEST, _LARGEST)
-
-
-class RecordingOracle:
-    """Wraps a `CombinedGradient` and records every step.
-
-    Args:
-        oracle: the gradient to record.
-        steps: the number of steps.
-    """
-
-    def __init__(self, oracle: CombinedGradient, steps: int):
-        self._oracle: GradientOracle = oracle
-        self._steps = steps
-
-    def init(self, x_start: Images) -> tuple[CombinedState, StepRecord]:
-        """The oracle's state, and records filled with zeros."""
-        state = self._oracle.init(x_start)
-        records = [tf.tile(tf.zeros_like(part)[None], [self._steps, 1, 1]) for part in state.record]
-        return state, StepRecord(*records)
-
-    def __call__(self, x_adv: Images, state: Any) -> tuple[PerExample, tf.Tensor, Any]:
-        """The oracle's result; the step is added to the records."""
-        before, records = state
-        value, gradient, after = self._oracle(x_adv, before)
-        updated = [
-            tf.tensor_scatter_nd_update(record, before.step[None, None], part[None])
-            for record, part in zip(records, after.record, strict=True)
-        ]
-        return value, gradient, (after, StepRecord(*updated))

@@ -5,9 +5,12 @@ All functions work on a batch of weights, `[batch, tasks]`, each row on its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from keras_robust.core.validation import check_number
 
 _RIDGE = 1e-12  # relative; linearly dependent gradients have many solutions of one value
 _TOLERANCE = 1e-12  # of the duality gap, relative to the largest entry
@@ -34,9 +37,66 @@ def descend_logits(alpha: tf.Tensor, slope: Slope, learning_rate: float, steps: 
     return alpha
 
 
-def initial_state(start: tf.Tensor, first_weights: str) -> State:
+def check_initial(
+    owner: str, initial: tuple[float, ...] | None, used: bool = True
+) -> tuple[float, ...] | None:
+    """Returns initial weights as a tuple of numbers, or None.
+
+    Raises:
+        TypeError: not a sequence.
+        ValueError: a weight that is not > 0, a sum other than 1, or weights that are not used.
+
+    Example:
+        >>> check_initial("MinNorm", [0.25, 0.75])
+        (0.25, 0.75)
+    """
+    if initial is None:
+        return None
+    if not isinstance(initial, (tuple, list)):
+        raise TypeError(f"{owner}: initial is {initial!r}; expected a tuple of weights.")
+    if not used:
+        raise ValueError(
+            f"{owner}: exact=True with initial weights, on which the solution does not depend. "
+            "Leave them out, or set first_weights='uniform' to use them at the first step."
+        )
+    for weight in initial:
+        check_number(f"{owner}: initial weight", weight, above=0)
+    weights = tuple(map(float, initial))
+    if not math.isclose(sum(weights), 1, abs_tol=1e-3):
+        raise ValueError(
+            f"{owner}: the initial weights have the sum {sum(weights):g}; expected weights with "
+            "the sum 1, one per task."
+        )
+    return weights
+
+
+def initial_weights(start: tf.Tensor, initial: tuple[float, ...] | None) -> tf.Tensor:
+    """Weights of one row for all rows of `start`, `[batch, tasks]`; `start` itself for None.
+
+    Raises:
+        ValueError: another number of weights than of tasks.
+    """
+    if initial is None:
+        return start
+    if start.shape[1] not in (None, len(initial)):
+        raise ValueError(
+            f"The solver has {len(initial)} initial weights for {start.shape[1]} tasks; expected "
+            "one weight per task."
+        )
+    row = tf.constant(initial, start.dtype)
+    weights = tf.broadcast_to(row / tf.reduce_sum(row), tf.shape(start))
+    weights.set_shape(start.shape)
+    return weights
+
+
+def initial_state(
+    start: tf.Tensor, first_weights: str, initial: tuple[float, ...] | None = None
+) -> State:
     """The state of `descend_weights` and `solve_weights` before the first step."""
-    return start, tf.constant(first_weights == "solved")
+    due = tf.constant(first_weights == "solved")
+    if initial is None:
+        return start, due
+    return tf.math.log(initial_weights(start, initial)), due
 
 
 def descend_weights(
@@ -51,7 +111,7 @@ def descend_weights(
 def solve_weights(state: State, quadratic: tf.Tensor) -> tuple[tf.Tensor, State]:
     """Weights that minimize `w' A w`, and the next state."""
     alpha, due = state
-    weights = tf.where(due, minimize_quadratic(quadratic), equal_weights(alpha))
+    weights = tf.where(due, minimize_quadratic(quadratic), tf.nn.softmax(alpha))
     return weights, (alpha, tf.constant(True))
 
 

@@ -10,8 +10,9 @@ import keras_robust as kr
 from keras_robust.core.types import Ball, Solver
 from keras_robust.core.validation import check_integer, check_number, did_you_mean, lookup
 from keras_robust.experiments.flags.lookup import check_options, number
+from keras_robust.experiments.recipes.attack_spec import attack_spec
 
-MULTI_TARGETED = "multi_targeted"  # PGD toward every class but the label
+MULTI_TARGETED = "multi_targeted"  # an attack, by default PGD, toward every class but the label
 MULTI_TASK = "multi_task"
 # Attacks that restarts do not apply to: one has a schedule of its own; of several results of the
 # other, the worst image by image would be kept by the whole model and not by the tasks.
@@ -40,8 +41,12 @@ def _parameters(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(getattr(kr.attacks, name)).parameters)
 
 
-def option_names(name: str) -> tuple[str, ...]:
+def option_names(name: str, repeated: str = "pgd") -> tuple[str, ...]:
     """The options of an attack: arguments of its factory, and `restarts` if it is random.
+
+    Args:
+        name: the attack.
+        repeated: of `multi_targeted`, the attack that it repeats, whose options it takes.
 
     Raises:
         ValueError: an unknown attack.
@@ -51,7 +56,7 @@ def option_names(name: str) -> tuple[str, ...]:
         (('loss',), True)
     """
     if lookup("attack", name, names()) == MULTI_TARGETED:
-        return (*option_names("pgd"), *_parameters(MULTI_TARGETED)[1:])
+        return (*option_names(_targetable(repeated)), *_parameters(MULTI_TARGETED))
     own = tuple(option for option in _parameters(name)[1:] if option != "targeted")
     if name == MULTI_TASK:
         own += ("group", "stochastic")
@@ -60,12 +65,21 @@ def option_names(name: str) -> tuple[str, ...]:
     return (*own, "restarts") if getattr(kr.attacks, name)(kr.LinfBall(0.1)).is_random else own
 
 
+def _targetable(name: str) -> str:
+    """Returns the name of an attack that `multi_targeted` can repeat; raises for others."""
+    factories = [name for name in names() if name != MULTI_TARGETED]
+    return lookup(
+        "targeted attack", name, [one for one in factories if "targeted" in _parameters(one)]
+    )
+
+
 def check(name: str, options: Iterable[str]) -> None:
     """Raises unless an attack takes all options.
 
     Args:
         name: the attack.
-        options: names of options.
+        options: names of options, or the options; the attack that `multi_targeted` repeats is
+            `options["attack"]`.
 
     Raises:
         ValueError: an unknown attack, or an option that it does not take; the message names those
@@ -77,7 +91,8 @@ def check(name: str, options: Iterable[str]) -> None:
         ...
         ValueError: The attack 'fgsm' does not take steps, queries; it takes loss.
     """
-    valid = option_names(name)
+    repeated = options.get("attack", "pgd") if isinstance(options, Mapping) else "pgd"
+    valid = option_names(name, repeated)
     unknown = [option for option in options if option not in valid]
     if unknown:
         raise ValueError(
@@ -127,7 +142,9 @@ def build_attack(
         ball: the threat model.
         options: of `option_names(name)`. `loss` is one of `LOSSES` or an objective. Of
             `multi_task`, `tasks`, `group` and `stochastic` are as for `build_tasks`, and `solver`
-            as for `build_solver`.
+            as for `build_solver`. `attack` of `multi_targeted` is the name of an attack, by default
+            `"pgd"`. `start`, of attacks that walk along a decision boundary, is an attack as in
+            `"pgd+steps=20+step_size=2/255+radius=16/255"`; its radius is by default the ball's.
         targeted: whether it moves toward given classes.
 
     Returns:
@@ -154,6 +171,8 @@ def build_attack(
                 if key in arguments}  # fmt: skip
         arguments["tasks"] = build_tasks(**kind)
         arguments["solver"] = build_solver(arguments.get("solver", "task_oriented"))
+    if isinstance(arguments.get("start"), str):
+        arguments["start"] = _start(ball, arguments["start"])
     own = _parameters(name)
     count = 1 if "restarts" in own else arguments.pop("restarts", 1)
     try:
@@ -175,9 +194,21 @@ def _targeted(name: str, targeted: bool) -> dict[str, bool]:
 def _multi_targeted(ball: Ball, options: Mapping[str, Any], targeted: bool) -> kr.Attack:
     if targeted:
         raise ValueError(f"{MULTI_TARGETED} chooses its targets itself; give no target.")
-    own = {key: options[key] for key in _parameters(MULTI_TARGETED) if key in options}
-    inner = {key: value for key, value in options.items() if key not in own}
-    return kr.attacks.multi_targeted(kr.attacks.pgd(ball, targeted=True, **inner), **own)
+    own = {key: options[key] for key in _parameters(MULTI_TARGETED)[1:] if key in options}
+    inner = {key: value for key, value in options.items() if key not in (*own, "attack")}
+    attack = build_attack(options.get("attack", "pgd"), ball, inner, targeted=True)
+    return kr.attacks.multi_targeted(attack, **own)
+
+
+def _start(ball: Ball, text: str) -> kr.Attack:
+    """The attack that provides a starting point, such as `pgd+steps=20+radius=16/255`."""
+    spec = attack_spec(text.replace("+", ":"))
+    options = dict(spec["options"])
+    if "radius" in options:
+        radius = options.pop("radius")
+        check_number("start: radius", radius)
+        ball = ball.replace(radius=radius)
+    return build_attack(spec["name"], ball, options)
 
 
 def build_tasks(
@@ -216,7 +247,8 @@ def build_solver(text: str) -> Solver:
     """Builds a solver from its name, or its name and options.
 
     Args:
-        text: one of `keras_robust.solvers.NAMES`, or as in `task_oriented:lam=10:balance=20`.
+        text: one of `keras_robust.solvers.NAMES`, or as in `task_oriented:lam=10:balance=20`;
+            initial weights as in `min_norm:initial=0.2+0.3+0.5`.
 
     Raises:
         ValueError: an unknown solver or option, or an invalid value.
@@ -234,7 +266,9 @@ def build_solver(text: str) -> Solver:
 
 
 def _like(default: Any, name: str, text: str) -> Any:
-    """The typed value of an option, of the type of its default."""
+    """The typed value of an option, of the type of its default; without one, numbers in a tuple."""
+    if default is None:
+        return tuple(number("number", part) for part in text.split("+"))
     if isinstance(default, bool):
         return lookup(name, text.lower(), ("true", "false")) == "true"
     if isinstance(default, int):

@@ -228,8 +228,81 @@ def test_a_trace_is_of_the_attack():
         np.testing.assert_array_equal(found.achieved[-1, number], np.argmax(z, axis=1) != Y)
     assert np.mean(found.losses[-1]) > np.mean(found.losses[0])
     graph = tf.function(lambda: made.trace(members, X, Y, seed=7), autograph=False)()
+    start = multi_task(BALL, 0, 0.1).trace(members, X, Y, seed=7).images
+    gradients = [
+        ((tf.nn.softmax(start @ w) - tf.one_hot(Y, 3)) @ w.T).numpy() for w in WEIGHTS
+    ]  # fmt: skip
+    norms = [np.linalg.norm(gradient, axis=1) for gradient in gradients]
+    np.testing.assert_allclose(found.gradient_norms[0], norms, rtol=1e-4)
+    mean = np.linalg.norm(sum(gradients) / 3, axis=1)
+    np.testing.assert_allclose(found.combined_norms[0], mean, rtol=1e-4)
+    assert found.gradient_norms.shape == [4, 3, 6] and found.combined_norms.shape == [4, 6]
     for one, two in zip(graph, found, strict=True):
         np.testing.assert_allclose(tf.cast(one, tf.float32), tf.cast(two, tf.float32), atol=1e-5)
+
+
+TARGETS = tf.constant([1, 2, 0, 2, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "value"),
+    [
+        ("cross_entropy", lambda z: -kr.losses.cross_entropy(z, TARGETS)),
+        ("margin", lambda z: kr.losses.targeted_margin(z, Y, TARGETS) + 50),
+    ],
+)
+def test_a_targeted_attack_moves_toward_its_targets(loss, value):
+    """Success is the target, not an error; every step raises the losses of linear members."""
+    made = multi_task(BALL, 4, 0.02, solver="uniform", loss=loss, targeted=True)
+    assert made.takes_targets and made.name.startswith("targeted multi-task-4")
+    members = ensemble(*WEIGHTS)
+    found = made.trace(members, X, Y, targets=TARGETS)
+    np.testing.assert_array_equal(found.images, made(members, X, Y, targets=TARGETS))
+    for number, weights in enumerate(WEIGHTS):
+        z = found.images @ weights
+        np.testing.assert_allclose(found.losses[-1, number], value(z), rtol=1e-5)
+        np.testing.assert_array_equal(found.achieved[-1, number], np.argmax(z, axis=1) == TARGETS)
+    assert (np.mean(found.losses, axis=(1, 2))[1:] > np.mean(found.losses, axis=(1, 2))[:-1]).all()
+
+
+def test_a_targeted_universal_perturbation_has_the_targets_of_its_images():
+    """Each image of a group has its own: with one model and one pixel per class, up at the target
+    and down elsewhere."""
+    eye = linear(np.eye(3, dtype="float32"))
+    x, targets = tf.fill([4, 3], 0.5), tf.constant([1, 1, 2, 2])
+    made = replace(
+        multi_task(BALL, 1, 0.1, tasks=tasks.Universal(2), targeted=True),
+        initialization=initialization.AtInput(),
+    )
+    found = made.compiled(eye)(x, tf.zeros([4], tf.int32), targets=targets)
+    expected = 0.5 + 0.1 * (2 * tf.one_hot(targets, 3) - 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_every_target_in_turn():
+    """`multi_targeted` fools the whole at least as often as any one of the targets."""
+    whole = lambda x: {  # noqa: E731
+        "logits": x @ WEIGHTS[0],
+        "member_logits": tf.stack([x @ w for w in WEIGHTS], axis=1),
+    }
+    made = multi_task(BALL, 3, solver="uniform", targeted=True)
+    found = kr.attacks.multi_targeted(made)(whole, X, Y)
+    assert found.shape == X.shape and np.abs(found - X).max() <= 0.1 + 1e-6
+
+
+def test_memory_of_gradients_can_be_switched_off():
+    """After the first step the gradient of the root of a pixel at 0 is infinite."""
+    x, y = tf.constant([[0.1, 0.5]]), tf.constant([1])
+    rooted = lambda x: tf.stack([tf.sqrt(x[:, 0]), tf.ones_like(x[:, 1])], axis=1)  # noqa: E731
+    ends = {}
+    for memory in (True, False):
+        made = multi_task(
+            kr.LinfBall(0.1), 2, 0.1, tasks=tasks.Transformations((rooted, tf.identity)),
+            solver="uniform", memory=memory, success_criterion="label",
+        )  # fmt: skip
+        made = replace(made, initialization=initialization.AtInput())
+        ends[memory] = made.trace(lambda x: {"logits": -x}, x, y).gradient_norms[1, 0, 0].numpy()
+    assert ends[True] > 0.1 and ends[False] == 0
 
 
 def test_names_and_radii():
@@ -271,6 +344,26 @@ def resized(x):
             lambda: multi_task(BALL, 1)(ensemble(*WEIGHTS), X, Y, targets=Y),
             ValueError,
             "was called with targets",
+        ),
+        (
+            lambda: multi_task(BALL, 1, targeted=True)(ensemble(*WEIGHTS), X, Y),
+            ValueError,
+            "was called without targets",
+        ),
+        (
+            lambda: multi_task(BALL, 1, targeted=True, loss="kl"),
+            ValueError,
+            "loss is 'kl', which uses no labels",
+        ),
+        (
+            lambda: multi_task(BALL, 1, targeted=True, success_criterion="label"),
+            ValueError,
+            "success_criterion is 'label' of a targeted attack",
+        ),
+        (
+            lambda: multi_task(BALL, 1, targeted=True, solver="hvm"),
+            ValueError,
+            "HVM needs values >= 0",
         ),
         (
             lambda: multi_task(BALL, 1)(ensemble(WEIGHTS[0], WEIGHTS[1][:, :2]), X, Y),

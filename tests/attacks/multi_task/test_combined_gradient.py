@@ -40,6 +40,15 @@ def test_a_nonfinite_gradient_is_replaced_by_the_last_finite_one():
         np.testing.assert_allclose(gradient, np.tile([0.5, 1.0], (3, 1)))
 
 
+def test_without_memory_a_nonfinite_gradient_is_zero():
+    oracle = CombinedGradient(evaluate, solvers.EqualWeights(), 2, memory=False)
+    state, seen = oracle.init(X), []
+    for _ in range(2):
+        _, gradient, state = oracle(X, state)
+        seen.append(gradient[0].numpy().tolist())
+    assert seen == [[0.5, 1.0], [0.5, 0.0]]
+
+
 def test_before_the_first_finite_gradient_it_is_zero():
     oracle = CombinedGradient(evaluate, solvers.EqualWeights(), 2)
     _, gradient, state = oracle(X, oracle.init(X)._replace(step=tf.constant(1)))

@@ -262,6 +262,70 @@ def test_a_first_step_at_equal_weights(solver):
     assert np.ptp(weigh(solver, gradients, values, achieved, 2)) > 1e-3
 
 
+INITIAL = (0.5, 0.2, 0.1, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        solvers.MinNorm(first_weights="uniform", initial=INITIAL),
+        solvers.MinNorm(learning_rate=1e-12, initial=INITIAL),
+        solvers.MinNorm(exact=True, first_weights="uniform", initial=INITIAL),
+        solvers.MinMax(initial=INITIAL),
+        solvers.TaskOriented(first_weights="uniform", initial=INITIAL),
+    ],
+)
+def test_initial_weights(solver):
+    """They are those of the first step; with a learning rate of almost 0, of all steps."""
+    gradients, values, achieved = random_tasks()
+    found = weigh(solver, gradients, values, achieved, 1)
+    np.testing.assert_allclose(found, [INITIAL] * 4, rtol=1e-6)
+    moved = np.ptp(weigh(solver, gradients, values, achieved, 2) - found) > 1e-6
+    assert moved == (getattr(solver, "learning_rate", 1) > 1e-10)
+    config = json.dumps(keras.saving.serialize_keras_object(solver))
+    assert keras.saving.deserialize_keras_object(json.loads(config)) == solver
+
+
+def test_descent_begins_at_the_initial_weights():
+    """One step of the logits, from `log w`: `w (slope - w . slope)` with slopes 2 G w = (8, 1) / 2.
+
+    `w = (1/4, 3/4)`, so `w . slope = 2 w' G w = 2 (1/4 + 9/16)` with `G = diag(4, 1)`.
+    """
+    solver = solvers.MinNorm(steps=1, learning_rate=0.1, initial=(0.25, 0.75))
+    weights = weigh(solver, flat((2, 0), (0, 1)), HALVES, NONE, 1)
+    w = np.array([0.25, 0.75])
+    slope = 2 * np.array([4.0, 1.0]) * w
+    expected = np.exp(np.log(w) - 0.1 * w * (slope - w @ slope))
+    np.testing.assert_allclose(weights[0], expected / expected.sum())
+
+
+def test_another_number_of_initial_weights_than_of_tasks():
+    with pytest.raises(ValueError, match="has 2 initial weights for 5 tasks"):
+        weigh(solvers.MinMax(initial=(0.5, 0.5)), *random_tasks())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_relative_weights_do_not_depend_on_the_scale_of_the_gradients(exact):
+    """`G` over its mean diagonal, so that the squares of 1/1000 of the gradients count the same."""
+    gradients, values, achieved = random_tasks()
+    both = {relative: solvers.TaskOriented(lam=1.0, relative=relative, exact=exact)
+            for relative in (True, False)}  # fmt: skip
+    for relative, solver in both.items():
+        small, large = (weigh(solver, s * gradients, values, achieved) for s in (1e-3, 1.0))
+        assert np.allclose(small, large, rtol=1e-5) == relative
+    mean = tf.sqrt(tf.reduce_mean(tf.reduce_sum(gradients**2, axis=2), axis=0))
+    found = weigh(both[True], gradients, values, achieved)
+    scaled = weigh(both[False], gradients / mean[None, :, None], values, achieved)
+    np.testing.assert_allclose(found, scaled)
+
+
+def test_relative_weights_of_zero_gradients():
+    _, values, achieved = random_tasks()
+    found = weigh(solvers.TaskOriented(relative=True), tf.zeros([5, 4, 7], tf.float64), values,
+                  achieved)  # fmt: skip
+    assert np.isfinite(found).all()
+
+
 def test_the_shortest_of_two():
     """On the line from `g_1` to `g_2`, `w_1 = (g_2 - g_1) . g_2 / |g_1 - g_2|^2`, cut to [0, 1]."""
     gradients, values, achieved = random_tasks(batch=50, tasks=2, pixels=3)
@@ -325,6 +389,9 @@ def test_min_max_prefers_the_task_of_the_least_value():
         (lambda: solvers.MinNorm(first_weights="last"), "first_weights is 'last'"),
         (lambda: solvers.MinMax(learning_rate=float("nan")), "MinMax: learning_rate is nan"),
         (lambda: solvers.CAGrad(rounds=0), "rounds is 0"),
+        (lambda: solvers.MinNorm(initial=(0.5, 0.6)), "initial weights have the sum 1.1"),
+        (lambda: solvers.MinMax(initial=(1.0, 0.0)), "MinMax: initial weight is 0"),
+        (lambda: solvers.TaskOriented(initial=(1.0,), exact=True), "does not depend"),
         (lambda: solvers.HVM(scale=1.0), r"scale is 1.0; expected a number in \[0, 1\)"),
     ],
 )

@@ -57,7 +57,41 @@ def test_multi_targeted_tries_every_other_class():
         build_attack("multi_targeted", BALL, {}, targeted=True)
 
 
+def test_multi_targeted_repeats_any_targeted_attack():
+    """BIM and MIM toward every class; their own options are taken, those of others are not."""
+    for name, factory in (("bim", kr.attacks.bim), ("mim", kr.attacks.mim)):
+        made = build_attack("multi_targeted", BALL, {"attack": name, "steps": 3, "step_size": 0.1})
+        assert made == kr.attacks.multi_targeted(factory(BALL, 3, 0.1, targeted=True))
+    made = build_attack("multi_targeted", BALL, {"attack": "mim", "decay": 0.5})
+    assert made.attack.step_rule.decay == 0.5
+    with pytest.raises(ValueError, match="'multi_targeted' does not take decay"):
+        build_attack("multi_targeted", BALL, {"attack": "bim", "decay": 0.5})
+    with pytest.raises(ValueError, match="no targeted attack 'square'; expected one of"):
+        build_attack("multi_targeted", BALL, {"attack": "square"})
+
+
+def test_the_start_of_an_attack_along_a_boundary():
+    """PGD2 of the thesis: a larger radius than the ball's."""
+    start = "pgd+steps=20+step_size=2/255+radius=16/255"
+    ball = kr.LinfBall(8 / 255)
+    for name in ("brendel_bethge", "boundary", "hop_skip_jump"):
+        made = build_attack(name, ball, {"start": start})
+        assert made.start == kr.attacks.pgd(kr.LinfBall(16 / 255), 20, 2 / 255)
+        assert made.ball == ball
+    assert build_attack("boundary", BALL, {"start": "fgsm"}).start == kr.attacks.fgsm(BALL)
+
+
+def test_carlini_and_wagners_constant(loaded):
+    """As typed: a single constant of 0.7, without a binary search."""
+    text = "carlini_wagner:initial_const=0.7:binary_search_steps=1:steps=1000"
+    expected = kr.attacks.carlini_wagner(
+        loaded.ball(), 1000, initial_const=0.7, binary_search_steps=1
+    )
+    assert loaded.attack(text) == expected
+
+
 def test_targeted():
+    assert build_attack("multi_task", BALL, {}, targeted=True).takes_targets
     assert build_attack("mim", BALL, {}, targeted=True).takes_targets
     with pytest.raises(ValueError, match="'square' cannot be targeted"):
         build_attack("square", BALL, {}, targeted=True)
@@ -76,6 +110,11 @@ def test_a_multi_task_attack():
     tuned = kr.solvers.TaskOriented(lam=10.0, steps=3, norm="unachieved")
     assert made(solver="task_oriented:lam=10:steps=3:norm=unachieved").solver == tuned
     assert made(solver="min_norm:exact=true").solver == kr.solvers.MinNorm(exact=True)
+    initial = kr.solvers.MinNorm(initial=(0.2, 0.8), learning_rate=1e-8)
+    assert made(solver="min_norm:initial=0.2+0.8:learning_rate=1e-8").solver == initial
+    relative = kr.solvers.TaskOriented(lam=1.0, relative=True)
+    assert made(solver="task_oriented:lam=1:relative=true").solver == relative
+    assert made().memory and not made(memory=False).memory
     for solver in kr.solvers.NAMES:
         assert made(solver=solver).solver == attack_options.build_solver(solver)
 
@@ -103,7 +142,11 @@ def test_common_options_go_to_the_attacks_that_take_them():
         ("r_fgsm", {"fraction": "x"}, "'x'"),
         ("fgsm", {"loss": "kl"}, "no gradient|gradient"),
         ("pgd", {"restarts": 0}, "count is 0"),
-        ("hop_skip_jump", {"start": "pgd"}, "The attack 'hop_skip_jump': .*'pgd'"),
+        ("hop_skip_jump", {"start": "pdg"}, "no attack 'pdg'.*mean 'pgd'"),
+        ("hop_skip_jump", {"start": "pgd+radius=x"}, "start: radius is 'x'"),
+        ("multi_task", {"solver": "hvm:initial=1"}, "no option 'initial'"),
+        ("multi_task", {"solver": "min_max:initial=0.2+0.3"}, "the sum 0.5"),
+        ("multi_task", {"solver": "min_max:initial=a"}, "'a' is not a number"),
         ("multi_task", {"solver": "moo"}, "no solver 'moo'; expected one of uniform"),
         ("multi_task", {"solver": "task_oriented:lamda=1"}, "no option 'lamda'.*mean 'lam'"),
         ("multi_task", {"solver": "task_oriented:lam=x"}, "'x' is not a lam"),

@@ -56,7 +56,7 @@ def get(solver: str | Solver) -> Solver:
 
     Example:
         >>> get("min_max")
-        MinMax(learning_rate=0.025, gamma=3.0)
+        MinMax(learning_rate=0.025, gamma=3.0, initial=None)
     """
     if isinstance(solver, str):
         if solver not in NAMES:

@@ -6,7 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import equal_weights, project_onto_simplex
+from keras_robust.attacks.multi_task.simplex import (
+    check_initial,
+    equal_weights,
+    initial_weights,
+    project_onto_simplex,
+)
 from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_number
@@ -17,11 +22,13 @@ class MinMax:
     """Weights by descent on the weighted sum, with a penalty on unequal weights.
 
     `w <- P(w + learning_rate * (-f(x) - gamma * (w - 1 / T)))`, with the projection `P` onto the
-    simplex; the first step has equal weights.
+    simplex; the first step has the initial weights.
 
     Args:
         learning_rate: the length of a step of the weights, >= 0.
         gamma: the weight of the penalty `|w - 1 / T|^2 / 2`, >= 0.
+        initial: weights of the tasks before the first step of the image, > 0 with the sum 1;
+            default equal ones.
 
     Example:
         >>> solver, values = MinMax(learning_rate=0.1, gamma=0.0), tf.constant([[1.0, 2.0]])
@@ -37,14 +44,16 @@ class MinMax:
 
     learning_rate: float = 0.025
     gamma: float = 3.0
+    initial: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_number("MinMax: learning_rate", self.learning_rate)
         check_number("MinMax: gamma", self.gamma)
+        object.__setattr__(self, "initial", check_initial("MinMax", self.initial))
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The weights, and whether they have been used for a step."""
-        return start, tf.constant(False)
+        return initial_weights(start, self.initial), tf.constant(False)
 
     @guarded
     def __call__(

@@ -6,7 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import descend_weights, initial_state, solve_weights
+from keras_robust.attacks.multi_task.simplex import (
+    check_initial,
+    descend_weights,
+    initial_state,
+    solve_weights,
+)
 from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_choice, check_integer, check_number
@@ -24,7 +29,10 @@ class MinNorm:
             a single task and far from the weights after a few steps: it is another attack, not a
             better approximation.
         evenness: weight of the penalty `|w - 1 / T|^2`; 0 in the paper.
-        first_weights: `"solved"`, or `"uniform"` for equal weights at the first step of the image.
+        first_weights: `"solved"`, or `"uniform"` to use the initial weights, equal ones by
+            default, at the first step of the image.
+        initial: weights of the tasks before the first step of the image, > 0 with the sum 1;
+            default equal ones.
 
     Example:
         >>> solver = MinNorm(exact=True)
@@ -38,6 +46,8 @@ class MinNorm:
     Adversarial Examples with Task Oriented Multi-Objective Optimization" (2023), Eq. 2 and
     Algorithm 1 with lambda 0.
 
+    The initial weights are those of Table 24 there.
+
     Differs: the released code takes one step instead of ten, penalizes unequal weights, unlike the
     paper, and has equal weights at the first step:
     `MinNorm(steps=1, evenness=20.0, first_weights="uniform")`.
@@ -48,16 +58,19 @@ class MinNorm:
     exact: bool = False
     evenness: float = 0.0
     first_weights: str = "solved"
+    initial: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_integer("MinNorm: steps", self.steps, 1)
         check_number("MinNorm: learning_rate", self.learning_rate)
         check_number("MinNorm: evenness", self.evenness)
         check_choice("MinNorm: first_weights", self.first_weights, ("solved", "uniform"))
+        used = not self.exact or self.first_weights == "uniform"
+        object.__setattr__(self, "initial", check_initial("MinNorm", self.initial, used))
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The logits of the weights, and whether they are to be updated."""
-        return initial_state(start, self.first_weights)
+        return initial_state(start, self.first_weights, self.initial)
 
     @guarded
     def __call__(

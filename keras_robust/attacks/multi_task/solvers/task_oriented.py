@@ -6,7 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_robust.attacks.multi_task.simplex import descend_weights, initial_state, solve_weights
+from keras_robust.attacks.multi_task.simplex import (
+    check_initial,
+    descend_weights,
+    initial_state,
+    solve_weights,
+)
 from keras_robust.attacks.multi_task.solvers.guard import guarded
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_choice, check_integer, check_number
@@ -30,7 +35,13 @@ class TaskOriented:
         norm: `"all"`, or `"unachieved"` to restrict `w' G w` to the unachieved tasks.
         exact: solve the quadratic program instead, to a duality gap of 1e-12; another attack, as
             for `MinNorm`.
-        first_weights: `"solved"`, or `"uniform"` for equal weights at the first step of the image.
+        first_weights: `"solved"`, or `"uniform"` to use the initial weights, equal ones by
+            default, at the first step of the image.
+        initial: weights of the tasks before the first step of the image, > 0 with the sum 1;
+            default equal ones.
+        relative: whether `G` is divided by its mean diagonal, the mean squared norm of the tasks'
+            gradients. `lam` and `learning_rate` then mean the same whatever the scale of the loss,
+            which otherwise decides how much `Omega` matters.
 
     Example:
         >>> solver, start = TaskOriented(exact=True), tf.constant([[0.5, 0.5]])
@@ -54,6 +65,8 @@ class TaskOriented:
     norm: str = "all"
     exact: bool = False
     first_weights: str = "solved"
+    initial: tuple[float, ...] | None = None
+    relative: bool = False
 
     def __post_init__(self) -> None:
         check_integer("TaskOriented: steps", self.steps, 1)
@@ -61,6 +74,8 @@ class TaskOriented:
             check_number(f"TaskOriented: {name}", getattr(self, name))
         check_choice("TaskOriented: norm", self.norm, ("all", "unachieved"))
         check_choice("TaskOriented: first_weights", self.first_weights, ("solved", "uniform"))
+        used = not self.exact or self.first_weights == "uniform"
+        object.__setattr__(self, "initial", check_initial("TaskOriented", self.initial, used))
         if self.exact and self.balance:
             raise ValueError(
                 f"TaskOriented: exact=True with balance={self.balance:g}, whose logarithm is not "
@@ -69,7 +84,7 @@ class TaskOriented:
 
     def init(self, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The logits of the weights, and whether they are to be updated."""
-        return initial_state(start, self.first_weights)
+        return initial_state(start, self.first_weights, self.initial)
 
     @guarded
     def __call__(
@@ -78,6 +93,9 @@ class TaskOriented:
         """The weights after some steps, or the exact ones."""
         del values
         done = tf.cast(achieved, gram.dtype)
+        if self.relative:
+            scale = tf.reduce_mean(tf.linalg.diag_part(gram), axis=1)
+            gram = tf.math.divide_no_nan(gram, scale[:, None, None])
         if self.norm == "unachieved":
             gram *= (1 - done)[:, :, None] * (1 - done)[:, None, :]
         quadratic = gram + self.lam * omega_matrix(done)
