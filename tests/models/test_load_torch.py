@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -61,9 +60,14 @@ def small():
     return {key: value for key, value in arrays.items() if ".block.1." not in key}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "resnet18_silu"])
 def test_logits_are_those_of_pytorch(name):
     np.testing.assert_allclose(logits(loaded(name)), STORED[f"{name}/logits"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_another_activation():
+    test_logits_are_those_of_pytorch("resnet18_silu")
 
 
 @pytest.mark.parametrize(
@@ -71,11 +75,10 @@ def test_logits_are_those_of_pytorch(name):
     [
         ("wide_resnet_deepmind", {"activation": "silu", "padding": "symmetric"}),
         ("pre_act_resnet18_of_input", {}),
-        ("resnet18_silu", {}),
     ],
 )
 def test_the_options_matter(name, options):
-    """Padding, shortcut and activation are not in the shapes, and change the logits."""
+    """Padding and shortcut are not in the shapes, and change the logits."""
     model = load_torch(stored(name), NETWORKS[name][0], **options)
     assert np.abs(logits(model) - STORED[f"{name}/logits"]).max() > 1e-2
 
@@ -283,11 +286,3 @@ class TestWithPyTorch:
             np.testing.assert_array_equal(
                 read_state_dict(tmp_path / name)["a.weight"], np.arange(3.0)
             )
-
-
-def test_the_weights_survive_saving(tmp_path, small):
-    model = load_torch(small, "wide_resnet")
-    model.save(tmp_path / "a.keras")
-    np.testing.assert_array_equal(
-        logits(keras.saving.load_model(tmp_path / "a.keras")), logits(model)
-    )
