@@ -33,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "recipe",
         None,
-        f"Name of the recipe, one of {', '.join(recipes.names())}; or the recipe.json of a run.",
+        f"Name of the recipe, one of {recipes.listing()}; or the recipe.json of a run.",
         flag_values=values,
     )
     flags.DEFINE_string("output_dir", None, "Run directory.", flag_values=values)
@@ -82,8 +82,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     command_line.required(values, "output_dir", "runs/digits")
     if recipe is None:
         raise command_line.UsageError(
-            f"--recipe is missing; there are {', '.join(recipes.names())}, or the recipe.json of a "
-            "run."
+            f"--recipe is missing; there are {recipes.listing()}, or the recipe.json of a run."
         )
     schema.normalize(values.config, listed)
     if values.data_dir is not None:

@@ -14,6 +14,9 @@ from keras_robust.experiments.recipes import build, schema
 from trainers import recipes
 
 SHAPES = {"digits": (8, 8, 1), "toy": (1, 2, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+# A test of each recipe of the thesis would take seconds; tests/trainers/test_thesis_recipes.py has
+# one of each setting.
+EVERYDAY = [name for name in recipes.names() if not name.startswith("thesis/")]
 TFDS = Path(__file__).parents[2] / ".." / "shared" / "tensorflow_datasets"
 
 
@@ -22,7 +25,7 @@ def info(dataset):
     return kr.data.DatasetInfo(dataset, "made up", shape, 10, (), 1000, 100, 100, "test")
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", EVERYDAY)
 def test_every_recipe_is_valid(name):
     config = recipes.load(name)
     build.check(config)
@@ -67,7 +70,7 @@ def test_an_ensemble_of_a_recipe_has_members_of_their_own_weights():
     assert (model.robust_loss.promote, model.robust_loss.demote) == (0.0, 5.0)
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", EVERYDAY)
 def test_the_best_checkpoint_is_chosen_by_what_the_defense_is_for(name):
     defense = name.partition("/")[2]
     others = {

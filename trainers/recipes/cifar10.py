@@ -2,8 +2,8 @@
 
 Bui, thesis, Monash 2023, chapter 5, section 5.1 and appendix D: SGD with momentum, rate 0.01, times
 0.1 after 75, 90 and 100 of 200 epochs. Unlike there, the weights that are validated and kept are
-averaged (Rebuffi et al. 2021; `--config.optimizer.ema=0` for those of the thesis). It takes days on
-a CPU; try it with `--config.model.name=small_cnn --config.epochs=3`.
+averaged (Rebuffi et al. 2021; those of the thesis are not: `thesis/udr/cifar10_resnet18/...`). It
+takes days on a CPU; try it with `--config.model.name=small_cnn --config.epochs=3`.
 """
 
 from __future__ import annotations

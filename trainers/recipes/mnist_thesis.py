@@ -2,7 +2,8 @@
 
 Bui, thesis, Monash 2023, chapter 5, section 5.1 and appendix D: SGD with momentum, rate 0.01, times
 0.1 after 55, 75 and 90 of 100 epochs; every trade-off weight is 1. A hundred epochs of crafting
-with 40 steps take hours on a GPU; the recipes `mnist/...` are for a CPU.
+with 40 steps take hours on a GPU; the recipes `mnist/...` are for a CPU. `thesis/udr/mnist_cnn/...`
+are the same trainings, evaluated as there; other chapters are `thesis/<chapter>/...`.
 """
 
 from __future__ import annotations

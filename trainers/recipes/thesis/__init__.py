@@ -1,0 +1,1 @@
+"""The settings of the thesis, chapter by chapter: `thesis/CHAPTER/SETTING/DEFENSE`."""
