@@ -12,7 +12,6 @@ from ml_collections.config_flags import tuple_parser
 
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags.lookup import number
-from keras_robust.models.registry import ARCHITECTURES
 
 _FIELD = re.compile(r"--?(?:no)?config(?:\.([^=]+))?(?:=|$)")
 # Groups of arguments of a function, which checks their names itself.
@@ -129,7 +128,7 @@ def _check(config: ConfigDict, path: str | None) -> None:
     group = config
     for depth, name in enumerate(groups):
         where = ".".join(groups[:depth])
-        if name not in group and where.endswith(_OPEN) and name in (*_OPEN, *ARCHITECTURES):
+        if name not in group and where.endswith(_OPEN) and _is_part(name):
             with group.unlocked():
                 group[name] = ConfigDict()  # options of a part, or of an ensemble's member
         if name not in group:
@@ -148,6 +147,13 @@ def _check(config: ConfigDict, path: str | None) -> None:
             f"--config.{path}.NAME"
         )
         raise ValueError(f"--config.{path} is a group of fields; set {inside}.")
+
+
+def _is_part(name: str) -> bool:
+    """Whether options may be those of a part, or of an ensemble's members of an architecture."""
+    from keras_robust.models.registry import ARCHITECTURES  # late: it imports TensorFlow
+
+    return name in _OPEN or name in ARCHITECTURES
 
 
 def _unknown(path: str, where: str, name: str, group: ConfigDict) -> str:
