@@ -12,6 +12,7 @@ from keras_robust.plots.latent_space import latent_space
 from keras_robust.plots.loss_surface import loss_surface
 from keras_robust.plots.member_predictions import member_predictions
 from keras_robust.plots.roc_curves import roc_curves
+from keras_robust.plots.series import series
 from keras_robust.plots.style import to_png, to_svg
 from keras_robust.plots.training_curves import training_curves
 from keras_robust.plots.transfer_matrix import transfer_matrix
@@ -27,6 +28,7 @@ __all__ = [
     "loss_surface",
     "member_predictions",
     "roc_curves",
+    "series",
     "to_png",
     "to_svg",
     "training_curves",

@@ -35,6 +35,7 @@ DRAWERS = {
     "member_predictions": lambda: plots.member_predictions(*PREDICTIONS),
     "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
     "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
+    "series": lambda: plots.series({"a": ([0.1, 0.2], [1.0, 0.5])}, "tau", "accuracy"),
     "training_curves": lambda: plots.training_curves({"a": [1.0, 0.5]}, "loss"),
     "transfer_matrix": lambda: plots.transfer_matrix(["a"], [[0.5]]),
 }

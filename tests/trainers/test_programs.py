@@ -19,7 +19,7 @@ from trainers import recipes
 
 PROGRAMS = (
     *("train", "evaluate", "attack", "transfer"),
-    *("evaluate_ensembles", "diagnose_latents", "toy", "demo"),
+    *("evaluate_ensembles", "diagnose_latents", "toy", "demo", "reproduce"),
 )
 
 
@@ -115,6 +115,7 @@ UNWRITABLE = [
     ("diagnose_latents", [LONG_RUN, "--output_dir=b"]),
     ("toy", [LONG]),
     ("toy", ["--output_dir=file"]),
+    ("reproduce", ["--table=udr-1", LONG]),
     ("demo", [LONG]),
     ("demo", [f"--output_dir={20 * ('/' + 200 * 'x')}"]),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -13,6 +14,9 @@ from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.pictures import write_pictures
 from keras_robust.models.loading import load_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BATCH = 128  # images that are compared with each other, as in the paper
 _HEAD = (
@@ -78,11 +82,23 @@ def diagnose(run: LoadedRun, attack: kr.Attack, limit: int | None, seed: int) ->
         float(correct[~z.adversarial].mean()),
         float((correct[~z.adversarial] & correct[z.adversarial]).mean()),
         kr.evaluation.divergence_of(z, BATCH),
-        _trained_on(run, limit, seed),
+        training_perturbations(run, limit, seed),
     )
 
 
-def _trained_on(run: LoadedRun, limit: int | None, seed: int) -> kr.evaluation.Perturbations | None:
+def training_perturbations(
+    run: LoadedRun, limit: int | None, seed: int
+) -> kr.evaluation.Perturbations | None:
+    """Measures the perturbations of a run's training attack on its test images.
+
+    Args:
+        run: the run.
+        limit: number of test images; None for all.
+        seed: seed of the attack.
+
+    Returns:
+        Their sizes; None if the training has no attack that moves by steps.
+    """
     model = load_model(run.run.checkpoint(run.checkpoint))
     if model.attack is None or model.attack.step_rule is None:
         return None
@@ -100,30 +116,57 @@ def draw(run: LoadedRun, attack: kr.Attack, directory: Path, points: int, pictur
         points: number of images whose latents are drawn; 0 for none.
         pictures: number of images around which the loss is drawn.
     """
-    names, figures = run.splits.info.class_names, {}
+    figures = {}
     if points:
-        z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
-        shown = ~z.adversarial | z.fooling
-        figures["latents"] = kr.plots.latent_space(
-            kr.evaluation.project(z.features[shown]),
-            z.entropies[shown],
-            z.labels[shown],
-            z.adversarial[shown],
-            names,
-        )
-    x, y = run.test_images(max(pictures, 1))
-    # The length of a perturbation of all pixels, in the units of the surface's directions.
-    extent = float(attack.ball.radius) * float(x[0].shape.num_elements()) ** 0.5
+        figures["latents"] = latent_picture(run, attack, points)
     for number in range(pictures):
-        around = {
-            "input": kr.evaluation.input_surface(run.model, x[number], y[number], extent),
-            "latent": kr.evaluation.latent_surface(run.model, x[number], y[number], extent),
-        }
-        for space, found in around.items():
-            figures[f"{space}_surface_{number}"] = kr.plots.loss_surface(
-                found.steps, found.losses, found.labels, found.label, names
-            )
+        drawn = surface_pictures(run, float(attack.ball.radius), number)
+        figures |= {f"{space}_surface_{number}": figure for space, figure in drawn.items()}
     write_pictures(directory, figures, f"{run.run.path.name}_")
+
+
+def latent_picture(run: LoadedRun, attack: kr.Attack, points: int) -> Figure:
+    """Draws the latents of clean test images, and of those that the attack fools.
+
+    Args:
+        run: the run.
+        attack: the attack on its test images.
+        points: number of images.
+    """
+    z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
+    shown = ~z.adversarial | z.fooling
+    return kr.plots.latent_space(
+        kr.evaluation.project(z.features[shown]),
+        z.entropies[shown],
+        z.labels[shown],
+        z.adversarial[shown],
+        run.splits.info.class_names,
+    )
+
+
+def surface_pictures(run: LoadedRun, radius: float, number: int) -> dict[str, Figure]:
+    """Draws the loss around a test image.
+
+    Args:
+        run: the run.
+        radius: the largest change of a pixel.
+        number: number of the image.
+
+    Returns:
+        The pictures of the spaces `"input"` and `"latent"`.
+    """
+    x, y = (part[number] for part in run.test_images(number + 1))
+    # The length of a perturbation of all pixels, in the units of the surface's directions.
+    extent = radius * float(x.shape.num_elements()) ** 0.5
+    around = {
+        "input": kr.evaluation.input_surface(run.model, x, y, extent),
+        "latent": kr.evaluation.latent_surface(run.model, x, y, extent),
+    }
+    names = run.splits.info.class_names
+    return {
+        space: kr.plots.loss_surface(found.steps, found.losses, found.labels, found.label, names)
+        for space, found in around.items()
+    }
 
 
 def write_tables(directory: Path, results: Sequence[LatentResult], command: str) -> None:

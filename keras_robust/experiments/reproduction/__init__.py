@@ -1,0 +1,1 @@
+"""Reproduction of published tables and figures: trainings, measurements, results beside theirs."""

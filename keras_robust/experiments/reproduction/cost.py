@@ -1,0 +1,142 @@
+"""Estimates how long a reproduction takes on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+import keras_robust as kr
+from keras_robust.experiments.recipes import build
+from keras_robust.experiments.reproduction.runner import Reproduction
+from keras_robust.experiments.reproduction.scales import TRAINING_IMAGES
+
+SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1), "toy": (1, 2, 1)}
+CLASSES = {"cifar100": 100, "toy": 2}
+TEST_IMAGES = {"digits": 360, "toy": 2000}
+START = 15.0  # seconds to build and trace a training or an attack
+EFFICIENCY = 0.5  # of a network, compared with one of its convolutions
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training or a measurement of one seed.
+
+    Args:
+        text: what it is.
+        finished: whether it is done already.
+        seconds: about how long it takes; 0 if it is done.
+    """
+
+    text: str
+    finished: bool
+    seconds: float
+
+
+def jobs(reproduction: Reproduction) -> Iterator[Job]:
+    """The distinct trainings and measurements of an experiment, for each seed.
+
+    An estimate counts the multiplications of all gradients, and times a convolution on this
+    machine. It is right within a factor of about three.
+    """
+    rate = multiplications_per_second()
+    network: dict[str, float] = {}
+    for path, training in reproduction.trainings().items():
+        config = reproduction.config(training)
+        network[str(path)] = cost = gradient_cost(config)
+        images = config.dataset.limit or TRAINING_IMAGES.get(config.dataset.name, 50_000)
+        steps = config.defense.options.get("steps", 0) if config.defense.name != "standard" else 0
+        # Each batch crafts, then takes the gradient of the weights on clean and attacked images.
+        seconds = START + config.epochs * images * (steps + 2) * cost / rate
+        for seed in range(reproduction.seeds):
+            done = reproduction.is_trained(training, seed)
+            text = f"training {training.recipe}, seed {seed}, {config.epochs} epochs"
+            yield Job(text, done, 0.0 if done else seconds)
+    for row, what in reproduction.measurements().values():
+        config = reproduction.config(row.trainings[0])
+        cost = sum(network[str(reproduction.path(one))] for one in row.trainings)
+        images = what.limit or TEST_IMAGES.get(config.dataset.name, 10_000)
+        seconds = START + images * what.passes() * cost / rate
+        for seed in range(reproduction.seeds):
+            done = reproduction.file(row, what, seed).is_file()
+            text = f"{type(what).__name__} of {row.title}, seed {seed}"
+            yield Job(text, done, 0.0 if done else seconds)
+
+
+def gradient_cost(config: ConfigDict) -> float:
+    """The multiplications of one gradient of the recipe's network for one image."""
+    name = config.dataset.name
+    shape, classes = SHAPES.get(name, (32, 32, 3)), CLASSES.get(name, 10)
+    info = kr.data.DatasetInfo(name, "", shape, classes, (), 1000, 100, 100, "test")
+    return 3.0 * multiplications(build.classifier(config, info))
+
+
+def multiplications(model: keras.Model) -> float:
+    """The multiplications of convolutions and dense layers in a forward pass of one image.
+
+    Example:
+        >>> dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> multiplications(dense)
+        12.0
+    """
+    total = 0.0
+    for layer in model._flatten_layers():
+        kernel = getattr(layer, "kernel", None)
+        if kernel is None:
+            continue
+        if isinstance(layer, keras.layers.Dense):
+            total += float(np.prod(kernel.shape))
+        else:
+            total += float(np.prod(kernel.shape) * np.prod(layer.output.shape[1:-1]))
+    return total
+
+
+def multiplications_per_second(repetitions: int = 3) -> float:
+    """Measures a convolution with its gradient on this machine."""
+    x = tf.random.normal([64, 16, 16, 64])
+    kernel = tf.random.normal([3, 3, 64, 64])
+
+    @tf.function
+    def gradient(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        dx, dk = tape.gradient(y, [x, kernel])
+        return tf.reduce_sum(dx) + tf.reduce_sum(dk)
+
+    gradient(x).numpy()
+    start = time.perf_counter()
+    for _ in range(repetitions):
+        gradient(x).numpy()
+    seconds = (time.perf_counter() - start) / repetitions
+    return EFFICIENCY * 3 * 64 * 16 * 16 * 9 * 64 * 64 / seconds
+
+
+def summary(found: Sequence[Job]) -> str:
+    """Jobs as lines of text, the total last.
+
+    Example:
+        >>> print(summary([Job("training a", False, 7200), Job("training b", True, 0)]))
+        about 2 hours: training a
+        finished: training b
+        In all about 2 hours for 1 of 2 trainings and measurements.
+    """
+    lines = [
+        f"finished: {job.text}" if job.finished else f"{_time(job.seconds)}: {job.text}"
+        for job in found
+    ]
+    left = [job.seconds for job in found if not job.finished]
+    total = f"In all {_time(sum(left))} for {len(left)} of {len(found)} trainings and measurements."
+    return "\n".join([*lines, total])
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.2g} {unit}"
+    return f"about {seconds:.0f} seconds"

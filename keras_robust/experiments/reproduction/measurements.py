@@ -1,0 +1,274 @@
+"""What experiments measure: attacks, perturbations, latents, transfer, detection, tasks.
+
+Each is plain data until `measure` is called, which imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
+
+from keras_robust.experiments.recipes.attack_spec import attack_spec
+from keras_robust.experiments.reproduction.experiment import Setting, Training
+from keras_robust.experiments.reproduction.scales import Scale
+
+if TYPE_CHECKING:
+    from keras_robust.experiments.runs.loaded_run import LoadedRun
+
+# Gradients for an image of attacks whose number of steps does not say; of AutoAttack's parts,
+# most images of a robust model go through all.
+_PASSES = {"auto_attack": 3500.0, "brendel_bethge": 220.0, "carlini_wagner": 1800.0, "fgsm": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfAttack:
+    """A measurement under one attack.
+
+    Args:
+        attack: as typed in a shell, such as `"pgd:steps=200:step_size=0.01"`.
+        radius: the radius of the ball; None for the recipe's.
+        limit: number of test images.
+    """
+
+    attack: str
+    radius: float | None = None
+    limit: int | None = None
+
+    @property
+    def sources(self) -> tuple[Training, ...]:
+        """Further trainings that are needed: none."""
+        return ()
+
+    def at(self, scale: Scale) -> Self:
+        """The measurement with fewer steps and images."""
+        return dataclasses.replace(
+            self,
+            attack=scale.attack(self.attack, self.radius),
+            limit=scale.images(self.attack, self.limit),
+        )
+
+    def passes(self) -> float:
+        """The number of gradients for each image, about."""
+        return _passes(self.attack)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacked(_OfAttack):
+    """Clean accuracy (`clean`), and accuracy under an attack (`robust`).
+
+    Args:
+        norm: the norm of the ball; None for the recipe's.
+        source: the training on whose run the attack is crafted; None for the attacked run itself.
+    """
+
+    norm: str | None = None
+    source: Training | None = None
+
+    @property
+    def sources(self) -> tuple[Training, ...]:
+        """The training that the attack is crafted on."""
+        return () if self.source is None else (self.source,)
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Attacks the test images of one run."""
+        import keras_robust as kr
+        from keras_robust.experiments.runs.transfer_sources import crafted_on
+
+        (run,) = runs
+        attacks = [run.attack(self.attack, norm=self.norm, radius=self.radius)]
+        if setting.sources:
+            attacks = crafted_on(run, attacks, setting.sources)
+        report = kr.evaluation.evaluate(
+            run.model,
+            run.splits.test,
+            attacks,
+            limit=self.limit,
+            seed=setting.seed,
+            progress=setting.progress,
+            resume_dir=setting.resume_dir,
+        )
+        return {
+            "clean": report.clean_accuracy,
+            "robust": report.attacks[0].accuracy,
+            "samples": float(report.samples),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingPerturbations:
+    """Sizes of the training attack's perturbations at the end of a training.
+
+    Measures `l1` and `linf`, and the fractions of pixels `within_0.9`, `within_1` and `within_1.1`
+    radii.
+
+    Args:
+        limit: number of test images.
+    """
+
+    limit: int | None = None
+    sources: tuple[Training, ...] = ()
+
+    def at(self, scale: Scale) -> TrainingPerturbations:
+        """The measurement on fewer images."""
+        return dataclasses.replace(self, limit=scale.images(None, self.limit))
+
+    def passes(self) -> float:
+        """About the steps of a training attack."""
+        return 10.0
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Attacks the test images of one run with its training attack.
+
+        Raises:
+            ValueError: the run was not trained with an attack that moves by steps.
+        """
+        from keras_robust.experiments.runs.diagnose_latents import training_perturbations
+
+        (run,) = runs
+        found = training_perturbations(run, self.limit, setting.seed)
+        if found is None:
+            raise ValueError(f"{run.run.path} was trained without an attack that moves by steps.")
+        return {"l1": found.l1, "linf": found.linf} | dict(
+            zip(("within_0.9", "within_1", "within_1.1"), found.within, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentDivergence(_OfAttack):
+    """Divergence of latents: `ratio` (R-DIV), `intra`, `inter`; and `clean`, `robust` accuracy."""
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Compares the latents of the test images of one run with those of attacked ones."""
+        from keras_robust.experiments.runs.diagnose_latents import BATCH, diagnose
+
+        (run,) = runs
+        # A class has a divergence only if a batch holds several of its images.
+        limit = None if self.limit is None else max(self.limit, BATCH)
+        attack = run.attack(self.attack, radius=self.radius)
+        found = diagnose(run, attack, limit, setting.seed)
+        divergence = found.divergence
+        return {
+            "clean": found.clean_accuracy,
+            "robust": found.robust_accuracy,
+            "ratio": divergence.ratio,
+            "intra": divergence.intra,
+            "inter": divergence.inter,
+            "clean_ratio": divergence.clean_ratio,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class MemberTransfer(_OfAttack):
+    """Transfer of an attack among the members of an ensemble.
+
+    Measures `transferability` (T), `non_transferable` (nT), `single` (a_single), `all_correct` and
+    `all_wrong`.
+    """
+
+    def passes(self) -> float:
+        """The steps of the attack, on each of about two members and on the whole."""
+        return 3 * _passes(self.attack)
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Attacks each member of one run, and the whole ensemble."""
+        import keras_robust as kr
+
+        (run,) = runs
+        found = kr.evaluation.transfer(
+            run.model,
+            run.splits.test,
+            run.attack(self.attack, radius=self.radius),
+            limit=self.limit,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+        names = ("transferability", "non_transferable", "single", "all_correct", "all_wrong")
+        return {name: float(getattr(found, name)) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Detected(_OfAttack):
+    """How well the score of the run's detector separates attacked images: `auc`, `detected`."""
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Scores clean and attacked test images of one run.
+
+        Raises:
+            ValueError: the run has no detector.
+        """
+        import keras_robust as kr
+
+        (run,) = runs
+        if run.detector is None:
+            raise ValueError(
+                f"{run.run.path} has no detector; expected a training with validation images."
+            )
+        _, scored = kr.evaluation.score_attacks(
+            run.model,
+            run.splits.test,
+            run.detector,
+            {"attack": run.attack(self.attack, radius=self.radius)},
+            limit=self.limit,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+        found = scored["attack"]
+        rates = {"auc": found.auc, "detected": found.detection_rate, "robust": found.accuracy}
+        return {name: float(value) for name, value in rates.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class TasksAttacked(_OfAttack):
+    """Success of one perturbation on several tasks: `all_tasks`, `average`, `task_0`, ...
+
+    Several runs become an ensemble, whose members are the tasks `members`. Of an attack without
+    tasks, such as PGD on the ensemble, the success on the members is counted.
+    """
+
+    def passes(self) -> float:
+        """The steps of the attack, for each of about four tasks."""
+        return 4 * _passes(self.attack)
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Attacks the test images of a run, or of several at once."""
+        import keras_robust as kr
+        from keras_robust.experiments.runs.attack_run import attack_run
+
+        run = runs[0]
+        if len(runs) > 1:
+            whole = kr.models.ensemble([one.model for one in runs])
+            run = dataclasses.replace(run, model=whole)
+        attack = run.attack(self.attack, radius=self.radius)
+        tasks = kr.tasks.Members() if attack.task_kind is None else None
+        found = attack_run(run, attack, tasks=tasks, limit=self.limit, seed=setting.seed).success
+        if found is None:  # for the type checker: an attack with tasks has success rates
+            raise ValueError(f"{self.attack} has no tasks.")
+        each = {f"task_{i}": rate for i, rate in enumerate(found.per_task)}
+        return each | {
+            "all_tasks": found.all_tasks,
+            "average": found.average,
+            "samples": float(found.num_points),
+        }
+
+
+def _passes(text: str) -> float:
+    """The gradients that an attack takes for an image.
+
+    Example:
+        >>> _passes("pgd:steps=20:restarts=2"), _passes("multi_targeted:steps=10")
+        (40.0, 90.0)
+    """
+    spec = attack_spec(text)
+    options = spec["options"]
+    steps = options.get("steps")
+    passes = _PASSES.get(spec["name"], 10.0) if steps is None else float(steps)
+    if spec["name"] == "multi_targeted":
+        passes *= options.get("n_target_classes") or 9
+    if spec["name"] == "auto_attack":
+        passes = _PASSES["auto_attack"] if steps is None else 16 * passes
+    if spec["name"] == "spsa":
+        passes *= 0.7 * options.get("n_directions", 32)  # two forward passes each
+    return passes * options.get("restarts", 1)

@@ -1,0 +1,257 @@
+"""Pictures of experiments: curves of their tables, and what their runs look like."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from keras_robust.experiments.reproduction.experiment import Training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_robust.experiments.reproduction.outcome import Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """A table as curves: one for each row, over its columns.
+
+    Args:
+        name: of the file.
+        x: the position of each column that is not clean accuracy.
+        x_label: what the positions are.
+        part: number of the table.
+        y_label: what the numbers are.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    x_label: str
+    part: int = 0
+    y_label: str = "accuracy"
+    trainings: tuple[Training, ...] = ()
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the curves, with the intervals of their points."""
+        import keras_robust as kr
+
+        table = outcome.experiment.parts[self.part]
+        columns = [column for column in table.columns if column.value != "clean"]
+        curves, bands = {}, {}
+        for row in table.rows:
+            spreads = [outcome.spread(self.part, row.title, column) for column in columns]
+            found = [(x, one) for x, one in zip(self.x, spreads, strict=True) if one is not None]
+            curves[row.title] = ([x for x, _ in found], [one.mean for _, one in found])
+            bands[row.title] = [one.interval or (one.mean, one.mean) for _, one in found]
+        return kr.plots.series(curves, self.x_label, self.y_label, intervals=bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowCurves:
+    """A table as curves: one for each column, over its rows.
+
+    Args:
+        name: of the file.
+        x: the position of each row.
+        x_label: what the positions are.
+        part: number of the table.
+        y_label: what the numbers are.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    x_label: str
+    part: int = 0
+    y_label: str = "accuracy"
+    trainings: tuple[Training, ...] = ()
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the curves, with the intervals of their points."""
+        import keras_robust as kr
+
+        table = outcome.experiment.parts[self.part]
+        curves, bands = {}, {}
+        for column in table.columns:
+            spreads = [outcome.spread(self.part, row.title, column) for row in table.rows]
+            found = [(x, one) for x, one in zip(self.x, spreads, strict=True) if one is not None]
+            curves[column.title] = ([x for x, _ in found], [one.mean for _, one in found])
+            bands[column.title] = [one.interval or (one.mean, one.mean) for _, one in found]
+        return kr.plots.series(curves, self.x_label, self.y_label, intervals=bands)
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeOff:
+    """Two columns of a table against each other: a point for each row.
+
+    Args:
+        name: of the file.
+        x: title of the horizontal column.
+        y: title of the vertical column.
+        groups: name of a line -> titles of the rows that it joins; empty for one line of all rows.
+        part: number of the table.
+    """
+
+    name: str
+    x: str
+    y: str
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    part: int = 0
+    trainings: tuple[Training, ...] = ()
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the means."""
+        import keras_robust as kr
+
+        table = outcome.experiment.parts[self.part]
+        columns = [next(c for c in table.columns if c.title == title) for title in (self.x, self.y)]
+        curves = {}
+        for name, rows in (self.groups or {"all": tuple(row.title for row in table.rows)}).items():
+            spreads = [[outcome.spread(self.part, row, column) for row in rows]
+                       for column in columns]  # fmt: skip
+            x, y = ([one.mean for one in found if one is not None] for found in spreads)
+            curves[name] = (x, y)
+        return kr.plots.series(curves, self.x, self.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Metrics over the epochs of trainings.
+
+    Args:
+        name: of the file.
+        curves: name of a curve -> (training, its metric).
+        y_label: what the numbers are.
+        error: whether the metrics are accuracies, to be drawn as error rates.
+    """
+
+    name: str
+    curves: Mapping[str, tuple[Training, str]]
+    y_label: str
+    error: bool = False
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The trainings that are drawn."""
+        return tuple(training for training, _ in self.curves.values())
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        import keras_robust as kr
+
+        found = {}
+        for name, (training, metric) in self.curves.items():
+            values = [row[metric] for row in outcome.load(training).run.rows() if metric in row]
+            found[name] = [1 - value for value in values] if self.error else values
+        return kr.plots.training_curves(found, self.y_label)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSpace:
+    """The latents of clean and attacked test images in two dimensions, by t-SNE.
+
+    Args:
+        name: of the file.
+        training: the training.
+        attack: as for `measurements.Attacked`.
+        points: number of test images.
+    """
+
+    name: str
+    training: Training
+    attack: str
+    points: int = 300
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The training that is drawn."""
+        return (self.training,)
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs.diagnose_latents import latent_picture
+
+        run = outcome.load(self.training)
+        attack = run.attack(outcome.scale.attack(self.attack))
+        return latent_picture(run, attack, self.points)
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """The loss around the first test image.
+
+    Args:
+        name: of the file.
+        training: the training.
+        space: `"input"` or `"latent"`.
+    """
+
+    name: str
+    training: Training
+    space: str = "input"
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The training that is drawn."""
+        return (self.training,)
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs.diagnose_latents import surface_pictures
+
+        run = outcome.load(self.training)
+        return surface_pictures(run, run.config.ball.radius, 0)[self.space]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionRegions:
+    """The decision regions of trainings in the plane.
+
+    Args:
+        name: of the file.
+        panels: title -> training.
+    """
+
+    name: str
+    panels: Mapping[str, Training]
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The trainings that are drawn."""
+        return tuple(self.panels.values())
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs import toy_figures
+
+        return toy_figures.decision_regions(
+            {title: outcome.load(training) for title, training in self.panels.items()}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectories:
+    """Steps of attacks in hard and soft balls against a training in the plane.
+
+    Args:
+        name: of the file.
+        training: the training.
+        steps: number of steps.
+    """
+
+    name: str
+    training: Training
+    steps: int = 20
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The training that is attacked."""
+        return (self.training,)
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs import toy_figures
+
+        run = outcome.load(self.training)
+        return toy_figures.trajectories(run, run.model, self.steps)

@@ -1,0 +1,123 @@
+"""Every table and figure is made of valid recipes and attacks, and the command reproduces it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from keras_robust.experiments.recipes import attack_options, build
+from keras_robust.experiments.recipes.attack_spec import attack_spec
+from keras_robust.experiments.reproduction.experiment import changed, measurement
+from keras_robust.experiments.reproduction.runner import Reproduction
+from keras_robust.experiments.reproduction.scales import SCALES
+from trainers import recipes, reproduce, thesis
+
+ALL = thesis.EXPERIMENTS
+_WITHOUT_DATA = SCALES["minutes"]
+
+
+@functools.cache
+def checked(text: str, name: str, scale: str) -> None:
+    """Checks a training once, though many tables share it."""
+    training = next(one for one in ALL[name].trainings() if repr(one) == text)
+    build.check(SCALES[scale].recipe(changed(recipes.load(training.recipe), training.changes)))
+
+
+@pytest.mark.parametrize("scale", ["thesis", "minutes"])
+@pytest.mark.parametrize("name", ALL)
+def test_every_training_is_a_valid_recipe(name, scale):
+    owner = {repr(one): other for other in reversed(ALL) for one in ALL[other].trainings()}
+    for training in ALL[name].trainings():
+        checked(repr(training), owner[repr(training)], scale)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_attack_can_be_built_at_every_scale(name):
+    cells = [cell for part in ALL[name].parts for cell in part.cells()]
+    for what in {repr(w): w for w in (measurement(*cell) for cell in cells)}.values():
+        if not hasattr(what, "attack"):
+            continue
+        norm = getattr(what, "norm", None) or "linf"
+        for scale in SCALES.values():
+            spec = attack_spec(what.at(scale).attack)
+            ball = build.BALLS[norm](what.radius or 0.1)
+            attack_options.build_attack(spec["name"], ball, spec["options"])
+
+
+def test_names_are_of_chapters_and_their_tables():
+    for name, experiment in ALL.items():
+        assert re.fullmatch(r"(udr|adr|ascl|cce|ta_moo)-(fig-)?a?\d+", name)
+        chapter, *_, number = name.split("-")
+        kind = "Figure" if "-fig-" in name else "Table"
+        label = f"{kind} A{number[1:]}" if number[0] == "a" else f"{kind} {number}"
+        title = chapter.replace("_", "-").upper()
+        assert experiment.title.startswith(f"{title}, {label}: "), name
+
+
+def test_the_list_names_every_table(capsys):
+    lines = reproduce.listing().splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(ALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column", "number"),
+    [("udr-1", "UDR-MART", "B&B", 48.6), ("udr-2", "UDR-TRADES", "0.025", 24.2)],
+)
+def test_published_numbers_are_copied_to_their_cells(name, row, column, number):
+    """The last part, read off the thesis again."""
+    part = ALL[name].parts[-1]
+    index = [one.title for one in part.columns].index(column)
+    assert next(one for one in part.rows if one.title == row).thesis[index] == number
+
+
+def shortened(experiment):
+    """At most two rows of each part, whose comparison stays inside."""
+    parts = []
+    for part in experiment.parts:
+        rows = part.rows[:2]
+        titles = {row.title for row in rows}
+        over = {mine: base for mine, base in part.gain_over.items() if {mine, base} <= titles}
+        gains = {title: gain for title, gain in part.thesis_gain.items() if title in over}
+        parts.append(dataclasses.replace(part, rows=rows, gain_over=over, thesis_gain=gains))
+    # Curves have a point for each row.
+    drawn = tuple(one for one in experiment.pictures if type(one).__name__ not in _OF_ROWS)
+    return dataclasses.replace(experiment, parts=tuple(parts), pictures=drawn)
+
+
+_OF_ROWS = ("RowCurves", "TradeOff")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_every_experiment_runs(name, tmp_path_factory):
+    """In one directory: tables share their trainings."""
+    directory = tmp_path_factory.getbasetemp() / "thesis"
+    experiment = shortened(ALL[name])
+    page = Reproduction(
+        experiment, _WITHOUT_DATA, recipes.load, directory, log=lambda line: None
+    ).run()
+    document = json.loads(page.with_suffix(".json").read_text("utf-8"))
+    for part, found in zip(experiment.parts, document["parts"], strict=True):
+        for row, measured in zip(part.rows, found["rows"], strict=True):
+            cells = [
+                column.title
+                for column, cell in zip(part.columns, measured["cells"], strict=True)
+                if cell is None
+            ]
+            assert cells == [title for title in row.skip if title in cells]
+            for cell in filter(None, measured["cells"]):
+                assert len(cell["values"]) == 1
+    for picture in experiment.pictures:
+        assert (page.parent / name / f"{picture.name}.png").stat().st_size > 1000
+    assert "epochs" in page.read_text("utf-8")
+
+
+def test_the_registry_is_what_the_documentation_says():
+    text = (Path(__file__).parents[2] / "docs" / "reproducing.md").read_text("utf-8")
+    for scale in SCALES.values():
+        assert f"`{scale.name}`" in text
