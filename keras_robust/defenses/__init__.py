@@ -6,6 +6,7 @@ from keras_robust.defenses.ascl import ascl
 from keras_robust.defenses.cce import cce
 from keras_robust.defenses.crown_ibp import crown_ibp
 from keras_robust.defenses.ensemble_at import ensemble_at
+from keras_robust.defenses.free import free
 from keras_robust.defenses.gaussian import gaussian
 from keras_robust.defenses.ibp import ibp
 from keras_robust.defenses.mart import mart
@@ -25,6 +26,7 @@ __all__ = [
     "cce",
     "crown_ibp",
     "ensemble_at",
+    "free",
     "gaussian",
     "ibp",
     "mart",

@@ -48,6 +48,8 @@ class TrainingLoss:
         weight_perturbation: computes the gradient at perturbed weights; None for the weights.
         bounds: worst-case outputs by certified bounds, for a loss that requires `"bounds"`.
         further: further outputs that the loss requires; they join those of the adversarial images.
+        observe: called with clean and adversarial images, and the gradient of the loss in the
+            latter, which costs no backward pass of its own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TrainingLoss:
         weight_perturbation: AWP | None = None,
         bounds: WorstCaseBounds | None = None,
         further: FurtherOutputs | None = None,
+        observe: Callable[[Images, Images, tf.Tensor], None] | None = None,
     ):
         self.classifier = classifier
         self.loss = loss
@@ -65,6 +68,7 @@ class TrainingLoss:
         self.weight_perturbation = weight_perturbation
         self.bounds = bounds
         self.further = further
+        self.observe = observe
 
     def measure(self, batch: Batch, x_adv: Images | None) -> tuple[OutputsByKind, Means]:
         """The loss in inference mode, and the outputs; clean outputs are always computed.
@@ -111,6 +115,8 @@ class TrainingLoss:
                 self.weight_perturbation, batch, required, size, optimizer, others
             )
         with tf.GradientTape() as tape:
+            if self.observe is not None:
+                tape.watch(x_adv)
             # Clean images first: each batch has its own statistics.
             results = [
                 None if images is None else self.classifier(stacked(images), training=True)
@@ -122,7 +128,23 @@ class TrainingLoss:
             losses += self._bound(outputs, *batch[:2], training=True)
             means = self._means(batch[1], outputs, batch[2], losses, others)
             scaled = self._scaled(means, batch[1], size, optimizer)
-        return tape.gradient(scaled, self.classifier.trainable_variables), outputs, means
+        weights = self.classifier.trainable_variables
+        return self._gradients(tape, scaled, weights, batch[0], x_adv), outputs, means
+
+    def _gradients(
+        self,
+        tape: tf.GradientTape,
+        scaled: tf.Tensor,
+        weights: Sequence[Any],
+        x: Images,
+        x_adv: Images | None,
+    ) -> Gradients:
+        """The gradients in the weights; that in the images is observed."""
+        if self.observe is None:
+            return tape.gradient(scaled, weights)
+        *gradients, in_images = tape.gradient(scaled, [*weights, x_adv])
+        self.observe(x, x_adv, in_images)
+        return gradients
 
     def _perturbed_gradients(
         self,
@@ -142,6 +164,8 @@ class TrainingLoss:
         for last in (False, True):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
+                if last and self.observe is not None:
+                    tape.watch(required["adversarial"])
                 images = [stacked(images) for images in required.values()]
                 results, state, losses = outputs_at(self.classifier, weights, images)
                 outputs = _by_kind(required, results)
@@ -150,10 +174,11 @@ class TrainingLoss:
                     losses = [*losses, *self._bound(outputs, *batch[:2], training=True)]
                 means = self._means(batch[1], outputs, batch[2], losses, others)
                 scaled = self._scaled(means, batch[1], size, optimizer)
-            gradients = tape.gradient(scaled, weights)
             if not last:
+                gradients = tape.gradient(scaled, weights)
                 agreed = [None if g is None else collectives.global_sum(g) for g in gradients]
                 weights = rule.perturbed(weights, agreed)
+        gradients = self._gradients(tape, scaled, weights, batch[0], required["adversarial"])
         for variable, value in zip(self.classifier.non_trainable_variables, state, strict=True):
             variable.assign(value)
         return gradients, outputs, means

@@ -34,6 +34,19 @@ DEFENSES = {
     ),
     "mart": (lambda c: kr.defenses.mart(c, BALL, **SETTINGS), ["boosted", "divergence"]),
     "n_fgsm": (lambda c: kr.defenses.n_fgsm(c, BALL, **SETTINGS), ["adversarial"]),
+    "free": (lambda c: kr.defenses.free(c, BALL, replays=2, **SETTINGS), ["adversarial"]),
+    "free with a clean term and awp": (
+        lambda c: kr.defenses.free(
+            c,
+            BALL,
+            replays=2,
+            clean_weight=0.5,
+            microbatches=2,
+            weight_perturbation=kr.AWP(0.01),
+            **SETTINGS,
+        ),
+        ["adversarial", "clean"],
+    ),
     "n_fgsm with projection, alignment and awp": (
         lambda c: kr.defenses.n_fgsm(
             c,

@@ -40,10 +40,10 @@ variations_slowly = pytest.mark.parametrize(
 )
 
 
-def sgd_with_all_the_extras():
-    """A schedule, momentum, weight decay, clipping, and averaged weights."""
+def sgd_with_all_the_extras(updates=1):
+    """A schedule, momentum, weight decay, clipping, and averaged weights; for updates a step."""
     return keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(0.05, decay_steps=4),
+        keras.optimizers.schedules.CosineDecay(0.05, decay_steps=4 * updates),
         momentum=0.9,
         weight_decay=0.01,
         global_clipnorm=1.0,
@@ -71,7 +71,8 @@ def build(make_classifier):
         else:
             classifier = make_classifier(dropout=dropout)
         model = DEFENSES[name][0](classifier)
-        model.compile(optimizer or sgd_with_all_the_extras(), **compile_settings)
+        extras = sgd_with_all_the_extras(getattr(model, "replays", 1))
+        model.compile(optimizer or extras, **compile_settings)
         return model
 
     return build

@@ -221,7 +221,8 @@ def robust_model(
     model = getattr(kr.defenses, settings.name)(
         classifier(config, info), ball(config), seed=config.seed, **options
     )
-    rule = optimizer(config, steps_per_epoch)
+    # Free adversarial training updates several times on each batch.
+    rule = optimizer(config, steps_per_epoch * getattr(model, "replays", 1))
     if config.mixed_precision == "mixed_float16":
         # Keras wraps it by itself only under a global policy.
         rule = keras.optimizers.LossScaleOptimizer(rule)
