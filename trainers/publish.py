@@ -21,6 +21,7 @@ from absl import flags
 
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import attack_flags, certify_flags, command_line
+from keras_robust.experiments.runs.run_directory import RunDirectory
 
 PROGRAM = "trainers.publish"
 WITH_VERIFY = ("verify", "data_dir")
@@ -110,6 +111,14 @@ def verify(values: flags.FlagValues) -> None:
         raise ValueError("\n  ".join((f"{values.verify} does not hold.", *different)))
 
 
+def resume_hint() -> str:
+    """How to resume an interrupted evaluation, or to start over."""
+    values = flags.FLAGS
+    if values.verify or not values.run or not RunDirectory(values.run).unfinished.is_dir():
+        return command_line.START_OVER
+    return f"finished batches are kept. Resume with: {command_line.command(PROGRAM)}"
+
+
 def _log(line: str) -> None:
     print(f"  {line}", flush=True)
 
@@ -125,4 +134,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.start(PROGRAM, main, define_flags)
+    command_line.start(PROGRAM, main, define_flags, resume_hint=resume_hint)

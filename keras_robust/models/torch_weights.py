@@ -89,6 +89,11 @@ def load_torch(
     own_mean, own_std = _popped(arrays, _MEANS), _popped(arrays, _DEVIATIONS)
     stem = arrays[f"{scheme.module('stem_conv', arrays, prefix)}.weight"]
     head = arrays[f"{scheme.module('logits', arrays, prefix)}.weight"]
+    if (stem.ndim, head.ndim) != (4, 2):
+        raise ValueError(
+            f"{what} does not fit {name}: its first kernel has the shape {stem.shape} and its last "
+            f"{head.shape}; expected 4 and 2 axes."
+        )
     model = build(
         name,
         input_shape or (32, 32, stem.shape[1]),

@@ -141,6 +141,10 @@ BROKEN = {
         lambda a: {**a, "logits.bias": np.full(5, np.nan)},
         r"not finite: logits\.bias\.",
     ),
+    "axes": (
+        lambda a: {**a, "init_conv.weight": np.ones(16)},
+        r"first kernel has the shape \(16,\) and its last \(5, 16\); expected 4 and 2 axes",
+    ),
     "several": (
         lambda a: {f"{p}.{key}": value for key, value in a.items() for p in ("a", "b")},
         r"has several networks, 'a\.', 'b\.'; pass a dictionary with the arrays of one",

@@ -28,6 +28,7 @@ def test_a_run_is_published(trained, tmp_path, monkeypatch, capsys):
     assert "\nold" not in text and "| digits/x | Linf, radius 0.15 | 20 |" in text
     assert text.startswith("# A\n") and text.endswith("-->\nrest\n")
     publish.verify(parsed("--verify=digits/x"))
+    assert not (trained / "unfinished").exists()
     with pytest.raises(FileExistsError, match="pass --overwrite"):
         publish.run(parsed(*arguments), "")
     capsys.readouterr()

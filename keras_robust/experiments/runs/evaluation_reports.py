@@ -67,7 +67,7 @@ def write_reports(
         written.append(save_page(reports, output_dir))
     if not any(report.unfinished for report in reports):  # else the next call needs them
         for run in runs:
-            _remove_checkpoint(plan.checkpoint_path(run))
+            remove_checkpoint(plan.checkpoint_path(run))
     errors = [error for report in reports for error in report.errors]
     if errors:
         raise RuntimeError("\n".join([*errors, f"Written: {', '.join(map(str, written))}"]))
@@ -80,7 +80,7 @@ def _write_card(run: LoadedRun, plan: EvaluationPlan, report: Report) -> str:
     return str(run_cards.write(run, plan, report))
 
 
-def _remove_checkpoint(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Deletes the checkpoint of a finished evaluation, and keeps those of others."""
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):  # not empty, or missing

@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_robust as kr
 from keras_robust.core.atomic_files import sync
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.evaluation.attack_runner import compiled_forward, is_correct, predict_logits
@@ -23,6 +22,7 @@ from keras_robust.evaluation.batching import arrays, attacked
 from keras_robust.experiments.runs import run_cards
 from keras_robust.experiments.runs.certify_run import certify_run
 from keras_robust.experiments.runs.evaluate_run import EvaluationPlan, evaluate_run
+from keras_robust.experiments.runs.evaluation_reports import remove_checkpoint
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.models import zoo
 
@@ -70,7 +70,8 @@ def publish_run(
         with quiet_logger():  # many attacks are traced on purpose
             model = _stored(run, plan, draft, log)
         copy = dataclasses.replace(run, model=model)
-        kept = plan.checkpoint_path(run) / zoo.fingerprint(model).rpartition(":")[2][:16]
+        weights = zoo.fingerprint(model).rpartition(":")[2][:16]
+        kept = run.run.unfinished / f"{plan.checkpoint_path(run).name}-{weights}"
         with quiet_logger():
             report = evaluate_run(copy, plan, command=command, progress=log, resume_dir=kept)
         if report.unfinished:
@@ -79,7 +80,7 @@ def publish_run(
             raise RuntimeError("\n".join(report.errors))
         card = run_cards.card_of(copy, plan, report, log)
         dataclasses.replace(card, recipe=without_paths(card.recipe)).save(draft)
-    shutil.rmtree(kept, ignore_errors=True)
+    remove_checkpoint(kept)
     return zoo.DIRECTORY / name
 
 
