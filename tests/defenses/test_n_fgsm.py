@@ -138,6 +138,15 @@ def test_alignment_trains_a_network_with_pools_in_a_graph(make_batch):
     assert np.isfinite(history).all() and history[-1] < 0.7 * history[0]
 
 
+@pytest.mark.slow
+def test_alignment_on_replicas(two_replicas, make_classifier, make_batch):
+    with two_replicas.scope():
+        model = kr.defenses.n_fgsm(make_classifier(), BALL, grad_align=0.2, steps=1)
+        model.compile(keras.optimizers.SGD(0.1))
+    logs = model.fit(*make_batch(8), batch_size=8, verbose=0).history
+    assert 0 < logs["alignment"][0] <= 0.4 and np.isfinite(logs["loss"]).all()
+
+
 def test_the_cosine_of_zero_has_a_gradient():
     value = tf.Variable([[0.0, 0.0], [3.0, 4.0]])
     with tf.GradientTape() as tape:

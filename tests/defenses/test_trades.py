@@ -161,6 +161,25 @@ def test_the_helper_is_a_frozen_copy_that_is_saved(make_classifier, tmp_path):
         np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.slow
+def test_replicas_agree_with_one_device(two_replicas, make_linear, make_batch):
+    """The mean predictions and the weights; no step is taken, so that no noise differs."""
+    x, y = make_batch(8, (4, 1, 1))
+    ends = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            helper = make_linear(WEIGHTS[::-1], BIAS)
+            model = trades(make_linear(WEIGHTS, BIAS), divergence="ikl", helper=helper)
+            model.attack = kr.attacks.pgd(BALL, 0, 0.1, initialization="none")
+            model.compile(keras.optimizers.SGD(0.5))
+        model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        weights = np.vstack(model.classifier.get_weights())
+        ends.append([weights, tf.convert_to_tensor(model.class_probabilities).numpy()])
+    assert np.ptp(ends[0][1]) > 1e-3
+    for one, two in zip(*ends, strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
