@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
@@ -11,6 +13,8 @@ from keras_robust.experiments.flags import recipe_flags
 from keras_robust.experiments.recipes import build, defense_options, schema
 from trainers import recipes
 
+ROOT = Path(__file__).parents[2]
+TFDS = ROOT / ".." / "shared" / "tensorflow_datasets"
 SETTINGS = [name for name in recipes.FAMILIES if name.startswith("thesis/")]
 # What the last part of a name stands for, where it is not the defense alone.
 VARIANTS = {
@@ -266,3 +270,25 @@ def test_the_listing_has_every_recipe():
         one = f"{setting}/{{{','.join(family.defenses)}}}"
         is_short = setting.startswith("thesis/")
         assert all(name in shown for name in ([one] if is_short else recipes.names(f"{setting}/")))
+
+
+def test_the_document_names_every_setting():
+    text = (ROOT / "docs/recipes.md").read_text("utf-8")
+    for setting in SETTINGS:
+        _, chapter, name = setting.split("/")
+        is_victim = chapter == "ta_moo" and "mobilenet_x3" not in name and "rme" not in name
+        shown = f"{name.partition('_')[0]}_NETWORK" if is_victim else name
+        assert f"`{shown}`" in text or f"`thesis/{chapter}/{shown}`" in text, setting
+
+
+@pytest.mark.slow
+def test_a_recipe_reads_another_data_set_by_its_name():
+    if not TFDS.is_dir():
+        pytest.skip("no TensorFlow Datasets beside the project")
+    config = recipes.load("thesis/cce/cifar100_cnn/pgd_at")
+    config.dataset.name, config.dataset.data_dir = "mnist", str(TFDS)
+    splits = build.data(config)
+    model = build.robust_model(config, splits.info, len(splits.train))
+    images, _ = next(iter(splits.train))
+    assert images.shape == (64, 28, 28, 1)
+    assert model(images)["logits"].shape == (64, 10)
