@@ -45,8 +45,11 @@ def test_every_attack_can_be_built_at_every_scale(name):
         norm = getattr(what, "norm", None) or "linf"
         for scale in SCALES.values():
             spec = attack_spec(what.at(scale).attack)
+            options = dict(spec["options"])
+            if getattr(what, "solver", ""):
+                options["solver"] = what.solver
             ball = build.BALLS[norm](what.radius or 0.1)
-            attack_options.build_attack(spec["name"], ball, spec["options"])
+            attack_options.build_attack(spec["name"], ball, options)
 
 
 def test_names_are_of_chapters_and_their_tables():
@@ -66,7 +69,24 @@ def test_the_list_names_every_table(capsys):
 
 @pytest.mark.parametrize(
     ("name", "row", "column", "number"),
-    [("udr-1", "UDR-MART", "B&B", 48.6), ("udr-2", "UDR-TRADES", "0.025", 24.2)],
+    [
+        ("udr-1", "UDR-MART", "B&B", 48.6),
+        ("udr-2", "UDR-TRADES", "0.025", 24.2),
+        ("udr-3", "UDR-TRADES", "on UDR-MART", 61.6),
+        ("udr-8", "eps = 5.0", "AA", 45.2),
+        ("udr-10", "MART", "16/255", 13.8),
+        ("adr-2", "ADR-TRADES", "Mul-target", 37.7),
+        ("adr-a4", "ADR-ADV", "MIM", 36.96),
+        ("ascl-2", "Ours", "AA", 31.9),
+        ("ascl-7", "SCL 0, VAT 3", "PGD", 54.4),
+        ("cce-3", "ADP_3", "SPSA", 53.9),
+        ("cce-11", "weight 5", "SPSA", 46.2),
+        ("cce-13", "CCE-RM", "on ADP", 49.4),  # column CCE-RM of the row ADP, radius 0.02
+        ("ta_moo-3", "TA-MOO", "RMEVW", 23.04),
+        ("ta_moo-5", "MinMax", "K=8", 62.29),
+        ("ta_moo-15", "TA-MOO*", "R", 72.0),
+        ("ta_moo-18", "AutoAttack", "R2", 48.58),
+    ],
 )
 def test_published_numbers_are_copied_to_their_cells(name, row, column, number):
     """The last part, read off the thesis again."""

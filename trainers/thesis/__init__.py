@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.reproduction.experiment import Experiment
-from trainers.thesis import udr
+from trainers.thesis import adr, ascl, cce, ta_moo, udr
 
 EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one for chapter in (udr,) for one in chapter.EXPERIMENTS
+    one.name: one for chapter in (adr, ascl, cce, ta_moo, udr) for one in chapter.EXPERIMENTS
 }
 
 

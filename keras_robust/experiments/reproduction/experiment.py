@@ -138,14 +138,15 @@ class Row:
         title: its title.
         trainings: the training, or several that are measured together.
         thesis: the published number in each column, as printed; None where there is none.
-        measurement: what to measure in each column; None if the columns say so.
+        measurement: what to measure instead of what the columns say: in all of them, or by their
+            titles.
         skip: titles of columns that are left empty, as in the original.
     """
 
     title: str
     trainings: tuple[Training, ...]
     thesis: tuple[float | None, ...] = ()
-    measurement: Measurement | None = None
+    measurement: Measurement | Mapping[str, Measurement] | None = None
     skip: tuple[str, ...] = ()
 
 
@@ -201,7 +202,9 @@ def measurement(row: Row, column: Column) -> Measurement:
     Raises:
         ValueError: neither the row nor the column says so.
     """
-    found = column.measurement if row.measurement is None else row.measurement
+    own = row.measurement
+    found = own.get(column.title) if isinstance(own, Mapping) else own
+    found = column.measurement if found is None else found
     if found is None:
         raise ValueError(f"Nothing is measured in row {row.title!r}, column {column.title!r}.")
     return found

@@ -164,8 +164,8 @@ class LatentDivergence(_OfAttack):
 class MemberTransfer(_OfAttack):
     """Transfer of an attack among the members of an ensemble.
 
-    Measures `transferability` (T), `non_transferable` (nT), `single` (a_single), `all_correct` and
-    `all_wrong`.
+    Measures `transferability` (T), `non_transferable` (nT), `single` (a_single), `all_correct`,
+    `all_wrong`, and the accuracies `clean` and `robust` of the whole.
     """
 
     def passes(self) -> float:
@@ -186,7 +186,9 @@ class MemberTransfer(_OfAttack):
             progress=setting.progress,
         )
         names = ("transferability", "non_transferable", "single", "all_correct", "all_wrong")
-        return {name: float(getattr(found, name)) for name in names}
+        rates = {name: float(getattr(found, name)) for name in names}
+        # The last row and column are those of the whole ensemble.
+        return rates | {"robust": float(found.accuracy[-1][-1]), "clean": float(found.clean[-1])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +228,19 @@ class TasksAttacked(_OfAttack):
 
     Several runs become an ensemble, whose members are the tasks `members`. Of an attack without
     tasks, such as PGD on the ensemble, the success on the members is counted.
+
+    Args:
+        solver: the solver of a multi-task attack, such as `"task_oriented:lam=10"`.
     """
+
+    solver: str = ""
+
+    def at(self, scale: Scale) -> Self:
+        """The measurement with fewer steps and images, but of twenty groups at least."""
+        group = attack_spec(self.attack)["options"].get("group", 0)
+        found = super().at(scale)
+        limit = None if found.limit is None else max(found.limit, 20 * group)
+        return dataclasses.replace(found, limit=limit)
 
     def passes(self) -> float:
         """The steps of the attack, for each of about four tasks."""
@@ -237,11 +251,8 @@ class TasksAttacked(_OfAttack):
         import keras_robust as kr
         from keras_robust.experiments.runs.attack_run import attack_run
 
-        run = runs[0]
-        if len(runs) > 1:
-            whole = kr.models.ensemble([one.model for one in runs])
-            run = dataclasses.replace(run, model=whole)
-        attack = run.attack(self.attack, radius=self.radius)
+        run = _together(runs)
+        attack = run.attack(self.attack, _solved_by(self.solver), radius=self.radius)
         tasks = kr.tasks.Members() if attack.task_kind is None else None
         found = attack_run(run, attack, tasks=tasks, limit=self.limit, seed=setting.seed).success
         if found is None:  # for the type checker: an attack with tasks has success rates
@@ -252,6 +263,59 @@ class TasksAttacked(_OfAttack):
             "average": found.average,
             "samples": float(found.num_points),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class TasksTransferred(_OfAttack):
+    """Success on all members of ensembles, of one attack that is crafted on the first of them.
+
+    Measures a number for each ensemble, by its name: the letters of its members.
+
+    Args:
+        letters: a letter for each of the runs.
+        ensembles: names of ensembles; the attack is crafted on the first one.
+        solver: the solver of the attack.
+    """
+
+    letters: str = ""
+    ensembles: tuple[str, ...] = ()
+    solver: str = ""
+
+    def passes(self) -> float:
+        """The steps of the attack, for each member of the source."""
+        return len(self.ensembles[0]) * _passes(self.attack)
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Attacks the test images."""
+        import keras_robust as kr
+
+        by_letter = dict(zip(self.letters, runs, strict=True))
+        source = _together([by_letter[letter] for letter in self.ensembles[0]])
+        found = kr.evaluation.transfer_success_rates(
+            source.model,
+            {letter: run.model for letter, run in by_letter.items()},
+            {name: tuple(name) for name in self.ensembles},
+            source.splits.test,
+            source.attack(self.attack, _solved_by(self.solver), radius=self.radius),
+            limit=self.limit,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+        rates = {name: success.all_tasks for name, success in found.items()}
+        return rates | {"samples": float(next(iter(found.values())).num_points)}
+
+
+def _together(runs: Sequence[LoadedRun]) -> LoadedRun:
+    """A run with the ensemble of the models of all runs; a single run as it is."""
+    import keras_robust as kr
+
+    if len(runs) == 1:
+        return runs[0]
+    return dataclasses.replace(runs[0], model=kr.models.ensemble([run.model for run in runs]))
+
+
+def _solved_by(solver: str) -> dict[str, str]:
+    return {"solver": solver} if solver else {}
 
 
 def _passes(text: str) -> float:

@@ -87,9 +87,9 @@ class Reproduction:
         return changed(self.recipe(training.recipe), training.changes)
 
     def config(self, training: Training, seed: int = 0) -> ConfigDict:
-        """The recipe of a training at the scale."""
+        """The recipe of a training at the scale; seeds count from the recipe's."""
         config = self.scale.recipe(self.original(training))
-        config.seed = seed
+        config.seed += seed
         config.dataset.data_dir = self.data_dir
         return config
 

@@ -46,6 +46,9 @@ def test_a_row_says_what_is_measured_if_it_says_anything():
     column = Column("PGD", PGD)
     assert measurement(Row("a", (Training("x"),)), column) is PGD
     assert measurement(Row("a", (Training("x"),), measurement=own), column) is own
+    by_title = Row("a", (Training("x"),), measurement={"PGD": own})
+    assert measurement(by_title, column) is own
+    assert measurement(by_title, Column("other", PGD)) is PGD
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,13 @@ def test_what_a_number_depends_on_is_in_its_path(make):
     assert len(files) == 6
 
 
+def test_networks_of_one_recipe_may_differ_in_their_seeds(make):
+    reproduction = make()
+    second = TRAINING.but({"seed": 1000})
+    assert reproduction.path(TRAINING) != reproduction.path(second)
+    assert reproduction.config(second, 2).seed == 1002
+
+
 def test_an_unfinished_training_is_not_taken_for_a_finished_one(make, done, tmp_path):
     reproduction, _ = done
     assert reproduction.is_trained(TRAINING, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keras_robust.experiments.recipes.attack_spec import attack_spec
+from keras_robust.experiments.reproduction.measurements import TasksAttacked
 from keras_robust.experiments.reproduction.scales import SCALES, Scale, differences
 from trainers import recipes
 
@@ -97,3 +98,10 @@ def test_the_cuts_are_told():
         "crafting steps: 10 to 2",
         "optimizer: sgd to adam",
     } <= set(lines)
+
+
+def test_groups_of_images_have_enough_of_them():
+    attack = TasksAttacked("multi_task:tasks=universal:group=12:steps=100", 0.1)
+    assert SCALES["minutes"].test_images == 32
+    assert attack.at(SCALES["minutes"]).limit == 240
+    assert attack.at(SCALES["thesis"]).limit is None
