@@ -182,7 +182,7 @@ def _load(base: keras.Model, application: str, file: str) -> None:
     try:
         base.load_weights(file)
     except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().split(". ")[0]
         raise ValueError(
             f"The file {file!r} does not fit {application} without its top ({reason}); expected "
             "weights of the same application and options, such as "

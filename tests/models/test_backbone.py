@@ -206,7 +206,7 @@ def test_weights_from_a_file(tmp_path):
     for mine, theirs in zip(*(base.get_weights() for base in bases), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert len(first.trainable_weights) - len(second.trainable_weights) == 2 * 27
-    with pytest.raises(ValueError, match=r"does not fit MobileNet without its top \(.*alpha|expec"):
+    with pytest.raises(ValueError, match=r"does not fit MobileNet without its top \(A total of"):
         backbone((32, 32, 3), 5, "MobileNet", weights=path)
     (tmp_path / "junk.weights.h5").write_text("junk")
     with pytest.raises(ValueError, match="does not fit MobileNet without its top"):
@@ -220,38 +220,53 @@ def bright_and_dark(count, size):
     return (0.3 * noise + 0.5 * y[:, None, None, None] + 0.1).astype("float32"), y
 
 
+def robust_accuracy(model, x, y):
+    x_adv = kr.attacks.pgd(kr.LinfBall(4 / 255), 5)(model, x, y, seed=0)
+    return np.mean(np.argmax(model(x_adv)["logits"], axis=1) == y)
+
+
 @pytest.mark.slow
 def test_fine_tuning_at_96_pixels(tmp_path):
-    """The head first, then all but batch norm at a small rate; from a file of weights to a file of
-    a classifier that is robust in a ball.
+    """The head first, then all but batch norm at a small rate; from a file of pretrained
+    weights to a file of a classifier that is robust in a ball.
     """
     keras.utils.set_random_seed(0)
     path = tmp_path / "pretrained.weights.h5"
-    kr.models.backbone((96, 96, 3), 2).get_layer("backbone").save_weights(path)
+    x, y = bright_and_dark(32, 96)
+    pretrained = kr.defenses.standard(backbone((96, 96, 3), 3), kr.LinfBall(4 / 255))
+    pretrained.compile(keras.optimizers.Adam(1e-3))
+    pretrained.fit(x, y + 1, batch_size=16, epochs=8, verbose=0)
+    # Values of random weights are so small that running statistics reach them in hundreds of steps.
+    kr.training.BatchNormStatistics(pretrained).recompute([(x[:16], y[:16]), (x[16:], y[16:])])
+    pretrained.classifier.get_layer("backbone").save_weights(path)
     classifier = backbone((96, 96, 3), 2, weights=path, trainable="head")
     base, head = (classifier.get_layer(name) for name in ("backbone", "logits"))
     before = base.get_weights()
-    x, y = bright_and_dark(32, 96)
     model = kr.defenses.pgd_at(classifier, kr.LinfBall(4 / 255), steps=2)
     model.compile(keras.optimizers.Adam(1e-2))
     model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    with_head = robust_accuracy(classifier, x, y)
     for old, new in zip(before, base.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     first = head.get_weights()
     set_trainable(model, "all_but_batch_norm")
     model.compile(keras.optimizers.Adam(1e-3))
-    history = model.fit(x, y, batch_size=16, epochs=6, verbose=0).history
+    history = model.fit(x, y, batch_size=16, epochs=4, verbose=0).history
     assert np.any(first[0] != head.get_weights()[0])
-    for layer in base.layers:
-        frozen = isinstance(layer, keras.layers.BatchNormalization)
-        old = [a for a, w in zip(before, base.weights, strict=True) if w in layer.weights]
-        same = all(np.array_equal(a, b) for a, b in zip(old, layer.get_weights(), strict=True))
-        assert same or not frozen
+    norms = {
+        weight.path
+        for layer in base.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for weight in layer.weights
+    }
+    pairs = zip(base.weights, before, strict=True)
+    changed = {weight.path for weight, old in pairs if np.any(old != weight.numpy())}
+    assert not changed & norms and len(changed) > 50
     assert history["loss"][-1] < history["loss"][0]
     classifier.save(tmp_path / "robust.keras")
     loaded = keras.models.load_model(tmp_path / "robust.keras")
-    report = kr.evaluation.evaluate(loaded, (x, y), kr.attacks.pgd(kr.LinfBall(4 / 255), 5))
-    assert report.clean_accuracy > 0.9 and report.attacks[0].accuracy > 0.9
+    assert np.mean(np.argmax(loaded(x)["logits"], axis=1) == y) > 0.9
+    assert robust_accuracy(loaded, x, y) > max(0.7, with_head)
 
 
 @pytest.mark.slow

@@ -31,11 +31,12 @@ def get_config(defense: str) -> ConfigDict:
     )
     config.ball.radius = 0.1
     config.optimizer.global_clipnorm = 1.0
+    config.optimizer.ema = 0.95  # an epoch has 38 steps
     config.optimizer.schedule.kind = "cosine"
     config.optimizer.schedule.warmup = 1.0
     config.evaluation.attacks = ({"name": "pgd", "options": {"steps": 20}},)
     config.evaluation.radii = ()
-    crafting = {"steps": 3, "radius_warmup": 110}  # of 38 steps an epoch
+    crafting = {"steps": 3, "radius_warmup": 114}  # three epochs
     return with_defense(
         config,
         defense,
