@@ -1,4 +1,4 @@
-"""Reproduces a table or a figure of the thesis: trains, attacks, and writes it beside the original.
+"""Reproduces tables and figures of the thesis: trains, attacks, and writes it beside the original.
 
     python -m trainers.reproduce --table=udr-1 --scale=hour --seeds=3 --output_dir=runs/thesis
 
@@ -23,8 +23,11 @@ PROGRAM = "trainers.reproduce"
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the program."""
-    flags.DEFINE_string(
-        "table", None, "Name of a table or a figure, as --list shows.", flag_values=values
+    flags.DEFINE_list(
+        "table",
+        None,
+        "Names of tables and figures, as --list shows; the name of a chapter stands for all of it.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "scale",
@@ -57,7 +60,7 @@ def listing() -> str:
 
     Example:
         >>> listing().splitlines()[0]
-        'udr-1: UDR, Table 1: natural accuracy, and accuracy under PGD-200, AutoAttack and B&B'
+        'adr-1: ADR, Table 1: components of ADR on MNIST under PGD-40, radius 0.325'
     """
     return "\n".join(f"{name}: {one.title}" for name, one in thesis.EXPERIMENTS.items())
 
@@ -78,30 +81,34 @@ def main(_: list[str]) -> None:
     if values.list:
         log(listing())
         return
-    experiment = thesis.load(command_line.required(values, "table", "udr-1"))
+    experiments = thesis.load(command_line.required(values, "table", "udr-1"))
     directory = check_output(values.output_dir)
     with quiet_start():
         from keras_robust.experiments.reproduction import cost
         from keras_robust.experiments.reproduction.runner import Reproduction
 
         command_line.initialize_devices()
-    reproduction = Reproduction(
-        experiment,
-        SCALES[values.scale],
-        recipes.load,
-        directory,
-        seeds=values.seeds,
-        data_dir=values.data_dir,
-        command=command_line.command(PROGRAM),
-        log=log,
-    )
-    log(f"{experiment.title}; scale {values.scale}")
-    for line in reproduction.differences():
-        log(f"  {line}")
+    found: list[cost.Job] = []
+    for experiment in experiments:
+        reproduction = Reproduction(
+            experiment,
+            SCALES[values.scale],
+            recipes.load,
+            directory,
+            seeds=values.seeds,
+            data_dir=values.data_dir,
+            command=command_line.command(PROGRAM),
+            log=log,
+        )
+        log(f"{experiment.title}; scale {values.scale}")
+        for line in reproduction.differences():
+            log(f"  {line}")
+        if values.dry_run:
+            found += cost.jobs(reproduction)
+        else:
+            log(f"Written: {reproduction.run()}")
     if values.dry_run:
-        log(cost.summary(list(cost.jobs(reproduction))))
-        return
-    log(f"Written: {reproduction.run()}")
+        log(cost.summary(found))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ import dataclasses
 import functools
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,17 @@ def test_names_are_of_chapters_and_their_tables():
 def test_the_list_names_every_table(capsys):
     lines = reproduce.listing().splitlines()
     assert [line.partition(":")[0] for line in lines] == list(ALL)
+
+
+def test_a_chapter_stands_for_all_of_its_tables():
+    chosen = thesis.load(["udr-1", "udr"])
+    assert [one.name for one in chosen] == [name for name in ALL if name.startswith("udr-")]
+    assert {name.partition("-")[0] for name in ALL} == set(thesis.CHAPTERS)
+
+
+def test_an_unknown_table_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="'udr-11'.*Did you mean 'udr-1"):
+        thesis.load(["udr-11"])
 
 
 @pytest.mark.parametrize(
@@ -135,6 +149,31 @@ def test_every_experiment_runs(name, tmp_path_factory):
     for picture in experiment.pictures:
         assert (page.parent / name / f"{picture.name}.png").stat().st_size > 1000
     assert "epochs" in page.read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_an_interruption(tmp_path):
+    arguments = ["--table=udr-fig-2", "--scale=minutes", "--seeds=1", f"--output_dir={tmp_path}"]
+    command = [sys.executable, "-m", "trainers.reproduce", *arguments]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in running.stdout:
+        if line.startswith("[2/"):  # the first training is finished
+            running.send_signal(signal.SIGINT)
+            break
+    _, errors = running.communicate()
+    assert running.returncode == 130
+    assert errors.splitlines()[-1].startswith(
+        "trainers.reproduce: Interrupted; finished parts are kept. Resume with: python -m "
+    )
+    estimate = subprocess.run([*command, "--dry_run"], capture_output=True, text=True, check=True)
+    assert "finished: training toy/pgd_at, seed 0, 1 epochs" in estimate.stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "trains toy/pgd_at" not in done.stdout
+    assert "trains toy/udr_pgd_at" in done.stdout
+    assert done.stdout.endswith(f"Written: {tmp_path}/minutes/udr-fig-2.md\n")
+    text = (tmp_path / "minutes" / "udr-fig-2.md").read_text("utf-8")
+    assert "| *thesis* |  | *82.6* | *8.1* |" in text
+    assert "python -m trainers.reproduce --table=udr-fig-2 --scale=minutes" in text
 
 
 def test_the_registry_is_what_the_documentation_says():

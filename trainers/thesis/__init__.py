@@ -7,23 +7,42 @@ Monash University, 2023. One file per paper, whose numbering of tables and figur
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import ModuleType
+
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.reproduction.experiment import Experiment
 from trainers.thesis import adr, ascl, cce, ta_moo, udr
 
+CHAPTERS: dict[str, ModuleType] = {
+    "adr": adr,
+    "ascl": ascl,
+    "cce": cce,
+    "ta_moo": ta_moo,
+    "udr": udr,
+}
 EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one for chapter in (adr, ascl, cce, ta_moo, udr) for one in chapter.EXPERIMENTS
+    one.name: one for chapter in CHAPTERS.values() for one in chapter.EXPERIMENTS
 }
 
 
-def load(name: str) -> Experiment:
-    """The experiment of a name.
+def load(names: Iterable[str]) -> list[Experiment]:
+    """The experiments of names.
+
+    Args:
+        names: names of experiments, or of chapters, which stand for all of theirs.
 
     Raises:
-        ValueError: an unknown experiment.
+        ValueError: an unknown name.
 
     Example:
-        >>> load("udr-1").parts[0].title
-        'MNIST'
+        >>> [one.name for one in load(["udr-1", "adr"])][:3]
+        ['udr-1', 'adr-1', 'adr-2']
     """
-    return EXPERIMENTS[lookup("table or figure", name, EXPERIMENTS)]
+    found: dict[str, Experiment] = {}
+    for name in names:
+        if name not in CHAPTERS:
+            lookup("table or figure", name, (*EXPERIMENTS, *CHAPTERS))
+        chosen = CHAPTERS[name].EXPERIMENTS if name in CHAPTERS else (EXPERIMENTS[name],)
+        found |= {one.name: one for one in chosen}
+    return list(found.values())

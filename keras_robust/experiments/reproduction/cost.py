@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +15,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes import build, schema
 from keras_robust.experiments.reproduction.runner import Reproduction
 from keras_robust.experiments.reproduction.scales import TRAINING_IMAGES
 
@@ -28,11 +31,13 @@ class Job:
     """A training or a measurement of one seed.
 
     Args:
+        path: its directory or file.
         text: what it is.
         finished: whether it is done already.
         seconds: about how long it takes; 0 if it is done.
     """
 
+    path: Path
     text: str
     finished: bool
     seconds: float
@@ -56,20 +61,30 @@ def jobs(reproduction: Reproduction) -> Iterator[Job]:
         for seed in range(reproduction.seeds):
             done = reproduction.is_trained(training, seed)
             text = f"training {training.recipe}, seed {seed}, {config.epochs} epochs"
-            yield Job(text, done, 0.0 if done else seconds)
+            where = reproduction.path(training, seed)
+            yield Job(where, text, done, 0.0 if done else seconds)
     for row, what in reproduction.measurements().values():
         config = reproduction.config(row.trainings[0])
         cost = sum(network[str(reproduction.path(one))] for one in row.trainings)
         images = what.limit or TEST_IMAGES.get(config.dataset.name, 10_000)
         seconds = START + images * what.passes() * cost / rate
         for seed in range(reproduction.seeds):
-            done = reproduction.file(row, what, seed).is_file()
+            where = reproduction.file(row, what, seed)
+            done = where.is_file()
             text = f"{type(what).__name__} of {row.title}, seed {seed}"
-            yield Job(text, done, 0.0 if done else seconds)
+            yield Job(where, text, done, 0.0 if done else seconds)
 
 
 def gradient_cost(config: ConfigDict) -> float:
     """The multiplications of one gradient of the recipe's network for one image."""
+    network = {"model": config.model.to_dict(), "dataset": {"name": config.dataset.name}}
+    return _gradient_cost(json.dumps(network))
+
+
+@functools.cache
+def _gradient_cost(network: str) -> float:
+    """The same for a network, its options and its data set as JSON: many trainings share one."""
+    config = schema.from_document(json.loads(network))
     name = config.dataset.name
     shape, classes = SHAPES.get(name, (32, 32, 3)), CLASSES.get(name, 10)
     info = kr.data.DatasetInfo(name, "", shape, classes, (), 1000, 100, 100, "test")
@@ -117,15 +132,18 @@ def multiplications_per_second(repetitions: int = 3) -> float:
     return EFFICIENCY * 3 * 64 * 16 * 16 * 9 * 64 * 64 / seconds
 
 
-def summary(found: Sequence[Job]) -> str:
-    """Jobs as lines of text, the total last.
+def summary(found: Iterable[Job]) -> str:
+    """Jobs as lines of text, the total last; those that experiments share count once.
 
     Example:
-        >>> print(summary([Job("training a", False, 7200), Job("training b", True, 0)]))
+        >>> first, second = Path("a"), Path("b")
+        >>> jobs = [Job(first, "training a", False, 7200), Job(second, "training b", True, 0)]
+        >>> print(summary([*jobs, *jobs]))
         about 2 hours: training a
         finished: training b
         In all about 2 hours for 1 of 2 trainings and measurements.
     """
+    found = {job.path: job for job in found}.values()
     lines = [
         f"finished: {job.text}" if job.finished else f"{_time(job.seconds)}: {job.text}"
         for job in found

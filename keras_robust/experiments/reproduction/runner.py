@@ -26,7 +26,7 @@ from keras_robust.experiments.reproduction.experiment import (
     measurement,
 )
 from keras_robust.experiments.reproduction.outcome import Numbers, Outcome
-from keras_robust.experiments.reproduction.scales import Scale, differences
+from keras_robust.experiments.reproduction.scales import Scale, differences, short
 from keras_robust.experiments.runs.pictures import write_pictures
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 Log = Callable[[str], None]
-_LOADED = 4  # runs that stay in memory
+_LOADED = 8  # runs that stay in memory: an ensemble has up to five
 _NAME = 60  # characters of a run directory
 
 
@@ -76,7 +76,7 @@ class Reproduction:
         self.command = command
         self.log = log
         self._loaded: dict[Path, LoadedRun] = {}
-        self._count = 0
+        self._met: set[Path] = set()  # trainings and measurements that were reached
 
     def original(self, training: Training) -> ConfigDict:
         """The recipe of a training before it is scaled.
@@ -146,7 +146,7 @@ class Reproduction:
             (getattr(one, "attack", ""), getattr(one.at(self.scale), "attack", "")): None
             for one in cells
         }
-        weaker = [f"{old} to {new}" for old, new in attacks if old != new]
+        weaker = [f"{short(old)} to {short(new)}" for old, new in attacks if old != new]
         lines += [f"test images: {', '.join(fewer)}"] if fewer else []
         return lines + ([f"attacks: {', '.join(weaker)}"] if weaker else [])
 
@@ -161,7 +161,7 @@ class Reproduction:
             FloatingPointError: a training diverged.
             KeyboardInterrupt: the user stopped it; the same call resumes.
         """
-        self._count = 0
+        self._met.clear()
         cells: list[dict[tuple[str, str], list[Numbers]]] = []
         for number, part in enumerate(self.experiment.parts):
             cells.append({})
@@ -172,6 +172,11 @@ class Reproduction:
                 outcome = self._outcome(cells)
                 self.log(f"{part.title}: {' | '.join(tables.row_cells(outcome, number, row))}")
         return self._write(self._outcome(cells))
+
+    def _progress(self) -> str:
+        """How many of all trainings and measurements were reached."""
+        total = self.seeds * (len(self.trainings()) + len(self.measurements()))
+        return f"[{len(self._met)}/{total}]"
 
     def _outcome(self, cells: list[dict[tuple[str, str], list[Numbers]]]) -> Outcome:
         return Outcome(
@@ -189,10 +194,12 @@ class Reproduction:
         what = original.at(self.scale)
         file = self.file(row, what, seed)
         if file.is_file():
+            self._met |= {file, *(self.path(one, seed) for one in (*row.trainings, *what.sources))}
             return json.loads(file.read_text("utf-8"))["numbers"]
         runs = [self._load(training, seed) for training in row.trainings]
         sources = {one.recipe: self._load(one, seed) for one in what.sources}
-        self.log(f"  {row.title}, seed {seed}: {_described(what)}")
+        self._met.add(file)
+        self.log(f"{self._progress()} {row.title}, seed {seed}: {_described(what)}")
         partial = file.with_suffix("")
         with quiet_logger():
             numbers = what.measure(
@@ -218,12 +225,15 @@ class Reproduction:
     def _train(self, training: Training, seed: int) -> None:
         from keras_robust.experiments.training import train_run
 
+        self._met.add(self.path(training, seed))
         if self.is_trained(training, seed):
             return
         config, path = self.config(training, seed), self.path(training, seed)
         changes = ", ".join(f"{field} {value}" for field, value in training.changes.items())
         described = f"{training.recipe}{f' with {changes}' if changes else ''}"
-        self.log(f"  trains {described}, {config.epochs} epochs, seed {seed}: {path}")
+        self.log(
+            f"{self._progress()} trains {described}, {config.epochs} epochs, seed {seed}: {path}"
+        )
         train_run.train(
             config,
             path,

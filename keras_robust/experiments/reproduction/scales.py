@@ -225,6 +225,21 @@ SCALES = {
 }  # fmt: skip
 
 
+def short(attack: str) -> str:
+    """An attack as text, with numbers of four digits.
+
+    Example:
+        >>> short("pgd:steps=20:step_size=2/255")
+        'pgd:steps=20:step_size=0.007843'
+    """
+    spec = attack_spec(attack)
+    options = (
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in spec["options"].items()
+    )
+    return ":".join([spec["name"], *options])
+
+
 def differences(pairs: Iterable[tuple[ConfigDict, ConfigDict]]) -> list[str]:
     """What a scale changed in recipes, a line for each field.
 

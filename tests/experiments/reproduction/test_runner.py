@@ -116,9 +116,11 @@ def test_the_page_says_what_was_cut(done):
 def test_progress_is_told(done):
     reproduction, _ = done
     text = "\n".join(reproduction.lines)
-    assert "trains digits/pgd_at with defense.options.clean_weight 1.0, 1 epochs, seed 0" in text
     assert (
-        "PGD-AT, seed 0: Attacked(attack='pgd:steps=2:step_size=0.125', radius=0.1, limit=40)"
+        "[1/2] trains digits/pgd_at with defense.options.clean_weight 1.0, 1 epochs, seed 0" in text
+    )
+    assert (
+        "[2/2] PGD-AT, seed 0: Attacked(attack='pgd:steps=2:step_size=0.125', radius=0.1, limit=40)"
         in text
     )
     assert any(line.startswith("digits: PGD-AT | ") for line in reproduction.lines)
@@ -200,4 +202,4 @@ def test_the_estimate_knows_what_is_finished(make, done, monkeypatch):
     # three passes through 64 * 16 + 16 * 10 multiplications.
     assert jobs[1].seconds == pytest.approx(cost.START + 200 * 3 * 3 * 1184 / 1e9)
     assert jobs[3].seconds == pytest.approx(cost.START + 40 * 2 * 3 * 1184 / 1e9)
-    assert "for 2 of 4 trainings and measurements" in cost.summary(jobs)
+    assert "for 2 of 4 trainings and measurements" in cost.summary([*jobs, *jobs])
