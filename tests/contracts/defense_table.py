@@ -13,6 +13,9 @@ CERTIFIED = ("ibp", "crown_ibp")
 # Defenses whose classifier is an ensemble.
 ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
+# Members that train as pgd_at does; all their rows are of the slow run.
+LIKE_PGD_AT = ("n_fgsm", "free")
+
 # Name: (classifier -> model, the terms of its training loss).
 DEFENSES = {
     "standard": (lambda c: kr.defenses.standard(c, BALL, **SETTINGS), ["clean"]),

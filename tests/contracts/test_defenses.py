@@ -16,6 +16,7 @@ from tests.contracts.defense_table import (
     CERTIFIED,
     DEFENSES,
     ENSEMBLES,
+    LIKE_PGD_AT,
     WITHOUT_ATTACK,
 )
 
@@ -36,7 +37,10 @@ one_member = pytest.mark.parametrize(
 EAGER_HALF = ("mixed_float16", True)
 variations_slowly = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in MEMBERS)) for name in DEFENSES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in MEMBERS or name in LIKE_PGD_AT))
+        for name in DEFENSES
+    ],
 )
 
 

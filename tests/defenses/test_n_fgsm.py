@@ -18,6 +18,7 @@ from tests.defenses.conftest import BIAS, RATE, WEIGHTS, slope
 BALL = kr.LinfBall(0.1)
 
 
+@pytest.mark.slow
 def test_one_step(one_step, of_label):
     """CE(x_adv) + 1/2 CE(x)."""
     one_step(
@@ -97,7 +98,7 @@ def test_alignment_is_a_term_with_a_gradient(make_linear, make_batch):
     x, y = make_batch(6, (4, 1, 1))
     model = kr.defenses.n_fgsm(make_linear(WEIGHTS, BIAS), kr.LinfBall(0.4), grad_align=0.5)
     assert isinstance(model, AlignedModel)
-    model.compile(keras.optimizers.SGD(RATE))
+    model.compile(keras.optimizers.SGD(RATE), run_eagerly=True)
     x_adv = model.craft(tf.constant(x), tf.constant(y)).numpy()
     seed = tf.random.experimental.stateless_fold_in(model._fold(model.step), 2**31 - 5)
     nearby = kr.LinfBall(0.4).sample(tf.constant(x), seed).numpy()

@@ -75,20 +75,29 @@ def test_the_parts_of_the_divergence_have_its_gradient():
         np.testing.assert_allclose(parts, kl, rtol=1e-9, atol=1e-12)
 
 
-def test_one_step_of_the_improved_divergence(one_step, of_label, kl):
-    """CE(x) + 2 KL(stop p(x) || p(x_adv)) + 3/2 Var(z(x) - z(x_adv)), the mean predictions of each
-    class at first being equal; a variance of logits is that of their logarithms."""
-    stopped = []
+def test_one_step_of_the_improved_divergence_with_a_helper(one_step, of_label, kl, make_linear):
+    """CE(x) + 2 KL(stop p(x) || p(x_adv)) + 3/2 Var(z(x) - z(x_adv)) + 1/2 CE(x + 2 delta).
+
+    The mean predictions of each class are equal at first; a variance of logits is that of their
+    logarithms. The helper, which labels x + delta, has the weights of the classifier before the
+    step; the logits at x + 2 delta are twice those at x + delta less those at x.
+    """
+    before = []
 
     def loss(clean, moved, y):
-        stopped[:] = stopped or [clean]  # the first call has the weights before the step
+        before[:] = before or [clean, moved.argmax(axis=1)]  # at first, before the step
+        beyond = 2 * moved - clean
+        beyond -= np.log(np.exp(beyond).sum(axis=1, keepdims=True))
         return {
             "clean": -of_label(clean, y).mean(),
-            "divergence": 2 * kl(stopped[0], moved).mean(),
+            "divergence": 2 * kl(before[0], moved).mean(),
             "mse": 1.5 * (clean - moved).var(axis=1).mean(),
+            "helper": -0.5 * of_label(beyond, before[1]).mean(),
         }
 
-    one_step(lambda c: trades(c, divergence="ikl", mse_weight=3.0), loss)
+    options = {"divergence": "ikl", "mse_weight": 3.0, "helper": make_linear(WEIGHTS, BIAS)}
+    model = one_step(lambda classifier: trades(classifier, **options), loss)
+    np.testing.assert_allclose(np.vstack(model.helper.get_weights()), [*WEIGHTS, BIAS])
 
 
 def test_the_mean_predictions_of_each_class_are_the_weights(tiny_classifier, tiny_batch):
@@ -110,28 +119,6 @@ def test_the_mean_predictions_of_each_class_are_the_weights(tiny_classifier, tin
     )
     pairs = (z[0][:, None] - z[0]) ** 2 * expected[1][:, None] * expected[1]
     assert float(terms["mse"][0]) == pytest.approx(2 * pairs.sum() / 4)
-
-
-def test_one_step_with_a_helper(one_step, of_label, kl, make_linear):
-    """CE(x) + 2 KL + 1/2 CE(x + 2 delta), with the labels of the helper at x + delta.
-
-    The helper has the weights of the classifier before the step; the logits at x + 2 delta are
-    twice those at x + delta less those at x.
-    """
-    labels = []
-
-    def loss(clean, moved, y):
-        labels[:] = labels or [moved.argmax(axis=1)]
-        beyond = 2 * moved - clean
-        beyond -= np.log(np.exp(beyond).sum(axis=1, keepdims=True))
-        return {
-            "clean": -of_label(clean, y).mean(),
-            "divergence": 2 * kl(clean, moved).mean(),
-            "helper": -0.5 * of_label(beyond, labels[0]).mean(),
-        }
-
-    model = one_step(lambda c: trades(c, helper=make_linear(WEIGHTS, BIAS)), loss)
-    np.testing.assert_allclose(np.vstack(model.helper.get_weights()), [*WEIGHTS, BIAS])
 
 
 def test_a_helper_without_weight_is_trades(make_linear, make_batch):
