@@ -4,7 +4,7 @@
 
 trains PGD-AT, UDR-PGD and variants of them with several seeds, attacks all test points with 200
 steps at radius 2, and writes `toy.md`, `toy.json` and three pictures. Runs that are already trained
-are not trained again.
+are not trained again. With --redraw_data each seed has training and test points of its own.
 """
 
 from __future__ import annotations
@@ -45,6 +45,17 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
         "toy/udr_pgd_at",
         {"defense.options.dual_initial_value": 0.0, "defense.options.dual_learning_rate": 0.0},
     ),
+    # A step along the gradient has the square of the scale of the plane, the step back only one.
+    "UDR-PGD, gradient push": (
+        "toy/udr_pgd_at",
+        {
+            "defense.options.push": "gradient",
+            "defense.options.step_size": STEP / SIDE**2,
+            "defense.options.tau": 2 * STEP / SIDE,
+            "defense.options.dual_initial_value": SIDE,
+            "defense.options.dual_learning_rate": 0.02 * SIDE**2,
+        },
+    ),
 }
 
 
@@ -59,10 +70,16 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "epochs", 30, "Number of epochs of each training.", lower_bound=1, flag_values=values
     )
+    flags.DEFINE_bool(
+        "redraw_data",
+        False,
+        "Draw training and test points for each seed; by default all seeds have the same points.",
+        flag_values=values,
+    )
 
 
-def config(name: str, seed: int, epochs: int) -> ConfigDict:
-    """The recipe of one of `TRAININGS`.
+def config(name: str, seed: int, epochs: int, redraw_data: bool = False) -> ConfigDict:
+    """The recipe of one of `TRAININGS`; with `redraw_data` its points are drawn by the seed.
 
     Example:
         >>> config(CONTROL, seed=1, epochs=2).ball.radius
@@ -71,12 +88,16 @@ def config(name: str, seed: int, epochs: int) -> ConfigDict:
     recipe, changes = TRAININGS[name]
     chosen = recipes.load(recipe)
     chosen.seed, chosen.epochs = seed, epochs
+    if redraw_data:
+        chosen.dataset.name = f"toy/{seed}"
     with chosen.unlocked():
         chosen.update_from_flattened_dict(changes)
     return chosen
 
 
-def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str, Any]:
+def run(
+    directory: Path, seeds: int, epochs: int, command: str = "", *, redraw_data: bool = False
+) -> dict[str, Any]:
     """Trains, evaluates and draws.
 
     Args:
@@ -84,6 +105,7 @@ def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str
         seeds: number of seeds of each training.
         epochs: number of epochs of each training.
         command: the command of the user, for the files.
+        redraw_data: whether each seed has points of its own.
 
     Returns:
         The contents of `toy.json`: clean and robust accuracies by training, over the seeds.
@@ -99,12 +121,14 @@ def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str
     found: dict[str, Any] = {}
     first: dict[str, LoadedRun] = {}
     for name in TRAININGS:
-        runs = [_train(directory, name, seed, epochs, command) for seed in range(seeds)]
+        recipes_of = [config(name, seed, epochs, redraw_data) for seed in range(seeds)]
+        runs = [_train(directory, name, recipe, command) for recipe in recipes_of]
         first[name] = runs[0]
         clean, robust = map(list, zip(*map(_accuracies, runs), strict=True))
         found[name] = {"clean": clean, "robust": robust}
         print(_row(name, clean, robust), flush=True)
-    document = {"command": command, "seeds": seeds, "epochs": epochs, "trainings": found}
+    about = {"seeds": seeds, "epochs": epochs, "redraw_data": redraw_data}
+    document = {"command": command, **about, "trainings": found}
     write_json(directory / "toy.json", document)
     write_text(directory / "toy.md", table(found, command))
     shown = [n for n in (HARD, CONTROL, SOFT, "UDR-PGD, lambda held at 0") if n in first]
@@ -121,13 +145,13 @@ def run(directory: Path, seeds: int, epochs: int, command: str = "") -> dict[str
     return document
 
 
-def _train(directory: Path, name: str, seed: int, epochs: int, command: str) -> LoadedRun:
+def _train(directory: Path, name: str, recipe: ConfigDict, command: str) -> LoadedRun:
     from keras_robust.experiments.runs.loaded_run import load_run
     from keras_robust.experiments.training import train_run
 
     words = name.lower().replace(",", "").replace("=", "").replace(".", "_").split()
-    path = directory / "runs" / "_".join([*words, str(seed)])
-    recipe = config(name, seed, epochs)
+    drawn = ["redrawn"] if recipe.dataset.name != "toy" else []
+    path = directory / "runs" / "_".join([*words, *drawn, str(recipe.seed)])
     train_run.train(recipe, path, resume=True, command=command, verbose=0, log=lambda line: None)
     return load_run(path, "last")
 
@@ -175,7 +199,8 @@ def main(_: list[str]) -> None:
     """Runs the program."""
     values = flags.FLAGS
     directory = check_output(command_line.required(values, "output_dir", "runs/toy"))
-    run(directory, values.seeds, values.epochs, command_line.command(PROGRAM))
+    command = command_line.command(PROGRAM)
+    run(directory, values.seeds, values.epochs, command, redraw_data=values.redraw_data)
     print(f"Written: {directory / 'toy.md'}, toy.json and three pictures")
 
 

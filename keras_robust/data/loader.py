@@ -96,8 +96,8 @@ def load(
     on the validation examples of another.
 
     Args:
-        name: `"digits"`, `"toy"` (points in the plane), or a name in TFDS: `"mnist"`, `"cifar10"`,
-            `"imagenet_resized/32x32"`...
+        name: `"digits"`, `"toy"` (points in the plane; `"toy/3"` is another draw of them), or a
+            name in TFDS: `"mnist"`, `"cifar10"`, `"imagenet_resized/32x32"`...
         batch_size: images per batch. Training batches are always full.
         data_dir: TFDS's directory; None for its default.
         validation: the fraction (a float in [0, 1)) or the number (an integer) of training examples
@@ -128,7 +128,7 @@ def load(
     if not isinstance(name, str):
         raise ValueError(f"name is {name!r}; expected 'digits' or a name in TFDS, such as 'mnist'.")
     check_integer("batch_size", batch_size, 1)
-    embedded = EMBEDDED.get(name)
+    embedded = _embedded(name)
     source = embedded() if embedded else tfds_reader.read(name, data_dir, download)
     train = source.train
     if limit is not None:
@@ -151,6 +151,16 @@ def load(
             training_stream, images, labels, batch_size, seed=seed, augment=augment, extra=extra
         ),
     )
+
+
+def _embedded(name: str) -> Callable[[], Source] | None:
+    """The function that reads an embedded dataset; None for other datasets."""
+    kind, slash, draw = name.partition("/")
+    if kind == "toy" and slash:
+        if not draw.isdecimal():
+            raise ValueError(f"name is {name!r}; expected the number of a draw, such as 'toy/3'.")
+        return functools.partial(toy.read, int(draw))
+    return EMBEDDED.get(name)
 
 
 def _info(name: str, source: Source, train_size: int, validation_size: int) -> DatasetInfo:

@@ -14,12 +14,14 @@ VARIANCE = 0.5
 TRAIN_EXAMPLES, TEST_EXAMPLES = 11_000, 2_000
 
 
-def read() -> Source:
+def read(draw: int | None = None) -> Source:
     """Draws the points: the rare class A left of the frequent class B, whose far half is safe.
 
     A point is an image `[1, 2, 1]` of its two coordinates, scaled into [0, 1], so that everything
-    for images works for points: a distance of 1 in the plane is `1 / SIDE`. The points are the same
-    in every run.
+    for images works for points: a distance of 1 in the plane is `1 / SIDE`.
+
+    Args:
+        draw: number of the draw, >= 0; None for the points that are the same in every run.
 
     Returns:
         11,000 training examples, of which a thousand are meant for validation, and 2,000 test
@@ -35,7 +37,8 @@ def read() -> Source:
     Reference:
         Bui, thesis, Monash 2023, chapter 5, appendix E.
     """
-    generator = np.random.RandomState(SPLIT_SEED)
+    seed = SPLIT_SEED if draw is None else (SPLIT_SEED, draw)
+    generator = np.random.RandomState(seed)
     return Source(
         name="drawn from three normal distributions",
         train=_drawn(generator, TRAIN_EXAMPLES),

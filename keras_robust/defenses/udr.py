@@ -97,6 +97,7 @@ def udr(
     base: str | Callable[..., RobustModel],
     tau: float | None = None,
     penalty: str = "elementwise",
+    push: str = "steepest",
     dual: DualVariable | None = None,
     **options: Any,
 ) -> RobustModel:
@@ -111,7 +112,9 @@ def udr(
         ball: the threat model, a `LinfBall`; perturbations beyond its radius are penalized.
         base: a defense whose attack is PGD, or its name, such as `"pgd_at"`, `"trades"`, `"mart"`.
         tau: temperature, > 0, in the units of the images; default twice the step size.
-        penalty: `"elementwise"`, `"l1"`, `"l2"` or `"linf"`; see the step rule `SoftBallStep`.
+        penalty: `"elementwise"`, `"pixelwise"`, `"l1"`, `"l2"` or `"linf"`; see the step rule
+            `SoftBallStep`.
+        push: `"steepest"`, or `"gradient"` to move along the gradient itself, without its sign.
         dual: update of the dual variable; default `DualVariable()`.
         **options: options of the base, such as `beta`, `steps`, `step_size`.
 
@@ -132,7 +135,8 @@ def udr(
     `boosted_on="clean"`.
 
     Differs: the default penalty acts on each pixel outside the radius, as in the released code; the
-    paper uses the gradient of the smoothed cost (`penalty="linf"` or `"l2"`). With `"linf"` only
+    paper uses the gradient of the smoothed cost (`penalty="linf"`, `"l2"` or `"pixelwise"`, the L2
+    cost with a radius of each pixel, as its Appendix G describes the step). With `"linf"` only
     the largest pixel moves back, by `lambda * step_size / tau`, half the range of an image by
     default: perturbations of small radii are not held, and a warning says so. Lambda starts at 1
     and stays >= 0; the paper does not specify either.
@@ -152,7 +156,7 @@ def udr(
             "of its own, which UDR would replace; expected a base without options such as "
             "grad_align, helper or divergence='ikl'."
         )
-    soft = SoftBallStep(rule.size, tau=tau, penalty=penalty)
+    soft = SoftBallStep(rule.size, tau=tau, penalty=penalty, push=push)
     _warn_of_overshoot(soft, ball, dual or DualVariable())
     attack = replace(model.attack, step_rule=soft, initialization=Uniform(), name="soft_ball")
     return SoftBallModel(**{**model.parts(), "attack": attack, "dual_rule": dual})

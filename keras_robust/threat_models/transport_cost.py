@@ -8,6 +8,7 @@ from keras_robust.core.numerics import broadcast_to_images, scalar
 from keras_robust.core.types import PerExample, Radius
 
 COSTS = ("l1", "l2", "linf")
+PIXELWISE = "pixelwise"  # half the square of each pixel, smoothed pixel by pixel
 
 
 def cost(kind: str, delta: tf.Tensor, pixels: int | tf.Tensor | None = None) -> PerExample:
@@ -75,8 +76,19 @@ def smoothed_gradient(
     tau: float | tf.Tensor,
     pixels: int | tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """The gradient of the smoothed cost in the perturbation, of the shape of `delta`."""
+    """The gradient of the smoothed cost in the perturbation, of the shape of `delta`.
+
+    Of `"pixelwise"` each pixel is inside or outside by itself: its change, over `tau` where it is
+    at least the radius.
+
+    Example:
+        >>> delta = tf.constant([[0.5, -2.0]])
+        >>> smoothed_gradient("pixelwise", delta, 1.0, 0.25).numpy().tolist()
+        [[0.5, -8.0]]
+    """
     steep = 1 / scalar(tau, delta.dtype)
+    if kind == PIXELWISE:
+        return tf.where(tf.abs(delta) >= scalar(radius, delta.dtype), steep * delta, delta)
     outside = cost(kind, delta, pixels) >= scalar(radius, delta.dtype)
     slope = tf.where(outside, steep, tf.ones_like(steep))
     return broadcast_to_images(slope, delta) * cost_gradient(kind, delta, pixels)

@@ -41,3 +41,14 @@ def test_it_is_loaded_by_its_name():
     assert splits.info.class_names == ("A", "B")
     with pytest.raises(ValueError, match="Did you mean toy"):
         kr.data.load("toi")
+
+
+def test_another_draw_has_other_points_from_the_same_clusters():
+    first, again, other = (kr.data.load(f"toy/{draw}").test for draw in (0, 0, 1))
+    (x, y), (same, _), (others, labels) = (next(iter(one)) for one in (first, again, other))
+    np.testing.assert_array_equal(x, same)
+    np.testing.assert_array_equal(y, labels)
+    assert (np.asarray(x) != np.asarray(others)).any()
+    assert (np.asarray(x) != np.asarray(next(iter(kr.data.load("toy").test))[0])).any()
+    with pytest.raises(ValueError, match="name is 'toy/x'; expected the number of a draw"):
+        kr.data.load("toy/x")

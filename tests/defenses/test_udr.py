@@ -44,12 +44,13 @@ def test_options_reach_the_base(make_classifier):
         beta=2.0,
         tau=0.3,
         penalty="linf",
+        push="gradient",
         seed=5,
         microbatches=2,
         weight_perturbation=kr.AWP(0.02),
     )
     assert model.robust_loss.beta == 2.0 and model.robust_loss.boosted_on == "clean"
-    assert (model.attack.step_rule.tau, model.attack.step_rule.penalty) == (0.3, "linf")
+    assert model.attack.step_rule == SoftBallStep(0.05, tau=0.3, penalty="linf", push="gradient")
     assert (model.seed, model.microbatches, model.weight_perturbation.gamma) == (5, 2, 0.02)
 
 

@@ -21,6 +21,13 @@ def test_every_training_is_a_recipe_that_differs_as_it_says(name):
         assert part[last] == value
 
 
+def test_points_may_be_drawn_by_the_seed():
+    assert toy.config(toy.HARD, 3, 2).dataset.name == "toy"
+    config = toy.config(toy.HARD, 3, 2, redraw_data=True)
+    build.check(config)
+    assert config.dataset.name == "toy/3"
+
+
 @pytest.mark.slow
 def test_it_trains_evaluates_and_draws_and_does_not_train_twice(tmp_path, monkeypatch, capsys):
     names = (toy.HARD, toy.SOFT)

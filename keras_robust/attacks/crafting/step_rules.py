@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import scalar, upcast_half
+from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Scalar
 from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
 from keras_robust.threat_models.clipping import allowed
 from keras_robust.threat_models.masks import in_fractions, mask_of, pixels_of
-from keras_robust.threat_models.transport_cost import COSTS, smoothed_gradient
+from keras_robust.threat_models.transport_cost import COSTS, PIXELWISE, smoothed_gradient
 
 __all__ = [
     "FixedStep",
@@ -28,6 +28,8 @@ __all__ = [
     "SoftBallStep",
     "UnprojectedStep",
 ]
+
+_PENALTIES = ("elementwise", *COSTS, PIXELWISE)
 
 
 def __dir__() -> list[str]:
@@ -176,7 +178,7 @@ class MomentumStep:
 
 @serializable
 class SoftBallStep:
-    """Moves by `size` along the steepest direction, then back towards the ball, not onto it.
+    """Moves along the steepest direction or the gradient, then back toward the ball, not onto it.
 
     A point inside the ball is moved back little or not at all; outside, the multiplier and the
     temperature determine how far. With `tau = size` and a multiplier of 1, the elementwise form is
@@ -188,11 +190,17 @@ class SoftBallStep:
         tau: the temperature, > 0; default `2 * size`.
         penalty: `"elementwise"` moves each pixel outside the radius back, by `multiplier * size /
             tau` of its excess. `"l1"`, `"l2"` and `"linf"` follow the gradient of the smoothed cost
-            of that norm (`keras_robust.threat_models.transport_cost`). With a mask, changes count
-            in units of its fractions, and the mean of `"l1"` is that of the pixels that may change.
+            of that norm (`keras_robust.threat_models.transport_cost`). `"pixelwise"` is the paper's
+            L2 cost with the radius of each pixel: every pixel moves back by `multiplier * size` of
+            its change, divided by `tau` where it is outside. With a mask, changes count in units of
+            its fractions, and the mean of `"l1"` is that of the pixels that may change.
+        push: `"steepest"` moves along the steepest direction, the sign of the gradient in a Linf
+            ball; `"gradient"` along the gradient itself, times the pixel range, so that images
+            with a small gradient hardly move.
 
     Reference: Bui et al., "A Unified Wasserstein Distributional Robustness Framework for
-    Adversarial Training" (2022), Algorithm 1.
+    Adversarial Training" (2022), Algorithm 1; the pixelwise cost and the push by the gradient,
+    Appendix G.
 
     Differs: clips into the bounds after every step, not after the last one only, so that gradients
     are taken at valid images.
@@ -202,6 +210,7 @@ class SoftBallStep:
     multiplier: Scalar = 1.0
     tau: Scalar | None = None
     penalty: str = "elementwise"
+    push: str = "steepest"
 
     def __post_init__(self) -> None:
         check_step_size("SoftBallStep", self.size)
@@ -209,7 +218,8 @@ class SoftBallStep:
             check_number("SoftBallStep: multiplier", self.multiplier)
         if is_number(self.tau):
             check_number("SoftBallStep: tau", self.tau, above=0)
-        check_choice("SoftBallStep: penalty", self.penalty, ("elementwise", *COSTS))
+        check_choice("SoftBallStep: penalty", self.penalty, _PENALTIES)
+        check_choice("SoftBallStep: push", self.push, ("steepest", "gradient"))
 
     def init(self, ball: Ball, x_start: Images) -> Any:
         """An empty state."""
@@ -219,24 +229,36 @@ class SoftBallStep:
     def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
         """One step along the gradient and one step back, clipped into the bounds."""
         clean = upcast_half(x)
+        size, gradient = scalar(self.size, clean.dtype), upcast_half(point.gradient)
+        if self.push == "steepest":
+            direction = ball.steepest(gradient)
+        else:
+            direction = pixel_range(ball.bounds) * gradient
+        delta = upcast_half(point.x) + size * direction - clean
+        return allowed(ball, clean + delta - self.pull(ball, x, delta), x), state
+
+    def pull(self, ball: Ball, x: Images, delta: tf.Tensor) -> tf.Tensor:
+        """The move back from a perturbation, to be subtracted from it.
+
+        Args:
+            ball: the threat model.
+            x: clean images.
+            delta: the perturbation, at least float32.
+        """
         size, multiplier, radius = (
-            scalar(value, clean.dtype) for value in (self.size, self.multiplier, ball.radius)
+            scalar(value, delta.dtype) for value in (self.size, self.multiplier, ball.radius)
         )
-        tau = 2 * size if self.tau is None else scalar(self.tau, clean.dtype)
-        delta = upcast_half(point.x) + size * ball.steepest(upcast_half(point.gradient)) - clean
+        tau = 2 * size if self.tau is None else scalar(self.tau, delta.dtype)
         mask = mask_of(ball)
-        fractions = 1 if mask is None else mask.fractions(clean.dtype)
+        fractions = 1 if mask is None else mask.fractions(delta.dtype)
         if self.penalty == "elementwise":
             limit = radius * fractions
             outside = delta - tf.clip_by_value(delta, -limit, limit)
-            rate = tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0)
-            delta -= rate * outside
-        else:
-            pixels = None if mask is None else pixels_of(ball, x)
-            units = in_fractions(ball, delta)
-            back = smoothed_gradient(self.penalty, units, radius, tau, pixels)
-            delta -= size * multiplier * fractions * back
-        return allowed(ball, clean + delta, x), state
+            return tf.minimum(tf.math.divide_no_nan(multiplier * size, tau), 1.0) * outside
+        pixels = None if mask is None else pixels_of(ball, x)
+        units = in_fractions(ball, delta)
+        back = smoothed_gradient(self.penalty, units, radius, tau, pixels)
+        return size * multiplier * fractions * back
 
 
 @serializable

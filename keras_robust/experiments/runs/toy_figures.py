@@ -20,13 +20,15 @@ EXTENT = (-5.0, 9.0, -4.0, 4.0)  # the part of the plane that is drawn
 CLASSES = ("A", "B")
 POINTS = 4  # of each cluster, whose trajectories are drawn
 STEP = 0.1  # step size in the plane
-# Attacks whose trajectories are drawn: title, multiplier and temperature in steps of a soft ball;
-# None for a hard ball.
+# Attacks whose trajectories are drawn: title, multiplier and temperature in steps of a soft ball,
+# None for a hard ball, and the push.
 ATTACKS = (
-    ("PGD", None, 0.0),
-    ("UDR, lambda 1, tau = 2 steps", 1.0, 2.0),
-    ("UDR, lambda 0.1, tau = 2 steps", 0.1, 2.0),
-    ("UDR, lambda 0.1, tau = step / 4", 0.1, 0.25),
+    ("PGD", None, 0.0, "steepest"),
+    ("UDR, lambda 1, tau = 2 steps", 1.0, 2.0, "steepest"),
+    ("UDR, lambda 0.1, tau = 2 steps", 0.1, 2.0, "steepest"),
+    ("UDR, lambda 0.1, tau = step / 4", 0.1, 0.25, "steepest"),
+    ("UDR, lambda 1, gradient push", 1.0, 2.0, "gradient"),
+    ("UDR, lambda 0.1, gradient push", 0.1, 2.0, "gradient"),
 )
 
 
@@ -68,10 +70,14 @@ def trajectories(run: LoadedRun, model: keras.Model, steps: int) -> Figure:
     rows = np.concatenate([np.flatnonzero(cluster)[:POINTS] for cluster in clusters])
     hard = kr.attacks.pgd(kr.LinfBall(1 / SIDE), steps, STEP / SIDE)
     panels = []
-    for title, multiplier, tau in ATTACKS:
+    for title, multiplier, tau, push in ATTACKS:
         rule = hard.step_rule
         if multiplier is not None:
-            rule = SoftBallStep(STEP / SIDE, multiplier, tau * STEP / SIDE)
+            # A gradient in the plane is 1 / SIDE of that of the image.
+            scale = SIDE if push == "gradient" else 1
+            rule = SoftBallStep(
+                STEP / SIDE / scale, multiplier * scale, tau * STEP / SIDE, push=push
+            )
         attack = kr.replace(hard, step_rule=rule, initialization=kr.initialization.AtInput())
         paths = kr.evaluation.trajectory(attack, model, to_image(points[rows]), labels[rows])
         panels.append(kr.plots.Panel(title, points[::8], labels[::8], to_plane(paths), radius=1.0))

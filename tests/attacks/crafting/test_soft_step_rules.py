@@ -106,3 +106,29 @@ def test_invalid_soft_ball_steps(settings, message):
 def test_invalid_penalized_steps(name):
     with pytest.raises(ValueError, match=f"{name} is -1.0"):
         PenalizedStep(**{"size": 0.1, "multiplier": 1.0, name: -1.0})
+
+
+@pytest.mark.parametrize("width", [1.0, 255.0])
+def test_a_push_by_the_gradient_is_as_long_as_the_gradient(width):
+    """In any units of the images: with pixels in [0, 255] a gradient is 1 / 255 as large."""
+    ball = kr.LinfBall(0.1 * width, (0.0, width))
+    x = tf.fill([1, 2], width / 2)
+    point = Point(tf.constant(0), x, None, tf.constant([[0.5, -0.25]]) / width)
+    rule = SoftBallStep(0.1 * width, push="gradient")
+    moved, _ = rule.update(ball, x, point, ())
+    np.testing.assert_allclose((moved - x) / width, [[0.05, -0.025]], rtol=1e-4)
+
+
+def test_the_pixelwise_penalty_is_steep_outside_the_radius_alone():
+    """Back by `multiplier * size` of the change, over `tau` of the pixel outside."""
+    ball = kr.LinfBall(0.1)
+    rule = SoftBallStep(0.05, multiplier=0.5, penalty="pixelwise", tau=0.1)
+    delta = tf.constant([[0.08, -0.2]])
+    expected = [[0.5 * 0.05 * 0.08, 0.5 * 0.05 / 0.1 * -0.2]]
+    np.testing.assert_allclose(rule.pull(ball, tf.zeros([1, 2]), delta), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["penalty", "push"])
+def test_unknown_penalties_and_pushes(option):
+    with pytest.raises(ValueError, match=f"{option} is 'sign'; expected one of"):
+        SoftBallStep(0.1, **{option: "sign"})
