@@ -13,7 +13,15 @@ crafts one perturbation that fools each member of an ensemble; with --tasks=univ
 twelve images, with --tasks=transformations a model under transformations of the image.
 task_success.md and task_success.json contain the success rates on all tasks at once and on each;
 every solver gets its own directory of images. With --tasks, success rates are measured for any
-other attack as well.
+other attack as well. --trace adds trace.json, gradients.md and pictures of the weights, losses,
+success rates and gradient norms of the tasks over the steps.
+
+Options of an attack follow its name, also the attack that multi_targeted repeats, the start of an
+attack along the decision boundary, and Carlini and Wagner's constant:
+
+    --attack=multi_targeted:attack=mim
+    --attack=brendel_bethge:start=pgd+steps=20+step_size=2/255+radius=16/255
+    --attack=carlini_wagner:initial_const=0.7:binary_search_steps=1:steps=1000
 
     python -m trainers.attack --run=runs/digits --server=localhost:8500 --model=digits
 
@@ -102,7 +110,7 @@ def run(
     check_output(directory)
     with quiet_start():
         from keras_robust.experiments.recipes import attack_options
-        from keras_robust.experiments.runs import attack_run, loaded_run
+        from keras_robust.experiments.runs import attack_run, loaded_run, task_traces
 
         command_line.initialize_devices()
     loaded = loaded_run.load_run(path, values.checkpoint, values.data_dir)
@@ -110,6 +118,12 @@ def run(
     tasks = attack_options.build_tasks(**task_options) if task_options else None
     attacks = _attacks(values, loaded, attack, task_options if name == MULTI_TASK else {})
     chosen = {"target": values.target, "limit": values.limit, "seed": values.seed}
+    about_tasks = {
+        "tasks": tasks,
+        "success_criterion": values.success_criterion,
+        "population": values.population,
+        "trace": values.trace,
+    }
     directory.mkdir(parents=True, exist_ok=True)
     if values.server:
         result = _attack_server(values, loaded, attacks[name], chosen)
@@ -118,9 +132,11 @@ def run(
     attacked = {}
     for key, one in attacks.items():
         with quiet_logger():  # every attack is traced, on purpose
-            attacked[key] = attack_run.attack_run(loaded, one, tasks=tasks, **chosen)
+            attacked[key] = attack_run.attack_run(loaded, one, **about_tasks, **chosen)
         attacked[key].save(directory / key if len(attacks) > 1 else directory, values.pictures)
     attack_run.write_task_success(directory, name, attacked, command, values.seed)
+    if values.trace:
+        task_traces.write(directory, attacked, command)
     return attacked, directory
 
 
@@ -136,6 +152,12 @@ def _check_flags(values: flags.FlagValues, name: str) -> None:
         raise ValueError(
             f"--solver weights the tasks of --attack={MULTI_TASK}; the attack is {name!r}."
         )
+    if values.trace and name != MULTI_TASK:
+        raise ValueError(f"--trace follows --attack={MULTI_TASK}; the attack is {name!r}.")
+    if name != MULTI_TASK and not values.tasks:
+        for flag in ("success_criterion", "population"):
+            if values[flag].value is not None:
+                raise ValueError(f"--{flag} is of tasks; give --attack={MULTI_TASK} or --tasks.")
 
 
 def _attacks(
@@ -143,6 +165,8 @@ def _attacks(
 ) -> dict[str, kr.Attack]:
     """The attack, once for each solver."""
     options = attack_flags.options(values) | task_options
+    if values.success_criterion and attack.partition(":")[0] == MULTI_TASK:
+        options["success_criterion"] = values.success_criterion
     about = {"norm": values.norm, "radius": values.radius, "targeted": values.target is not None}
     if not values.solver:
         return {attack.partition(":")[0]: loaded.attack(attack, options, **about)}

@@ -7,13 +7,18 @@ from keras_robust.evaluation.distributional_risk import DistributionalRisk, dist
 from keras_robust.evaluation.evaluator import evaluate
 from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.model_card import Card, make_card
-from keras_robust.evaluation.multi_task.gradient_conflict import TaskGradients, task_gradients
+from keras_robust.evaluation.multi_task.gradient_conflict import (
+    TaskGradients,
+    task_gradients,
+    task_gradients_at,
+)
 from keras_robust.evaluation.multi_task.measure import (
     success_rates,
     task_success,
     transfer_success_rates,
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, success_table
+from keras_robust.evaluation.multi_task.task_history import TaskHistory, task_history
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.representation.class_divergence import (
@@ -59,6 +64,7 @@ __all__ = [
     "Perturbations",
     "Report",
     "TaskGradients",
+    "TaskHistory",
     "TaskSuccess",
     "Transfer",
     "black_box",
@@ -81,6 +87,8 @@ __all__ = [
     "success_rates",
     "success_table",
     "task_gradients",
+    "task_gradients_at",
+    "task_history",
     "task_success",
     "trajectory",
     "transfer",

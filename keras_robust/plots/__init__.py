@@ -13,6 +13,7 @@ from keras_robust.plots.loss_surface import loss_surface
 from keras_robust.plots.member_predictions import member_predictions
 from keras_robust.plots.roc_curves import roc_curves
 from keras_robust.plots.series import series
+from keras_robust.plots.step_curves import step_curves
 from keras_robust.plots.style import to_png, to_svg
 from keras_robust.plots.training_curves import training_curves
 from keras_robust.plots.transfer_matrix import transfer_matrix
@@ -29,6 +30,7 @@ __all__ = [
     "member_predictions",
     "roc_curves",
     "series",
+    "step_curves",
     "to_png",
     "to_svg",
     "training_curves",

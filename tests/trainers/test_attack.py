@@ -132,6 +132,58 @@ def test_members_by_several_solvers(pair, tmp_path):
     assert "on all 2 tasks at once" in done["uniform"].summary()
 
 
+def test_the_trace_of_several_solvers(pair, tmp_path):
+    """Initial weights with a learning rate of almost 0 are the weights of all steps; the last row
+    of the success rates is that of the images."""
+    values = parsed(
+        f"--run={pair}", "--attack=multi_task", "--limit=12", "--pictures=0", "--steps=3",
+        "--trace", "--solver=uniform,min_norm:initial=0.2+0.8:learning_rate=1e-12",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    done, _ = attack.run(values, "python -m x")
+    document = json.loads((tmp_path / "trace.json").read_text())
+    uniform, held = document["attacks"].values()
+    np.testing.assert_allclose(held["weights"], [[0.2, 0.8]] * 3, rtol=1e-6)
+    np.testing.assert_allclose(uniform["weights"], 0.5)
+    assert len(uniform["losses"]) == 4 and len(uniform["gradient_norms"]) == 3
+    for one, row in zip(done.values(), (uniform, held), strict=True):
+        assert row["all_tasks"][-1] == pytest.approx(one.success.all_tasks)
+        np.testing.assert_allclose(row["success"][-1], one.success.per_task)
+        assert row["num_points"] == 12
+        # No sum of gradients with weights of sum 1 is longer than the longest of them.
+        assert np.max(row["combined_norms"]) <= np.sum(row["gradient_norms"], axis=1).max()
+    gradients = (tmp_path / "gradients.md").read_text()
+    assert "Cosine with member_1" in gradients and "0.20 (± 0.00)" in gradients
+    assert (tmp_path / "trace.png").stat().st_size > 0
+    assert len(list(tmp_path.glob("trace_*.png"))) == 2
+
+
+def test_a_targeted_attack_on_members(pair, tmp_path):
+    """Success is the target, of each member."""
+    values = parsed(
+        f"--run={pair}", "--attack=multi_task", "--limit=12", "--pictures=0", "--steps=2",
+        "--target=3", f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    done, _ = attack.run(values)
+    arrays = np.load(tmp_path / "adversarial.npz")
+    predicted = load_run(pair).model(arrays["adversarial"])["member_logits"].numpy().argmax(-1)
+    assert done["multi_task"].attack.takes_targets
+    assert done["multi_task"].success.average == pytest.approx((predicted == 3).mean())
+
+
+def test_the_criterion_and_the_population_of_a_universal_perturbation(trained, tmp_path):
+    """All images, of which the misclassified ones succeed from the start."""
+    values = parsed(
+        f"--run={trained}", f"--output_dir={tmp_path}", "--limit=10", "--pictures=0", "--steps=1",
+        "--tasks=universal", "--group=2", "--attack=multi_task", "--solver=uniform",
+        "--success_criterion=label", "--population=all",
+    )  # fmt: skip
+    made = attack.run(values)[0]["uniform"]
+    assert len(made.labels) == 10 and made.attack.success_criterion == "label"
+    assert made.success.average == pytest.approx((made.predictions != made.labels).mean())
+    assert (made.clean_predictions != made.labels).any()
+
+
 @pytest.mark.slow
 def test_a_universal_perturbation_by_default_goes_into_a_directory_of_its_own(trained, tmp_path):
     """Of what the model gets right there are groups of 3, each with one perturbation; the images
@@ -185,6 +237,8 @@ def test_transformations_and_the_success_rates_of_another_attack(trained, tmp_pa
             "The attack 'fab' does not take loss, queries; it takes steps, restarts",
         ),
         (["--run={run}", "--attack=pgd:queries=7"], ValueError, "'pgd' does not take queries"),
+        (["--run={run}", "--trace"], ValueError, "--trace follows .*the attack is 'pgd'"),
+        (["--run={run}", "--population=all"], ValueError, "--population is of tasks"),
         (["--run={run}", "--model=digits"], ValueError, "give its address by --server"),
         (["--run={run}", "--server=x:1", "--model=m", "--group=3"], ValueError, "not go with --se"),
         (["--run={run}", "--target=10"], ValueError, "target is 10; expected a class from 0 to 9"),

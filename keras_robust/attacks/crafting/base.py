@@ -81,7 +81,7 @@ class Attack(abc.ABC):
         source: the model that the attack is crafted on, if it is not the model attacked.
         step_rule: how a gradient moves the point; None if no step rule does.
         success_criterion: of a multi-task attack, when a task counts as achieved: `"label"`,
-            `"prediction"`, or None for the tasks' own criterion.
+            `"prediction"`, `"target"`, or None for the tasks' own criterion.
     """
 
     ball: Ball

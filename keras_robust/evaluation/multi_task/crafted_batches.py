@@ -14,8 +14,12 @@ from keras_robust.attacks.multi_task import tasks as kinds
 from keras_robust.attacks.multi_task.tasks import Problem, TaskKind
 from keras_robust.core.classifier import classifier_of, members_of
 from keras_robust.core.types import Ball, Forward, Images, Labels
+from keras_robust.core.validation import check_choice
 from keras_robust.evaluation import attack_runner, batching
 from keras_robust.evaluation.batching import Data, Model, Progress
+
+CRITERIA = ("label", "prediction")
+POPULATIONS = ("all", "correct")
 
 
 class CraftedBatch(NamedTuple):
@@ -43,10 +47,12 @@ class TaskRunner:
         model, data, limit, seed: as for `keras_robust.evaluation.evaluate`.
         attack: an attack that returns a single batch.
         kind: tasks, which decide on groups and on images to leave out; None for neither.
+        criterion, population: as for `in_groups`.
 
     Raises:
         TypeError: `attack` is not an `Attack`.
-        ValueError: no data, an attack per member, or fewer images than a group needs.
+        ValueError: no data, an attack per member or a targeted one, or fewer images than a group
+            needs.
     """
 
     def __init__(
@@ -57,15 +63,24 @@ class TaskRunner:
         limit: int | None,
         seed: int,
         kind: TaskKind | None = None,
+        criterion: str | None = None,
+        population: str | None = None,
     ):
         check_attack("attack", attack)
+        if attack.takes_targets:
+            raise ValueError(
+                f"The attack {attack.name} is targeted; expected an untargeted one. Craft with "
+                "targets of your own, and pass both to `keras_robust.evaluation.success_rates`."
+            )
         if attack.per_member:
             raise ValueError(
                 f"The attack {attack.name} returns one batch per member; expected a single batch."
             )
         self.model, self.attack, self.seed = classifier_of(model), attack, seed
         x, y, size = batching.arrays(data, limit)
-        self.x, self.y, self.batch_size = in_groups(self.model, x, y, size, attack, kind, seed)
+        self.x, self.y, self.batch_size = in_groups(
+            self.model, x, y, size, attack, kind, seed, criterion, population
+        )
 
     def crafted(
         self, progress: Progress | None, craft: Callable[..., Any] | None = None
@@ -105,11 +120,13 @@ def in_groups(
     attack: Attack,
     kind: TaskKind | None,
     seed: int,
+    criterion: str | None = None,
+    population: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The images and labels to attack, and a batch size of whole groups if images form groups.
 
-    If success is a changed prediction, misclassified images are left out: an attack that moves
-    away from the label could not succeed on them.
+    By default, if success is a changed prediction, misclassified images are left out: an attack
+    that moves away from the label could not succeed on them.
 
     Args:
         model: a classifier, or a function `images -> {"logits", ...}`.
@@ -118,13 +135,20 @@ def in_groups(
         attack: the attack, which may have a success criterion of its own.
         kind: tasks; None leaves everything as it is.
         seed: seed of the random groups.
+        criterion: `"label"` or `"prediction"`; default that of the attack and its tasks.
+        population: `"all"` images or the `"correct"` ones, which the model classifies correctly.
 
     Raises:
-        ValueError: no correctly classified image, or fewer images than a group needs.
+        ValueError: an unknown criterion or population, no correctly classified image, or fewer
+            images than a group needs.
     """
     x, y = np.asarray(x), np.asarray(y)
     given = len(x)
-    if kind is not None and success_criterion(attack, kind) == "prediction":
+    if population is not None:
+        check_choice("population", population, POPULATIONS)
+    elif kind is not None and success_criterion(attack, kind, criterion) == "prediction":
+        population = "correct"
+    if population == "correct":
         forward = attack_runner.compiled_forward(model)
         logits = attack_runner.predict_logits(forward, x, min(batch_size, given))
         correct = attack_runner.is_correct(logits, y)
@@ -144,9 +168,27 @@ def in_groups(
     return x[order], y[order], max(batch_size // group, 1) * group
 
 
-def success_criterion(attack: Attack, kind: TaskKind) -> str:
-    """`"label"` or `"prediction"`: the attack's own criterion, or else the tasks'."""
-    return attack.success_criterion or kind.success_criterion
+def success_criterion(attack: Attack, kind: TaskKind, criterion: str | None = None) -> str:
+    """When a task counts as achieved: `"label"`, `"prediction"` or `"target"`.
+
+    Args:
+        attack: a targeted attack has the target; a multi-task attack may have one of its own.
+        kind: the tasks, whose criterion is the default.
+        criterion: `"label"` or `"prediction"`, instead of the attack's own.
+
+    Raises:
+        ValueError: another criterion, or one with a targeted attack.
+    """
+    if criterion is not None:
+        check_choice("success_criterion", criterion, CRITERIA)
+    if attack.takes_targets:
+        if criterion is not None:
+            raise ValueError(
+                f"success_criterion is {criterion!r} of the targeted attack {attack.name}, whose "
+                "tasks are achieved at the target; leave it out."
+            )
+        return "target"
+    return criterion or attack.success_criterion or kind.success_criterion
 
 
 def task_kind(attack: Attack, tasks: str | TaskKind | None) -> TaskKind:

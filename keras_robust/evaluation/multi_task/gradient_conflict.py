@@ -7,16 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import value_and_sum_gradient, zero_nonfinite
+from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.attacks.multi_task.combined_gradient import gram
 from keras_robust.attacks.multi_task.tasks import TaskKind
-from keras_robust.core.classifier import as_forward
+from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.graphs import compiled
+from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Images, Labels, Logits, PerExample
+from keras_robust.evaluation import batching
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
     TaskRunner,
@@ -106,17 +110,75 @@ def task_gradients(
     """
     kind = task_kind(attack, tasks)
     runner = TaskRunner(model, data, attack, limit, seed, kind)
-    gram_at = compiled(_gram_matrices(kind, runner.model, attack, loss))
     with_weights = _craft_with_weights(runner.model, attack)
-    products, weights = [], []
-    for x, y, crafted, real, own in runner.crafted(progress, with_weights):
-        x_adv, *last = crafted if with_weights else (crafted,)
-        found = gram_at(x_adv, y, own).numpy()
-        unpadded = real // (len(x) // len(found))
-        products.append(found[:unpadded])
-        weights += [weight.numpy()[:, :unpadded] for weight in last]
-    names = task_names(kind, runner.model, products[0].shape[1])
-    return _averaged(tuple(names), np.concatenate(products), weights)
+    crafted, labels, weights = [], [], []
+    for batch in runner.crafted(progress, with_weights):
+        x_adv, *last = batch.crafted if with_weights else (batch.crafted,)
+        crafted.append(x_adv[: batch.real])
+        labels.append(batch.y[: batch.real])
+        for weight in last:
+            points = batch.real * weight.shape[1] // len(batch.x)
+            weights.append(weight.numpy()[:, :points])
+    return task_gradients_at(
+        runner.model,
+        np.concatenate(crafted),
+        np.concatenate(labels),
+        attack,
+        tasks=kind,
+        loss=loss,
+        weights=np.concatenate(weights, axis=1) if weights else None,
+        batch_size=runner.batch_size,
+        seed=seed,
+    )
+
+
+def task_gradients_at(
+    model: Model,
+    x_adv: Images,
+    y: Labels,
+    attack: Attack,
+    *,
+    tasks: str | TaskKind | None = None,
+    loss: Callable[[Logits, Labels], PerExample] = losses.cross_entropy,
+    weights: npt.ArrayLike | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> TaskGradients:
+    """Compares the gradients of the tasks at given images.
+
+    Args:
+        model, tasks, loss: as for `task_gradients`.
+        x_adv: images `[n, ...]`; images that share a perturbation follow each other.
+        y: labels `[n]`.
+        attack: the attack that crafted them.
+        weights: `[tasks, points]`, such as those of the last step; None for a table without them.
+        batch_size: number of images evaluated at once; a multiple of the group size.
+        seed: seed of random strengths of transformations.
+
+    Returns:
+        Norms, cosine similarities, and the averaged weights.
+
+    Raises:
+        TypeError, ValueError: as for `success_rates`.
+
+    Example:
+        >>> import keras_robust as kr
+        >>> attack = kr.attacks.multi_task(kr.LinfBall(0.2), tasks=kr.tasks.Universal(2))
+        >>> x = np.array([[[0.6, 0.4], [0.9, 0.1]], [[0.4, 0.6], [0.7, 0.3]]], "float32")
+        >>> task_gradients_at(lambda x: {"logits": x[:, 0]}, x, [0, 1], attack).num_points
+        1
+    """
+    x_adv, y = np.asarray(x_adv), class_numbers("Labels", np.asarray(y), np.asarray(x_adv)).numpy()
+    kind, model = task_kind(attack, tasks), classifier_of(model)
+    gram_at = compiled(_gram_matrices(kind, model, attack, loss))
+    products = []
+    batches = batching.rows_in_batches(len(x_adv), min(batch_size, len(x_adv)))
+    for number, (rows, real) in enumerate(batches):
+        found = gram_at(tf.constant(x_adv[rows]), tf.constant(y[rows]), as_seed((seed, number)))
+        products.append(found.numpy()[: real * len(found) // len(rows)])
+    names = task_names(kind, model, products[0].shape[1])
+    every = None if weights is None else np.asarray(weights)
+    return _averaged(tuple(names), np.concatenate(products), every)
 
 
 def _gram_matrices(
@@ -152,13 +214,12 @@ def _craft_with_weights(model: Model, attack: Any) -> Callable[..., Any] | None:
 
 
 def _averaged(
-    names: tuple[str, ...], products: np.ndarray, weights: list[np.ndarray]
+    names: tuple[str, ...], products: np.ndarray, every: np.ndarray | None
 ) -> TaskGradients:
     norms = np.sqrt(np.einsum("bii->bi", products))
     lengths = norms[:, :, None] * norms[:, None, :]
     # A zero gradient has no angle; its cosine counts as 0.
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    every = np.concatenate(weights, axis=1) if weights else None
     return TaskGradients(
         names,
         _floats(norms.mean(axis=0)),

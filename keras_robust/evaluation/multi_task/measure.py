@@ -14,15 +14,17 @@ from keras_robust.attacks.multi_task.tasks import TaskKind
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
-from keras_robust.core.types import Images, Labels, Logits
+from keras_robust.core.types import Ball, Images, Labels, Logits
 from keras_robust.evaluation import attack_runner, batching
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
     TaskRunner,
     problem_on,
-    success_criterion,
     task_kind,
     task_names,
+)
+from keras_robust.evaluation.multi_task.crafted_batches import (
+    success_criterion as resolved_criterion,
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess
 from keras_robust.losses import classification as losses
@@ -34,6 +36,8 @@ def task_success(
     attack: Attack,
     *,
     tasks: str | TaskKind | None = None,
+    success_criterion: str | None = None,
+    population: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -41,7 +45,7 @@ def task_success(
     """Attacks images, and measures per-task and joint success rates (A-Avg, A-All).
 
     Images that share a perturbation are grouped at random, and those that fill no group are left
-    out. If success is a changed prediction, misclassified images are left out as well.
+    out.
 
     Args:
         model, data, limit, seed, progress: as for `keras_robust.evaluation.evaluate`; an ensemble
@@ -50,14 +54,18 @@ def task_success(
         tasks: `"members"`, `"universal"`, or tasks of `keras_robust.tasks`; default those of the
             attack, or the members if it has none. A random strength of transformations is drawn
             once per batch.
+        success_criterion: a task is achieved if the prediction differs from the `"label"`, or from
+            the clean `"prediction"`; default that of the attack and its tasks.
+        population: `"all"` images, or the `"correct"` ones, which the model classifies correctly;
+            default the correct ones if success is a changed prediction.
 
     Returns:
         The success rates.
 
     Raises:
         TypeError: not an attack, or not tasks.
-        ValueError: no data, an attack per member, one that left its ball, a model without members,
-            or fewer images than a group needs.
+        ValueError: no data, an attack per member or a targeted one, one that left its ball, a model
+            without members, fewer images than a group needs, or an unknown criterion or population.
 
     Example:
         >>> import keras_robust as kr
@@ -69,11 +77,20 @@ def task_success(
 
     Reference: Bui et al. (2023), section 4, settings ENS, UNI and EoT.
     """
-    runner = TaskRunner(model, data, attack, limit, seed, task_kind(attack, tasks))
+    kind = task_kind(attack, tasks)
+    runner = TaskRunner(model, data, attack, limit, seed, kind, success_criterion, population)
     parts = [(b.x[: b.real], b.crafted[: b.real], b.y[: b.real]) for b in runner.crafted(progress)]
     x, x_adv, y = (np.concatenate(part) for part in zip(*parts, strict=True))
     return success_rates(
-        model, x, x_adv, y, attack, tasks=tasks, batch_size=runner.batch_size, seed=seed
+        model,
+        x,
+        x_adv,
+        y,
+        attack,
+        tasks=kind,
+        success_criterion=success_criterion,
+        batch_size=runner.batch_size,
+        seed=seed,
     )
 
 
@@ -85,17 +102,20 @@ def success_rates(
     attack: Attack,
     *,
     tasks: str | TaskKind | None = None,
+    success_criterion: str | None = None,
+    targets: Labels | None = None,
     batch_size: int = 128,
     seed: int = 0,
 ) -> TaskSuccess:
     """Measures per-task and joint success rates of given adversarial images.
 
     Args:
-        model, tasks: as for `task_success`.
+        model, tasks, success_criterion: as for `task_success`.
         x, x_adv: clean and attacked images `[n, ...]`; images that share a perturbation follow each
             other.
         y: labels `[n]`.
         attack: the attack that crafted them.
+        targets: of a targeted attack, the targets `[n]`; a task is achieved if it predicts them.
         batch_size: number of images evaluated at once; a multiple of the group size.
         seed: seed of random strengths.
 
@@ -105,7 +125,7 @@ def success_rates(
     Raises:
         TypeError: not tasks.
         ValueError: different numbers of images, attacked images and labels, a model without
-            members, or images that do not form whole groups.
+            members, images that do not form whole groups, an unknown criterion, or missing targets.
 
     Example:
         >>> import keras_robust as kr
@@ -122,34 +142,52 @@ def success_rates(
         )
     y = class_numbers("Labels", y, x).numpy()
     kind, model = task_kind(attack, tasks), classifier_of(model)
-    predict = compiled(_task_logits(kind, model, attack))
+    criterion = resolved_criterion(attack, kind, success_criterion)
+    goals = _goals(y, x, targets, criterion)
+    predict = compiled(_task_logits(kind, model, attack.ball, criterion))
     success, misclassified = [], []
     batches = batching.rows_in_batches(len(x), min(batch_size, len(x)))
     for number, (rows, real) in enumerate(batches):
-        inputs = map(tf.constant, (x[rows], x_adv[rows], y[rows]))
+        inputs = map(tf.constant, (x[rows], x_adv[rows], goals[rows]))
         outputs = predict(*inputs, as_seed((seed, number)))
-        logits, unchanged, whole = (tensor.numpy() for tensor in outputs)
-        changed = ~attack_runner.is_correct(logits, unchanged)
-        success.append(changed[:, : real * changed.shape[1] // len(rows)])
+        logits, reference, whole = (tensor.numpy() for tensor in outputs)
+        same = attack_runner.is_correct(logits, reference)
+        achieved = same if criterion == "target" else ~same
+        success.append(achieved[:, : real * same.shape[1] // len(rows)])
         misclassified.append(~attack_runner.is_correct(whole, y[rows])[:real])
     every = np.concatenate(success, axis=1)
     ensemble = float(np.concatenate(misclassified).mean())
     return TaskSuccess.of(every, task_names(kind, model, len(every)), ensemble)
 
 
-def _task_logits(kind: TaskKind, model: Model, attack: Attack) -> Callable[..., Any]:
-    """`(x, x_adv, y, seed) -> (logits of each task, predictions to avoid, logits of the model)`."""
+def _goals(y: np.ndarray, x: np.ndarray, targets: Labels | None, criterion: str) -> np.ndarray:
+    """The classes that predictions are compared with: the targets, or else the labels."""
+    if criterion != "target":
+        return y
+    if targets is None or len(targets) != len(y):
+        count = "no" if targets is None else len(targets)
+        raise ValueError(
+            f"There are {len(y)} images of a targeted attack and {count} targets; expected one "
+            "target per image."
+        )
+    return class_numbers("Targets", np.asarray(targets), x).numpy()
+
+
+def _task_logits(kind: TaskKind, model: Model, ball: Ball, criterion: str) -> Callable[..., Any]:
+    """`(x, x_adv, goals, seed) -> (logits of each task, references, logits of the model)`.
+
+    A reference is the class that a task is to reach or to leave.
+    """
     forward = as_forward(model)
-    criterion = success_criterion(attack, kind)
 
     def predict(
-        x: Images, x_adv: Images, y: Labels, seed: tf.Tensor
+        x: Images, x_adv: Images, goals: Labels, seed: tf.Tensor
     ) -> tuple[Logits, Labels, Logits]:
-        problem, copies = problem_on(kind, forward, attack.ball, x_adv, y)
-        clean = kind.on(forward, attack.ball, x, y)
-        by_label = criterion == "label"
-        unchanged = clean.labels if by_label else tf.argmax(clean.clean(), axis=-1)
-        return problem.logits(copies, seed), unchanged, forward(x_adv)["logits"]
+        problem, copies = problem_on(kind, forward, ball, x_adv, goals)
+        clean = kind.on(forward, ball, x, goals)
+        changed = criterion == "prediction"
+        reference = tf.argmax(clean.clean(), axis=-1) if changed else clean.labels
+        return problem.logits(copies, seed), reference, forward(x_adv)["logits"]
 
     return predict
 

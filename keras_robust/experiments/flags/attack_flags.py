@@ -128,12 +128,36 @@ def define_tasks(values: flags.FlagValues) -> None:
         "Draw the strength of --tasks=transformations in each step.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "success_criterion",
+        None,
+        ["label", "prediction"],
+        "A task is achieved if the prediction differs from the label or from the clean prediction; "
+        "by default the label for members, the prediction for the others.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "population",
+        None,
+        ["all", "correct"],
+        "Attack all images, or those that the model classifies correctly; by default the latter if "
+        "success is a changed prediction.",
+        flag_values=values,
+    )
     flags.DEFINE_list(
         "solver",
         None,
         "Solver that weights the tasks of --attack=multi_task: uniform, min_max, min_norm, "
         "task_oriented, pcgrad, cagrad or hvm; with options as in "
-        "task_oriented:lam=10:balance=20. Several solvers are compared.",
+        "task_oriented:lam=10:balance=20 or min_norm:initial=0.2+0.3+0.5. Several solvers are "
+        "compared.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "trace",
+        False,
+        "Write and draw the weights, losses, successes and gradient norms of the tasks over the "
+        "steps of --attack=multi_task, and the gradients at the end.",
         flag_values=values,
     )
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.attacks.multi_task.trace import Trace
 from keras_robust.core.atomic_files import replacing, write_json, write_text
+from keras_robust.core.graphs import compiled
 from keras_robust.evaluation.multi_task.crafted_batches import in_groups
+from keras_robust.evaluation.multi_task.task_history import check_traceable, unpadded
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 
@@ -33,6 +39,8 @@ class AttackedTestSet:
         target: the target class; None for an untargeted attack.
         tasks: of `keras_robust.tasks`; None without tasks.
         success: success rates of the tasks; None without tasks.
+        history: the tasks over the steps of the attack; None if not traced.
+        gradients: the tasks' gradients at the end; None if not traced.
     """
 
     attack: kr.Attack
@@ -44,6 +52,8 @@ class AttackedTestSet:
     target: int | None = None
     tasks: kr.tasks.TaskKind | None = None
     success: kr.evaluation.TaskSuccess | None = None
+    history: kr.evaluation.TaskHistory | None = None
+    gradients: kr.evaluation.TaskGradients | None = None
 
     def summary(self) -> str:
         """The success of the attack in a few lines."""
@@ -91,6 +101,9 @@ def attack_run(
     *,
     target: int | None = None,
     tasks: kr.tasks.TaskKind | None = None,
+    success_criterion: str | None = None,
+    population: str | None = None,
+    trace: bool = False,
     limit: int | None = None,
     seed: int = 0,
 ) -> AttackedTestSet:
@@ -102,8 +115,9 @@ def attack_run(
         target: the class to reach; images of that class are left out.
         tasks: of `keras_robust.tasks`, whose success rates to measure; default those of the attack.
             If images share a perturbation, groups are drawn, and the images that do not fill a
-            group are left out. If a task is a changed prediction, misclassified images are left
-            out as well.
+            group are left out.
+        success_criterion, population: as for `keras_robust.evaluation.task_success`.
+        trace: whether to record the steps of a multi-task attack.
         limit: number of test images, from the first one.
         seed: seed of the attack.
 
@@ -117,14 +131,38 @@ def attack_run(
     if tasks is None:
         tasks = attack.task_kind
     size = min(run.config.dataset.batch_size, len(y))
-    x, y, size = in_groups(run.model, x, y, size, attack, tasks, seed)
-    arrays = dict(zip(ARRAYS, _attacked(run, attack, x, y, size, target, seed), strict=True))
-    success = None
-    if tasks is not None:
-        success = kr.evaluation.success_rates(
-            run.model, x, arrays["adversarial"], y, attack, tasks=tasks, batch_size=size, seed=seed
-        )
-    return AttackedTestSet(attack, **arrays, target=target, tasks=tasks, success=success)
+    x, y, size = in_groups(
+        run.model, x, y, size, attack, tasks, seed, success_criterion, population
+    )
+    traces: list[Trace] = []
+    crafted = _attacked(run, attack, x, y, size, target, seed, traces if trace else None)
+    arrays: dict[str, Any] = dict(zip(ARRAYS, crafted, strict=True))
+    targets = None if target is None or not attack.takes_targets else np.full(len(y), target)
+    found = AttackedTestSet(attack, **arrays, target=target, tasks=tasks)
+    if tasks is None:
+        return found
+    about: dict[str, Any] = {"tasks": tasks, "batch_size": size, "seed": seed}
+    success = kr.evaluation.success_rates(
+        run.model,
+        x,
+        found.adversarial,
+        y,
+        attack,
+        success_criterion=success_criterion,
+        targets=targets,
+        **about,
+    )
+    found = dataclasses.replace(found, success=success)
+    if not traces:
+        return found
+    weights = np.concatenate([one.weights[-1] for one in traces], axis=1)
+    return dataclasses.replace(
+        found,
+        history=kr.evaluation.TaskHistory.of(traces, success.names),
+        gradients=kr.evaluation.task_gradients_at(
+            run.model, found.adversarial, y, attack, weights=weights, **about
+        ),
+    )
 
 
 def _images(run: LoadedRun, target: int | None, limit: int | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -148,9 +186,10 @@ def _attacked(
     size: int,
     target: int | None,
     seed: int,
+    traces: list[Trace] | None,
 ) -> list[np.ndarray]:
-    """The arrays of `ARRAYS`, crafted in batches of `size` images."""
-    craft = attack.compiled(run.model)
+    """The arrays of `ARRAYS`, crafted in batches of `size` images; adds to `traces`, if any."""
+    craft = attack.compiled(run.model) if traces is None else _traced(run.model, attack)
     predict = tf.function(
         lambda x: tf.argmax(run.model(x, training=False)["logits"], 1, tf.int32),
         reduce_retracing=True,
@@ -160,9 +199,19 @@ def _attacked(
         images, labels = x[start : start + size], y[start : start + size]
         targets = None if target is None else tf.fill(labels.shape, target)
         adversarial = craft(images, labels, seed=(seed, number), targets=targets)
+        if traces is not None:
+            traces.append(unpadded(adversarial, len(labels), len(labels)))
+            adversarial = adversarial.images
         parts.append((images, labels, adversarial, predict(images), predict(adversarial)))
     return [np.concatenate([np.asarray(part) for part in column])
             for column in zip(*parts, strict=True)]  # fmt: skip
+
+
+def _traced(model: keras.Model, attack: kr.Attack) -> Callable[..., Trace]:
+    """`(x, y, seed, targets) -> the trace of the attack`, compiled."""
+    trace = check_traceable(attack)
+    run = compiled(lambda x, y, seed, targets: trace(model, x, y, seed=seed, targets=targets))
+    return lambda x, y, seed, targets: run(x, y, as_seed(seed), targets)
 
 
 def write_task_success(

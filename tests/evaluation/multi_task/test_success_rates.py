@@ -16,6 +16,7 @@ from keras_robust.evaluation import (
     success_rates,
     success_table,
     task_gradients,
+    task_history,
     task_success,
     transfer_success_rates,
 )
@@ -123,6 +124,43 @@ def test_a_goal_is_another_class_than_the_clean_prediction_or_than_the_label():
         task_success(pair, (x, y), resting("members", success_criterion="prediction")).all_tasks
         == 0.0
     )
+
+
+@pytest.mark.parametrize(
+    ("criterion", "population", "images", "average"),
+    [("label", "all", 2, 0.5), ("prediction", "all", 2, 0.0), ("label", "correct", 1, 0.0)],
+)
+def test_the_population_and_the_criterion(criterion, population, images, average):
+    """One of two images is misclassified: it counts as fooled, or is left out."""
+    data = apart(0.2, 0.6)[0], np.array([0, 1])
+    found = task_success(
+        simple, data, resting("universal"), success_criterion=criterion, population=population
+    )
+    assert (found.num_points, len(found.names), found.average) == (1, images, average)
+
+
+def test_success_of_a_targeted_attack_is_the_target():
+    """PGD toward class 1 moves the member with a lift there first."""
+    x, y = apart(0.2, 0.6, 0.9)
+    attack = kr.attacks.fgsm(kr.LinfBall(0.25), targeted=True)
+    targets = np.array([1, 1, 0])
+    x_adv = attack(pair, x, y, targets=targets).numpy()
+    found = success_rates(pair, x, x_adv, y, attack, targets=targets)
+    np.testing.assert_allclose(found.per_task, [2 / 3, 1.0])
+
+
+def test_a_history_ends_where_the_attack_does():
+    """Batches that are padded: the averages are of the real images."""
+    attack = kr.attacks.multi_task(kr.LinfBall(0.25), steps=2, step_size=0.2, solver="uniform")
+    data = tf.data.Dataset.from_tensor_slices(apart(0.2, 0.6, 0.9)).batch(2)
+    found = task_history(pair, data, attack)
+    assert found.num_points == 3 and found.names == ("member 1", "member 2")
+    np.testing.assert_allclose(found.success[-1], [1 / 3, 2 / 3])  # as of FGSM, above
+    assert found.all_tasks[-1] == pytest.approx(1 / 3)
+    np.testing.assert_allclose(found.weights, 0.5)
+    curves = found.curves()
+    assert list(curves["Loss"]) == ["member 1", "member 2"]
+    np.testing.assert_allclose(curves["Loss"]["member 2"], [row[1] for row in found.losses])
 
 
 def test_groups():
@@ -261,6 +299,28 @@ def test_a_table_of_several_attacks():
             lambda: transfer_success_rates(simple, {"A": simple}, {"AB": "AB"}, apart(0.2), FGSM),
             ValueError,
             r"\{'AB': 'AB'\}; expected .* of the models A\.",
+        ),
+        (
+            lambda: task_success(pair, apart(0.2), kr.attacks.fgsm(FGSM.ball, targeted=True)),
+            ValueError,
+            "is targeted; expected an untargeted one",
+        ),
+        (
+            lambda: task_success(pair, apart(0.2), FGSM, population="some"),
+            ValueError,
+            "population is 'some'",
+        ),
+        (
+            lambda: task_history(pair, apart(0.2), FGSM),
+            ValueError,
+            "'FGSM' has no trace; expected",
+        ),
+        (
+            lambda: success_rates(
+                pair, *2 * [apart(0.2)[0]], [0], kr.attacks.fgsm(FGSM.ball, targeted=True)
+            ),
+            ValueError,
+            "1 images of a targeted attack and no targets",
         ),
         (
             lambda: transfer_success_rates(simple, {"A": simple}, {}, apart(0.2), FGSM),
