@@ -51,7 +51,7 @@ OF_OTHERS = {"ensemble", "backbone"}
 
 # Their full table takes a minute; the contract itself and the gradient are tested every time, at
 # sizes that other tests need too (8 x 8 is in the doctests).
-DEEP = {"vgg16": 16, "googlenet": 28, "mobilenet_v1": 16, "efficientnet_b0": 28}
+DEEP = {"vgg16": 16, "googlenet": 28, "mobilenet_v1": 16, "efficientnet_b0": 28, "convnext": 8}
 GRAY = {name: (DEEP.get(name, 8),) * 2 + (1,) for name in SMALL}
 COLOR = dict.fromkeys(SMALL, (9, 7, 3)) | {"vit": (8, 12, 3)}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)

@@ -127,6 +127,7 @@ def test_bounds_refuse_it_by_the_names_of_its_layers(model):
         assert text in str(caught.value)
 
 
+@pytest.mark.slow
 def test_crafting_in_half_precision_and_on_parts_of_a_batch(model):
     """A copy of every layer in bfloat16, with the weights of the model."""
     ball = kr.LinfBall(0.05)
