@@ -129,8 +129,8 @@ def build(name: str, input_shape: Sequence[int], classes: int, **options: Any) -
         classes: number of classes, at least 2.
         **options: further arguments of the architecture. All but the last two take `mean` and
             `std`, a number or one per channel in units of [0, 1]: the model normalizes its images
-            to `(x - mean) / std`. Those with a `width` multiply every number of filters by it; 1.0 is
-            the published network. A `dropout` is the fraction of values dropped in training. The
+            to `(x - mean) / std`. Those with a `width` multiply every number of filters by it; 1.0
+            is the published network. A `dropout` is the fraction of values dropped in training. The
             `activation` of residual networks is `"relu"`, `"silu"`, `"gelu"`, `"softplus"`,
             `"elu"` or `"leaky_relu"`.
 
