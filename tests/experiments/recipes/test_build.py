@@ -298,3 +298,12 @@ def test_the_helper_of_a_recipe_is_a_file(tiny, tmp_path):
     config.defense.options.helper = "nowhere.keras"
     with pytest.raises(FileNotFoundError, match="nowhere.keras does not exist"):
         build.robust_model(config, info, 1)
+
+
+def test_a_schedule_counts_the_replays_of_free_training(tiny):
+    config = tiny("n_fgsm", epochs=2)
+    config.defense.name = "free"
+    config.defense.options.replays = 3
+    model = build.robust_model(config, build.data(config).info, steps_per_epoch=10)
+    assert model.replays == 3
+    assert model.optimizer.get_config()["learning_rate"]["config"]["steps"] == 60
