@@ -166,7 +166,7 @@ def test_the_command_goes_on_after_an_interruption(tmp_path):
         "trainers.reproduce: Interrupted; finished parts are kept. Resume with: python -m "
     )
     estimate = subprocess.run([*command, "--dry_run"], capture_output=True, text=True, check=True)
-    assert "finished: training toy/pgd_at, seed 0, 1 epochs" in estimate.stdout
+    assert "finished: training toy/pgd_at, seed 0, 2 epochs" in estimate.stdout
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "trains toy/pgd_at" not in done.stdout
     assert "trains toy/udr_pgd_at" in done.stdout

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.experiments.recipes import build, schema
-from keras_robust.experiments.reproduction.runner import Reproduction
+from keras_robust.experiments.reproduction.runner import Reproduction, described
 from keras_robust.experiments.reproduction.scales import TRAINING_IMAGES
 
 SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1), "toy": (1, 2, 1)}
@@ -71,7 +71,7 @@ def jobs(reproduction: Reproduction) -> Iterator[Job]:
         for seed in range(reproduction.seeds):
             where = reproduction.file(row, what, seed)
             done = where.is_file()
-            text = f"{type(what).__name__} of {row.title}, seed {seed}"
+            text = f"{row.trainings[0].recipe}, seed {seed}: {described(what)}"
             yield Job(where, text, done, 0.0 if done else seconds)
 
 
@@ -139,9 +139,9 @@ def summary(found: Iterable[Job]) -> str:
         >>> first, second = Path("a"), Path("b")
         >>> jobs = [Job(first, "training a", False, 7200), Job(second, "training b", True, 0)]
         >>> print(summary([*jobs, *jobs]))
-        about 2 hours: training a
+        about 2.0 hours: training a
         finished: training b
-        In all about 2 hours for 1 of 2 trainings and measurements.
+        In all about 2.0 hours for 1 of 2 trainings and measurements.
     """
     found = {job.path: job for job in found}.values()
     lines = [
@@ -156,5 +156,6 @@ def summary(found: Iterable[Job]) -> str:
 def _time(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
-            return f"about {seconds / size:.2g} {unit}"
+            count = seconds / size
+            return f"about {count:.{0 if count >= 10 else 1}f} {unit}"
     return f"about {seconds:.0f} seconds"

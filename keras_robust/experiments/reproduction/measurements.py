@@ -13,14 +13,10 @@ from typing_extensions import Self
 
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.reproduction.experiment import Setting, Training
-from keras_robust.experiments.reproduction.scales import Scale
+from keras_robust.experiments.reproduction.scales import SLOW, Scale
 
 if TYPE_CHECKING:
     from keras_robust.experiments.runs.loaded_run import LoadedRun
-
-# Gradients for an image of attacks whose number of steps does not say; of AutoAttack's parts,
-# most images of a robust model go through all.
-_PASSES = {"auto_attack": 3500.0, "brendel_bethge": 220.0, "carlini_wagner": 1800.0, "fgsm": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,13 +322,17 @@ def _passes(text: str) -> float:
         (40.0, 90.0)
     """
     spec = attack_spec(text)
-    options = spec["options"]
-    steps = options.get("steps")
-    passes = _PASSES.get(spec["name"], 10.0) if steps is None else float(steps)
-    if spec["name"] == "multi_targeted":
+    name = spec["name"]
+    options = {**SLOW.get(name, {}), **spec["options"]}
+    passes = float(options.get("steps", 1))
+    if name == "multi_targeted":
         passes *= options.get("n_target_classes") or 9
-    if spec["name"] == "auto_attack":
-        passes = _PASSES["auto_attack"] if steps is None else 16 * passes
-    if spec["name"] == "spsa":
-        passes *= 0.7 * options.get("n_directions", 32)  # two forward passes each
+    if name == "auto_attack":
+        # APGD, nine targets each of APGD and FAB; most images of a robust model go through all. Of
+        # a query there is no gradient.
+        passes = 19 * passes + options["queries"] / 3
+    if name == "carlini_wagner":
+        passes *= options["binary_search_steps"]
+    if name in ("spsa", "hop_skip_jump"):
+        passes *= 0.7 * options["n_directions"]  # two forward passes each
     return passes * options.get("restarts", 1)

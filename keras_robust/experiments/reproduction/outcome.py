@@ -19,6 +19,8 @@ from keras_robust.experiments.reproduction.scales import Scale
 if TYPE_CHECKING:
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
+# Fractions that are means over tasks, and so no fractions of images.
+_MEANS = ("average", "transferability", "non_transferable")
 Numbers = dict[str, float]  # of one measurement, by name
 
 
@@ -91,7 +93,8 @@ class Outcome:
         if values is None:
             return None
         samples = self.cells[part][row, column.title][0].get("samples")
-        return Spread.of(values, samples if column.percent else None)
+        counted = column.percent and column.value not in _MEANS
+        return Spread.of(values, samples if counted else None)
 
     def gain(self, part: int, row: str) -> Spread | None:
         """The mean gain of a row over the row that it is compared with, seed by seed.

@@ -120,7 +120,7 @@ class Reproduction:
         paths = [self.path(one, seed) for one in (*row.trainings, *what.sources)]
         checkpoints = [one.checkpoint for one in row.trainings]
         about = [*(str(path.relative_to(self.directory)) for path in paths), *checkpoints,
-                 _described(what)]  # fmt: skip
+                 described(what)]  # fmt: skip
         run = paths[0].relative_to(self.directory / "runs")
         return self.directory / "measurements" / run / f"{_hash(about)}.json"
 
@@ -199,13 +199,13 @@ class Reproduction:
         runs = [self._load(training, seed) for training in row.trainings]
         sources = {one.recipe: self._load(one, seed) for one in what.sources}
         self._met.add(file)
-        self.log(f"{self._progress()} {row.title}, seed {seed}: {_described(what)}")
+        self.log(f"{self._progress()} {row.title}, seed {seed}: {described(what)}")
         partial = file.with_suffix("")
         with quiet_logger():
             numbers = what.measure(
                 runs, Setting(seed, partial, sources, lambda line: self.log(f"    {line}"))
             )
-        write_json(file, {"measurement": _described(what), "row": row.title, "numbers": numbers})
+        write_json(file, {"measurement": described(what), "row": row.title, "numbers": numbers})
         shutil.rmtree(partial, ignore_errors=True)
         return numbers
 
@@ -257,7 +257,7 @@ class Reproduction:
         return page
 
 
-def _described(what: Measurement) -> str:
+def described(what: Measurement) -> str:
     """A measurement as text, without what is not set; it identifies the measurement."""
     fields: Mapping[str, object] = {
         field.name: getattr(what, field.name)

@@ -11,10 +11,18 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.flags.recipe_flags import leaves
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 
-# Attacks that cost many times those by a few gradients; they have a limit of images of their own.
-SLOW = ("auto_attack", "brendel_bethge", "boundary", "carlini_wagner", "hop_skip_jump", "spsa",
-        "square")  # fmt: skip
-_COUNTS = ("steps", "queries", "n_directions", "binary_search_steps")
+# Attacks that cost many times those by a few gradients, with their defaults; they have a limit of
+# images of their own.
+SLOW: dict[str, dict[str, int]] = {
+    "auto_attack": {"steps": 100, "queries": 5000},
+    "boundary": {"steps": 1000},
+    "brendel_bethge": {"steps": 200},
+    "carlini_wagner": {"steps": 200, "binary_search_steps": 9},
+    "hop_skip_jump": {"steps": 30, "n_directions": 100},
+    "spsa": {"steps": 20, "n_directions": 32},
+    "square": {"queries": 5000},
+}
+_COUNTS = ("steps", "n_directions", "binary_search_steps")
 _NETWORK = {"variant": "mnist", "dropout": 0.0}  # small_cnn for images of any size
 _SMALL = ("small_cnn", "mlp", "strided_cnn")
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "digits": 1437,
@@ -49,7 +57,8 @@ class Scale:
         epochs: number of epochs.
         train_images: number of training images.
         crafting_steps: number of steps of the training attack, whose size grows in proportion.
-        attack_steps: number of steps of a test attack, and of whatever else it counts.
+        attack_steps: number of steps of a test attack, and of the directions of its estimates.
+        queries: number of queries of a test attack.
         test_images: number of test images.
         slow_images: number of test images of the attacks in `SLOW`.
         width: the width of a network that has one, as a fraction of the original.
@@ -64,6 +73,7 @@ class Scale:
     train_images: int | None = None
     crafting_steps: int | None = None
     attack_steps: int | None = None
+    queries: int | None = None
     test_images: int | None = None
     slow_images: int | None = None
     width: float | None = None
@@ -152,13 +162,9 @@ class Scale:
         spec = attack_spec(text)
         options = dict(spec["options"])
         if self.attack_steps is not None:
-            if spec["name"] in SLOW and self.digits:
-                options.setdefault("steps", 1000)
-                if spec["name"] in ("auto_attack", "square"):
-                    options.setdefault("queries", 1000)
-                if spec["name"] == "square":
-                    del options["steps"]
-            options = _capped(options, self.attack_steps, radius)
+            options = _capped({**SLOW.get(spec["name"], {}), **options}, self.attack_steps, radius)
+        if self.queries is not None and "queries" in options:
+            options["queries"] = min(options["queries"], self.queries)
         return ":".join([spec["name"], *(f"{key}={value}" for key, value in options.items())])
 
     def images(self, attack: str | None, limit: int | None) -> int | None:
@@ -216,11 +222,11 @@ SCALES = {
         Scale("day", "for one GPU: the thesis's networks and data, fewer epochs", epochs=20,
               slow_images=500, test_images=2000),
         Scale("hour", "for a few CPU cores: narrow networks, few images and epochs", epochs=4,
-              train_images=10_000, crafting_steps=5, attack_steps=40, test_images=500,
+              train_images=10_000, crafting_steps=5, attack_steps=40, queries=1000, test_images=500,
               slow_images=50, width=0.25, adam=True),
-        Scale("minutes", "checks that everything runs; its numbers say nothing", epochs=1,
-              train_images=400, crafting_steps=2, attack_steps=5, test_images=32, slow_images=8,
-              adam=True, digits=True),
+        Scale("minutes", "checks that everything runs; its numbers say nothing", epochs=2,
+              train_images=400, crafting_steps=2, attack_steps=5, queries=5, test_images=32,
+              slow_images=8, adam=True, digits=True),
     )
 }  # fmt: skip
 
@@ -257,6 +263,7 @@ def differences(pairs: Iterable[tuple[ConfigDict, ConfigDict]]) -> list[str]:
         for path, label in _SHOWN.items():
             was, now = (_text(fields.get(path), path) for fields in (old, new))
             if was != now and now != "-":
+                was = "full" if was == "-" else was
                 found.setdefault(label, {})[was, now] = None
     return [
         f"{label}: {', '.join(f'{was} to {now}' for was, now in changes)}"

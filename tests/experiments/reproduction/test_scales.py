@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
+import keras_robust as kr
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.reproduction.measurements import TasksAttacked
-from keras_robust.experiments.reproduction.scales import SCALES, Scale, differences
+from keras_robust.experiments.reproduction.scales import SCALES, SLOW, Scale, differences
 from trainers import recipes
 
 
@@ -58,6 +61,7 @@ def test_a_long_attack_does_not_leap():
         ("auto_attack", "auto_attack:steps=5:queries=5"),
         ("square:queries=100", "square:queries=5"),
         ("brendel_bethge:steps=3", "brendel_bethge:steps=3"),
+        ("spsa:steps=50", "spsa:steps=5:n_directions=5"),
         ("fgsm", "fgsm"),
     ],
 )
@@ -93,7 +97,7 @@ def test_the_cuts_are_told():
     assert {
         "data set: cifar10 to digits",
         "training images: all to 400",
-        "epochs: 200 to 1",
+        "epochs: 200 to 2",
         "network: resnet18 to small_cnn",
         "crafting steps: 10 to 2",
         "optimizer: sgd to adam",
@@ -105,3 +109,12 @@ def test_groups_of_images_have_enough_of_them():
     assert SCALES["minutes"].test_images == 32
     assert attack.at(SCALES["minutes"]).limit == 240
     assert attack.at(SCALES["thesis"]).limit is None
+
+
+def test_the_defaults_of_slow_attacks_are_theirs():
+    for name, options in SLOW.items():
+        parameters = inspect.signature(getattr(kr.attacks, name)).parameters
+        assert options == {key: parameters[key].default for key in options}
+        assert set(options) == {"steps", "queries", "n_directions", "binary_search_steps"} & {
+            *parameters
+        }

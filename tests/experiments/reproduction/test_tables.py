@@ -52,6 +52,17 @@ def test_the_interval_of_one_seed_is_wilsons_of_a_fraction_alone():
     assert Spread.of([0.5]) == Spread(0.5, None, None)
 
 
+def test_a_mean_over_tasks_has_no_interval_of_images():
+    cells = {("base", "A-Avg"): [{"average": 0.5, "robust": 0.5, "samples": 100.0}]}
+    columns = (Column("A-Avg", PGD, "average"), Column("A-All", PGD, "robust"))
+    cells["base", "A-All"] = cells["base", "A-Avg"]
+    experiment = Experiment("t", "T", (Part("P", columns, (Row("base", (Training("x"),)),)),))
+    found = Outcome(experiment, 1, (cells,), SCALES["hour"], load=None)
+    average, whole = (found.spread(0, "base", column) for column in columns)
+    assert average.interval is None
+    assert whole.interval == wilson_interval(0.5, 100)
+
+
 def test_gains_are_paired_by_seed_and_leave_clean_accuracy_out():
     """Gains of 0.1 in both seeds: no spread, though the accuracies differ by 0.2."""
     gain = outcome((0.3, 0.4), (0.5, 0.6)).gain(0, "ours")
