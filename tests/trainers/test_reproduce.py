@@ -94,11 +94,15 @@ def test_an_unknown_table_is_refused_with_the_nearest_name():
         ("ascl-2", "Ours", "AA", 31.9),
         ("ascl-7", "SCL 0, VAT 3", "PGD", 54.4),
         ("cce-3", "ADP_3", "SPSA", 53.9),
+        ("cce-3", "CCE-RM_2", "B&B (wPGD2)", 6.0),
+        ("cce-10", "CCE-Base_3", "mul-BIM", 25.9),
         ("cce-11", "weight 5", "SPSA", 46.2),
         ("cce-13", "CCE-RM", "on ADP", 49.4),  # column CCE-RM of the row ADP, radius 0.02
         ("ta_moo-3", "TA-MOO", "RMEVW", 23.04),
         ("ta_moo-5", "MinMax", "K=8", 62.29),
         ("ta_moo-15", "TA-MOO*", "R", 72.0),
+        ("ta_moo-2", "MOO, non-diverse set", "norm V/R2", 6.68),
+        ("ta_moo-24", "MOO^C", "rate 5e-5", 28.46),
         ("ta_moo-18", "AutoAttack", "R2", 48.58),
     ],
 )

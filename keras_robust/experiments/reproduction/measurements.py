@@ -16,6 +16,7 @@ from keras_robust.experiments.reproduction.experiment import Setting, Training
 from keras_robust.experiments.reproduction.scales import SLOW, Scale
 
 if TYPE_CHECKING:
+    import keras_robust as kr
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 
@@ -227,9 +228,14 @@ class TasksAttacked(_OfAttack):
 
     Args:
         solver: the solver of a multi-task attack, such as `"task_oriented:lam=10"`.
+        population: the images that count, `"all"` or the `"correct"` ones.
+        gradients: whether to measure the gradients at the end too: `norm_0`, ..., `weight_0`, ...
+            and `cosine_0_1`, ...
     """
 
     solver: str = ""
+    population: str = "all"
+    gradients: bool = False
 
     def at(self, scale: Scale) -> Self:
         """The measurement with fewer steps and images, but of twenty groups at least."""
@@ -247,18 +253,39 @@ class TasksAttacked(_OfAttack):
         import keras_robust as kr
         from keras_robust.experiments.runs.attack_run import attack_run
 
-        run = _together(runs)
-        attack = run.attack(self.attack, _solved_by(self.solver), radius=self.radius)
-        tasks = kr.tasks.Members() if attack.task_kind is None else None
-        found = attack_run(run, attack, tasks=tasks, limit=self.limit, seed=setting.seed).success
+        run = together(runs)
+        attack = run.attack(self.attack, solved_by(self.solver), radius=self.radius)
+        crafted = attack_run(
+            run,
+            attack,
+            tasks=kr.tasks.Members() if attack.task_kind is None else None,
+            population=self.population,
+            trace=self.gradients,
+            limit=self.limit,
+            seed=setting.seed,
+        )
+        found = crafted.success
         if found is None:  # for the type checker: an attack with tasks has success rates
             raise ValueError(f"{self.attack} has no tasks.")
-        each = {f"task_{i}": rate for i, rate in enumerate(found.per_task)}
-        return each | {
+        numbers = {f"task_{i}": rate for i, rate in enumerate(found.per_task)}
+        if crafted.gradients is not None:
+            numbers |= _gradients(crafted.gradients)
+        return numbers | {
             "all_tasks": found.all_tasks,
             "average": found.average,
             "samples": float(found.num_points),
         }
+
+
+def _gradients(found: kr.evaluation.TaskGradients) -> dict[str, float]:
+    numbers = {f"norm_{i}": norm for i, norm in enumerate(found.norms)}
+    numbers |= {f"weight_{i}": weight for i, weight in enumerate(found.weights or ())}
+    return numbers | {
+        f"cosine_{i}_{j}": cosine
+        for i, row in enumerate(found.cosines)
+        for j, cosine in enumerate(row)
+        if i < j
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,13 +313,13 @@ class TasksTransferred(_OfAttack):
         import keras_robust as kr
 
         by_letter = dict(zip(self.letters, runs, strict=True))
-        source = _together([by_letter[letter] for letter in self.ensembles[0]])
+        source = together([by_letter[letter] for letter in self.ensembles[0]])
         found = kr.evaluation.transfer_success_rates(
             source.model,
             {letter: run.model for letter, run in by_letter.items()},
             {name: tuple(name) for name in self.ensembles},
             source.splits.test,
-            source.attack(self.attack, _solved_by(self.solver), radius=self.radius),
+            source.attack(self.attack, solved_by(self.solver), radius=self.radius),
             limit=self.limit,
             seed=setting.seed,
             progress=setting.progress,
@@ -301,7 +328,7 @@ class TasksTransferred(_OfAttack):
         return rates | {"samples": float(next(iter(found.values())).num_points)}
 
 
-def _together(runs: Sequence[LoadedRun]) -> LoadedRun:
+def together(runs: Sequence[LoadedRun]) -> LoadedRun:
     """A run with the ensemble of the models of all runs; a single run as it is."""
     import keras_robust as kr
 
@@ -310,7 +337,8 @@ def _together(runs: Sequence[LoadedRun]) -> LoadedRun:
     return dataclasses.replace(runs[0], model=kr.models.ensemble([run.model for run in runs]))
 
 
-def _solved_by(solver: str) -> dict[str, str]:
+def solved_by(solver: str) -> dict[str, str]:
+    """The options of an attack that name its solver."""
     return {"solver": solver} if solver else {}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from keras_robust.experiments.reproduction.experiment import Training
+from keras_robust.experiments.reproduction.measurements import solved_by, together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -255,3 +256,46 @@ class Trajectories:
 
         run = outcome.load(self.training)
         return toy_figures.trajectories(run, run.model, self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSteps:
+    """Losses, success and weights of the tasks over the steps of an attack on several runs.
+
+    Args:
+        name: of the file.
+        trainings: the trainings whose ensemble is attacked.
+        attack: a multi-task attack as typed in a shell.
+        solvers: name of a curve -> solver. One solver is drawn with a curve for each task, several
+            with the norms of their combined gradients.
+        quantities: panels of one solver, of `"Weight"`, `"Loss"`, `"Success rate"` and
+            `"Gradient norm"`.
+        images: number of test images.
+    """
+
+    name: str
+    trainings: tuple[Training, ...]
+    attack: str
+    solvers: Mapping[str, str]
+    quantities: tuple[str, ...] = ("Loss", "Success rate")
+    images: int = 1000
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        import keras_robust as kr
+        from keras_robust.experiments.runs.attack_run import attack_run
+
+        run = together([outcome.load(training) for training in self.trainings])
+        text = outcome.scale.attack(self.attack)
+        limit = outcome.scale.images(self.attack, self.images)
+        histories = {}
+        for name, solver in self.solvers.items():
+            attack = run.attack(text, solved_by(solver))
+            histories[name] = attack_run(run, attack, trace=True, limit=limit).history
+        found = {name: history for name, history in histories.items() if history is not None}
+        if len(found) > 1:
+            norms = {name: history.combined_norms for name, history in found.items()}
+            return kr.plots.step_curves({"Norm of the combined gradient": norms})
+        (history,) = found.values()
+        curves = history.curves()
+        return kr.plots.step_curves({label: curves[label] for label in self.quantities})
