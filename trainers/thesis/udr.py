@@ -3,8 +3,6 @@
 Left out:
 - Table 11 lists formulas; `SoftBallStep` has them as penalties.
 - Figure 7, a histogram of the gradients of loss and cost: nothing measures gradients of the cost.
-- Figures 2 and 3 push by the sign of the gradient, as Algorithm 1 does; the thesis's points move as
-  far as their gradients are long, and no step rule does that in a soft ball.
 """
 
 from __future__ import annotations
