@@ -1,12 +1,12 @@
 """The usual residual networks in PyTorch, with the names of layers of published robust models.
 
     pip install torch    # in an environment of its own
-    python -m benchmarks.torch_networks --output=tests/models/torch_networks.npz
+    python -m benchmarks.torch_networks --output=tests/models/pytorch/torch_networks.npz
     python -m benchmarks.torch_networks --full    # beside this library at full size: needs both
 
 The file holds small networks with random weights and random statistics of batch norm, rounded to
-half precision: their state dicts, images and logits. `tests/models/test_load_torch.py` loads them
-and compares. `benchmarks/torch_networks.py` imports nothing of this library, except with `--full`.
+half precision: their state dicts, images and logits. `tests/models/pytorch/test_load_torch.py`
+loads them and compares. This program imports nothing of this library, except with `--full`.
 
 Reference: Croce et al., "RobustBench: A Standardized Adversarial Robustness Benchmark" (2021).
 """

@@ -7,24 +7,24 @@ randomized smoothing. `load` loads the trained models that are part of the packa
 `load_torch` those of PyTorch.
 """
 
-from keras_robust.models.adapt import adapt
-from keras_robust.models.backbone import backbone
-from keras_robust.models.convnext import convnext
-from keras_robust.models.efficientnet import efficientnet_b0
+from keras_robust.models.adapting.adapt import adapt
+from keras_robust.models.adapting.backbone import backbone
+from keras_robust.models.adapting.trainable_parts import set_trainable
+from keras_robust.models.architectures.convnext import convnext
+from keras_robust.models.architectures.efficientnet import efficientnet_b0
+from keras_robust.models.architectures.googlenet import googlenet
+from keras_robust.models.architectures.mlp import mlp
+from keras_robust.models.architectures.mobilenet import mobilenet_v1
+from keras_robust.models.architectures.resnet_cifar import pre_act_resnet18, resnet18, resnet20
+from keras_robust.models.architectures.small_cnn import small_cnn
+from keras_robust.models.architectures.strided_cnn import strided_cnn
+from keras_robust.models.architectures.vgg import vgg16
+from keras_robust.models.architectures.vit import vit
+from keras_robust.models.architectures.wide_resnet import wide_resnet, wrn_34_10
 from keras_robust.models.ensemble import ensemble
-from keras_robust.models.googlenet import googlenet
-from keras_robust.models.mlp import mlp
-from keras_robust.models.mobilenet import mobilenet_v1
+from keras_robust.models.pytorch.torch_weights import load_torch
 from keras_robust.models.registry import ARCHITECTURES, build
-from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
-from keras_robust.models.small_cnn import small_cnn
 from keras_robust.models.smoothed import smoothed
-from keras_robust.models.strided_cnn import strided_cnn
-from keras_robust.models.torch_weights import load_torch
-from keras_robust.models.trainable_parts import set_trainable
-from keras_robust.models.vgg import vgg16
-from keras_robust.models.vit import vit
-from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 from keras_robust.models.zoo import available, card_file, load
 
 __all__ = [

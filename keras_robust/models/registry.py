@@ -9,19 +9,19 @@ from typing import Any
 import keras
 
 from keras_robust.core.validation import did_you_mean, lookup
-from keras_robust.models.backbone import backbone
-from keras_robust.models.convnext import convnext
-from keras_robust.models.efficientnet import efficientnet_b0
+from keras_robust.models.adapting.backbone import backbone
+from keras_robust.models.architectures.convnext import convnext
+from keras_robust.models.architectures.efficientnet import efficientnet_b0
+from keras_robust.models.architectures.googlenet import googlenet
+from keras_robust.models.architectures.mlp import mlp
+from keras_robust.models.architectures.mobilenet import mobilenet_v1
+from keras_robust.models.architectures.resnet_cifar import pre_act_resnet18, resnet18, resnet20
+from keras_robust.models.architectures.small_cnn import small_cnn
+from keras_robust.models.architectures.strided_cnn import strided_cnn
+from keras_robust.models.architectures.vgg import vgg16
+from keras_robust.models.architectures.vit import vit
+from keras_robust.models.architectures.wide_resnet import wide_resnet, wrn_34_10
 from keras_robust.models.ensemble import ensemble
-from keras_robust.models.googlenet import googlenet
-from keras_robust.models.mlp import mlp
-from keras_robust.models.mobilenet import mobilenet_v1
-from keras_robust.models.resnet_cifar import pre_act_resnet18, resnet18, resnet20
-from keras_robust.models.small_cnn import small_cnn
-from keras_robust.models.strided_cnn import strided_cnn
-from keras_robust.models.vgg import vgg16
-from keras_robust.models.vit import vit
-from keras_robust.models.wide_resnet import wide_resnet, wrn_34_10
 
 
 def ensemble_of(

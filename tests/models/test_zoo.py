@@ -10,6 +10,7 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.models import zoo
+from keras_robust.models.building import is_classifier
 
 MEGABYTES = 8  # of all models, which every installation downloads
 
@@ -50,7 +51,7 @@ def test_a_published_model_is_that_of_its_card(name):
     text = zoo.card_file(name).read_text("utf-8")
     card = kr.evaluation.Card.from_json(text)
     classifier = kr.models.load(name)  # compares the weights with the card
-    assert kr.models.building.is_classifier(classifier)
+    assert is_classifier(classifier)
     assert card.recipe["dataset"]["name"] == name.partition("/")[0]
     assert card.recipe["dataset"]["data_dir"] is None
     assert "/tmp" not in text and "/work" not in text and "/home" not in text

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.models import blocks
+from keras_robust.models.architectures import blocks
 
 
 @pytest.mark.parametrize("size", [8, 7])

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_robust.models import blocks
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures import blocks
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 # Filters and stride of each pair of a depthwise and a 1x1 convolution: table 1 of the paper.
 _PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2),

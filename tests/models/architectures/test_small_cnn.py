@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_robust.models import adapt, small_cnn
-from keras_robust.models.small_cnn import VARIANTS
+from keras_robust.models.architectures.small_cnn import VARIANTS
 
 
 def layers(model, kind):

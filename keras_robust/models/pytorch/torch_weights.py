@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_robust.core.validation import lookup
 from keras_robust.models.building import PerChannel
+from keras_robust.models.pytorch.state_dict import read_state_dict
+from keras_robust.models.pytorch.torch_names import SCHEMES, Scheme
 from keras_robust.models.registry import build
-from keras_robust.models.state_dict import read_state_dict
-from keras_robust.models.torch_names import SCHEMES, Scheme
 
 _SHOWN = 6  # names in an error
 _COUNTERS = ".num_batches_tracked"

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import keras
 
 from keras_robust.core.validation import check_integer, check_number
-from keras_robust.models import blocks
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures import blocks
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 
 def wide_resnet(

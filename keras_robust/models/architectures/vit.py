@@ -9,8 +9,13 @@ import keras
 
 from keras_robust.core.config import register
 from keras_robust.core.validation import check_choice, check_integer, check_number
-from keras_robust.models import blocks
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures import blocks
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 Tensor: TypeAlias = keras.KerasTensor
 POOLS = ("token", "mean")

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_robust.models import blocks
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures import blocks
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 # Filters of the 3x3 convolutions of each stage, which a 2x2 max pool ends: column D of table 1.
 _STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_robust.models import blocks
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures import blocks
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 _FILTERS = (64, 128, 256, 512)  # of the four stages of the networks with 18 layers
 

@@ -8,8 +8,12 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_robust.core.functional_graph import Call, Graph, is_functional, trace
-from keras_robust.models.feature_layer import FeatureLayerQuery, default_features, single_output
-from keras_robust.models.final_softmax import (
+from keras_robust.models.adapting.feature_layer import (
+    FeatureLayerQuery,
+    default_features,
+    single_output,
+)
+from keras_robust.models.adapting.final_softmax import (
     TwoClassLogits,
     ends_in_sigmoid,
     skip_identities,

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import models
-from keras_robust.models.blocks import ACTIVATIONS, activated
+from keras_robust.models.architectures.blocks import ACTIVATIONS, activated
 
 SMALL = {
     "resnet20": {"width": 0.125},

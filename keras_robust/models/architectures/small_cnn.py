@@ -8,7 +8,12 @@ from typing import NamedTuple
 import keras
 
 from keras_robust.core.validation import check_choice, lookup
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 
 class Variant(NamedTuple):

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import keras
 
 from keras_robust.core.validation import check_integer
-from keras_robust.models.blocks import batch_norm, relu
-from keras_robust.models.building import PerChannel, checked_image_shape, classifier, image_input
+from keras_robust.models.architectures.blocks import batch_norm, relu
+from keras_robust.models.building import (
+    PerChannel,
+    checked_image_shape,
+    classifier,
+    image_input,
+)
 
 
 def strided_cnn(

@@ -16,8 +16,9 @@ import sys
 import numpy as np
 import pytest
 
-from keras_robust.models import load_torch, state_dict
-from keras_robust.models.state_dict import read_state_dict
+from keras_robust.models import load_torch
+from keras_robust.models.pytorch import state_dict
+from keras_robust.models.pytorch.state_dict import read_state_dict
 
 STORED = dict(np.load(pathlib.Path(__file__).with_name("torch_networks.npz")))
 # Stored network -> the architecture, and the options that the weights do not tell.

@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.functional_graph import Call, Graph, is_functional
-from keras_robust.models.building import checked_shape, is_classifier
-from keras_robust.models.surgery import (
+from keras_robust.models.adapting.surgery import (
     FeatureLayerQuery,
     expose_logits,
     named_outputs,
     with_contract,
 )
+from keras_robust.models.building import checked_shape, is_classifier
 
 Shape = tuple[int | None, ...]
 

@@ -11,8 +11,8 @@ import keras
 
 from keras_robust.core.config import register
 from keras_robust.core.validation import check_choice, check_integer, did_you_mean, lookup
+from keras_robust.models.adapting.trainable_parts import PARTS, set_trainable
 from keras_robust.models.building import checked_image_shape, classifier, image_input
-from keras_robust.models.trainable_parts import PARTS, set_trainable
 
 Tensor: TypeAlias = keras.KerasTensor
 

@@ -1,0 +1,1 @@
+"""Architectures, each a file, and the blocks that they share."""
