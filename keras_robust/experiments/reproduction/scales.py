@@ -24,6 +24,12 @@ SLOW: dict[str, dict[str, int]] = {
 }
 _COUNTS = ("steps", "n_directions", "binary_search_steps")
 _NETWORK = {"variant": "mnist", "dropout": 0.0}  # small_cnn for images of any size
+# Networks of an ensemble stay different from each other.
+_SMALLEST: dict[str, tuple[str, dict[str, Any]]] = {
+    "vgg16": ("mlp", {"hidden": (64, 64)}),
+    "googlenet": ("mlp", {"hidden": (64,)}),
+    "efficientnet_b0": ("mlp", {"hidden": (32,)}),
+}
 _SMALL = ("small_cnn", "mlp", "strided_cnn")
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000, "digits": 1437,
                    "toy": 10_000}  # fmt: skip
@@ -126,7 +132,8 @@ class Scale:
         if model.name == "ensemble":
             self._smaller_members(model)
         elif self.digits and model.name not in _SMALL:
-            model.name, model.options, model.features = "small_cnn", ConfigDict(_NETWORK), ""
+            name, options = _SMALLEST.get(model.name, ("small_cnn", _NETWORK))
+            model.name, model.options, model.features = name, ConfigDict(options), ""
         elif self.digits and model.name == "small_cnn":
             model.options = ConfigDict(_NETWORK)
         elif self.width is not None and model.name not in _SMALL:

@@ -81,6 +81,11 @@ def test_networks_become_narrow_or_the_smallest():
     assert (resnet.name, resnet.options.to_dict()) == ("resnet18", {"width": 0.25})
     members = SCALES["minutes"].recipe(recipes.load("thesis/cce/cifar10_resnet20/adp")).model
     assert members.options.members == ("small_cnn", "small_cnn")
+    victims = [
+        SCALES["minutes"].recipe(recipes.load(f"thesis/ta_moo/cifar10_{name}/pgd_at")).model
+        for name in ("resnet18", "vgg16", "googlenet", "efficientnet_b0")
+    ]
+    assert len({str(one) for one in victims}) == 4
 
 
 def test_images_are_at_most_the_limits():
