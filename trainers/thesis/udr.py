@@ -476,7 +476,7 @@ _TOY_STEP, _TOY_RADIUS = 0.1 / SIDE, 2 / SIDE
 
 def _figure_2() -> Experiment:
     attack = Attacked(f"pgd:steps=200:step_size={_TOY_STEP}", _TOY_RADIUS)
-    hard, soft = Training("toy/pgd_at"), Training("toy/udr_pgd_at")
+    hard, soft = (Training(f"toy/{name}", checkpoint="last") for name in ("pgd_at", "udr_pgd_at"))
     rows = (Row("PGD-AT", (hard,), (None, 74.5)), Row("UDR-PGD", (soft,), (None, 82.6)))
     columns = (Column("Nat", attack, "clean"), Column("PGD", attack))
     return Experiment(

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_logger
+from keras_robust.experiments.flags.recipe_flags import leaves
+from keras_robust.experiments.recipes.schema import defaults
 from keras_robust.experiments.reproduction import tables
 from keras_robust.experiments.reproduction.experiment import (
     Experiment,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 _LOADED = 8  # runs that stay in memory: an ensemble has up to five
 _NAME = 60  # characters of a run directory
+# Fields on which a run does not depend; measurements name their attacks.
+_FREE = ("name", "evaluation.", "checkpoint.", "dataset.data_dir")
 
 
 class Reproduction:
@@ -94,11 +98,16 @@ class Reproduction:
         return config
 
     def path(self, training: Training, seed: int = 0) -> Path:
-        """The run directory of a training: its recipe, and a hash of all its fields."""
-        fields = self.config(training, 0).to_dict()
-        fields["dataset"].pop("data_dir")
-        fields.pop("name")
-        fields.pop("evaluation")  # measurements name their attacks
+        """The run directory of a training: its recipe, and a hash of what it depends on.
+
+        Fields at their defaults are left out: a field that a later release adds changes no path.
+        """
+        standard = leaves(defaults().to_dict())
+        fields = {
+            name: value
+            for name, value in leaves(self.config(training, 0).to_dict()).items()
+            if not name.startswith(_FREE) and (name not in standard or value != standard[name])
+        }
         name = training.recipe.replace("/", "_")[:_NAME]
         return self.directory / "runs" / f"{name}-{_hash(fields)}" / f"seed_{seed}"
 

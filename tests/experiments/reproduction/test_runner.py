@@ -172,6 +172,16 @@ def test_what_a_number_depends_on_is_in_its_path(make):
     assert len(files) == 6
 
 
+def test_fields_that_do_not_matter_are_not_in_its_path(make):
+    """So a release that adds a field, at its default, finds the runs of the one before."""
+    reproduction = make()
+    path = reproduction.path(TRAINING)
+    for change in ({"checkpoint.seconds": 5.0}, {"dataset.data_dir": "x"}, {"optimizer.ema": 0.0}):
+        assert reproduction.path(TRAINING.but(change)) == path
+    for change in ({"epochs": 2}, {"optimizer.ema": 0.5}, {"defense.options.steps": 2}):
+        assert reproduction.path(TRAINING.but(change)) != path
+
+
 def test_networks_of_one_recipe_may_differ_in_their_seeds(make):
     reproduction = make()
     second = TRAINING.but({"seed": 1000})
