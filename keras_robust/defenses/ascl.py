@@ -37,7 +37,8 @@ def ascl(
 ) -> RobustModel:
     """PGD-AT with a contrastive term on clean and adversarial latents: `AT + scl SCL + vat VAT`.
 
-    Logs the mean numbers of positives and negatives of an anchor as `positives` and `negatives`.
+    Logs the mean numbers of positives and negatives of an anchor as `positives` and `negatives`,
+    and of the adversarial ones among them as `adversarial_positives` and `adversarial_negatives`.
     The latent is the classifier's `"features"`; `keras_robust.models.adapt(classifier,
     features=...)` selects another layer.
 

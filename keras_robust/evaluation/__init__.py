@@ -27,7 +27,13 @@ from keras_robust.evaluation.representation.class_divergence import (
     divergence,
     divergence_of,
 )
+from keras_robust.evaluation.representation.contrast_pairs import ContrastPairs, contrast_pairs
 from keras_robust.evaluation.representation.embeddings import Latents, latents, project
+from keras_robust.evaluation.representation.gradient_strength import (
+    GradientStrengths,
+    gradient_strengths,
+)
+from keras_robust.evaluation.representation.latent_divergence import LatentDivergence
 from keras_robust.evaluation.representation.loss_surface import (
     LossSurface,
     input_surface,
@@ -51,6 +57,7 @@ __all__ = [
     "Card",
     "CertificationResult",
     "Check",
+    "ContrastPairs",
     "Curve",
     "Detection",
     "DetectorResult",
@@ -58,6 +65,8 @@ __all__ = [
     "Divergence",
     "EnsembleTransfer",
     "ExampleImages",
+    "GradientStrengths",
+    "LatentDivergence",
     "Latents",
     "LossSurface",
     "Part",
@@ -70,10 +79,12 @@ __all__ = [
     "black_box",
     "certify",
     "class_divergence",
+    "contrast_pairs",
     "distributional_risk",
     "divergence",
     "divergence_of",
     "evaluate",
+    "gradient_strengths",
     "input_surface",
     "latent_surface",
     "latents",

@@ -137,8 +137,12 @@ class Contrastive(RobustLoss):
     """
 
     term_names = ("contrastive",)
-    # The mean numbers of positives and negatives of an anchor, its other view included.
-    logged_statistics = ("positives", "negatives")
+    # The mean numbers of positives and negatives of an anchor, its other view included; and of
+    # those among them that are second views, adversarial in training.
+    logged_statistics = (
+        *("positives", "negatives"),
+        *("adversarial_positives", "adversarial_negatives"),
+    )
     batch_level = True
 
     selection: str = "leaked"
@@ -159,7 +163,8 @@ class Contrastive(RobustLoss):
         masks = select(self.selection, anchors, others)
         similarity = SIMILARITIES[self.similarity](anchors.latents, others.latents)
         value = contrast(similarity, *masks, self.temperature)
-        counts = (tf.reduce_sum(tf.cast(mask, value.dtype), axis=1) for mask in masks)
+        second = [mask & (others.sides == 1) for mask in masks]
+        counts = (tf.reduce_sum(tf.cast(mask, value.dtype), axis=1) for mask in (*masks, *second))
         return {
             "contrastive": self.weight * _by_image(value, tf.reduce_sum),
             **{

@@ -154,8 +154,9 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     if name.startswith("udr"):
         training.add("dual")
     if "contrastive" in terms:
-        training |= {"positives", "negatives"}
-        validation |= {"val_positives", "val_negatives"}
+        pairs = {"positives", "negatives", "adversarial_positives", "adversarial_negatives"}
+        training |= pairs
+        validation |= {f"val_{name}" for name in pairs}
     history = run.history
     assert set(history) == training | validation
     assert all(np.isfinite(values).all() for values in history.values())

@@ -56,6 +56,10 @@ def test_a_batch_on_paper():
     np.testing.assert_allclose(terms["contrastive"], [expected] * 2, rtol=1e-6)
     assert terms["positives"].numpy().tolist() == [1, 1]
     assert terms["negatives"].numpy().tolist() == [2, 2]
+    # The counterpart of a clean anchor is adversarial, that of an adversarial one is clean; of the
+    # two views of the other image one is adversarial.
+    assert terms["adversarial_positives"].numpy().tolist() == [0.5, 0.5]
+    assert terms["adversarial_negatives"].numpy().tolist() == [1, 1]
 
 
 def value_and_gradient(loss, y, z, z_adv):

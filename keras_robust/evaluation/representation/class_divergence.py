@@ -95,7 +95,7 @@ def divergence(
     """
     forward = as_forward(classifier_of(model))
     features = compiled(lambda images: features_of(forward(images)))
-    return _over_batches(
+    return over_batches(
         (features(tf.constant(x)), features(x_adv), y)
         for x, x_adv, y in attacked(model, data, attack, limit, seed)
     )
@@ -126,13 +126,13 @@ def divergence_of(latents: Latents, batch_size: int = 128) -> Divergence:
     check_integer("batch_size", batch_size, 1)
     clean, adversarial = ~latents.adversarial, latents.adversarial
     columns = (latents.features[clean], latents.features[adversarial], latents.labels[clean])
-    return _over_batches(
+    return over_batches(
         tuple(column[begin : begin + batch_size] for column in columns)
         for begin in range(0, len(columns[0]), batch_size)
     )
 
 
-def _over_batches(batches: Iterable[tuple[tf.Tensor, tf.Tensor, Labels]]) -> Divergence:
+def over_batches(batches: Iterable[tuple[tf.Tensor, tf.Tensor, Labels]]) -> Divergence:
     """The divergences of batches of clean features, attacked features and labels."""
 
     @compiled

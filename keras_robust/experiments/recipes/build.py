@@ -58,6 +58,8 @@ def check(config: ConfigDict) -> None:
     lookup("score (detector.score)", config.detector.score, scores.SCORES)
     _check_attacks(config)
     check_number("single_step_check.images", config.single_step_check.images)
+    check_integer("latent_divergence.images", config.latent_divergence.images)
+    check_integer("latent_divergence.every", config.latent_divergence.every, 1)
     optimizer(config, steps_per_epoch=1)
     for name, value in config.checkpoint.items():
         check_number(f"checkpoint.{name}", value)
@@ -257,6 +259,31 @@ def single_step_check(
         )
     check_single_step(model)
     return kr.training.CatastrophicOverfitting(validation, **settings)
+
+
+def latent_divergence(
+    config: ConfigDict, validation: tf.data.Dataset | None
+) -> kr.evaluation.LatentDivergence | None:
+    """The callback that logs R-DIV after each epoch, or None if it is off.
+
+    Args:
+        config: the recipe.
+        validation: the validation images, if there are any.
+
+    Raises:
+        ValueError: no validation images.
+    """
+    settings = config.latent_divergence
+    if not settings.images:
+        return None
+    if validation is None:
+        raise ValueError(
+            f"latent_divergence.images is {settings.images}, and there are no validation images "
+            "to attack; expected 0, or a larger dataset.validation."
+        )
+    return kr.evaluation.LatentDivergence(
+        validation, images=settings.images, every=settings.every, seed=config.seed
+    )
 
 
 def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:

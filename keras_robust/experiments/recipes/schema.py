@@ -110,6 +110,13 @@ def defaults() -> ConfigDict:
             "stop": False,  # the training
         }
     )
+    # Logs R-DIV of the latents of validation images.
+    config.latent_divergence = ConfigDict(
+        {
+            "images": 0,  # number of validation images that are attacked; 0: off
+            "every": 1,  # number of epochs between two measurements
+        }
+    )
     config.evaluation = ConfigDict(
         {
             # Accuracy over radius is measured with the strongest.

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json, write_text
+from keras_robust.experiments.runs import attacked_pictures
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.pictures import write_pictures
 from keras_robust.models.loading import load_model
@@ -29,6 +31,24 @@ _TRAINING_HEAD = (
 )
 
 
+_RADIUS_HEAD = "| run | radius | robust accuracy | R-DIV |\n|---|---|---|---|"
+
+
+@dataclasses.dataclass(frozen=True)
+class RadiusResult:
+    """Diagnostics of a run at one radius.
+
+    Args:
+        radius: the radius of the attack.
+        robust_accuracy: accuracy under the attack.
+        divergence: divergence of the latents.
+    """
+
+    radius: float
+    robust_accuracy: float
+    divergence: kr.evaluation.Divergence
+
+
 @dataclasses.dataclass(frozen=True)
 class LatentResult:
     """Diagnostics of a run.
@@ -40,6 +60,7 @@ class LatentResult:
         robust_accuracy: accuracy on the same images under the attack.
         divergence: divergence of their latents.
         trained_on: perturbations of the training's attack at its end; None without such an attack.
+        over_radius: the same attack at other radii.
     """
 
     run: str
@@ -48,6 +69,16 @@ class LatentResult:
     robust_accuracy: float
     divergence: kr.evaluation.Divergence
     trained_on: kr.evaluation.Perturbations | None
+    over_radius: tuple[RadiusResult, ...] = ()
+
+    def radius_rows(self) -> list[str]:
+        """The rows of the table over radius."""
+        name = Path(self.run).name
+        return [
+            f"| {name} | {one.radius:.4g} | {one.robust_accuracy:.1%} | "
+            f"{one.divergence.ratio:.3f} |"
+            for one in self.over_radius
+        ]
 
     def row(self) -> str:
         """A row of the table of latents."""
@@ -65,7 +96,13 @@ class LatentResult:
         return f"| {Path(self.run).name} | {' | '.join(cells)} |"
 
 
-def diagnose(run: LoadedRun, attack: kr.Attack, limit: int | None, seed: int) -> LatentResult:
+def diagnose(
+    run: LoadedRun,
+    attack: kr.Attack,
+    limit: int | None,
+    seed: int,
+    radii: Sequence[float] = (),
+) -> LatentResult:
     """Measures the latents of a run.
 
     Args:
@@ -73,17 +110,32 @@ def diagnose(run: LoadedRun, attack: kr.Attack, limit: int | None, seed: int) ->
         attack: the attack on its test images.
         limit: number of test images; None for all.
         seed: seed of the attack.
+        radii: further radii, at which the attack is run as well.
     """
-    z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=limit, seed=seed)
-    correct = z.predictions == z.labels
+    z, robust_accuracy = _measured(run, attack, limit, seed)
+    over_radius = []
+    for radius in radii:
+        at_radius, accuracy = _measured(run, attack.at_radius(radius), limit, seed)
+        found = kr.evaluation.divergence_of(at_radius, BATCH)
+        over_radius.append(RadiusResult(float(radius), accuracy, found))
     return LatentResult(
         str(run.run.path),
         run.config.name,
-        float(correct[~z.adversarial].mean()),
-        float((correct[~z.adversarial] & correct[z.adversarial]).mean()),
+        float((z.predictions == z.labels)[~z.adversarial].mean()),
+        robust_accuracy,
         kr.evaluation.divergence_of(z, BATCH),
         training_perturbations(run, limit, seed),
+        tuple(over_radius),
     )
+
+
+def _measured(
+    run: LoadedRun, attack: kr.Attack, limit: int | None, seed: int
+) -> tuple[kr.evaluation.Latents, float]:
+    """The latents under an attack, and the robust accuracy."""
+    z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=limit, seed=seed)
+    correct = z.predictions == z.labels
+    return z, float((correct[~z.adversarial] & correct[z.adversarial]).mean())
 
 
 def training_perturbations(
@@ -106,22 +158,41 @@ def training_perturbations(
     return kr.evaluation.perturbations(model, run.splits.test, attack, limit=limit, seed=seed)
 
 
-def draw(run: LoadedRun, attack: kr.Attack, directory: Path, points: int, pictures: int) -> None:
-    """Draws the latents of a run, and the loss around its first test images.
+def draw(
+    run: LoadedRun,
+    attack: kr.Attack,
+    directory: Path,
+    points: int,
+    pictures: int,
+    pairs: int = 0,
+    selection: str = "leaked",
+) -> None:
+    """Draws the latents of a run, and the loss around its clean and attacked test images.
+
+    Attacked images are those that fool the model, and those that do not. Of a run of UDR, the
+    gradients that push and pull its training images are drawn too.
 
     Args:
         run: the run.
         attack: the attack on its test images.
         directory: the directory of the pictures; their names begin with the run's.
         points: number of images whose latents are drawn; 0 for none.
-        pictures: number of images around which the loss is drawn.
+        pictures: number of images of each kind around which the loss is drawn.
+        pairs: number of images whose positives and negatives are drawn; 0 for none.
+        selection: of the pairs, as for `keras_robust.evaluation.contrast_pairs`.
     """
     figures = {}
     if points:
-        figures["latents"] = latent_picture(run, attack, points)
+        z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
+        figures["latents"] = _latents(run, z, z.fooling)
+        figures["latents_robust"] = _latents(run, z, z.adversarial & ~z.fooling)
     for number in range(pictures):
         drawn = surface_pictures(run, float(attack.ball.radius), number)
         figures |= {f"{space}_surface_{number}": figure for space, figure in drawn.items()}
+    figures |= attacked_pictures.surfaces(run, attack, pictures)
+    if pairs:
+        figures["pairs"] = attacked_pictures.pairs(run, attack, pairs, selection)
+    figures |= attacked_pictures.gradients(run)
     write_pictures(directory, figures, f"{run.run.path.name}_")
 
 
@@ -134,7 +205,12 @@ def latent_picture(run: LoadedRun, attack: kr.Attack, points: int) -> Figure:
         points: number of images.
     """
     z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
-    shown = ~z.adversarial | z.fooling
+    return _latents(run, z, z.fooling)
+
+
+def _latents(run: LoadedRun, z: kr.evaluation.Latents, attacked: np.ndarray) -> Figure:
+    """The latents of all clean images, and of some attacked ones."""
+    shown = ~z.adversarial | attacked
     return kr.plots.latent_space(
         kr.evaluation.project(z.features[shown]),
         z.entropies[shown],
@@ -156,25 +232,28 @@ def surface_pictures(run: LoadedRun, radius: float, number: int) -> dict[str, Fi
         The pictures of the spaces `"input"` and `"latent"`.
     """
     x, y = (part[number] for part in run.test_images(number + 1))
-    # The length of a perturbation of all pixels, in the units of the surface's directions.
-    extent = radius * float(x.shape.num_elements()) ** 0.5
-    around = {
-        "input": kr.evaluation.input_surface(run.model, x, y, extent),
-        "latent": kr.evaluation.latent_surface(run.model, x, y, extent),
-    }
-    names = run.splits.info.class_names
-    return {
-        space: kr.plots.loss_surface(found.steps, found.losses, found.labels, found.label, names)
-        for space, found in around.items()
-    }
+    return attacked_pictures.surfaces_around(run, x, y, radius)
 
 
 def write_tables(directory: Path, results: Sequence[LatentResult], command: str) -> None:
-    """Writes the results as `latents.md` and `latents.json`."""
+    """Writes the results as `latents.md` and `latents.json`, and draws R-DIV over radius."""
     write_json(
         directory / "latents.json",
         {"command": command, "runs": [dataclasses.asdict(one) for one in results]},
     )
     table = "\n".join([_HEAD, *(one.row() for one in results)])
     training = "\n".join([_TRAINING_HEAD, *(one.training_row() for one in results)])
-    write_text(directory / "latents.md", f"{table}\n\n{training}\n\nCommand: `{command}`\n")
+    radii = [row for one in results for row in one.radius_rows()]
+    tables = [table, training] + (["\n".join([_RADIUS_HEAD, *radii])] if radii else [])
+    text = "\n\n".join([*tables, f"Command: `{command}`"])
+    write_text(directory / "latents.md", text + "\n")
+    if radii:
+        curves = {
+            Path(one.run).name: (
+                [at.radius for at in one.over_radius],
+                [at.divergence.ratio for at in one.over_radius],
+            )
+            for one in results
+        }
+        figure = kr.plots.divergence_over_radius(curves)
+        write_pictures(directory, {"divergence_over_radius": figure})

@@ -137,6 +137,7 @@ def _prepare(
     _check_monitor(config, model)
     build.check_score(config, model.classifier)
     build.single_step_check(config, model, splits.validation)  # raises for invalid settings
+    build.latent_divergence(config, splits.validation)
     return Training(config, run, splits, model, devices, progress, file, resumed)
 
 
@@ -209,10 +210,12 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
     log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
     averages = Averages(training.model, training.splits.stream)
     check = build.single_step_check(training.config, training.model, training.splits.validation)
+    divergence = build.latent_divergence(training.config, training.splits.validation)
     with callbacks.stopped_by_signals() as stop:
         parts = [
             # Before what reads the logs, and what saves or remembers the weights.
             *([check] if check else []),
+            *([divergence] if divergence else []),
             AveragedValidation(averages),
             log,
             # Before the checkpoint: after a kill between the two, points are duplicated, not lost.

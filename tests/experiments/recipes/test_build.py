@@ -227,6 +227,8 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("dataset.extra.proportion", 1.0, "extra.proportion is 1.0"),
         ("dataset.random_erasing", 1.5, "random_erasing is 1.5"),
         ("single_step_check.images", -1, "single_step_check.images is -1"),
+        ("latent_divergence.images", -1, "latent_divergence.images is -1"),
+        ("latent_divergence.every", 0, "latent_divergence.every is 0"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
         ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
         ("evaluation.attacks", ("pgd:steps=-1",), "steps is -1"),

@@ -143,6 +143,21 @@ def test_the_check_needs_a_single_step_and_validation_images(tiny, tmp_path):
         build.single_step_check(config, None, None)
 
 
+def test_the_divergence_of_latents_needs_validation_images(tiny):
+    config = tiny("pgd_at", **{"latent_divergence.images": 64})
+    with pytest.raises(ValueError, match=r"latent_divergence.images is 64, and there are no valid"):
+        build.latent_divergence(config, None)
+    assert build.latent_divergence(tiny("pgd_at"), None) is None
+
+
+@pytest.mark.slow
+def test_the_divergence_of_latents_is_a_metric_of_each_measured_epoch(tiny, tmp_path):
+    changes = {"epochs": 2, "latent_divergence.images": 40, "latent_divergence.every": 2}
+    run = train_run.train(tiny("pgd_at", **changes), tmp_path / "run", verbose=0, log=print)
+    assert ["r_div" in row for row in run.rows()] == [False, True]
+    assert 0 < run.rows()[1]["r_div"] < 2
+
+
 class Interrupt(keras.callbacks.Callback):
     """Sends this process a signal in step 13, that is in epoch 2, as an epoch has 9 steps."""
 
