@@ -3,9 +3,6 @@
 Left out:
 - Table 1 is a list of definitions.
 - Of Table 3 the rows of other authors' methods.
-- Figure 2b, R-DIV over the training: latents are measured after it only.
-- Figure 4b, natural and adversarial images among the negatives: only their sum is logged.
-- Figure 9, which images are chosen: nothing draws them.
 - Figure 8 is a diagram.
 """
 
@@ -21,7 +18,13 @@ from keras_robust.experiments.reproduction.experiment import (
     Training,
 )
 from keras_robust.experiments.reproduction.measurements import Attacked, LatentDivergence
-from keras_robust.experiments.reproduction.pictures import Curves, History, LatentSpace, TradeOff
+from keras_robust.experiments.reproduction.pictures import (
+    ContrastPairs,
+    Curves,
+    History,
+    LatentSpace,
+    TradeOff,
+)
 
 RESNET20, CIFAR100 = "cifar10_resnet20", "cifar100_resnet20"
 RESNET18, WRN, CNN = "cifar10_resnet18", "cifar10_wrn_34_10", "cifar10_cnn"
@@ -260,13 +263,19 @@ def _figure_2() -> Experiment:
         )
         for setting in (CNN, RESNET20)
     )
+    measured = {
+        name: Training(f"thesis/ascl/{CNN}/{defense}", {"latent_divergence.images": 1000})
+        for name, defense in (("NAT", "standard"), ("AT", "pgd_at"))
+    }
+    over_training = {name: (training, "r_div") for name, training in measured.items()}
     return Experiment(
         "ascl-fig-2",
         "ASCL, Figure 2: absolute and relative divergence of natural and adversarial training",
         parts,
-        tuple(
-            TradeOff(f"divergence_{setting.partition('_')[2]}", "intra", "inter", part=part)
-            for part, setting in enumerate((CNN, RESNET20))
+        (
+            TradeOff("divergence_cnn", "intra", "inter"),
+            TradeOff("divergence_resnet20", "intra", "inter", part=1),
+            History("over_training", over_training, "R-DIV"),
         ),
         notes=(_CHECKPOINT,),
     )
@@ -298,7 +307,7 @@ def _figure_4() -> Experiment:
         (),
         tuple(
             History(kind, {name: (_selected(name), kind) for name in _SELECTIONS}, kind)
-            for kind in ("positives", "negatives")
+            for kind in ("positives", "negatives", "adversarial_negatives")
         ),
         notes=("Global selection has 26.4 positives and 228.6 negatives in the thesis.",),
     )
@@ -372,6 +381,28 @@ def _figure_7() -> Experiment:
     )
 
 
+def _figure_9() -> Experiment:
+    epochs = (1, 30, 200)
+    return Experiment(
+        "ascl-fig-9",
+        "ASCL, Figure 9: positives and negatives of an image at three epochs",
+        (),
+        tuple(
+            ContrastPairs(
+                f"epoch_{n}",
+                Training(
+                    f"thesis/ascl/{RESNET20}/ascl",
+                    # The learning rate does not change before the 80th epoch.
+                    {"epochs": n} | ({"optimizer.schedule.boundaries": ()} if n < 80 else {}),
+                    "last",
+                ),
+                _PGD,
+            )
+            for n in epochs
+        ),
+    )
+
+
 EXPERIMENTS = (
     _table_2(),
     _table_3(),
@@ -385,4 +416,5 @@ EXPERIMENTS = (
     _figure_5(),
     _figure_6(),
     _figure_7(),
+    _figure_9(),
 )

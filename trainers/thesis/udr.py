@@ -2,7 +2,6 @@
 
 Left out:
 - Table 11 lists formulas; `SoftBallStep` has them as penalties.
-- Figure 7, a histogram of the gradients of loss and cost: nothing measures gradients of the cost.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from keras_robust.experiments.reproduction.measurements import Attacked, Trainin
 from keras_robust.experiments.reproduction.pictures import (
     Curves,
     DecisionRegions,
+    GradientHistogram,
     History,
     RowCurves,
     TradeOff,
@@ -586,6 +586,23 @@ def _figure_6() -> Experiment:
     )  # fmt: skip
 
 
+def _figure_7() -> Experiment:
+    return Experiment(
+        "udr-fig-7",
+        "UDR, Figure 7: gradients of loss and cost",
+        (),
+        tuple(
+            GradientHistogram(
+                setting.partition("_")[0],
+                _training(setting, "udr_pgd_at", defense__options__penalty="l2",
+                          defense__options__tau=_STEP[setting]),
+            )
+            for setting in (MNIST, CIFAR10)
+        ),
+        notes=("The L2 cost with tau of one step, as in the thesis, which sets lambda to 1.",),
+    )  # fmt: skip
+
+
 EXPERIMENTS = (
     _table_1(),
     _table_2(),
@@ -603,4 +620,5 @@ EXPERIMENTS = (
     _figure_4(),
     _figure_5(),
     _figure_6(),
+    _figure_7(),
 )

@@ -299,3 +299,57 @@ class TaskSteps:
         (history,) = found.values()
         curves = history.curves()
         return kr.plots.step_curves({label: curves[label] for label in self.quantities})
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientHistogram:
+    """The gradients of loss and cost in the training attack of UDR.
+
+    Args:
+        name: of the file.
+        training: a training of UDR.
+    """
+
+    name: str
+    training: Training
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The training that is drawn."""
+        return (self.training,)
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs import attacked_pictures
+
+        return attacked_pictures.gradients(outcome.load(self.training))["gradients"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastPairs:
+    """The positives and negatives of the first test image.
+
+    Args:
+        name: of the file.
+        training: the training.
+        attack: as for `measurements.Attacked`.
+        selection: as for `keras_robust.evaluation.contrast_pairs`.
+    """
+
+    name: str
+    training: Training
+    attack: str
+    selection: str = "leaked"
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The training that is drawn."""
+        return (self.training,)
+
+    def draw(self, outcome: Outcome) -> Figure:
+        """Draws the first seed."""
+        from keras_robust.experiments.runs import attacked_pictures
+
+        run = outcome.load(self.training)
+        attack = run.attack(outcome.scale.attack(self.attack))
+        return attacked_pictures.pairs(run, attack, 1, self.selection)
