@@ -8,7 +8,6 @@ from keras_robust.plots.confusion_matrix import confusion_matrix
 from keras_robust.plots.contrast_pairs import contrast_pairs
 from keras_robust.plots.decision_regions import Panel, decision_regions
 from keras_robust.plots.detection_scores import detection_scores
-from keras_robust.plots.divergence_over_radius import divergence_over_radius
 from keras_robust.plots.example_images import example_images
 from keras_robust.plots.gradient_histogram import gradient_histogram
 from keras_robust.plots.latent_space import latent_space
@@ -28,7 +27,6 @@ __all__ = [
     "contrast_pairs",
     "decision_regions",
     "detection_scores",
-    "divergence_over_radius",
     "example_images",
     "gradient_histogram",
     "latent_space",

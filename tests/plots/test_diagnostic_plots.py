@@ -1,4 +1,4 @@
-"""Plots of diagnostics: pairs, gradients, and R-DIV over radius."""
+"""Plots of diagnostics: pairs and gradients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from keras_robust.plots import contrast_pairs, divergence_over_radius, gradient_histogram
+from keras_robust.plots import contrast_pairs, gradient_histogram
 from keras_robust.plots.style import ATTACKED, CLEAN
 
 
@@ -35,13 +35,3 @@ def test_histograms_count_every_number():
         assert edges[0] == pytest.approx(-np.abs(values).max())
     with pytest.raises(ValueError, match="gradients of the cost are 0 numbers"):
         gradient_histogram(push, [])
-
-
-def test_divergence_over_radius():
-    axes = divergence_over_radius({"a": ([0.1, 0.2], [0.3, 0.4]), "b": ([0.1], [0.5])}).axes[0]
-    first, second = axes.get_lines()
-    np.testing.assert_array_equal(first.get_xydata(), [[0.1, 0.3], [0.2, 0.4]])
-    assert first.get_color() != second.get_color()
-    for curves, message in (({}, "is empty"), ({"a": ([0.1], [])}, "1 radii and 0 values")):
-        with pytest.raises(ValueError, match=message):
-            divergence_over_radius(curves)

@@ -19,15 +19,20 @@ ROC = roc([0.1, 0.2], [0.2, 0.5], resamples=10)
 CURVES = {"m": {"a": ([0.0, 0.1], [0.9, 0.5])}}
 PANEL = plots.Panel("p", [[0.0, 0.0], [1.0, 1.0]], [0, 1], [[[0.0, 0.0]], [[1.0, 0.0]]], 1.0)
 FIELD = [[0.0, 1.0], [0.0, 1.0]]
+PAIRS = [[False, True], [True, False]]
 
 DRAWERS = {
     "accuracy_over_radius": lambda: plots.accuracy_over_radius(CURVES),
     "confusion_matrix": lambda: plots.confusion_matrix([[1, 0], [0, 1]]),
+    "contrast_pairs": lambda: plots.contrast_pairs(
+        np.zeros((2, 4, 4, 1)), [0, 1], [False, True], [0], PAIRS, PAIRS
+    ),
     "decision_regions": lambda: plots.decision_regions([PANEL], [FIELD], (-1, 2, -1, 2)),
     "detection_scores": lambda: plots.detection_scores([0.1], [0.2], 0.15),
     "example_images": lambda: plots.example_images(
         [[[[0.0]]]], [[[[0.1]]]], [0], [0], [1], ["x", "y"]
     ),
+    "gradient_histogram": lambda: plots.gradient_histogram([0.1], [0.2]),
     "latent_space": lambda: plots.latent_space(*SPACE),
     "latent_space, flat": lambda: plots.latent_space(*SPACE, flat=True),
     "loss_surface": lambda: plots.loss_surface(*SURFACE),
@@ -36,6 +41,7 @@ DRAWERS = {
     "roc_curves": lambda: plots.roc_curves({"a": ROC}, false_alarm_rate=0.05),
     "roc_curves, radii": lambda: plots.roc_curves({0.1: ROC, 0.2: ROC}),
     "series": lambda: plots.series({"a": ([0.1, 0.2], [1.0, 0.5])}, "tau", "accuracy"),
+    "step_curves": lambda: plots.step_curves({"Loss": {"a": [1.0, 0.5]}}),
     "training_curves": lambda: plots.training_curves({"a": [1.0, 0.5]}, "loss"),
     "transfer_matrix": lambda: plots.transfer_matrix(["a"], [[0.5]]),
 }

@@ -255,5 +255,5 @@ def write_tables(directory: Path, results: Sequence[LatentResult], command: str)
             )
             for one in results
         }
-        figure = kr.plots.divergence_over_radius(curves)
+        figure = kr.plots.series(curves, "Radius (in the units of the images)", "R-DIV")
         write_pictures(directory, {"divergence_over_radius": figure})
