@@ -171,6 +171,7 @@ class Reproduction:
             KeyboardInterrupt: the user stopped it; the same call resumes.
         """
         self._met.clear()
+        self._check_data()
         cells: list[dict[tuple[str, str], list[Numbers]]] = []
         for number, part in enumerate(self.experiment.parts):
             cells.append({})
@@ -181,6 +182,19 @@ class Reproduction:
                 outcome = self._outcome(cells)
                 self.log(f"{part.title}: {' | '.join(tables.row_cells(outcome, number, row))}")
         return self._write(self._outcome(cells))
+
+    def _check_data(self) -> None:
+        """Raises if data of an unfinished training are missing, before hours of other ones."""
+        from keras_robust.experiments.recipes import build
+
+        left = [
+            one
+            for one in self.trainings().values()
+            if not all(self.is_trained(one, seed) for seed in range(self.seeds))
+        ]
+        configs = map(self.config, left)
+        for config in {config.dataset.name: config for config in configs}.values():
+            build.data(config, for_training=False)
 
     def _progress(self) -> str:
         """How many of all trainings and measurements were reached."""

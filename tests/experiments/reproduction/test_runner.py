@@ -189,6 +189,17 @@ def test_networks_of_one_recipe_may_differ_in_their_seeds(make):
     assert reproduction.config(second, 2).seed == 1002
 
 
+def test_missing_data_are_reported_before_anything_is_trained(make, nothing_runs, tmp_path):
+    """Of the second row, so that the first one is not trained in vain."""
+    part = EXPERIMENT.parts[0]
+    missing = Row("MNIST", (TRAINING.but({"dataset.name": "mnist"}),))
+    first = dataclasses.replace(part.rows[0], trainings=(TRAINING.but({"seed": 7}),))
+    parts = (dataclasses.replace(part, rows=(first, missing)),)
+    experiment = dataclasses.replace(EXPERIMENT, parts=parts, pictures=())
+    with pytest.raises(FileNotFoundError, match="mnist"):
+        make(experiment, data_dir=str(tmp_path)).run()
+
+
 def test_an_unfinished_training_is_not_taken_for_a_finished_one(make, done, tmp_path):
     reproduction, _ = done
     assert reproduction.is_trained(TRAINING, 0)
