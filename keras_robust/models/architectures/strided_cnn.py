@@ -23,7 +23,6 @@ def strided_cnn(
     kernels: Sequence[int] = (5, 4),
     strides: Sequence[int] = (2, 2),
     dense: Sequence[int] = (256,),
-    contrast: Sequence[float] | None = None,
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
 ) -> keras.Model:
@@ -39,10 +38,6 @@ def strided_cnn(
         kernels: height and width of each convolution's kernel.
         strides: stride of each convolution.
         dense: units of the hidden dense layers; may be empty.
-        contrast: two gray levels in [0, 1] that are stretched to black and white before the first
-            convolution; what is darker or lighter is clipped. On images of two tones, (r, 1 - r)
-            takes the effect out of most perturbations of Linf radius r < 0.5. Not with `mean` or
-            `std`.
 
     Example:
         >>> model = strided_cnn((28, 28, 1), classes=10)
@@ -57,8 +52,6 @@ def strided_cnn(
     _check(filters, kernels, strides, dense)
     _check_size(min(shape[:2]), kernels, strides)
     inputs, x = image_input(shape, classes, mean, std)
-    if contrast is not None:
-        x = _stretched(x, contrast, normalized=x is not inputs)
     for number, (count, kernel, stride) in enumerate(
         zip(filters, kernels, strides, strict=True), start=1
     ):
@@ -78,23 +71,6 @@ def strided_cnn(
         )(x)
         x = relu(batch_norm(x, f"fc{number}_bn"), f"fc{number}_relu")
     return classifier(inputs, x, classes)
-
-
-def _stretched(
-    x: keras.KerasTensor, contrast: Sequence[float], normalized: bool
-) -> keras.KerasTensor:
-    """Two gray levels become 0 and 1, by layers that bounds cover."""
-    if normalized:
-        raise ValueError("contrast is of images in [0, 1]; leave out mean and std.")
-    levels = tuple(contrast)
-    if len(levels) != 2 or not 0 <= levels[0] < levels[1] <= 1:
-        raise ValueError(f"contrast is {contrast!r}; expected two gray levels, such as (0.3, 0.7).")
-    low, high = (float(level) for level in levels)
-    # float32 whatever the policy, as the normalization of `image_input`.
-    stretch = keras.layers.Rescaling(
-        1 / (high - low), -low / (high - low), dtype="float32", name="contrast"
-    )
-    return keras.layers.ReLU(max_value=1.0, dtype="float32", name="contrast_clip")(stretch(x))
 
 
 def _check(
