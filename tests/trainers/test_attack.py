@@ -158,6 +158,7 @@ def test_the_trace_of_several_solvers(pair, tmp_path):
     assert len(list(tmp_path.glob("trace_*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_on_members(pair, tmp_path):
     """Success is the target, of each member."""
     values = parsed(

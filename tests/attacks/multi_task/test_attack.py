@@ -274,7 +274,7 @@ def test_a_targeted_universal_perturbation_has_the_targets_of_its_images():
         multi_task(BALL, 1, 0.1, tasks=tasks.Universal(2), targeted=True),
         initialization=initialization.AtInput(),
     )
-    found = made.compiled(eye)(x, tf.zeros([4], tf.int32), targets=targets)
+    found = made(eye, x, tf.zeros([4], tf.int32), targets=targets)
     expected = 0.5 + 0.1 * (2 * tf.one_hot(targets, 3) - 1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -21,6 +21,7 @@ def model():
     return made
 
 
+@pytest.mark.slow
 def test_it_logs_every_second_epoch(model):
     attack = kr.attacks.fgsm(kr.LinfBall(0.1))
     log = LatentDivergence((X, Y), attack, images=8, every=2)
