@@ -44,8 +44,8 @@ from keras_robust.experiments.flags.output_path import check_output
 
 if TYPE_CHECKING:
     import keras_robust as kr
-    from keras_robust.experiments.runs.attack_run import AttackedTestSet
-    from keras_robust.experiments.runs.attack_served_model import ServedModelAttack
+    from keras_robust.experiments.measuring.attack_run import AttackedTestSet
+    from keras_robust.experiments.measuring.attack_served_model import ServedModelAttack
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.attack"
@@ -109,8 +109,9 @@ def run(
     )
     check_output(directory)
     with quiet_start():
+        from keras_robust.experiments.measuring import attack_run, task_traces
         from keras_robust.experiments.recipes import attack_options
-        from keras_robust.experiments.runs import attack_run, loaded_run, task_traces
+        from keras_robust.experiments.runs import loaded_run
 
         command_line.initialize_devices()
     loaded = loaded_run.load_run(path, values.checkpoint, values.data_dir)
@@ -179,7 +180,10 @@ def _attacks(
 def _attack_server(
     values: flags.FlagValues, loaded: LoadedRun, attack: kr.Attack, chosen: dict[str, Any]
 ) -> ServedModelAttack:
-    from keras_robust.experiments.runs.attack_served_model import ServedModel, attack_served_model
+    from keras_robust.experiments.measuring.attack_served_model import (
+        ServedModel,
+        attack_served_model,
+    )
     from keras_robust.serving.client.grpc_client import Client
 
     with Client(values.server) as client:

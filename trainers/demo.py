@@ -75,9 +75,9 @@ def run(
     Raises:
         ValueError, OSError: a user error.
     """
-    from keras_robust.experiments.runs import serving_demo
-    from keras_robust.experiments.runs.attack_run import attack_run
-    from keras_robust.experiments.runs.export_run import export_run
+    from keras_robust.experiments.measuring.attack_run import attack_run
+    from keras_robust.experiments.publishing import serving_demo
+    from keras_robust.experiments.publishing.export_run import export_run
 
     begin = time.perf_counter()
     runs = _train(directory, configs, log, verbose, command)
@@ -124,7 +124,7 @@ def _train(
 def _evaluate(directory: Path, runs: dict[str, LoadedRun], log: Log, command: str) -> list[Report]:
     """Attacks every model, and writes one page about all of them."""
     from keras_robust.evaluation import save_page
-    from keras_robust.experiments.runs.evaluate_run import evaluate_run
+    from keras_robust.experiments.measuring.evaluate_run import evaluate_run
 
     reports = []
     for name, one in runs.items():

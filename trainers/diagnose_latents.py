@@ -25,7 +25,7 @@ from keras_robust.experiments.flags.lookup import number
 from keras_robust.experiments.flags.output_path import check_output
 
 if TYPE_CHECKING:
-    from keras_robust.experiments.runs.diagnose_latents import LatentResult
+    from keras_robust.experiments.measuring.diagnose_latents import LatentResult
 
 PROGRAM = "trainers.diagnose_latents"
 
@@ -86,7 +86,7 @@ def run(values: flags.FlagValues, command: str = "") -> list[LatentResult]:
     for path in paths:
         check_output(directory, file_prefix=Path(path).name)
     with quiet_start():
-        from keras_robust.experiments.runs import diagnose_latents
+        from keras_robust.experiments.measuring import diagnose_latents
         from keras_robust.experiments.runs.loaded_run import load_run
 
         command_line.initialize_devices()

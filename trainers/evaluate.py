@@ -42,7 +42,7 @@ from keras_robust.experiments.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
     from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 PROGRAM = "trainers.evaluate"
@@ -86,7 +86,7 @@ def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> Evaluati
     Raises:
         ValueError: a radius that is not a number.
     """
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 
     radii = values.radii
     return EvaluationPlan(
@@ -121,9 +121,9 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     if values.output_dir is not None:
         check_output(values.output_dir)
     with quiet_start():
-        from keras_robust.experiments.runs.evaluation_reports import write_reports
+        from keras_robust.experiments.measuring.evaluation_reports import write_reports
+        from keras_robust.experiments.measuring.transfer_sources import load_sources
         from keras_robust.experiments.runs.loaded_run import load_run
-        from keras_robust.experiments.runs.transfer_sources import load_sources
 
         command_line.initialize_devices()
     where = values.checkpoint, values.data_dir
@@ -149,7 +149,7 @@ def verify(values: flags.FlagValues) -> None:
         raise ValueError(f"--verify takes one run; --run names {len(paths)}.")
     command_line.check_only(values, define_flags, WITH_VERIFY)
     with quiet_start():
-        from keras_robust.experiments.runs import run_cards
+        from keras_robust.experiments.measuring import run_cards
 
         command_line.initialize_devices()
     different = run_cards.verify(

@@ -20,11 +20,11 @@ from keras_robust.core.quiet_tensorflow import quiet_logger, quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.lookup import number
 from keras_robust.experiments.flags.output_path import check_output
-from keras_robust.experiments.runs.pictures import write_pictures
+from keras_robust.experiments.measuring.pictures import write_pictures
 
 if TYPE_CHECKING:
-    from keras_robust.experiments.runs.evaluate_ensemble import EnsembleResult
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.measuring.evaluate_ensemble import EnsembleResult
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 
 PROGRAM = "trainers.evaluate_ensembles"
 
@@ -56,7 +56,7 @@ def plan(values: flags.FlagValues) -> EvaluationPlan:
     Raises:
         ValueError: a radius that is not a number.
     """
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 
     return EvaluationPlan(
         attacks=values.attacks,
@@ -83,7 +83,7 @@ def run(values: flags.FlagValues, command: str = "") -> list[EnsembleResult]:
     for path in paths:
         check_output(directory, file_prefix=Path(path).name)
     with quiet_start():
-        from keras_robust.experiments.runs import evaluate_ensemble
+        from keras_robust.experiments.measuring import evaluate_ensemble
         from keras_robust.experiments.runs.loaded_run import load_run
 
         command_line.initialize_devices()

@@ -63,10 +63,10 @@ def run(values: flags.FlagValues, command: str) -> Path:
     path = command_line.required(values, "run", "runs/mnist_ibp")
     name = command_line.required(values, "name", "mnist/ibp-linf-0.3")
     with quiet_start():
-        from keras_robust.experiments.runs import published_models
-        from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+        from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
+        from keras_robust.experiments.publishing import published_models
+        from keras_robust.experiments.publishing.publish_run import check_name, publish_run
         from keras_robust.experiments.runs.loaded_run import load_run
-        from keras_robust.experiments.runs.publish_run import check_name, publish_run
 
         command_line.initialize_devices()
     check_name(name, values.overwrite)
@@ -103,7 +103,7 @@ def verify(values: flags.FlagValues) -> None:
     """
     command_line.check_only(values, define_flags, WITH_VERIFY)
     with quiet_start():
-        from keras_robust.experiments.runs import published_models
+        from keras_robust.experiments.publishing import published_models
 
         command_line.initialize_devices()
     different = published_models.verify(values.verify, values.data_dir, _log)

@@ -20,7 +20,7 @@ from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.flags.output_path import check_output
-from keras_robust.experiments.runs.pictures import write_pictures
+from keras_robust.experiments.measuring.pictures import write_pictures
 from trainers import recipes
 from trainers.recipes.toy import SIDE
 
@@ -114,8 +114,8 @@ def run(
         ValueError, OSError: a user error.
     """
     with quiet_start():
+        from keras_robust.experiments.measuring import toy_figures
         from keras_robust.experiments.recipes import build
-        from keras_robust.experiments.runs import toy_figures
 
         command_line.initialize_devices()
     found: dict[str, Any] = {}
@@ -158,7 +158,7 @@ def _train(directory: Path, name: str, recipe: ConfigDict, command: str) -> Load
 
 def _accuracies(run: LoadedRun) -> tuple[float, float]:
     """Clean and robust accuracy."""
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan, evaluate_run
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan, evaluate_run
 
     options = {"steps": STEPS, "step_size": STEP / SIDE}
     report = evaluate_run(run, EvaluationPlan(options=options, radius=RADIUS / SIDE, radii=()))

@@ -19,7 +19,7 @@ from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.output_path import check_output
-from keras_robust.experiments.runs.pictures import write_pictures
+from keras_robust.experiments.measuring.pictures import write_pictures
 
 if TYPE_CHECKING:
     import keras_robust as kr

@@ -60,7 +60,7 @@ def run(values: flags.FlagValues) -> str:
     directory = check_output(values.output_dir or Path(base) / name)
     loaded = model_flags.load(values)
     from keras_robust.core.quiet_tensorflow import quiet_logger
-    from keras_robust.experiments.runs.attack_run import attack_run
+    from keras_robust.experiments.measuring.attack_run import attack_run
 
     attack = loaded.attack(
         values.attack,

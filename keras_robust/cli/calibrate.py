@@ -57,7 +57,11 @@ def run(values: flags.FlagValues) -> str:
     check_output(base, "model_base_path")
     require_extra("serving", "Export")
     model_flags.start_tensorflow()
-    from keras_robust.experiments.runs.export_run import checkpoints, read_detector, recalibrate
+    from keras_robust.experiments.publishing.export_run import (
+        checkpoints,
+        read_detector,
+        recalibrate,
+    )
 
     candidates = (
         checkpoints(values.run, values.data_dir) if values.run else [model_flags.load(values)]

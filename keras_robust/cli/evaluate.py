@@ -63,8 +63,8 @@ def run(values: flags.FlagValues) -> str:
     loaded = model_flags.load(values)
     from keras_robust.evaluation import load_reports
     from keras_robust.evaluation.rendering import wording
-    from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
-    from keras_robust.experiments.runs.evaluation_reports import write_reports
+    from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
+    from keras_robust.experiments.measuring.evaluation_reports import write_reports
 
     if values.output_dir or values.model:
         loaded.run.report = report

@@ -60,7 +60,7 @@ def run(values: flags.FlagValues) -> str:
     require_extra("serving", "Export")
     loaded = model_flags.load(values, read_data=False)
     from keras_robust import certification
-    from keras_robust.experiments.runs.export_run import export_run
+    from keras_robust.experiments.publishing.export_run import export_run
 
     bounds = None
     if values.certify is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from keras_robust.evaluation import load_reports
 from keras_robust.evaluation.results import Check
-from keras_robust.experiments.runs import evaluate_run
+from keras_robust.experiments.measuring import evaluate_run
 
 BALL = ("--norm=linf", "--radius=0.1")
 

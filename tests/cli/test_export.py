@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_robust.cli.main import main
-from keras_robust.experiments.runs.export_run import read_detector
+from keras_robust.experiments.publishing.export_run import read_detector
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.verify import read_threshold
 

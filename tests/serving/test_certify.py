@@ -13,7 +13,7 @@ from absl import flags
 import keras_robust as kr
 from keras_robust.certification import is_certified
 from keras_robust.cli import query as command
-from keras_robust.experiments.runs.export_run import read_bounds
+from keras_robust.experiments.publishing.export_run import read_bounds
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, Reference
 from keras_robust.serving.exporting.saved_model import SavedModelSession

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import flags
 
 import keras_robust as kr
-from keras_robust.experiments.runs import attack_run
+from keras_robust.experiments.measuring import attack_run
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from trainers import attack

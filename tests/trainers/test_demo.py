@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.experiments.runs import serving_demo
-from keras_robust.experiments.runs.attack_run import AttackedTestSet
+from keras_robust.experiments.measuring.attack_run import AttackedTestSet
+from keras_robust.experiments.publishing import serving_demo
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from trainers import demo
 

@@ -10,7 +10,7 @@ from absl import flags
 
 import keras_robust as kr
 from keras_robust.evaluation import save_page
-from keras_robust.experiments.runs import evaluate_run, evaluation_reports
+from keras_robust.experiments.measuring import evaluate_run, evaluation_reports
 from keras_robust.experiments.training import train_run
 from trainers import evaluate
 
@@ -156,8 +156,8 @@ def test_attacks_from_another_run(trained, run, capsys):
 
 
 def test_runs_that_cannot_be_crafted_on(trained, loaded, run):
+    from keras_robust.experiments.measuring.transfer_sources import crafted_on, load_sources
     from keras_robust.experiments.runs.loaded_run import load_run
-    from keras_robust.experiments.runs.transfer_sources import crafted_on, load_sources
 
     arguments = [f"--run={run}", "--attacks=pgd"]
     with pytest.raises(ValueError, match="--transfer_from names .* alone"):
@@ -191,7 +191,7 @@ def test_every_class_as_target_has_a_name(run):
 
 
 def test_a_card_is_verified_and_says_what_differs(run, capsys):
-    from keras_robust.experiments.runs import run_cards
+    from keras_robust.experiments.measuring import run_cards
 
     quick = ["--limit=30", "--attacks=pgd", "--radii=", "--steps=3"]
     (directory,) = evaluate.run(parsed(f"--run={run}", "--card", *quick), "")

@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from keras_robust.experiments.runs import evaluate_ensemble
+from keras_robust.experiments.measuring import evaluate_ensemble
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.training import train_run
 from trainers import evaluate_ensembles

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from absl import flags
 
-from keras_robust.experiments.runs import publish_run, published_models
+from keras_robust.experiments.publishing import publish_run, published_models
 from keras_robust.models import zoo
 from trainers import publish
 

@@ -72,7 +72,7 @@ class Attacked(_OfAttack):
     def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
         """Attacks the test images of one run."""
         import keras_robust as kr
-        from keras_robust.experiments.runs.transfer_sources import crafted_on
+        from keras_robust.experiments.measuring.transfer_sources import crafted_on
 
         (run,) = runs
         attacks = [run.attack(self.attack, norm=self.norm, radius=self.radius)]
@@ -122,7 +122,7 @@ class TrainingPerturbations:
         Raises:
             ValueError: the run was not trained with an attack that moves by steps.
         """
-        from keras_robust.experiments.runs.diagnose_latents import training_perturbations
+        from keras_robust.experiments.measuring.diagnose_latents import training_perturbations
 
         (run,) = runs
         found = training_perturbations(run, self.limit, setting.seed)
@@ -139,7 +139,7 @@ class LatentDivergence(_OfAttack):
 
     def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
         """Compares the latents of the test images of one run with those of attacked ones."""
-        from keras_robust.experiments.runs.diagnose_latents import BATCH, diagnose
+        from keras_robust.experiments.measuring.diagnose_latents import BATCH, diagnose
 
         (run,) = runs
         # A class has a divergence only if a batch holds several of its images.
@@ -251,7 +251,7 @@ class TasksAttacked(_OfAttack):
     def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
         """Attacks the test images of a run, or of several at once."""
         import keras_robust as kr
-        from keras_robust.experiments.runs.attack_run import attack_run
+        from keras_robust.experiments.measuring.attack_run import attack_run
 
         run = together(runs)
         attack = run.attack(self.attack, solved_by(self.solver), radius=self.radius)

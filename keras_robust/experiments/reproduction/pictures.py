@@ -171,7 +171,7 @@ class LatentSpace:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs.diagnose_latents import latent_picture
+        from keras_robust.experiments.measuring.diagnose_latents import latent_picture
 
         run = outcome.load(self.training)
         attack = run.attack(outcome.scale.attack(self.attack))
@@ -199,7 +199,7 @@ class Surface:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs.diagnose_latents import surface_pictures
+        from keras_robust.experiments.measuring.diagnose_latents import surface_pictures
 
         run = outcome.load(self.training)
         return surface_pictures(run, run.config.ball.radius, 0)[self.space]
@@ -224,7 +224,7 @@ class DecisionRegions:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs import toy_figures
+        from keras_robust.experiments.measuring import toy_figures
 
         return toy_figures.decision_regions(
             {title: outcome.load(training) for title, training in self.panels.items()}
@@ -252,7 +252,7 @@ class Trajectories:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs import toy_figures
+        from keras_robust.experiments.measuring import toy_figures
 
         run = outcome.load(self.training)
         return toy_figures.trajectories(run, run.model, self.steps)
@@ -283,7 +283,7 @@ class TaskSteps:
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
         import keras_robust as kr
-        from keras_robust.experiments.runs.attack_run import attack_run
+        from keras_robust.experiments.measuring.attack_run import attack_run
 
         run = together([outcome.load(training) for training in self.trainings])
         text = outcome.scale.attack(self.attack)
@@ -320,7 +320,7 @@ class GradientHistogram:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs import attacked_pictures
+        from keras_robust.experiments.measuring import attacked_pictures
 
         return attacked_pictures.gradients(outcome.load(self.training))["gradients"]
 
@@ -348,7 +348,7 @@ class ContrastPairs:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
-        from keras_robust.experiments.runs import attacked_pictures
+        from keras_robust.experiments.measuring import attacked_pictures
 
         run = outcome.load(self.training)
         attack = run.attack(outcome.scale.attack(self.attack))

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.experiments.flags.recipe_flags import leaves
+from keras_robust.experiments.measuring.pictures import write_pictures
 from keras_robust.experiments.recipes.schema import defaults
 from keras_robust.experiments.reproduction import tables
 from keras_robust.experiments.reproduction.experiment import (
@@ -29,7 +30,6 @@ from keras_robust.experiments.reproduction.experiment import (
 )
 from keras_robust.experiments.reproduction.outcome import Numbers, Outcome
 from keras_robust.experiments.reproduction.scales import Scale, differences, short
-from keras_robust.experiments.runs.pictures import write_pictures
 from keras_robust.experiments.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from absl import flags
 from keras_robust.cli import evaluate as command
 from keras_robust.evaluation.certify import METHODS
 from keras_robust.experiments.flags import certify_flags
-from keras_robust.experiments.runs import evaluation_reports
+from keras_robust.experiments.measuring import evaluation_reports
 from trainers import evaluate as program
 
 METHODS_GIVEN = ["ibp", "smoothing:sigma=0.5"]

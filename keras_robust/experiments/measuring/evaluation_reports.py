@@ -10,8 +10,8 @@ from pathlib import Path
 
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.evaluation import Report, save_page
-from keras_robust.experiments.runs import run_cards
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan, evaluate_run
+from keras_robust.experiments.measuring import run_cards
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan, evaluate_run
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.detection import Calibration, Detector
-from keras_robust.experiments.runs import export_run as module
-from keras_robust.experiments.runs.export_run import (
+from keras_robust.experiments.publishing import export_run as module
+from keras_robust.experiments.publishing.export_run import (
     checkpoints,
     export_run,
     read_detector,

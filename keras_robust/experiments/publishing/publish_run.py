@@ -19,10 +19,10 @@ from keras_robust.core.atomic_files import sync
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.evaluation.attack_runner import compiled_forward, is_correct, predict_logits
 from keras_robust.evaluation.batching import arrays, attacked
-from keras_robust.experiments.runs import run_cards
-from keras_robust.experiments.runs.certify_run import certify_run
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan, evaluate_run
-from keras_robust.experiments.runs.evaluation_reports import remove_checkpoint
+from keras_robust.experiments.measuring import run_cards
+from keras_robust.experiments.measuring.certify_run import certify_run
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan, evaluate_run
+from keras_robust.experiments.measuring.evaluation_reports import remove_checkpoint
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.models import zoo
 

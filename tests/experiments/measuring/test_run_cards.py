@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import keras_robust as kr
-from keras_robust.experiments.runs import run_cards
+from keras_robust.experiments.measuring import run_cards
 from keras_robust.experiments.runs.loaded_run import load_run
 
 

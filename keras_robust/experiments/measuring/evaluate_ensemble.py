@@ -16,9 +16,9 @@ from keras_robust.detection.calibration import exceeds
 from keras_robust.detection.detector import check_detector
 from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.evaluation.results import FooledImages
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 from keras_robust.experiments.recipes.attack_options import DETECTOR_AWARE, MULTI_TARGETED, taken
 from keras_robust.experiments.recipes.attack_spec import attack_spec
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from keras_robust.experiments.runs.evaluate_run import (
+from keras_robust.experiments.measuring.evaluate_run import (
     EvaluationPlan,
     evaluate_run,
     overfitting_warnings,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import keras_robust as kr
-from keras_robust.experiments.runs import published_models
+from keras_robust.experiments.publishing import published_models
 from keras_robust.models import zoo
 
 ROOT = Path(__file__).parents[3]

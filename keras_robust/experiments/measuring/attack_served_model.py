@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.experiments.runs.attack_run import AttackedTestSet, attack_run
+from keras_robust.experiments.measuring.attack_run import AttackedTestSet, attack_run
 from keras_robust.serving.status import ServingError, connection_error
 
 if TYPE_CHECKING:

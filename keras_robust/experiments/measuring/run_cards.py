@@ -13,11 +13,11 @@ import keras
 
 import keras_robust as kr
 from keras_robust.evaluation import Card, Report
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
+from keras_robust.experiments.measuring.transfer_sources import load_sources
 from keras_robust.experiments.recipes import schema
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
-from keras_robust.experiments.runs.transfer_sources import load_sources
 from keras_robust.models import zoo
 
 Log = Callable[[str], None]

@@ -11,9 +11,9 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation import certify, save_page
 from keras_robust.evaluation.certify import METHODS
-from keras_robust.experiments.runs import evaluation_reports, run_cards
-from keras_robust.experiments.runs.certify_run import certify_run, method_specs
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+from keras_robust.experiments.measuring import evaluation_reports, run_cards
+from keras_robust.experiments.measuring.certify_run import certify_run, method_specs
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 from keras_robust.experiments.runs.loaded_run import load_run
 
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json, write_text
-from keras_robust.experiments.runs import attacked_pictures
+from keras_robust.experiments.measuring import attacked_pictures
+from keras_robust.experiments.measuring.pictures import write_pictures
 from keras_robust.experiments.runs.loaded_run import LoadedRun
-from keras_robust.experiments.runs.pictures import write_pictures
 from keras_robust.models.loading import load_model
 
 if TYPE_CHECKING:

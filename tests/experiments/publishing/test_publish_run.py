@@ -10,11 +10,11 @@ import keras
 import pytest
 
 import keras_robust as kr
-from keras_robust.experiments.runs import publish_run as publishing
-from keras_robust.experiments.runs import published_models
-from keras_robust.experiments.runs.evaluate_run import EvaluationPlan
+from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
+from keras_robust.experiments.publishing import publish_run as publishing
+from keras_robust.experiments.publishing import published_models
+from keras_robust.experiments.publishing.publish_run import changed_verdicts, publish_run
 from keras_robust.experiments.runs.loaded_run import load_run
-from keras_robust.experiments.runs.publish_run import changed_verdicts, publish_run
 from keras_robust.models import zoo
 
 NAME = "digits/trades"

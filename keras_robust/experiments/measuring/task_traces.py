@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.evaluation.rendering.markdown import markdown_table
-from keras_robust.experiments.runs.attack_run import AttackedTestSet
-from keras_robust.experiments.runs.pictures import write_pictures
+from keras_robust.experiments.measuring.attack_run import AttackedTestSet
+from keras_robust.experiments.measuring.pictures import write_pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from keras_robust.experiments.runs.attack_run import AttackedTestSet
+    from keras_robust.experiments.measuring.attack_run import AttackedTestSet
 
 EXAMPLES = 3  # images of each kind in the table
 ServedOutputs = dict[str, np.ndarray]

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from keras_robust.experiments.runs import attack_run
-from keras_robust.experiments.runs.attack_served_model import ServedModel, attack_served_model
-from keras_robust.experiments.runs.export_run import export_run
+from keras_robust.experiments.measuring import attack_run
+from keras_robust.experiments.measuring.attack_served_model import ServedModel, attack_served_model
+from keras_robust.experiments.publishing.export_run import export_run
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.server.server import Server
 from keras_robust.serving.status import Code, ServingError

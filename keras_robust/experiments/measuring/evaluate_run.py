@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.evaluation.rendering.wording import percent
+from keras_robust.experiments.measuring.certify_run import certify_run, method_specs
+from keras_robust.experiments.measuring.transfer_sources import crafted_on
 from keras_robust.experiments.recipes.attack_spec import AttackLike
-from keras_robust.experiments.runs.certify_run import certify_run, method_specs
 from keras_robust.experiments.runs.loaded_run import LoadedRun
-from keras_robust.experiments.runs.transfer_sources import crafted_on
 
 _Z_95_ONE_SIDED = 1.645  # the 95 % point of the standard normal distribution
 

@@ -1,0 +1,1 @@
+"""What the programs measure on runs: attacks, evaluations, certificates, diagnostics."""

@@ -1,0 +1,1 @@
+"""What leaves a run: exports, published models, the demo of serving."""
