@@ -51,6 +51,7 @@ def gradient_histogram(push: ArrayLike, pull: ArrayLike) -> Figure:
         largest = float(np.abs(values).max()) or 1.0
         axes.hist(values, bins=_BINS, range=(-largest, largest), color=color)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # not as powers, which are mathematical text
         axes.set_xlabel(f"Gradient of the {name}")
         axes.ticklabel_format(axis="x", scilimits=(-2, 3))
     figure.axes[0].set_ylabel("Pixels")

@@ -55,11 +55,14 @@ def test_every_plot_is_in_the_table():
 
 @pytest.mark.parametrize("draw", DRAWERS.values(), ids=DRAWERS)
 def test_same_data_same_bytes_whatever_the_settings_of_the_caller(draw):
-    """And no setting changes, and no figure enters the registry of pyplot."""
+    """No setting changes, no figure enters the registry of pyplot, and no text is mathematics."""
     import matplotlib.pyplot
+    from matplotlib.text import Text
 
     open_figures = matplotlib.pyplot.get_fignums()
-    plain = plots.to_svg(draw())
+    figure = draw()
+    plain = plots.to_svg(figure)
+    assert not [text for text in figure.findobj(Text) if "mathdefault" in text.get_text()]
     with matplotlib.rc_context(
         {"font.size": 30.0, "axes.titleweight": "bold", "axes.linewidth": 5}
     ):
