@@ -89,6 +89,8 @@ def outputs_of(name, seed):
         return tf.constant(random.normal(size=shape) * 2)
 
     outputs = {"logits": draw(6, 3), "features": draw(6, 4), "projection": draw(6, 4)}
+    # What the models of gradient alignment and of IKL measure besides.
+    outputs |= {"alignment": draw(6), "class_probabilities": tf.nn.softmax(draw(6, 3))}
     if name.split()[-1] in ENSEMBLES or name.split()[0] in ENSEMBLES:
         outputs["member_logits"] = draw(6, 2, 3)
     return outputs
