@@ -61,6 +61,7 @@ def test_a_robust_model(command, folder, robust_file):
     assert report.detection is None and (folder / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_run(command, folder, trained):
     text = command("evaluate", f"--run={trained}", "--limit=20", f"--output_dir={folder}/out")
     (report,) = load_reports(folder / "out")

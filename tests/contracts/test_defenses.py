@@ -140,7 +140,7 @@ def rounding_of(name):
     return {"rtol": 1e-5, "atol": 1e-6} if name == "scl" else {}
 
 
-@variations_slowly
+@kinds_quickly
 def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     run = trained(name)
     terms = DEFENSES[name][1]

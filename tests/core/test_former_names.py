@@ -62,7 +62,10 @@ def test_two_classes_of_one_name_are_refused():
 @pytest.mark.parametrize(
     "program",
     [
-        "import keras, keras_robust; keras.saving.load_model({path!r})",
+        pytest.param(
+            "import keras, keras_robust; keras.saving.load_model({path!r})",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "import keras_robust, keras; keras_robust.models; keras.saving.load_model({path!r})",
             marks=pytest.mark.slow,

@@ -33,6 +33,7 @@ def model(x):
     return {"logits": 3 * x}
 
 
+@pytest.mark.slow
 def test_several_attacks_and_the_checks(warned):
     attacks = [kr.attacks.pgd(BALL, steps) for steps in range(1, 8)]
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)

@@ -31,6 +31,7 @@ def ensemble_run(tmp_path_factory, tiny):
     return directory
 
 
+@pytest.mark.slow
 def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     arguments = [f"--run={ensemble_run}", f"--output_dir={tmp_path}", "--limit=60", "--steps=3"]
     more = ["--attacks=pgd", "--radii=0.02,0.15"]

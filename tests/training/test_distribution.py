@@ -275,6 +275,7 @@ def test_a_last_batch_of_arrays_is_refused_before_the_first(pair, make_batch, ca
     assert int(tf.convert_to_tensor(model.step)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"steps_per_execution": 2}, pytest.param({"run_eagerly": True}, marks=pytest.mark.slow)],
@@ -333,6 +334,7 @@ def test_batch_norm_inside_a_model_is_synchronized(two_replicas, make_classifier
     assert [layer.synchronized for layer in distribution.batch_norms(outer)] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"crafting_mode": "train"}, {"crafting_dtype": "bfloat16"}], ids=str
 )

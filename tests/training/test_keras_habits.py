@@ -149,7 +149,6 @@ def test_export_writes_the_classifier(make_robust, make_classifier, tiny_batch, 
 # Checks of batches, in every mode.
 
 MODES = {"eager": {"run_eagerly": True}, "graph": {}, "xla": {"jit_compile": True}}
-every_mode = pytest.mark.parametrize("mode", MODES)
 
 
 def small(mode, **settings):
@@ -198,7 +197,7 @@ def test_compiled_steps_train_as_others(values_of):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@every_mode
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_rounding_at_the_bounds_is_clipped(mode):
     """A few units in the last place beyond 0 and 1, as resizing leaves them."""
     x = X.copy()

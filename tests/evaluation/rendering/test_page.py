@@ -261,6 +261,7 @@ def test_without_the_extra_the_numbers_are_written_first(
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}
 
 
+@pytest.mark.slow
 def test_json_and_markdown_need_no_extra(make_report, tmp_path):
     make_report().save(tmp_path, formats=("json",))
     program = (

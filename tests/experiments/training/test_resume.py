@@ -147,6 +147,7 @@ def test_a_damaged_checkpoint_is_always_noticed(run):
         ], name
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(recipe, tmp_path, assert_same_runs):
     config = recipe(**{"checkpoint.steps": 2, "epochs": 1})
     for name in ("damaged", "uninterrupted"):
