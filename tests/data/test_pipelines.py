@@ -115,6 +115,7 @@ def test_training_batches_have_full_static_shapes():
         assert x == tf.TensorSpec([5, 6, 6, 1], tf.float32) and y == tf.TensorSpec([5], tf.int32)
 
 
+@pytest.mark.slow
 def test_each_pass_over_the_epochs_is_the_next_epoch_of_the_stream():
     train = epochs()
     gc.collect()  # the count of passes has to survive its maker

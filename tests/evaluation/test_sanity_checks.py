@@ -72,7 +72,10 @@ def named(model, data, *only, ball=BALL, **settings):
     return {one.name: one for one in found}
 
 
-@pytest.mark.parametrize("ball", [BALL, kr.L2Ball(0.15)], ids=["linf", "l2"])
+@pytest.mark.parametrize(
+    "ball",
+    [pytest.param(BALL, id="linf"), pytest.param(kr.L2Ball(0.15), id="l2", marks=pytest.mark.slow)],
+)
 def test_a_plain_model_passes_all(ball):
     found = named(plain, (X, Y), ball=ball)
     assert set(found) == set(_CHECKS)

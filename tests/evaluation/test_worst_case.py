@@ -219,6 +219,7 @@ def test_the_sample_runs_what_the_report_ran(found):
     assert measured.worst_case_accuracy == pytest.approx(report.worst_case_accuracy)
 
 
+@pytest.mark.slow
 def test_verification_finds_what_only_a_check_finds(found):
     """The card of a model that is masked now: its worst case comes from Square alone."""
     _, card = found

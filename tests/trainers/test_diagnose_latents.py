@@ -16,6 +16,7 @@ def parsed(*arguments):
     return values
 
 
+@pytest.mark.slow
 def test_it_measures_and_draws(trained, loaded, tmp_path, capsys):
     arguments = [f"--run={trained}", f"--output_dir={tmp_path}", "--limit=100", "--points=40",
                  "--radii=0.15", "--pairs=1", "--pictures=0"]  # fmt: skip

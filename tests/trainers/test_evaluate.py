@@ -106,6 +106,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 def test_out_of_time_it_resumes_with_another_budget(run, monkeypatch, capsys):
     """No card and no checks of half an evaluation; what was kept stays until all is done."""
     from keras_robust.evaluation import evaluator
@@ -227,6 +228,7 @@ def test_a_card_that_cannot_be_verified(run, tmp_path):
         evaluate.verify(parsed(f"--verify={tmp_path / 'card.json'}"))
 
 
+@pytest.mark.slow
 def test_several_runs_on_one_page(tiny, run, tmp_path):
     train_run.train(tiny("standard"), tmp_path / "plain", verbose=0)
     runs = f"--run={tmp_path / 'plain'},{run}"

@@ -185,6 +185,7 @@ def test_batches_are_checked(mode, call):
             run(X, labels, **more)
 
 
+@pytest.mark.slow
 def test_compiled_steps_train_as_others(values_of):
     ends = []
     for mode in MODES:

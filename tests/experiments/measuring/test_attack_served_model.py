@@ -142,6 +142,7 @@ def test_a_server_that_refuses_within_the_attack(loaded):
         attack_served_model(loaded, model, loaded.attack("spsa", {"steps": 1}), limit=3)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_attacked(trained, loaded, address, tmp_path):
     run, server = f"--run={trained}", f"--server={address}"
     for arguments, error, match in (

@@ -50,7 +50,11 @@ def test_a_new_block_passes_its_input_on():
 
 @pytest.mark.parametrize(
     ("size", "patch", "sizes"),
-    [(32, 2, [16, 8, 4, 2]), (28, 4, [7, 4, 2, 1]), (9, 1, [9, 5, 3, 2])],
+    [
+        (28, 4, [7, 4, 2, 1]),
+        pytest.param(32, 2, [16, 8, 4, 2], marks=pytest.mark.slow),
+        pytest.param(9, 1, [9, 5, 3, 2], marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_left_of_an_image(size, patch, sizes):
     model = convnext((size, size, 1), 10, patch=patch, **TINY)

@@ -71,6 +71,7 @@ def test_another_activation():
     test_logits_are_those_of_pytorch("resnet18_silu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
