@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_robust.experiments.reproduction.experiment import Training
@@ -12,7 +12,7 @@ from keras_robust.experiments.reproduction.measurements import solved_by, togeth
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_robust.experiments.reproduction.outcome import Outcome
+    from keras_robust.experiments.reproduction.outcome import Outcome, Spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +36,13 @@ class Curves:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the curves, with the intervals of their points."""
-        import keras_robust as kr
-
         table = outcome.experiment.parts[self.part]
         columns = [column for column in table.columns if column.value != "clean"]
-        curves, bands = {}, {}
-        for row in table.rows:
-            spreads = [outcome.spread(self.part, row.title, column) for column in columns]
-            found = [(x, one) for x, one in zip(self.x, spreads, strict=True) if one is not None]
-            curves[row.title] = ([x for x, _ in found], [one.mean for _, one in found])
-            bands[row.title] = [one.interval or (one.mean, one.mean) for _, one in found]
-        return kr.plots.series(curves, self.x_label, self.y_label, intervals=bands)
+        lines = {
+            row.title: [outcome.spread(self.part, row.title, column) for column in columns]
+            for row in table.rows
+        }
+        return _with_intervals(lines, self.x, self.x_label, self.y_label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +66,26 @@ class RowCurves:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the curves, with the intervals of their points."""
-        import keras_robust as kr
-
         table = outcome.experiment.parts[self.part]
-        curves, bands = {}, {}
-        for column in table.columns:
-            spreads = [outcome.spread(self.part, row.title, column) for row in table.rows]
-            found = [(x, one) for x, one in zip(self.x, spreads, strict=True) if one is not None]
-            curves[column.title] = ([x for x, _ in found], [one.mean for _, one in found])
-            bands[column.title] = [one.interval or (one.mean, one.mean) for _, one in found]
-        return kr.plots.series(curves, self.x_label, self.y_label, intervals=bands)
+        lines = {
+            column.title: [outcome.spread(self.part, row.title, column) for row in table.rows]
+            for column in table.columns
+        }
+        return _with_intervals(lines, self.x, self.x_label, self.y_label)
+
+
+def _with_intervals(
+    lines: Mapping[str, Sequence[Spread | None]], positions: Sequence[float], *labels: str
+) -> Figure:
+    """Draws the means of each line with their intervals; what was not measured is left out."""
+    import keras_robust as kr
+
+    curves, bands = {}, {}
+    for name, spreads in lines.items():
+        found = [(x, one) for x, one in zip(positions, spreads, strict=True) if one is not None]
+        curves[name] = ([x for x, _ in found], [one.mean for _, one in found])
+        bands[name] = [one.interval or (one.mean, one.mean) for _, one in found]
+    return kr.plots.series(curves, *labels, intervals=bands)
 
 
 @dataclasses.dataclass(frozen=True)
