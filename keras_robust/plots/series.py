@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_robust.plots.style import (
-    COLORS,
-    DASHES,
     MARKERS,
     WIDE,
+    curve_style,
     disable_math_text,
     legend_label,
     new_figure,
@@ -58,18 +57,11 @@ def series(
                 f"{'no' if band is None else len(band)} intervals; expected equal numbers, at "
                 "least one."
             )
-        color = COLORS[number % len(COLORS)]
-        axes.plot(
-            x,
-            y,
-            color=color,
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle=DASHES[number // len(COLORS) % len(DASHES)],
-            label=legend_label(name),
-        )
+        style = curve_style(number)
+        axes.plot(x, y, marker=MARKERS[number % len(MARKERS)], label=legend_label(name), **style)
         if band is not None:
             low, high = zip(*band, strict=True)
-            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(True)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_robust.plots.style import (
-    COLORS,
-    DASHES,
     WIDE,
+    curve_style,
     disable_math_text,
     legend_label,
     new_figure,
@@ -55,14 +54,8 @@ def step_curves(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     every = list(grid.flat)
     for axes, (label, curves) in zip(every, panels.items(), strict=False):
         for name, values in curves.items():
-            number = names.index(name)
-            axes.plot(
-                range(len(values)),
-                values,
-                color=COLORS[number % len(COLORS)],
-                linestyle=DASHES[number // len(COLORS) % len(DASHES)],
-                label=legend_label(name),
-            )
+            style = curve_style(names.index(name))
+            axes.plot(range(len(values)), values, label=legend_label(name), **style)
         axes.set_xlabel("Step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)

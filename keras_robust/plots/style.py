@@ -160,6 +160,14 @@ def legend_label(*names: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
+def curve_style(number: int) -> dict[str, Any]:
+    """Color and dashes of a curve by its number: all colors first, then again with other dashes."""
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
+    }
+
+
 def percent_ticks(axis: Axis) -> None:
     """Labels the ticks of an axis of fractions in percent: 0.125 as 12.5%."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
