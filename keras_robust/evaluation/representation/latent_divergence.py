@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
-from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
-from keras_robust.core.labels import class_numbers
 from keras_robust.core.validation import check_integer
+from keras_robust.evaluation.batching import arrays
 from keras_robust.evaluation.representation.class_divergence import Divergence, over_batches
 
 # Logged after each epoch; the first is the ratio of the other two.
@@ -68,11 +66,8 @@ class LatentDivergence(keras.callbacks.Callback):
         check_integer("LatentDivergence: images", images, 1)
         check_integer("LatentDivergence: every", every, 1)
         self.attack, self.every, self.seed = attack, every, seed
-        parts = [(np.asarray(x), np.asarray(y)) for x, y in read_batches(data, images)]
-        if not parts:
-            raise ValueError("LatentDivergence: there are no images; expected at least two.")
-        x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
-        self._x, self._y = tf.constant(x), class_numbers("Labels", y, x)
+        x, y, _ = arrays(data, images)
+        self._x, self._y = tf.constant(x), tf.constant(y)
         self._latents: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None
 
     def set_model(self, model: keras.Model) -> None:
