@@ -173,7 +173,12 @@ def _directory(target: Path) -> Iterator[Path]:
         yield draft
         if target.exists():
             os.replace(target, former)
-        os.replace(draft, target)
+        try:
+            os.replace(draft, target)
+        except OSError:
+            if former.exists():  # nothing is lost
+                os.replace(former, target)
+            raise
         sync(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

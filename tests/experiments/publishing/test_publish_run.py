@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import keras
@@ -108,6 +109,23 @@ def test_a_replaced_model_is_gone(tmp_path):
         (draft / "new").touch()
         assert left(target) == ["former"]
     assert left(tmp_path) == ["digits", "digits/x", "digits/x/new"]
+
+
+def test_a_model_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    target = tmp_path / "digits" / "x"
+    target.mkdir(parents=True)
+    (target / "former").touch()
+    replace = os.replace
+
+    def fails_for_the_draft(source, destination):
+        if str(source).endswith(".new"):
+            raise OSError("no space")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fails_for_the_draft)
+    with pytest.raises(OSError, match="no space"), publishing._directory(target) as draft:
+        (draft / "new").touch()
+    assert left(tmp_path) == ["digits", "digits/x", "digits/x/former"]
 
 
 @pytest.mark.parametrize("name", ["digits", "a/b/c", "../a", "/a/b", "Digits/a", "a/", "a b/c"])
