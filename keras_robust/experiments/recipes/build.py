@@ -22,7 +22,6 @@ from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
 from keras_robust.models.loading import load_model
 from keras_robust.models.registry import architecture, member_options
-from keras_robust.training.catastrophic_overfitting import check_single_step
 
 BALLS: dict[str, Callable[[float], Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
@@ -234,56 +233,6 @@ def robust_model(
         jit_compile=config.jit_compile,
     )
     return model
-
-
-def single_step_check(
-    config: ConfigDict, model: kr.RobustModel, validation: tf.data.Dataset | None
-) -> kr.training.CatastrophicOverfitting | None:
-    """The callback that notices catastrophic overfitting, or None if it is off.
-
-    Args:
-        config: the recipe.
-        model: the model to train.
-        validation: the validation images, if there are any.
-
-    Raises:
-        ValueError: no validation images, an attack of several steps, or an invalid number.
-    """
-    settings = config.single_step_check.to_dict()
-    if not settings["images"]:
-        return None
-    if validation is None:
-        raise ValueError(
-            f"single_step_check.images is {settings['images']}, and there are no validation images "
-            "to attack; expected 0, or a larger dataset.validation."
-        )
-    check_single_step(model)
-    return kr.training.CatastrophicOverfitting(validation, **settings)
-
-
-def latent_divergence(
-    config: ConfigDict, validation: tf.data.Dataset | None
-) -> kr.evaluation.LatentDivergence | None:
-    """The callback that logs R-DIV after each epoch, or None if it is off.
-
-    Args:
-        config: the recipe.
-        validation: the validation images, if there are any.
-
-    Raises:
-        ValueError: no validation images.
-    """
-    settings = config.latent_divergence
-    if not settings.images:
-        return None
-    if validation is None:
-        raise ValueError(
-            f"latent_divergence.images is {settings.images}, and there are no validation images "
-            "to attack; expected 0, or a larger dataset.validation."
-        )
-    return kr.evaluation.LatentDivergence(
-        validation, images=settings.images, every=settings.every, seed=config.seed
-    )
 
 
 def optimizer(config: ConfigDict, steps_per_epoch: int) -> keras.optimizers.Optimizer:

@@ -16,6 +16,7 @@ from keras_robust.core.atomic_files import replacing
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.flags.recipe_flags import leaves
 from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes.epoch_callbacks import epoch_callbacks
 from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.run_lock import RunLock
@@ -136,8 +137,7 @@ def _prepare(
             model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
     build.check_score(config, model.classifier)
-    build.single_step_check(config, model, splits.validation)  # raises for invalid settings
-    build.latent_divergence(config, splits.validation)
+    epoch_callbacks(config, model, splits.validation)  # raises for invalid settings
     return Training(config, run, splits, model, devices, progress, file, resumed)
 
 
@@ -209,13 +209,10 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
     epoch, done = divmod(training.progress.step, training.steps_per_epoch)
     log = callbacks.EpochLog(training.run, training.progress.rows, training.progress.epoch)
     averages = Averages(training.model, training.splits.stream)
-    check = build.single_step_check(training.config, training.model, training.splits.validation)
-    divergence = build.latent_divergence(training.config, training.splits.validation)
     with callbacks.stopped_by_signals() as stop:
         parts = [
             # Before what reads the logs, and what saves or remembers the weights.
-            *([check] if check else []),
-            *([divergence] if divergence else []),
+            *epoch_callbacks(training.config, training.model, training.splits.validation),
             AveragedValidation(averages),
             log,
             # Before the checkpoint: after a kill between the two, points are duplicated, not lost.

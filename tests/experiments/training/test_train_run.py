@@ -11,7 +11,7 @@ import pytest
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json
-from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes.epoch_callbacks import epoch_callbacks
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import callbacks, checkpoint, train_run
@@ -140,14 +140,14 @@ def test_the_check_needs_a_single_step_and_validation_images(tiny, tmp_path):
     with pytest.raises(ValueError, match="this training takes 3 steps"):
         train_run.prepare(config, tmp_path / "run")
     with pytest.raises(ValueError, match="no validation images to attack"):
-        build.single_step_check(config, None, None)
+        epoch_callbacks(config, None, None)
 
 
 def test_the_divergence_of_latents_needs_validation_images(tiny):
     config = tiny("pgd_at", **{"latent_divergence.images": 64})
     with pytest.raises(ValueError, match=r"latent_divergence.images is 64, and there are no valid"):
-        build.latent_divergence(config, None)
-    assert build.latent_divergence(tiny("pgd_at"), None) is None
+        epoch_callbacks(config, None, None)
+    assert epoch_callbacks(tiny("pgd_at"), None, None) == []
 
 
 @pytest.mark.slow
