@@ -12,6 +12,7 @@ from keras_robust.defenses.ibp import ibp
 from keras_robust.defenses.mart import mart
 from keras_robust.defenses.n_fgsm import n_fgsm
 from keras_robust.defenses.pgd_at import pgd_at
+from keras_robust.defenses.sabr import sabr
 from keras_robust.defenses.scl import scl
 from keras_robust.defenses.standard import standard
 from keras_robust.defenses.ta_moo import ta_moo
@@ -32,6 +33,7 @@ __all__ = [
     "mart",
     "n_fgsm",
     "pgd_at",
+    "sabr",
     "scl",
     "standard",
     "ta_moo",

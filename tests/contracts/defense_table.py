@@ -7,9 +7,9 @@ import keras_robust as kr
 BALL = kr.LinfBall(0.1)
 SETTINGS = {"steps": 2, "seed": 7}
 # Defenses that craft nothing while they train.
-WITHOUT_ATTACK = ("standard", "ibp", "crown_ibp")
+WITHOUT_ATTACK = ("standard", "ibp", "crown_ibp", "sabr")
 # Defenses that train on certified bounds.
-CERTIFIED = ("ibp", "crown_ibp")
+CERTIFIED = ("ibp", "crown_ibp", "sabr")
 # Defenses whose classifier is an ensemble.
 ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
@@ -70,6 +70,12 @@ DEFENSES = {
     "crown_ibp": (
         lambda c: kr.defenses.crown_ibp(
             c, BALL, warmup_steps=0, ramp_steps=2, regularization=0.5, **SETTINGS
+        ),
+        ["clean", "worst_case"],
+    ),
+    "sabr": (
+        lambda c: kr.defenses.sabr(
+            c, BALL, box_ratio=0.5, search_steps=2, warmup_steps=0, ramp_steps=2, **SETTINGS
         ),
         ["clean", "worst_case"],
     ),

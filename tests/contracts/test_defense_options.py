@@ -35,7 +35,7 @@ OPTIONS = {
     "name": "hardened",
 }
 # Their losses need one label of an image, so that images cannot be mixed.
-ONE_LABEL = ("adr", "ascl", "crown_ibp", "ibp", "scl")
+ONE_LABEL = ("adr", "ascl", "crown_ibp", "ibp", "sabr", "scl")
 every_defense = pytest.mark.parametrize("name", kr.defenses.__all__)
 
 

@@ -37,7 +37,7 @@ ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 # Defenses that train on certified bounds.
-CERTIFIED = ("ibp", "crown_ibp")
+CERTIFIED = ("ibp", "crown_ibp", "sabr")
 
 
 def defaults() -> ConfigDict:

@@ -85,12 +85,14 @@ class CertifiedModel(RobustModel):
         initialization: str | None,
         steps: int,
         options: RobustModelOptions,
+        **own: Any,
     ) -> Self:
         """A model validated by IBP and PGD in a ball; the other arguments are those of `ibp`.
 
         Args:
             ramp: the radius of training.
             options: those of `RobustModel`.
+            **own: arguments of a subclass.
         """
         model = cls(
             classifier,
@@ -100,6 +102,7 @@ class CertifiedModel(RobustModel):
             ramp=ramp,
             regularizer=BoundRegularizer(regularization) if regularization else None,
             **validated_by(options, pgd(ball, steps)),
+            **own,
         )
         initialize(classifier, initialization, model.seed)
         return model
@@ -120,6 +123,17 @@ class CertifiedModel(RobustModel):
     def state_logs(self) -> dict[str, tf.Tensor]:
         """The radius of this step."""
         return {"radius": self.ramp.radius * self.ramp.share(self.step)}
+
+    def training_region(self, x: Images, y: Labels, share: tf.Tensor) -> Region:
+        """Where the images of a training step may be; a hook.
+
+        Args:
+            x: images `[batch, ...]`.
+            y: labels `[batch]`.
+            share: the present radius divided by the largest one.
+        """
+        del y
+        return region_around(x, self.bounds.ball.replace(radius=share * self.ramp.radius))
 
     def training_margins(
         self,
@@ -161,9 +175,9 @@ class CertifiedModel(RobustModel):
     ) -> tuple[Outputs, Sequence[tf.Tensor]]:
         """The worst case at a share of the largest radius, and the penalty."""
         del training
-        region = region_around(x, self.bounds.ball.replace(radius=share * self.ramp.radius))
+        region = self.training_region(x, y, share)
         with self._bounded[0].in_float32() as bounded:
-            network = self._bounded[0].network(bounded, clean, region.x)
+            network = self._bounded[0].network(bounded, clean, x)
             intervals = intervals_of(network, region)
             margins = self.training_margins(network, y, region, intervals, share)
         outputs = {"logits": certification.worst_logits(margins)}
