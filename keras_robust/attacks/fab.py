@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import tensorflow as tf
 
 from keras_robust.attacks.composite import restarts as repeated
 from keras_robust.attacks.composite import worst_of
 from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.base import Attack
-from keras_robust.attacks.crafting.gradient_ascent import (
-    logits_and_jacobian,
-    noinline,
-    value_and_gradient,
-)
+from keras_robust.attacks.crafting.gradient_ascent import noinline
+from keras_robust.attacks.crafting.linearized import Hyperplane, closest_boundary
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
     MinimumNormAttack,
@@ -24,17 +18,10 @@ from keras_robust.attacks.crafting.minimum_norm import (
 )
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.types import Ball, Forward, Images, Labels, Objective
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.clipping import allowed
-
-
-class _Hyperplane(NamedTuple):
-    """The closest decision boundary of each image, linearized: `value + normal . d = 0`."""
-
-    value: PerExample  # another logit minus the label's
-    normal: tf.Tensor  # its gradient, the shape of the images
 
 
 @serializable
@@ -90,9 +77,7 @@ class Fab(MinimumNormAttack):
     ) -> BestSoFar:
         """The closest adversarial example of all steps."""
         self.objective(forward, x, y, targets)  # refuses targets that are missing or not used
-        linearized = noinline(
-            lambda x_adv: _closest_boundary(self.ball, forward, x_adv, y, targets)
-        )
+        linearized = noinline(lambda x_adv: closest_boundary(self.ball, forward, x_adv, y, targets))
 
         def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
             x_adv = self._step(linearized(x_adv), x, x_adv)
@@ -117,7 +102,7 @@ class Fab(MinimumNormAttack):
             return x
         return self.ball.replace(radius=0.5 * self.ball.radius).sample(x, seed)
 
-    def _step(self, plane: _Hyperplane, x: Images, x_adv: Images) -> Images:
+    def _step(self, plane: Hyperplane, x: Images, x_adv: Images) -> Images:
         """Eq. 8 and 9 of the paper."""
         clean, here = upcast_half(x), upcast_half(x_adv)
         value, normal = plane
@@ -132,33 +117,6 @@ class Fab(MinimumNormAttack):
         x_next = (here + self.eta * from_here) * (1 - alpha)
         x_next += (clean + self.eta * from_clean) * alpha
         return allowed(self.ball, tf.where(tf.math.is_finite(x_next), x_next, here), x)
-
-
-def _closest_boundary(
-    ball: Ball, forward: Forward, x_adv: Images, y: Labels, targets: Labels | None
-) -> _Hyperplane:
-    """The boundary with the target, or else with the class whose boundary is closest (Eq. 7)."""
-    if targets is not None:
-
-        def target_margin(x_adv: Images) -> PerExample:
-            logits = upcast_half(forward(x_adv)["logits"])
-            label, target = (tf.gather(logits, c, axis=1, batch_dims=1) for c in (y, targets))
-            return target - label
-
-        value, normal = value_and_gradient(target_margin, x_adv)
-        # Logits and images may differ in dtype.
-        return _Hyperplane(tf.cast(value, upcast_half(normal).dtype), upcast_half(normal))
-    logits, jacobian = logits_and_jacobian(forward, x_adv)
-    value = logits - tf.gather(logits, y[:, None], axis=1, batch_dims=1)
-    normal = jacobian - tf.gather(jacobian, y[:, None], axis=1, batch_dims=1)
-    flat = tf.reshape(normal, tf.concat([[-1], tf.shape(normal)[2:]], axis=0))
-    slope = tf.cast(tf.reshape(ball.dual_norm(flat), tf.shape(value)), value.dtype)
-    # Without a slope a boundary is out of reach; the label has none with itself.
-    distance = tf.where(slope > 0, tf.abs(value) / slope, value.dtype.max)
-    is_label = tf.one_hot(y, value.shape[1], on_value=True, off_value=False, dtype=tf.bool)
-    closest = tf.argmin(tf.where(is_label, tf.constant(math.inf, value.dtype), distance), axis=1)
-    value, normal = (tf.gather(a, closest, axis=1, batch_dims=1) for a in (value, normal))
-    return _Hyperplane(tf.cast(value, normal.dtype), normal)
 
 
 def fab(
