@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from keras_robust.core import types
     from keras_robust.core.config import replace
     from keras_robust.defenses.dual_variable import DualVariable
-    from keras_robust.threat_models import L1Ball, L2Ball, LinfBall
+    from keras_robust.threat_models import L0Ball, L1Ball, L2Ball, LinfBall
     from keras_robust.training import AWP, RobustModel
 
 __version__ = "0.2.0"
@@ -48,6 +48,7 @@ __all__ = [
     "Attack",
     "DualVariable",
     "GradientAttack",
+    "L0Ball",
     "L1Ball",
     "L2Ball",
     "LinfBall",
@@ -88,6 +89,7 @@ _DEFINED_IN = {
     "Attack": "attacks.crafting.base",
     "DualVariable": "defenses.dual_variable",
     "GradientAttack": "attacks.crafting.gradient_ascent",
+    "L0Ball": "threat_models.l0_ball",
     "L1Ball": "threat_models.balls",
     "L2Ball": "threat_models.balls",
     "LinfBall": "threat_models.balls",

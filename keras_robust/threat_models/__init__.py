@@ -1,9 +1,10 @@
 """Threat models: balls in a norm around an image, and the geometry that attacks need of them."""
 
 from keras_robust.threat_models.balls import L1Ball, L2Ball, LinfBall
+from keras_robust.threat_models.l0_ball import L0Ball
 from keras_robust.threat_models.masks import Mask
 
-__all__ = ["L1Ball", "L2Ball", "LinfBall", "Mask"]
+__all__ = ["L0Ball", "L1Ball", "L2Ball", "LinfBall", "Mask"]
 
 
 def __dir__() -> list[str]:
