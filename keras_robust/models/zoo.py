@@ -40,7 +40,8 @@ def load(name: str) -> keras.Model:
         name: one of `available()`, such as `"mnist/ibp-linf-0.3"`.
 
     Returns:
-        A functional model in float32, `images -> {"logits", "features"}`.
+        A functional model in float32, `images -> {"logits", "features"}`, of the same name with
+        hyphens for slashes.
 
     Raises:
         ValueError: an unknown name; the message lists the valid ones. Or damaged files, or weights
@@ -59,6 +60,7 @@ def load(name: str) -> keras.Model:
             f"The weights of {name} are {found}; its model card has {card['weights']}. Install "
             "keras_robust again."
         )
+    model.name = name.replace("/", "-")  # the title of a report; Keras refuses slashes
     return model
 
 

@@ -51,7 +51,7 @@ def test_a_published_model_is_that_of_its_card(name):
     text = zoo.card_file(name).read_text("utf-8")
     card = kr.evaluation.Card.from_json(text)
     classifier = kr.models.load(name)  # compares the weights with the card
-    assert is_classifier(classifier)
+    assert is_classifier(classifier) and classifier.name == name.replace("/", "-")
     assert card.recipe["dataset"]["name"] == name.partition("/")[0]
     assert card.recipe["dataset"]["data_dir"] is None
     assert "/tmp" not in text and "/work" not in text and "/home" not in text
