@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import as_forward, bounds_of
-from keras_robust.core.graphs import compiled
-from keras_robust.core.numerics import clip_rounding
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
 from keras_robust.core.validation import check_number
 from keras_robust.detection.calibration import Calibration, check_rate, exceeds, threshold_at
+from keras_robust.detection.clean_images import as_images, map_batches
 from keras_robust.losses import uncertainty as scores
 
+# Differences of scores that are smaller than this count as those of a score of this size.
+_LEAST_SCORE = 2.0
 _UNCALIBRATED = (
     "The detector has no threshold; call `detector = detector.calibrate(validation, "
     "false_alarm_rate=0.05)` first: `calibrate` returns a new detector."
@@ -118,16 +118,54 @@ class Detector:
             check_rate(self.false_alarm_rate)
         if self.threshold is not None:
             check_number("threshold", self.threshold, -math.inf, hint=", or None")
+        self._check_score()
+
+    def _check_score(self) -> None:
+        """Raises ValueError for an unknown score."""
         scores.get(self.scored_by)
+
+    def fit(self, train: Iterable[Any]) -> Detector:
+        """This detector: a score of the outputs has no statistics to fit.
+
+        Args:
+            train: clean training images, which are not read.
+        """
+        del train
+        return self
 
     def score_outputs(self, outputs: Outputs) -> PerExample:
         """The score of given outputs, `[batch]` float32."""
         return scores.get(self.scored_by).of(outputs)
 
+    def outputs_and_score(
+        self, x: Images, forward: Forward | None = None
+    ) -> tuple[Outputs, PerExample]:
+        """The model's outputs for images, and the score, of one forward pass.
+
+        Args:
+            x: `[batch, height, width, channels]` floats.
+            forward: the model as a function; default `as_forward(model)`.
+        """
+        outputs = self.extended_outputs(x, forward)
+        return outputs, self.score_outputs(outputs)
+
+    def extended_outputs(self, x: Images, forward: Forward | None = None) -> Outputs:
+        """The model's outputs, with whatever else the score reads."""
+        return (forward or as_forward(self.model))(x)
+
     @property
     def score_title(self) -> str:
         """The score with its unit, for reports."""
         return scores.get(self.scored_by).title
+
+    @property
+    def adaptive_score(self) -> Any:
+        """What `keras_robust.objectives.AdaptiveObjective` takes to lower this score."""
+        return self.scored_by
+
+    def score_tolerance(self, x: Images, error: float) -> float:
+        """The largest difference of scores that rounding explains, for a relative `error`."""
+        return error * max(_LEAST_SCORE, float(tf.reduce_max(tf.abs(self.score(x)))))
 
     def score(self, x: Images) -> PerExample:
         """The score of the model's prediction for each image, `[batch]` float32.
@@ -139,7 +177,7 @@ class Detector:
             TypeError: images that are not floats.
             ValueError: an empty batch, or a score that this kind of model does not have.
         """
-        return self.score_outputs(as_forward(self.model)(_images(x)))
+        return self.outputs_and_score(as_images(x))[1]
 
     def is_adversarial(self, x: Images) -> tf.Tensor:
         """Whether the score of each image is above the threshold, or NaN: `[batch]` bool.
@@ -150,6 +188,21 @@ class Detector:
         if self.threshold is None:
             raise ValueError(_UNCALIBRATED)
         return exceeds(self.score(x), self.threshold)
+
+    def score_dataset(
+        self, dataset: Iterable[Any], *, bounds: tuple[float, float] | None = None
+    ) -> np.ndarray:
+        """The scores of all images of a dataset, `[n]` float32.
+
+        Args:
+            dataset, bounds: as for `calibrate`.
+
+        Raises:
+            TypeError, ValueError: as for `calibrate`.
+        """
+        bounds = bounds or bounds_of(self.model) or (0.0, 1.0)
+        found = [part for part, _ in map_batches(self.score, dataset, bounds)]
+        return np.concatenate(found) if found else np.zeros([0], np.float32)
 
     def calibrate(
         self,
@@ -174,17 +227,7 @@ class Detector:
                 an infinite dataset.
         """
         check_rate(false_alarm_rate)
-        bounds = bounds or bounds_of(self.model) or (0.0, 1.0)
-        score: Callable[[Images], PerExample] | None = None
-        found = []
-        for batch, _ in read_batches(dataset, labels=False):
-            x = _images(_within_rounding(batch, bounds), bounds)
-            _check_range(x, bounds)
-            if score is None:  # traced once, for all batch sizes
-                images = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
-                score = compiled(lambda x: self.score(x)).get_concrete_function(images)
-            found.append(score(x).numpy())
-        clean = np.concatenate(found) if found else np.zeros([0], np.float32)
+        clean = self.score_dataset(dataset, bounds=bounds)
         return dataclasses.replace(
             self,
             threshold=threshold_at(clean, false_alarm_rate),
@@ -239,32 +282,3 @@ class EntropyDetector(Detector):
                 f"The threshold is of the score {self.scored_by!r}; EntropyDetector expects "
                 "'entropy'. Use `keras_robust.detection.Detector`, or calibrate again."
             )
-
-
-def _images(x: Any, bounds: tuple[float, float] = (0.0, 1.0)) -> tf.Tensor:
-    x = tf.convert_to_tensor(x)
-    if not x.dtype.is_floating:
-        raise TypeError(
-            f"Images of dtype {x.dtype.name} were received; expected floats, such as in "
-            f"[{bounds[0]:g}, {bounds[1]:g}]. Divide 8-bit images by 255, or cast them for a model "
-            "that takes them."
-        )
-    if x.shape.rank is not None and x.shape.rank > 0 and x.shape[0] == 0:
-        raise ValueError("An empty batch was received; expected at least one image.")
-    return tf.cast(x, tf.float32)
-
-
-def _within_rounding(x: Any, bounds: tuple[float, float]) -> tf.Tensor:
-    """Images, with what lies a few units in the last place outside the bounds clipped."""
-    x = tf.convert_to_tensor(x)
-    return clip_rounding(x, bounds) if x.dtype.is_floating else x
-
-
-def _check_range(x: tf.Tensor, bounds: tuple[float, float]) -> None:
-    low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-    if not (low >= bounds[0] and high <= bounds[1]):  # refuses NaN too
-        raise ValueError(
-            f"Images with values from {low:.9g} to {high:.9g} were received; expected "
-            f"[{bounds[0]:g}, {bounds[1]:g}]. Divide 8-bit images by 255, leave any normalization "
-            "to a layer of the model, or pass the `bounds` of the images."
-        )

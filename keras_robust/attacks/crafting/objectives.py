@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import tensorflow as tf
 
 from keras_robust.core.config import serializable
-from keras_robust.core.types import Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.types import Forward, Images, Labels, Objective, Outputs, PerExample
 from keras_robust.core.validation import check_choice, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses import uncertainty as scores
@@ -31,6 +32,40 @@ def __dir__() -> list[str]:
 
 Value = Callable[[Images], PerExample]
 
+
+class DetectionScore(Protocol):
+    """A score that is no name, such as `adaptive_score` of a fitted detector; larger: suspicious.
+
+    Attacks are compared and cached by their settings: two scores are equal only if they agree on
+    all images.
+    """
+
+    def outputs_and_score(self, forward: Forward, x: Images) -> tuple[Outputs, PerExample]:
+        """The outputs of a model, and the score of each image, `[batch]`."""
+
+
+def check_score(score: str | DetectionScore) -> None:
+    """Raises unless a score is a name of `keras_robust.detection.scores`, or a `DetectionScore`."""
+    if isinstance(score, str) or not hasattr(score, "outputs_and_score"):
+        scores.get(score)  # type: ignore[arg-type]
+
+
+def outputs_and_score(
+    score: str | DetectionScore, forward: Forward, x: Images
+) -> tuple[Outputs, PerExample, float]:
+    """The outputs of a model, a score to be lowered, and a bound of it.
+
+    Of a score that is no name, the inverse hyperbolic sine is lowered: it has the same order and is
+    bounded in float32, and a change counts in proportion to the score.
+    """
+    if isinstance(score, str):
+        outputs = forward(x)
+        return outputs, scores.get(score).of(outputs), math.log(outputs["logits"].shape[-1])
+    outputs, found = score.outputs_and_score(forward, x)
+    return outputs, tf.asinh(found), _MOST_ASINH
+
+
+_MOST_ASINH = 90.0  # of a float32
 _UNTARGETED = {
     "cross_entropy": losses.cross_entropy,
     "margin": losses.margin,
@@ -185,10 +220,12 @@ class AdaptiveObjective:
     maximized; from then on the score is lowered. So no weight between the two has to be tuned:
 
     `margin` where `margin < confidence`, else `confidence + log(classes) - score +
-    keep * (margin - confidence)`.
+    keep * (margin - confidence)`. Of a fitted detector, `asinh(score)` is lowered, bounded by 90
+    in the place of `log(classes)`.
 
     Args:
-        score: the name of the score, as for `keras_robust.detection.Detector`.
+        score: the name of the score, as for `keras_robust.detection.Detector`; or the
+            `adaptive_score` of a fitted detector of the attacked model.
         confidence: the required lead of a wrong class over the label, in logits.
         keep: the weight of the margin beyond `confidence`. With 0 an image may oscillate between
             misclassified and undetected.
@@ -207,12 +244,12 @@ class AdaptiveObjective:
     `keep`, as with their `keep=0` fewer images ended both misclassified and undetected.
     """
 
-    score: str = "entropy"
+    score: str | DetectionScore = "entropy"
     confidence: float = 0.1
     keep: float = 0.2
 
     def __post_init__(self) -> None:
-        scores.get(self.score)
+        check_score(self.score)
         check_number("AdaptiveObjective: confidence", self.confidence, below=1e30)
         check_number("AdaptiveObjective: keep", self.keep, below=1e30)
 
@@ -221,15 +258,14 @@ class AdaptiveObjective:
     ) -> Value:
         """Returns `x_adv -> the margin, or the lead and the score combined`."""
         refuse_targets("AdaptiveObjective", targets)
-        score = scores.get(self.score).of
 
         def value(x_adv: Images) -> PerExample:
-            outputs = forward(x_adv)
+            outputs, score, most = outputs_and_score(self.score, forward, x_adv)
             margin = losses.margin(outputs["logits"], y)
-            # Scores are at most log(classes): a misclassified image has the larger value.
-            least = self.confidence + math.log(outputs["logits"].shape[-1])
+            # Scores are at most `most`: a misclassified image has the larger value.
+            least = self.confidence + most
             ahead = margin - self.confidence
-            undetected = least + self.keep * ahead - tf.cast(score(outputs), margin.dtype)
+            undetected = least + self.keep * ahead - tf.cast(score, margin.dtype)
             return tf.where(ahead < 0, margin, undetected)
 
         return value

@@ -18,7 +18,7 @@ from keras_robust.certification import Bounds
 from keras_robust.core.atomic_files import write_errors
 from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
-from keras_robust.detection import Detector
+from keras_robust.detection import Detector, FittedDetector
 from keras_robust.evaluation.model_warnings import range_warnings
 from keras_robust.serving.exporting import certify_signature
 from keras_robust.serving.exporting.certify_signature import check_bounds
@@ -40,6 +40,8 @@ from keras_robust.serving.exporting.version_directory import (
 from keras_robust.serving.exporting.warmup import write_warmup
 
 METADATA_FILE = "keras_robust.json"
+# The variable collection of a SavedModel that holds a fitted detector's statistics.
+STATISTICS_COLLECTION = "fitted_statistics"
 _NOTHING = " No version was written."
 
 
@@ -61,7 +63,8 @@ def export_model(
     Args:
         model: a `RobustModel`, or a built functional classifier `images -> {"logits", ...}`.
         model_base_path: the directory that a server watches; its name is the model's name.
-        detector: a calibrated detector of this model.
+        detector: a calibrated detector of this model; the version holds the statistics of a fitted
+            one as variables.
         version: a positive integer; default the next free one.
         class_names: one name per class, stored in the metadata.
         recipe: name of the training recipe, stored in the metadata.
@@ -163,6 +166,7 @@ def _metadata(
             "threshold": detector.threshold,
             "false_alarm_rate": detector.false_alarm_rate,
             "samples": detector.samples,
+            **_fitted(detector),
         },
         "recipe": recipe,
         "versions": {
@@ -172,6 +176,13 @@ def _metadata(
             "python": platform.python_version(),
         },
     }
+
+
+def _fitted(detector: Detector) -> dict[str, Any]:
+    """The options and the memory of a fitted detector."""
+    if not isinstance(detector, FittedDetector):
+        return {}
+    return {"options": detector.options, "statistics_bytes": detector.fitted.nbytes}
 
 
 def _certification(bounds: Bounds | None) -> dict[str, Any]:
@@ -188,6 +199,10 @@ def _write_saved_model(
     archive = keras.export.ExportArchive()
     archive.track(classifier)
     archive.add_variable_collection(DETECTOR_COLLECTION, [threshold])
+    if isinstance(detector, FittedDetector):
+        detector, statistics = detector.with_variables()
+        if statistics:
+            archive.add_variable_collection(STATISTICS_COLLECTION, statistics)
     for name, (function, spec) in endpoints(classifier, detector, threshold).items():
         archive.add_endpoint(name, function, input_signature=[spec])
     if bounds is not None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_robust.certification import Bounds, is_certified
 from keras_robust.core.types import Outputs
-from keras_robust.detection import Detector
+from keras_robust.detection import Detector, FittedDetector
 from keras_robust.serving.exporting.signatures import image_shape
 
 REFERENCE_FILE = "reference.npz"
@@ -38,6 +38,7 @@ class Reference:
         radius: that of `certify`; None without bounds.
         undecided: `[batch]` bool, where rounding may decide whether an image is certified; None
             without bounds.
+        score_tolerance: largest allowed difference of a detection score; None for `tolerance`.
     """
 
     pixels: np.ndarray
@@ -46,6 +47,13 @@ class Reference:
     tolerance: float
     radius: float | None = None
     undecided: np.ndarray | None = None
+    score_tolerance: float | None = None
+
+    def tolerance_of(self, output: str) -> float:
+        """The largest allowed difference of an output, by its name."""
+        if output == "detection_score" and self.score_tolerance is not None:
+            return self.score_tolerance
+        return self.tolerance
 
     @property
     def images(self) -> np.ndarray:
@@ -81,6 +89,8 @@ class Reference:
         }
         if self.radius is not None:
             arrays |= {"radius": self.radius, "undecided": self.undecided}
+        if self.score_tolerance is not None:
+            arrays["score_tolerance"] = self.score_tolerance
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -93,10 +103,14 @@ class Reference:
                 if name.startswith("outputs/")
             }
             numbers = float(archive["threshold"]), float(archive["tolerance"])
-            if "radius" not in archive.files:
-                return cls(archive["pixels"], outputs, *numbers)
-            bounds = float(archive["radius"]), archive["undecided"]
-            return cls(archive["pixels"], outputs, *numbers, *bounds)
+            optional: dict[str, Any] = {
+                name: float(archive[name])
+                for name in ("radius", "score_tolerance")
+                if name in archive.files
+            }
+            if "undecided" in archive.files:
+                optional["undecided"] = archive["undecided"]
+            return cls(archive["pixels"], outputs, *numbers, **optional)
 
 
 def sample_pixels(shape: tuple[int, int, int], count: int = 6, seed: int = 0) -> np.ndarray:
@@ -146,8 +160,9 @@ def make_reference(
     if detector.threshold is None:
         raise ValueError("The detector has no threshold; calibrate it first.")
     pixels = sample_pixels(image_shape(classifier)) if pixels is None else pixels
-    outputs = classifier(pixels.astype(np.float32) / 255, training=False)
-    scores = detector.score_outputs(outputs).numpy()
+    images = tf.constant(pixels.astype(np.float32) / 255)
+    outputs, score = detector.outputs_and_score(images, lambda x: classifier(x, training=False))
+    scores = score.numpy()
     computed = {
         **_probabilities(outputs),
         "classes": keras.ops.argmax(outputs["logits"], axis=-1),
@@ -161,7 +176,14 @@ def make_reference(
             f"The classifier {classifier.name!r} has outputs that are not finite ({strange}) on "
             "valid images: its training diverged. Choose an earlier checkpoint."
         )
-    reference = Reference(pixels, kept, float(detector.threshold), _tolerance(classifier, outputs))
+    error = _logit_error(classifier)
+    reference = Reference(
+        pixels,
+        kept,
+        float(detector.threshold),
+        _tolerance(error, outputs),
+        score_tolerance=_score_tolerance(detector, images, error, _tolerance(error, outputs)),
+    )
     return reference if bounds is None else _with_certificates(reference, classifier, bounds)
 
 
@@ -191,8 +213,20 @@ def _probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
     }
 
 
-def _tolerance(classifier: keras.Model, outputs: Outputs) -> float:
-    error = max(LOGIT_ERRORS.get(dtype, 0.0) for dtype in {"float32", *_dtypes(classifier)})
+def _logit_error(classifier: keras.Model) -> float:
+    return max(LOGIT_ERRORS.get(dtype, 0.0) for dtype in {"float32", *_dtypes(classifier)})
+
+
+def _score_tolerance(
+    detector: Detector, images: tf.Tensor, error: float, tolerance: float
+) -> float | None:
+    """The tolerance of a score that is no function of probabilities; else None."""
+    if not isinstance(detector, FittedDetector):
+        return None
+    return max(tolerance, detector.score_tolerance(images, error))
+
+
+def _tolerance(error: float, outputs: Outputs) -> float:
     logits = (outputs[name] for name in ("logits", "member_logits") if name in outputs)
     largest = max(float(tf.reduce_max(tf.abs(values))) for values in logits)
     return error * max(LEAST_LOGIT, largest)

@@ -103,7 +103,7 @@ def endpoints(
 
     Args:
         classifier: a built functional model `images -> {"logits", "features"}`.
-        detector: computes the score from those outputs.
+        detector: computes the score, from those outputs or from further ones.
         threshold: scalar; images with a larger score are flagged.
 
     Returns:
@@ -113,12 +113,14 @@ def endpoints(
     images = tf.TensorSpec([None, *shape], tf.float32, name="images")
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
 
+    def forward(x: tf.Tensor) -> Outputs:
+        return classifier(x, training=False)
+
     def classify(x: tf.Tensor) -> Outputs:
-        return classification(classifier(validate_images(x), training=False))
+        return classification(forward(validate_images(x)))
 
     def detect(x: tf.Tensor) -> Outputs:
-        outputs = classifier(validate_images(x), training=False)
-        score = detector.score_outputs(outputs)
+        outputs, score = detector.outputs_and_score(validate_images(x), forward)
         detection = {"detection_score": score, "is_adversarial": exceeds(score, threshold)}
         return {**classification(outputs), **detection}
 

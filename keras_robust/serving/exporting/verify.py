@@ -179,10 +179,11 @@ def _difference(
     floats = [name for name in served if served[name].dtype.kind == "f"]
     largest = {name: float(np.abs(served[name] - local[name]).max()) for name in floats}
     for name, difference in largest.items():
-        if not difference <= expected.tolerance:  # also rejects NaN
+        allowed = expected.tolerance_of(name)
+        if not difference <= allowed:  # also rejects NaN
             raise VerificationError(
                 f"The output {name!r} of {signature!r} differs from the local model's by "
-                f"{difference:.3g}; at most {expected.tolerance:g} is allowed."
+                f"{difference:.3g}; at most {allowed:g} is allowed."
             )
     for name, decisive in _decisive(local, expected).items():
         if name in served and ((served[name] != local[name]) & decisive).any():
@@ -198,7 +199,8 @@ def _decisive(local: dict[str, np.ndarray], expected: Reference) -> dict[str, np
     best = np.sort(local["probabilities"], axis=-1)
     decisive = {
         "classes": best[:, -1] - best[:, -2] > 2 * expected.tolerance,
-        "is_adversarial": abs(local["detection_score"] - expected.threshold) > expected.tolerance,
+        "is_adversarial": abs(local["detection_score"] - expected.threshold)
+        > expected.tolerance_of("detection_score"),
     }
     if expected.undecided is not None:
         decisive["certified"] = decisive["classes"] & ~expected.undecided[: len(best)]
