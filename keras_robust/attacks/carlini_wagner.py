@@ -8,6 +8,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting.adam import Moments
+from keras_robust.attacks.crafting.const_search import LARGEST_CONST, ConstSearch
 from keras_robust.attacks.crafting.gradient_ascent import SingleObjective
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
@@ -16,48 +18,28 @@ from keras_robust.attacks.crafting.minimum_norm import (
     keep_closest,
 )
 from keras_robust.core.config import serializable
-from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
+from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_bounded, check_integer, check_number
 from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.l0_ball import refuse_sparse
 
-# Adam's own constants (Kingma and Ba, 2015).
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 # Scales images on the bounds inward: in the tanh space they are infinitely far away.
 _INSIDE = 0.999999
-_LARGEST_CONST = 1e10
 
 
 class _Adam(NamedTuple):
     """A point of the tanh space, and the moments of its gradient."""
 
     w: tf.Tensor
-    mean: tf.Tensor
-    square: tf.Tensor
+    moments: Moments
 
     def descend(self, gradient: tf.Tensor, learning_rate: float, index: tf.Tensor) -> _Adam:
         """One step down the gradient; pixels with a non-finite step stay."""
-        mean = _BETA_1 * self.mean + (1 - _BETA_1) * gradient
-        square = _BETA_2 * self.square + (1 - _BETA_2) * gradient**2
-        time = tf.cast(index + 1, gradient.dtype)
-        step = mean / (1 - _BETA_1**time) / (tf.sqrt(square / (1 - _BETA_2**time)) + _EPSILON)
+        moments = self.moments.update(gradient)
+        step, _ = moments.step(index)
         w = tf.where(tf.math.is_finite(step), self.w - learning_rate * step, self.w)
-        return _Adam(w, mean, square)
-
-
-class _ConstSearch(NamedTuple):
-    """Binary search for the smallest constant that succeeds, in (lower, upper]; all `[batch]`."""
-
-    const: PerExample
-    lower: PerExample
-    upper: PerExample
-
-    def next(self, success: tf.Tensor) -> _ConstSearch:
-        """Multiplies the constant by ten until it succeeds, then bisects."""
-        upper = tf.where(success, self.const, self.upper)
-        lower = tf.where(success, self.lower, self.const)
-        middle = tf.where(upper < _LARGEST_CONST, (lower + upper) / 2, 10 * self.const)
-        return _ConstSearch(tf.minimum(middle, _LARGEST_CONST), lower, upper)
+        return _Adam(w, moments)
 
 
 @serializable
@@ -112,10 +94,11 @@ class CarliniWagner(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         check_bounded("CarliniWagner", self.ball)
+        refuse_sparse("CarliniWagner", self.ball)
         check_integer("CarliniWagner: steps", self.steps)
         check_number("CarliniWagner: learning_rate", self.learning_rate)
         check_number(
-            "CarliniWagner: initial_const", self.initial_const, above=0, most=_LARGEST_CONST
+            "CarliniWagner: initial_const", self.initial_const, above=0, most=LARGEST_CONST
         )
         check_integer("CarliniWagner: binary_search_steps", self.binary_search_steps, 1)
         check_number("CarliniWagner: confidence", self.confidence)
@@ -153,18 +136,15 @@ class CarliniWagner(MinimumNormAttack):
         del seed
         oracle = SingleObjective(self.objective(forward, x, y, targets))
         real = upcast_half(x)
-        zeros = tf.zeros_like(real)
-        const = tf.fill(tf.shape(x)[:1], scalar(self.initial_const, real.dtype))
-        upper = tf.fill(tf.shape(const), const.dtype.max)
-        search = _ConstSearch(const, tf.zeros_like(const), upper)
 
-        def body(index: tf.Tensor, search: _ConstSearch, best: BestSoFar) -> tuple:
-            start = _Adam(self._to_tanh(real), zeros, zeros)
+        def body(index: tf.Tensor, search: ConstSearch, best: BestSoFar) -> tuple:
+            start = _Adam(self._to_tanh(real), Moments.zeros(real))
             none = tf.zeros_like(search.const, tf.bool)
             best, success = self._descend(oracle, x, search.const, start, (best, none))
             return index + 1, search.next(success), best
 
         initial = initial_best(x, self._succeeds(oracle(x, ())[0]))
+        search = ConstSearch.start(self.initial_const, initial.distance)
         *_, best = tf.while_loop(
             lambda index, *_: index < self.binary_search_steps,
             body,

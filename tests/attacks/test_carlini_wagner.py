@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import carlini_wagner
-from keras_robust.attacks.carlini_wagner import _ConstSearch
+from keras_robust.attacks.crafting.const_search import ConstSearch
 
 W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
 WHOLE = kr.L2Ball(2.0)  # holds all images of 4 pixels
@@ -92,7 +92,7 @@ def test_too_small_a_constant_finds_nothing():
 
 def test_the_constant_is_bisected():
     """Ten times as much until enough, then halfway; each image by itself."""
-    search = _ConstSearch(*(tf.constant(a) for a in ([1.0, 1.0], [0.0, 0.0], [3e38, 3e38])))
+    search = ConstSearch(*(tf.constant(a) for a in ([1.0, 1.0], [0.0, 0.0], [3e38, 3e38])))
     for found, constant in (
         ([True, False], [0.5, 10.0]),
         ([False, False], [0.75, 100.0]),
