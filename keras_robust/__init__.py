@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from keras_robust.core import types
     from keras_robust.core.config import replace
     from keras_robust.defenses.dual_variable import DualVariable
-    from keras_robust.threat_models import L0Ball, L1Ball, L2Ball, LinfBall
+    from keras_robust.threat_models import L0Ball, L1Ball, L2Ball, LinfBall, UnionBall
     from keras_robust.training import AWP, RobustModel
 
 __version__ = "0.2.0"
@@ -53,6 +53,7 @@ __all__ = [
     "L2Ball",
     "LinfBall",
     "RobustModel",
+    "UnionBall",
     "attacks",
     "certification",
     "data",
@@ -94,6 +95,7 @@ _DEFINED_IN = {
     "L2Ball": "threat_models.balls",
     "LinfBall": "threat_models.balls",
     "RobustModel": "training.robust_model",
+    "UnionBall": "threat_models.union_ball",
     "replace": "core.config",
 }
 

@@ -15,6 +15,7 @@ from keras_robust.attacks.smooth_adv import smooth_adv
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
 from keras_robust.attacks.transfer import transfer
+from keras_robust.attacks.union import in_each_ball, union_pgd
 
 __all__ = [
     "apgd",
@@ -26,6 +27,7 @@ __all__ = [
     "fab",
     "fgsm",
     "hop_skip_jump",
+    "in_each_ball",
     "mim",
     "multi_targeted",
     "multi_task",
@@ -37,6 +39,7 @@ __all__ = [
     "spsa",
     "square",
     "transfer",
+    "union_pgd",
     "worst_of",
 ]
 

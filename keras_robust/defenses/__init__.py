@@ -18,6 +18,7 @@ from keras_robust.defenses.standard import standard
 from keras_robust.defenses.ta_moo import ta_moo
 from keras_robust.defenses.trades import trades
 from keras_robust.defenses.udr import udr
+from keras_robust.defenses.union import union
 from keras_robust.defenses.wrm import wrm
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ta_moo",
     "trades",
     "udr",
+    "union",
     "wrm",
 ]
 

@@ -19,6 +19,7 @@ from keras_robust.attacks import (
     fab,
     fgsm,
     hop_skip_jump,
+    in_each_ball,
     mim,
     multi_targeted,
     multi_task,
@@ -30,6 +31,7 @@ from keras_robust.attacks import (
     spsa,
     square,
     transfer,
+    union_pgd,
     worst_of,
 )
 from keras_robust.core.types import Ball
@@ -121,6 +123,8 @@ ROWS = {
         )
     ),
     "square": Row(lambda ball: square(ball, 25)),
+    "union_pgd": Row(lambda ball: union_pgd(ball, 3), with_steps=union_pgd),
+    "in_each_ball": Row(lambda ball: in_each_ball(pgd, ball, steps=3)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
     "spsa": Row(lambda ball: spsa(ball, 3, n_directions=8)),
     "multi_task": Row(

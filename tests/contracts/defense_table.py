@@ -14,7 +14,7 @@ CERTIFIED = ("ibp", "crown_ibp", "sabr")
 ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
 # Members that train as pgd_at does; all their rows are of the slow run.
-LIKE_PGD_AT = ("n_fgsm", "free")
+LIKE_PGD_AT = ("n_fgsm", "free", "union")
 
 # Name: (classifier -> model, the terms of its training loss).
 DEFENSES = {
@@ -134,6 +134,12 @@ DEFENSES = {
     "scl": (
         lambda c: kr.defenses.scl(c, BALL, augment=kr.data.shift_flip(0.3), **SETTINGS),
         ["adversarial", "clean", "contrastive"],
+    ),
+    "union": (
+        lambda c: kr.defenses.union(
+            c, kr.UnionBall((BALL, kr.L2Ball(0.3))), base="pgd_at", **SETTINGS
+        ),
+        ["adversarial"],
     ),
     "ensemble_at": (
         lambda c: kr.defenses.ensemble_at(c, BALL, **SETTINGS),

@@ -29,8 +29,11 @@ def in_another_ball(row, ball):
 
 
 # Attacks that run others, and steps of the one loop: they meet the ball inside of what they run.
-RUN_OTHERS = ("restarts", "worst_of", "multi_targeted", "transfer", "per_member", "smooth_adv")
-ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim")
+RUN_OTHERS = (
+    *("restarts", "worst_of", "multi_targeted", "transfer", "per_member", "smooth_adv"),
+    "in_each_ball",
+)
+ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim", "union_pgd")
 
 
 def is_repetition(row, ball):

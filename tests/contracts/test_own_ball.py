@@ -25,6 +25,7 @@ ANY_BALL = {
     "fab",
     "fgsm",
     "hop_skip_jump",
+    "in_each_ball",
     "mim",
     "multi_targeted",
     "multi_task",
@@ -35,6 +36,7 @@ ANY_BALL = {
     "smooth_adv",
     "spsa",
     "transfer",
+    "union_pgd",
     "worst_of",
 }
 SOME_NORMS = {"auto_attack", "brendel_bethge", "square"}

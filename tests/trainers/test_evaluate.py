@@ -269,6 +269,17 @@ def test_another_ball_has_no_use_for_the_recipes_step_size_and_radii(loaded):
         loaded.config.evaluation.attacks = before
 
 
+def test_a_union_of_balls_is_attacked_in_each_of_them(loaded):
+    """Its radius is a factor, by default 1; a step size is a fraction of each radius."""
+    values = parsed(
+        "--run=run", "--attacks=bim:steps=2", "--step_size=0.5", "--norm=linf=1/10+l2=1"
+    )
+    (attack,), radii = evaluate.plan(values, {}).for_run(loaded)
+    ball = kr.UnionBall((kr.LinfBall(0.1), kr.L2Ball(1.0)))
+    assert attack == kr.attacks.in_each_ball(kr.attacks.bim, ball, steps=2, step_size=0.5)
+    assert radii == ()
+
+
 def test_another_norm_wants_a_radius(loaded):
     with pytest.raises(ValueError, match=r"radius is 0.15 in linf; give the radius in l2"):
         evaluate_run.EvaluationPlan(norm="l2").for_run(loaded)
@@ -320,7 +331,14 @@ def test_what_cannot_be_measured(trained, arguments, error, message):
 
 @pytest.mark.parametrize(
     "argument",
-    ["--norm=l3", "--steps=0", "--radius=x", "--checkpoint=first"]
+    [
+        "--norm=l3",
+        "--norm=linf=0.1",
+        "--norm=linf=0.1+l3=1",
+        "--steps=0",
+        "--radius=x",
+        "--checkpoint=first",
+    ]
     + [f"--time_budget={text}" for text in ("0", "-1", "nan", "inf", "soon")],
 )
 def test_what_cannot_be_parsed(argument):

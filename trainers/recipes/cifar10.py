@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import OVER, defaults, single_step, with_defense
+from keras_robust.experiments.recipes.schema import (
+    OVER,
+    UNIONS,
+    defaults,
+    in_union,
+    single_step,
+    with_defense,
+)
 
-DEFENSES = ("standard", "pgd_at", "n_fgsm", "trades", "mart", "wrm", "ascl", "scl", *OVER)
+DEFENSES = ("standard", "pgd_at", "n_fgsm", "trades", "mart", "wrm", "ascl", "scl", *OVER, *UNIONS)
+UNION = "linf=8/255+l2=0.5+l1=12"
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum multiplies by
 # 1 / (1 - momentum) in the long run. Keras decays weights without momentum.
@@ -47,7 +55,7 @@ def get_config(defense: str) -> ConfigDict:
         config.optimizer.weight_decay = 5e-4 / (1 - MOMENTUM)
         return single_step(config, {"steps": 10})
     crafting = {"steps": 10, "step_size": 2 / 255}
-    return with_defense(
+    config = with_defense(
         config,
         defense,
         {
@@ -61,3 +69,4 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {**crafting, "augment": "shift_flip"},
         },
     )
+    return in_union(config, UNION) if defense in UNIONS else config

@@ -7,7 +7,9 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.recipes.schema import (
     ENSEMBLES,
     OVER,
+    UNIONS,
     defaults,
+    in_union,
     single_step,
     with_defense,
 )
@@ -23,8 +25,10 @@ DEFENSES = (
     "scl",
     "ibp",
     *OVER,
+    *UNIONS,
     *ENSEMBLES,
 )
+UNION = "linf=0.15+l2=0.7+l1=3"
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -49,7 +53,7 @@ def get_config(defense: str) -> ConfigDict:
     if defense == "n_fgsm":
         config.optimizer.learning_rate = 3e-3  # at the peak of its schedule
         return single_step(config, {"steps": 10})
-    return with_defense(
+    config = with_defense(
         config,
         defense,
         {
@@ -64,6 +68,7 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {"steps": 10, "augment": "shift"},
         },
     )
+    return in_union(config, UNION) if defense in UNIONS else config
 
 
 def _certified(config: ConfigDict) -> ConfigDict:

@@ -12,7 +12,9 @@ from keras_robust.experiments.recipes.schema import (
     CERTIFIED,
     ENSEMBLES,
     OVER,
+    UNIONS,
     defaults,
+    in_union,
     single_step,
     with_defense,
 )
@@ -28,8 +30,10 @@ DEFENSES = (
     "scl",
     *CERTIFIED,
     *OVER,
+    *UNIONS,
     *ENSEMBLES,
 )
+UNION = "linf=0.3+l2=2+l1=10"  # of Maini et al. 2020, as the radii on CIFAR-10
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -52,7 +56,7 @@ def get_config(defense: str) -> ConfigDict:
         config.epochs = 10  # each takes a fifth of the time of PGD-AT
         return single_step(config, {"steps": 10})
     crafting = {"steps": 10, "step_size": 0.075}
-    return with_defense(
+    config = with_defense(
         config,
         defense,
         {
@@ -69,6 +73,7 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {**crafting, "augment": "shift"},
         },
     )
+    return in_union(config, UNION) if defense in UNIONS else config
 
 
 def _certified(config: ConfigDict, defense: str) -> ConfigDict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from absl import flags
@@ -13,6 +14,9 @@ flags.disclaim_key_flags()  # `--help` is to show them as the program's own
 
 OPTIONS = ("steps", "step_size", "restarts", "loss", "queries")
 TASKS = ("tasks", "group", "stochastic")
+NORMS = ("linf", "l2", "l1")
+_ONE = f"({'|'.join(NORMS)})"
+_NORM = re.compile(rf"{_ONE}|{_ONE}=[^=+]+(\+{_ONE}=[^=+]+)+")
 NAMES_HELP = "options as in pgd:steps=40:step_size=0.01,apgd:restarts=2"
 
 
@@ -58,11 +62,17 @@ def define_files(values: flags.FlagValues) -> None:
 
 def define_ball(values: flags.FlagValues) -> None:
     """Declares the threat model."""
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "norm",
         None,
-        ["linf", "l2", "l1"],
-        "Norm of the ball; another norm than the recipe's needs --radius.",
+        "Norm of the ball: linf, l2 or l1; another norm than the recipe's needs --radius. Or a "
+        "union of balls, as in linf=8/255+l2=0.5: an attack runs in each of them.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "norm",
+        lambda norm: norm is None or bool(_NORM.fullmatch(norm)),
+        message=f"expected {', '.join(NORMS)}, or a union such as linf=8/255+l2=0.5",
         flag_values=values,
     )
     _define_number("radius", "Radius of the ball, e.g. 0.3 or 8/255.", values)

@@ -24,6 +24,8 @@ LOSSES = ("cross_entropy", "margin", "dlr", "kl")
 # The loss of an adaptive attack on a run with a detector; see `LoadedRun.attack`.
 DETECTOR_AWARE = "detector_aware"
 TASKS = ("members", "universal", "transformations")
+# Attacks that are built in a union of balls; of all others, one in each of the balls.
+_IN_UNION = ("union_pgd", MULTI_TASK)
 
 
 def names() -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def build_attack(
 
     Args:
         name: one of `names()`.
-        ball: the threat model.
+        ball: the threat model; in a union, the attack in each ball, except for `union_pgd`.
         options: of `option_names(name)`. `loss` is one of `LOSSES` or an objective. Of
             `multi_task`, `tasks`, `group` and `stochastic` are as for `build_tasks`, and `solver`
             as for `build_solver`. `attack` of `multi_targeted` is the name of an attack, by default
@@ -158,6 +160,8 @@ def build_attack(
         5
     """
     check(name, options)
+    if isinstance(ball, kr.UnionBall) and name not in _IN_UNION:
+        return _in_each_ball(name, ball, options, targeted)
     arguments = dict(options)
     for key in ("steps", "queries", "restarts"):
         if key in arguments:
@@ -183,6 +187,23 @@ def build_attack(
         return attack if count == 1 else kr.attacks.restarts(attack, count)
     except TypeError as error:  # such as an option that stands for an object
         raise ValueError(f"The attack {name!r}: {error}") from error
+
+
+def _in_each_ball(
+    name: str, ball: kr.UnionBall, options: Mapping[str, Any], targeted: bool
+) -> kr.Attack:
+    if targeted:
+        raise ValueError(
+            f"The attack {name!r} keeps the worst of the balls of a union for the true label, and "
+            "cannot be targeted in it; use 'union_pgd', or one of the norms."
+        )
+    size = options.get("step_size")
+    check_number(f"{name}: step_size", 0 if size is None else size)
+    return kr.attacks.in_each_ball(
+        lambda own, **sized: build_attack(name, own, {**options, **sized}),
+        ball,
+        **({} if size is None else {"step_size": size}),
+    )
 
 
 def _targeted(name: str, targeted: bool) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from keras_robust.experiments.flags.lookup import number
 
 # Attacks that move by steps of one length. One that a recipe does not list takes the steps and the
 # step size of the first listed attack that has them.
-FIXED_STEP_ATTACKS = ("pgd", "bim", "mim", "spsa", "multi_task", "multi_targeted")
+FIXED_STEP_ATTACKS = ("pgd", "bim", "mim", "spsa", "multi_task", "multi_targeted", "union_pgd")
 _COMMON_IN_0_1 = ("steps", "step_size", "restarts")  # fields of an evaluation, for all attacks
 # The attacks that release 0.1 repeated.
 _REPEATED_IN_0_1 = (

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import keras_robust as kr
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_integer, check_number, lookup
-from keras_robust.experiments.flags.lookup import check_options
+from keras_robust.experiments.flags.lookup import check_options, number
 from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
@@ -24,6 +24,7 @@ from keras_robust.models.loading import load_model
 from keras_robust.models.registry import architecture, member_options
 
 BALLS: dict[str, Callable[[float], Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
+UNION = "="  # in the norm of a recipe: a union of balls, as in `linf=8/255+l2=0.5`
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
@@ -166,13 +167,31 @@ def extra_images(config: ConfigDict) -> kr.data.ExtraImages | None:
 
 
 def ball(config: ConfigDict) -> Ball:
-    """The threat model.
+    """The threat model: of one norm, or a union as in `linf=8/255+l2=0.5`.
+
+    The radius of a union is a factor of all its radii.
 
     Raises:
         ValueError: an unknown norm, or a negative radius.
+
+    Example:
+        >>> from keras_robust.experiments.recipes.schema import defaults
+        >>> config = defaults()
+        >>> config.ball.norm, config.ball.radius = "linf=0.25+l2=1", 1.0
+        >>> [one.radius for one in ball(config).balls]
+        [0.25, 1.0]
     """
-    name = lookup("norm (ball.norm)", config.ball.norm, BALLS)
-    return BALLS[name](config.ball.radius)
+    norm, radius = config.ball.norm, config.ball.radius
+    if UNION not in norm:
+        return BALLS[lookup("norm (ball.norm)", norm, BALLS)](radius)
+    parts = (part.partition(UNION) for part in norm.split("+"))
+    return kr.UnionBall(
+        tuple(
+            BALLS[lookup("norm (ball.norm)", name, BALLS)](number("ball.norm", value))
+            for name, _, value in parts
+        ),
+        radius,
+    )
 
 
 def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:

@@ -26,6 +26,8 @@ OVER = {
     "adr_pgd_at": ("adr", "pgd_at"),
     "adr_trades": ("adr", "trades"),
 }
+# The same in a union of balls.
+UNIONS = {"union_pgd_at": ("union", "pgd_at"), "union_trades": ("union", "trades")}
 # Recipes of a defense for ensembles: its name, and its own options.
 ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
     "ensemble_at": ("ensemble_at", {}),
@@ -77,7 +79,8 @@ def defaults() -> ConfigDict:
     # model's default.
     config.model = ConfigDict({"name": "small_cnn", "options": {}, "features": ""})
     config.defense = ConfigDict({"name": "standard", "options": {}})  # in keras_robust.defenses
-    config.ball = ConfigDict({"norm": "linf", "radius": 0.1})  # or "l2", "l1"
+    # Or "l2", "l1"; or a union such as "linf=8/255+l2=0.5", whose radius is a factor of all radii.
+    config.ball = ConfigDict({"norm": "linf", "radius": 0.1})
     config.optimizer = ConfigDict(
         {
             "name": "adam",  # or "sgd", "adamw", "rmsprop"
@@ -140,8 +143,8 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`, or a key of `OVER` or `ENSEMBLES`. For the
-            latter, the model becomes an ensemble of two of the recipe's models.
+        name: a defense of `keras_robust.defenses`, or a key of `OVER`, `UNIONS` or `ENSEMBLES`. For
+            the latter, the model becomes an ensemble of two of the recipe's models.
         options: name -> options of the defense. A defense over another one takes those of its base,
             a defense for ensembles those of `"ensembles"`.
 
@@ -157,8 +160,9 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
             {"members": 2 * (member["name"],), "options": member["options"]}
         )
         return config
-    if name in OVER:
-        config.defense.name, base = OVER[name]
+    over = {**OVER, **UNIONS}
+    if name in over:
+        config.defense.name, base = over[name]
         config.defense.options = ConfigDict({**options[base], "base": base})
         if config.defense.name == "adr" and config.model.name == "small_cnn":
             config.model.features = "flatten"  # after the last convolution, as in the paper
@@ -171,6 +175,26 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
         config.monitor = "val_accuracy"  # robust accuracy does not measure its progress
     if name in CERTIFIED:
         config.monitor = "val_verified_accuracy"
+    return config
+
+
+def in_union(config: ConfigDict, norm: str) -> ConfigDict:
+    """Puts a recipe into a union of balls; its lengths become fractions of their radii.
+
+    Args:
+        config: the recipe, which is changed.
+        norm: the union, as in `linf=8/255+l2=0.5`.
+
+    Returns:
+        The same recipe.
+    """
+    radius = config.ball.radius
+    config.ball.norm, config.ball.radius = norm, 1.0
+    options = [config.defense.options, *(one["options"] for one in config.evaluation.attacks)]
+    for one in options:
+        if one.get("step_size"):
+            one["step_size"] /= radius
+    config.evaluation.radii = tuple(round(one / radius, 3) for one in config.evaluation.radii)
     return config
 
 

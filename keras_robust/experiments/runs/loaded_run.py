@@ -101,10 +101,15 @@ class LoadedRun:
     def ball(self, norm: str | None = None, radius: float | None = None) -> Ball:
         """The threat model of the recipe, or one with another norm or radius.
 
+        The radius of a union, as in `linf=0.3+l2=2`, is a factor of its radii, by default 1.
+
         Raises:
             ValueError: another norm without a radius.
         """
-        if norm is not None and norm != self.config.ball.norm and radius is None:
+        is_union = norm is not None and build.UNION in norm
+        if is_union:
+            radius = 1.0 if radius is None else radius
+        elif norm is not None and norm != self.config.ball.norm and radius is None:
             raise ValueError(
                 f"The run's radius is {self.config.ball.radius:g} in {self.config.ball.norm}; "
                 f"give the radius in {norm} as well."

@@ -90,6 +90,25 @@ def test_carlini_and_wagners_constant(loaded):
     assert loaded.attack(text) == expected
 
 
+UNION = kr.UnionBall((BALL, kr.L2Ball(0.5)))
+
+
+def test_in_a_union_an_attack_runs_in_each_ball():
+    made = build_attack("pgd", UNION, {"steps": 4, "step_size": 0.5, "restarts": 2})
+    assert len(made.rounds(10)) == 4 and made.ball == UNION
+    sizes = [part.attack.attack.step_rule.size for part in made.rounds(10)[::2]]
+    assert sizes == [0.05, 0.25]
+    with pytest.raises(ValueError, match="cannot be targeted in it; use 'union_pgd'"):
+        build_attack("pgd", UNION, {}, targeted=True)
+    with pytest.raises(ValueError, match="pgd: step_size"):
+        build_attack("pgd", UNION, {"step_size": -1})
+
+
+def test_the_attack_on_all_balls_at_once():
+    made = build_attack("union_pgd", UNION, {"steps": 4, "strategy": "max"}, targeted=True)
+    assert made == kr.attacks.union_pgd(UNION, 4, strategy="max", targeted=True)
+
+
 def test_targeted():
     assert build_attack("multi_task", BALL, {}, targeted=True).takes_targets
     assert build_attack("mim", BALL, {}, targeted=True).takes_targets

@@ -86,6 +86,29 @@ def test_balls(tiny, norm, kind):
     assert build.ball(config) == kind(0.15)
 
 
+def test_a_union_of_balls(tiny):
+    config = tiny()
+    config.ball.norm, config.ball.radius = "linf=8/255+l2=0.5+l1=12", 0.5
+    balls = (kr.LinfBall(8 / 255), kr.L2Ball(0.5), kr.L1Ball(12.0))
+    assert build.ball(config) == kr.UnionBall(balls, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ("l3=1+l2=1", "no norm"),
+        ("l2=1", "expected at least two"),
+        ("l2=1+linf=x", "ball.norm"),
+        ("l2=1+linf", "ball.norm"),
+    ],
+)
+def test_what_is_no_union_of_balls(tiny, norm, message):
+    config = tiny()
+    config.ball.norm = norm
+    with pytest.raises(ValueError, match=message):
+        build.ball(config)
+
+
 def test_augmentation(tiny):
     config = tiny()
     assert build.augmentation(config) is None
