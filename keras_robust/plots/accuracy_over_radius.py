@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_robust.plots.style import (
-    COLORS,
-    DASHES,
     FAINT,
     MARKERS,
     NARROW,
     WIDE,
+    curve_style,
     disable_math_text,
     legend_label,
     new_figure,
@@ -58,8 +57,8 @@ def accuracy_over_radius(
         new_figure(NARROW, 3.5 + legend) if narrow else new_figure(WIDE, max(3.8, 0.4 + legend))
     )
     axes = figure.subplots()
-    for label, (radii, accuracies), color, marker, dash in lines:
-        axes.plot(radii, accuracies, color=color, marker=marker, linestyle=dash, label=label)
+    for label, (radii, accuracies), style in lines:
+        axes.plot(radii, accuracies, label=label, **style)
     if radius is not None:
         axes.axvline(
             radius, color=FAINT, linewidth=1.0, dashes=(4, 3), label="radius of the report"
@@ -79,8 +78,8 @@ def accuracy_over_radius(
 
 def _lines(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
-) -> list[tuple[str, tuple[Sequence[float], Sequence[float]], str, str, str]]:
-    """Label, points, color, marker and dashes of every line."""
+) -> list[tuple[str, tuple[Sequence[float], Sequence[float]], dict[str, Any]]]:
+    """Label, points and style of every line."""
     attacks = list(dict.fromkeys(attack for by_attack in curves.values() for attack in by_attack))
     if not attacks:
         raise ValueError("curves is empty; expected at least one model with one attack.")
@@ -95,7 +94,7 @@ def _lines(
             a = attacks.index(attack)
             index = m if len(curves) > 1 else a
             label = legend_label(attack) if len(curves) == 1 else legend_label(model, attack)
-            points = (radii, accuracies)
-            color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-            lines.append((label, points, color, marker, DASHES[a % len(DASHES)]))
+            style = curve_style(m, dashes=a) if len(curves) > 1 else curve_style(a)
+            style["marker"] = MARKERS[index % len(MARKERS)]
+            lines.append((label, (radii, accuracies), style))
     return lines

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_robust.core.validation import check_number
 from keras_robust.plots.style import (
-    COLORS,
-    DASHES,
     FAINT,
     NARROW,
     WIDE,
+    curve_style,
     disable_math_text,
     legend_label,
     new_figure,
@@ -62,14 +61,13 @@ def roc_curves(
         new_figure(NARROW, 3.7 + legend) if narrow else new_figure(WIDE, max(4.6, 0.4 + legend))
     )
     axes = figure.subplots()
-    for (key, curve), (color, dash) in zip(curves.items(), _line_styles(curves), strict=True):
+    for (key, curve), style in zip(curves.items(), _line_styles(curves), strict=True):
         name = legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
         low, high = curve.interval
         axes.plot(
             curve.false_alarm_rates,
             curve.detection_rates,
-            color=color,
-            linestyle=dash,
+            **style,
             label=f"{name}\nAUC {curve.auc:.3f} ({low:.3f} to {high:.3f})",
         )
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle=":", label="chance")
@@ -87,15 +85,15 @@ def roc_curves(
     return figure
 
 
-def _line_styles(curves: Mapping[str, Roc] | Mapping[float, Roc]) -> list[tuple[str, str]]:
+def _line_styles(curves: Mapping[str, Roc] | Mapping[float, Roc]) -> list[dict[str, Any]]:
     """The color and the dashes of each curve."""
     if any(isinstance(key, str) for key in curves):
-        count = len(curves)
-        return [(COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]) for i in range(count)]
+        return [curve_style(number) for number in range(len(curves))]
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     radii = sorted(curves)
     # The light end of the scale is too pale for a line on white.
     step = 0.85 / max(1, len(radii) - 1)
-    return [(to_hex(colormaps["viridis"](step * radii.index(key))), "-") for key in curves]
+    colors = [to_hex(colormaps["viridis"](step * radii.index(key))) for key in curves]
+    return [{**curve_style(0), "color": color} for color in colors]

@@ -160,11 +160,21 @@ def legend_label(*names: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def curve_style(number: int) -> dict[str, Any]:
-    """Color and dashes of a curve by its number: all colors first, then again with other dashes."""
+def curve_style(number: int, dashes: int | None = None) -> dict[str, Any]:
+    """Color and dashes of a curve by its number: the next one differs in both, 28 in one of them.
+
+    Args:
+        number: the number of the curve, or of what its color stands for.
+        dashes: the number of what its dashes stand for, such as the attack where the color is the
+            model; None for the number of the curve.
+
+    Example:
+        >>> curve_style(1), curve_style(1, dashes=2)["linestyle"]
+        ({'color': '#d55e00', 'linestyle': '--'}, ':')
+    """
     return {
         "color": COLORS[number % len(COLORS)],
-        "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
+        "linestyle": DASHES[(number if dashes is None else dashes) % len(DASHES)],
     }
 
 

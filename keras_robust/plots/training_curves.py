@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_robust.plots.style import (
-    COLORS,
-    DASHES,
     WIDE,
+    curve_style,
     disable_math_text,
     legend_label,
     new_figure,
@@ -47,9 +46,8 @@ def training_curves(curves: Mapping[str, Sequence[float]], label: str) -> Figure
         axes.plot(
             range(1, len(values) + 1),
             values,
-            color=COLORS[number % len(COLORS)],
-            linestyle=DASHES[number % len(DASHES)],
             label=legend_label(name),
+            **curve_style(number),
         )
     axes.set_xlabel("Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

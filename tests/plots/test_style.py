@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 
@@ -119,3 +120,28 @@ def test_long_and_many_names_leave_room_for_the_plot(narrow):
 
 def test_the_colors_of_the_palette_differ():
     assert len(set(style.COLORS)) == len(style.COLORS) == len(style.MARKERS)
+
+
+def test_curves_differ_in_color_and_dashes():
+    """In color from the next six, in dashes from the next three, in one of both up to 28."""
+    found = [style.curve_style(number) for number in range(28)]
+    assert len({tuple(one.values()) for one in found}) == 28
+    for one, following in itertools.pairwise(found):
+        assert one["color"] != following["color"] and one["linestyle"] != following["linestyle"]
+
+
+def test_every_plot_of_curves_has_the_same_styles():
+    names = [f"run {number}" for number in range(9)]
+    drawn = {
+        "training_curves": plots.training_curves({name: [0.1, 0.2] for name in names}, "y"),
+        "series": plots.series({name: ([0, 1], [0, 1]) for name in names}, "x", "y"),
+        "step_curves": plots.step_curves({"y": {name: [0.1, 0.2] for name in names}}),
+        "roc_curves": plots.roc_curves(dict.fromkeys(names, ROC)),
+        "accuracy_over_radius": plots.accuracy_over_radius(
+            {"m": {name: ([0.0, 0.1], [0.9, 0.5]) for name in names}}
+        ),
+    }
+    expected = [tuple(style.curve_style(number).values()) for number in range(9)]
+    for name, figure in drawn.items():
+        lines = figure.axes[0].get_lines()[:9]
+        assert [(line.get_color(), line.get_linestyle()) for line in lines] == expected, name
