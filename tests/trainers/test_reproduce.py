@@ -60,6 +60,8 @@ def test_every_attack_can_be_built_at_every_scale(name):
 
 def test_names_are_of_chapters_and_their_tables():
     for name, experiment in ALL.items():
+        if name.startswith("claims-"):  # of no table of the thesis
+            continue
         assert re.fullmatch(r"(udr|adr|ascl|cce|ta_moo)-(fig-)?a?\d+", name)
         chapter, *_, number = name.split("-")
         kind = "Figure" if "-fig-" in name else "Table"

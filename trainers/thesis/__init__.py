@@ -12,7 +12,7 @@ from types import ModuleType
 
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.reproduction.experiment import Experiment
-from trainers.thesis import adr, ascl, cce, ta_moo, udr
+from trainers.thesis import adr, ascl, cce, claims, ta_moo, udr
 
 CHAPTERS: dict[str, ModuleType] = {
     "adr": adr,
@@ -20,6 +20,7 @@ CHAPTERS: dict[str, ModuleType] = {
     "cce": cce,
     "ta_moo": ta_moo,
     "udr": udr,
+    "claims": claims,
 }
 EXPERIMENTS: dict[str, Experiment] = {
     one.name: one for chapter in CHAPTERS.values() for one in chapter.EXPERIMENTS

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,14 +17,23 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.experiments.recipes import build, schema
-from keras_robust.experiments.reproduction.runner import Reproduction, described
+from keras_robust.experiments.recipes.attack_spec import attack_spec
+from keras_robust.experiments.reproduction.runner import Reproduction
 from keras_robust.experiments.reproduction.scales import TRAINING_IMAGES
 
 SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1), "toy": (1, 2, 1)}
 CLASSES = {"cifar100": 100, "toy": 2}
 TEST_IMAGES = {"digits": 360, "toy": 2000}
 START = 15.0  # seconds to build and trace a training or an attack
+# What the measurements measure, where their names do not say it.
+_MEASURED = {
+    "Attacked": "accuracy",
+    "Detected": "detection",
+    "TasksAttacked": "success on tasks",
+    "TasksTransferred": "transferred success on tasks",
+}
 EFFICIENCY = 0.5  # of a network, compared with one of its convolutions
 
 
@@ -54,7 +65,7 @@ def jobs(reproduction: Reproduction) -> Iterator[Job]:
     for path, training in reproduction.trainings().items():
         config = reproduction.config(training)
         network[str(path)] = cost = gradient_cost(config)
-        images = config.dataset.limit or TRAINING_IMAGES.get(config.dataset.name, 50_000)
+        images = config.dataset.limit or TRAINING_IMAGES.get(_data_set(config), 50_000)
         steps = config.defense.options.get("steps", 0) if config.defense.name != "standard" else 0
         # Each batch crafts, then takes the gradient of the weights on clean and attacked images.
         seconds = START + config.epochs * images * (steps + 2) * cost / rate
@@ -66,18 +77,63 @@ def jobs(reproduction: Reproduction) -> Iterator[Job]:
     for row, what in reproduction.measurements().values():
         config = reproduction.config(row.trainings[0])
         cost = sum(network[str(reproduction.path(one))] for one in row.trainings)
-        images = what.limit or TEST_IMAGES.get(config.dataset.name, 10_000)
+        images = what.limit or TEST_IMAGES.get(_data_set(config), 10_000)
         seconds = START + images * what.passes() * cost / rate
         for seed in range(reproduction.seeds):
             where = reproduction.file(row, what, seed)
             done = where.is_file()
-            text = f"{row.trainings[0].recipe}, seed {seed}: {described(what)}"
+            text = f"{row.trainings[0].recipe}, seed {seed}: {in_words(what)}"
             yield Job(where, text, done, 0.0 if done else seconds)
+
+
+def _data_set(config: ConfigDict) -> str:
+    """The name of the data set, without the number of a draw."""
+    return config.dataset.name.partition("/")[0]
+
+
+def in_words(what: Any) -> str:
+    """A measurement in words: what it measures, and what differs from its defaults.
+
+    Example:
+        >>> from keras_robust.experiments.reproduction.measurements import Attacked
+        >>> in_words(Attacked("pgd:steps=40:step_size=0.01", radius=8 / 255, limit=500))
+        'accuracy under pgd (steps 40, step size 0.01), radius 8/255, 500 images'
+    """
+    name = type(what).__name__
+    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    parts = [_MEASURED.get(name, split)]
+    for field in dataclasses.fields(what):
+        value = getattr(what, field.name)
+        if field.name == "attack":
+            parts[0] += f" under {_attack_in_words(value)}"
+        elif value != field.default:
+            parts.append(_field_in_words(field.name, value))
+    return ", ".join(parts)
+
+
+def _attack_in_words(text: str) -> str:
+    spec = attack_spec(text)
+    options = [
+        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in spec["options"].items()
+    ]
+    return spec["name"] + (f" ({', '.join(options)})" if options else "")
+
+
+def _field_in_words(name: str, value: Any) -> str:
+    if name == "radius":
+        return f"radius {radius_text(value)}"
+    if name == "limit":
+        return f"{value:,} images"
+    if isinstance(value, bool):
+        return f"{'with' if value else 'without'} {name}"
+    values = value if isinstance(value, tuple) else (value,)
+    return f"{name} {', '.join(str(getattr(one, 'recipe', one)) for one in values)}"
 
 
 def gradient_cost(config: ConfigDict) -> float:
     """The multiplications of one gradient of the recipe's network for one image."""
-    network = {"model": config.model.to_dict(), "dataset": {"name": config.dataset.name}}
+    network = {"model": config.model.to_dict(), "dataset": {"name": _data_set(config)}}
     return _gradient_cost(json.dumps(network))
 
 

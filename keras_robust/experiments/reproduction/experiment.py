@@ -29,11 +29,13 @@ class Training:
         changes: full path of a field -> value, applied in order; the value of a group of options
             replaces the whole group.
         checkpoint: the checkpoint to measure, `"best"` or `"last"`.
+        redraw: whether each seed draws data of its own, of a data set such as `"toy"`.
     """
 
     recipe: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     checkpoint: str = "best"
+    redraw: bool = False
 
     def but(self, changes: Mapping[str, Any]) -> Training:
         """The same training with further changes.
@@ -159,7 +161,7 @@ class Part:
         columns: its columns.
         rows: its rows.
         gain_over: row -> the row that it is compared with; adds the mean gain over all columns
-            but those of clean accuracy.
+            in percent but those of clean accuracy.
         thesis_gain: row -> the published mean gain.
 
     Raises:

@@ -103,10 +103,12 @@ class TrainingPerturbations:
 
     Args:
         limit: number of test images.
+        unit: the length that counts as 1; None for that of the images.
     """
 
     limit: int | None = None
     sources: tuple[Training, ...] = ()
+    unit: float | None = None
 
     def at(self, scale: Scale) -> TrainingPerturbations:
         """The measurement on fewer images."""
@@ -128,9 +130,49 @@ class TrainingPerturbations:
         found = training_perturbations(run, self.limit, setting.seed)
         if found is None:
             raise ValueError(f"{run.run.path} was trained without an attack that moves by steps.")
-        return {"l1": found.l1, "linf": found.linf} | dict(
+        unit = self.unit or 1.0
+        return {"l1": found.l1 / unit, "linf": found.linf / unit} | dict(
             zip(("within_0.9", "within_1", "within_1.1"), found.within, strict=True)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LastEpoch:
+    """The `value` of a logged metric after the last epoch.
+
+    Args:
+        metric: its name, such as `"dual"`.
+        unit: the size that counts as 1.
+    """
+
+    metric: str
+    unit: float = 1.0
+    limit: int | None = None
+    sources: tuple[Training, ...] = ()
+
+    def at(self, scale: Scale) -> LastEpoch:
+        """The same at every scale."""
+        del scale
+        return self
+
+    def passes(self) -> float:
+        """None: the training wrote it."""
+        return 0.0
+
+    def measure(self, runs: Sequence[LoadedRun], setting: Setting) -> dict[str, float]:
+        """Reads it.
+
+        Raises:
+            ValueError: the training did not log it.
+        """
+        del setting
+        (run,) = runs
+        last = run.run.rows()[-1]
+        if self.metric not in last:
+            raise ValueError(
+                f"{run.run.path} has no metric {self.metric!r}; expected one of {sorted(last)}."
+            )
+        return {"value": last[self.metric] / self.unit}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Outcome:
         gains = []
         for column in table.columns:
             mine, theirs = (self.values(part, title, column) for title in (row, base))
-            if column.value != "clean" and mine is not None and theirs is not None:
+            counts = column.percent and column.value != "clean"
+            if counts and mine is not None and theirs is not None:
                 gains.append([a - b for a, b in zip(mine, theirs, strict=True)])
         means = [statistics.fmean(seed) for seed in zip(*gains, strict=True)]
         return Spread.of(means) if means else None

@@ -92,10 +92,15 @@ class Reproduction:
 
     def config(self, training: Training, seed: int = 0) -> ConfigDict:
         """The recipe of a training at the scale; seeds count from the recipe's."""
-        config = self.scale.recipe(self.original(training))
+        config = self._scaled(training)
         config.seed += seed
+        if training.redraw:
+            config.dataset.name += f"/{seed}"
         config.dataset.data_dir = self.data_dir
         return config
+
+    def _scaled(self, training: Training) -> ConfigDict:
+        return self.scale.recipe(self.original(training))
 
     def path(self, training: Training, seed: int = 0) -> Path:
         """The run directory of a training: its recipe, and a hash of what it depends on.
@@ -143,7 +148,7 @@ class Reproduction:
     def differences(self) -> list[str]:
         """What the scale changes, a line for each setting."""
         trained = self.trainings().values()
-        lines = differences((self.original(one), self.config(one)) for one in trained)
+        lines = differences((self.original(one), self._scaled(one)) for one in trained)
         cells = [
             measurement(row, column)
             for part in self.experiment.parts

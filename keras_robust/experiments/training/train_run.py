@@ -22,6 +22,7 @@ from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.runs.run_lock import RunLock
 from keras_robust.experiments.training import callbacks, checkpoint
 from keras_robust.experiments.training.averaging import AveragedValidation, Averages
+from keras_robust.experiments.training.chance import chance_warning
 from keras_robust.experiments.training.checkpoint import Progress
 from keras_robust.experiments.training.devices import Devices
 from keras_robust.experiments.training.resume_check import check_resumable
@@ -137,8 +138,9 @@ def _prepare(
             model = build.robust_model(config, splits.info, len(splits.train))
     _check_monitor(config, model)
     build.check_score(config, model.classifier)
-    epoch_callbacks(config, model, splits.validation)  # raises for invalid settings
-    return Training(config, run, splits, model, devices, progress, file, resumed)
+    # Now, as they read validation images and refuse invalid settings.
+    measuring = tuple(epoch_callbacks(config, model, splits.validation))
+    return Training(config, run, splits, model, devices, progress, file, resumed, measuring)
 
 
 def complete(
@@ -185,6 +187,8 @@ def _complete(training: Training, command: str, verbose: int | str, log: Log) ->
             if run.writes:  # its model may not stay the best
                 run.detector_file.unlink(missing_ok=True)
             fit(training, verbose)
+            if run.writes:
+                _warn_of_chance(training, log)
         elif run.detector_file.is_file():
             log(
                 f"{run.path} is already trained for {len(training.progress.rows)} epochs; train it "
@@ -212,7 +216,7 @@ def fit(training: Training, verbose: int | str = "auto") -> None:
     with callbacks.stopped_by_signals() as stop:
         parts = [
             # Before what reads the logs, and what saves or remembers the weights.
-            *epoch_callbacks(training.config, training.model, training.splits.validation),
+            *training.measuring,
             AveragedValidation(averages),
             log,
             # Before the checkpoint: after a kill between the two, points are duplicated, not lost.
@@ -245,6 +249,17 @@ def _fit_epochs(
         callbacks=parts,
         verbose=verbose,
     )
+
+
+def _warn_of_chance(training: Training, log: Log) -> None:
+    """Says so if the network collapsed, which no exit status tells."""
+    rows = training.run.rows()
+    found = chance_warning(rows[-1], training.splits.info) if rows else None
+    if found:
+        log(
+            f"Warning: {found} Try a warm-up (defense.options.radius_warmup), another optimizer or "
+            "a smaller optimizer.learning_rate."
+        )
 
 
 def calibrate(training: Training, log: Log) -> None:

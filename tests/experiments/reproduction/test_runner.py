@@ -17,7 +17,7 @@ from keras_robust.experiments.reproduction.experiment import (
     Row,
     Training,
 )
-from keras_robust.experiments.reproduction.measurements import Attacked
+from keras_robust.experiments.reproduction.measurements import Attacked, LastEpoch
 from keras_robust.experiments.reproduction.pictures import Curves, History, RowCurves, TradeOff
 from keras_robust.experiments.reproduction.runner import Reproduction
 from keras_robust.experiments.reproduction.scales import Scale
@@ -187,6 +187,40 @@ def test_networks_of_one_recipe_may_differ_in_their_seeds(make):
     second = TRAINING.but({"seed": 1000})
     assert reproduction.path(TRAINING) != reproduction.path(second)
     assert reproduction.config(second, 2).seed == 1002
+
+
+def test_each_seed_may_draw_data_of_its_own(make):
+    reproduction = make()
+    redrawn = dataclasses.replace(TRAINING, redraw=True)
+    assert [reproduction.config(redrawn, seed).dataset.name for seed in (0, 2)] == [
+        "digits/0",
+        "digits/2",
+    ]
+    assert reproduction.config(TRAINING, 2).dataset.name == "digits"
+    assert reproduction.path(redrawn).parent != reproduction.path(TRAINING).parent
+    assert reproduction.path(redrawn, 2).parent == reproduction.path(redrawn, 0).parent
+
+
+def test_a_draw_of_a_data_set_is_no_other_data_set(make):
+    part = dataclasses.replace(
+        EXPERIMENT.parts[0],
+        rows=(Row("PGD-AT", (dataclasses.replace(TRAINING, redraw=True),)),),
+    )
+    redrawn = make(dataclasses.replace(EXPERIMENT, parts=(part,), pictures=()))
+    assert not any(line.startswith("data set") for line in redrawn.differences())
+    job, plain = (next(cost.jobs(one)) for one in (redrawn, make()))
+    assert cost.gradient_cost(redrawn.config(part.rows[0].trainings[0])) > 0
+    assert job.path != plain.path
+
+
+def test_a_logged_metric_is_that_of_the_last_epoch(done):
+    reproduction, _ = done
+    (path,) = reproduction.trainings()
+    run = load_run(path)
+    last = run.run.rows()[-1]["loss"]
+    assert LastEpoch("loss", unit=2.0).measure([run], None) == {"value": last / 2}
+    with pytest.raises(ValueError, match="no metric 'dual'; expected one of .*'loss'"):
+        LastEpoch("dual").measure([run], None)
 
 
 def test_missing_data_are_reported_before_anything_is_trained(make, nothing_runs, tmp_path):

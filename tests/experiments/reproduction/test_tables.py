@@ -71,6 +71,12 @@ def test_gains_are_paired_by_seed_and_leave_clean_accuracy_out():
     assert outcome((0.3, 0.4)).gain(0, "base") is None
 
 
+def test_gains_leave_out_what_is_not_in_percent():
+    found = outcome((0.3, 0.4))
+    found.cells[0]["ours", "size"] = [{"l1": 5.0}]
+    assert found.gain(0, "ours").mean == pytest.approx(0.1)
+
+
 def test_the_page_has_the_published_numbers_below_the_measured_ones():
     text = tables.markdown(outcome((0.3, 0.4), (0.5, 0.6)), ["epochs: 200 to 4"], "python -m x")
     lines = text.splitlines()

@@ -15,6 +15,7 @@ from keras_robust.experiments.recipes.epoch_callbacks import epoch_callbacks
 from keras_robust.experiments.runs.loaded_run import load_run
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training import callbacks, checkpoint, train_run
+from keras_robust.experiments.training.chance import chance_warning
 from keras_robust.experiments.training.devices import Devices
 from keras_robust.training import CatastrophicOverfitting
 
@@ -304,3 +305,26 @@ def test_missing_data_is_answered_with_the_command_that_downloads_it(tiny, tmp_p
     config = tiny(**{"dataset.name": "mnist", "dataset.data_dir": str(tmp_path)})
     with pytest.raises(FileNotFoundError, match="tensorflow_datasets"):
         train_run.prepare(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.1, True), (0.9, False)])
+def test_a_training_that_ends_at_chance_says_so(tiny, tmp_path, monkeypatch, accuracy, warned):
+    """It runs to its end without an error: a network that predicts one class is a result."""
+    training = train_run.prepare(tiny("pgd_at"), tmp_path / "run")
+    monkeypatch.setattr(
+        train_run,
+        "fit",
+        lambda training, verbose: training.run.write_rows([{"val_accuracy": accuracy}]),
+    )
+    monkeypatch.setattr(train_run, "calibrate", lambda *_: None)
+    lines = []
+    train_run.complete(training, log=lines.append)
+    assert any("The network is at chance" in line for line in lines) == warned
+
+
+def test_chance_is_that_of_training_images_if_none_are_held_out():
+    info = kr.data.DatasetInfo("x", "", (8, 8, 1), 4, (), 100, 0, 10, "test")
+    # A guess among 4 classes on 100 images: 25 % and two deviations of 4.33 points.
+    assert "33.0 % of 100 clean training images" in chance_warning({"accuracy": 0.33}, info)
+    assert chance_warning({"accuracy": 0.34}, info) is None
+    assert chance_warning({"loss": 1.0}, info) is None
