@@ -99,6 +99,16 @@ def test_the_thesis_settings_of_mnist(defense):
     assert (config.epochs, config.optimizer.schedule.boundaries) == (100, (55, 75, 90))
 
 
+@pytest.mark.parametrize("defense", ["adr_pgd_at", "adr_trades"])
+def test_adr_of_digits_trains_by_sgd_with_the_clean_term(defense):
+    """Under Adam, with the clean side held, it ends at chance (docs/results)."""
+    config = recipes.load(f"digits/{defense}")
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ("sgd", 0.02, 0.9)
+    assert config.defense.options.get("clean_weight", 1.0) == 1.0
+    assert recipes.load("digits/pgd_at").optimizer.name == "adam"
+
+
 def test_fast_training_of_cifar10_has_the_settings_of_the_paper():
     """30 epochs, a rate that rises to 0.2 at half of them, a step of the radius from twice it."""
     config = recipes.load("cifar10/n_fgsm")
