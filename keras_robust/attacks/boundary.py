@@ -25,6 +25,7 @@ from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.l0_ball import refuse_sparse
 from keras_robust.threat_models.masks import without_masked
 
 # How fast the logarithm of a step length follows the success of proposals, and the success rates
@@ -73,6 +74,7 @@ class Boundary(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
+        refuse_sparse("Boundary", self.ball)
         check_integer("Boundary: steps", self.steps)
         check_start("Boundary", self.start, self.ball)
 

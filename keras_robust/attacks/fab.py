@@ -22,6 +22,7 @@ from keras_robust.core.types import Ball, Forward, Images, Labels, Objective
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.l0_ball import refuse_sparse
 
 
 @serializable
@@ -42,6 +43,7 @@ class Fab(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
+        refuse_sparse("Fab", self.ball)
         check_integer("Fab: steps", self.steps)
         check_number("Fab: alpha_max", self.alpha_max, most=1)
         check_number("Fab: eta", self.eta, 1)

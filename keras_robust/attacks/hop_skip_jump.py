@@ -21,6 +21,7 @@ from keras_robust.core.numerics import broadcast_to_images, pixel_range, upcast_
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.l0_ball import refuse_sparse
 from keras_robust.threat_models.masks import pixels_of, without_masked
 
 _STEP_HALVINGS = 20  # of a step that ends in a correctly classified point
@@ -67,6 +68,7 @@ class HopSkipJump(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
+        refuse_sparse("HopSkipJump", self.ball)
         check_integer("HopSkipJump: steps", self.steps)
         check_integer("HopSkipJump: n_directions", self.n_directions, 2)
         decision_boundary.check_start("HopSkipJump", self.start, self.ball)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 import tensorflow as tf
@@ -87,7 +87,7 @@ class L0Ball(LpBall):
         delta = self._pixels(x_adv - center)
         low, high = (scalar(bound, delta.dtype) - self._pixels(center) for bound in self.bounds)
         moved = l0_projection.onto_ball_and_box(delta, self._count(delta), low, high)
-        kept = tf.reshape(tf.not_equal(moved, 0), tf.shape(x))
+        kept = _as_images(tf.not_equal(moved, 0), x)
         # Points inside are returned, not rebuilt: x + (x_adv - x) may differ from x_adv.
         inside = broadcast_to_images(self.distance(x_adv, center) <= self._limit(delta), x)
         return clipped(self.bounds, tf.where(inside | kept, x_adv, center), x.dtype, x)
@@ -101,7 +101,7 @@ class L0Ball(LpBall):
         first = l0_projection.largest(size, tf.constant(1))
         step = tf.where(first[..., None], tf.sign(pixels), tf.zeros_like(pixels))
         step *= scalar(pixel_range(self.bounds), pixels.dtype)
-        return tf.cast(tf.reshape(step, tf.shape(gradient)), values.dtype)
+        return tf.cast(_as_images(step, gradient), values.dtype)
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """The number of pixels that differ."""
@@ -152,8 +152,12 @@ class L0Ball(LpBall):
             free = masks.without_masked(self, tf.ones_like(center))
             score += tf.reduce_max(self._pixels(free), axis=2)  # pixels that may change first
         chosen = l0_projection.largest(score, self._count(pixels))[..., None]
-        chosen = tf.reshape(chosen & tf.ones_like(pixels, tf.bool), tf.shape(x))
+        chosen = _as_images(chosen & tf.ones_like(pixels, tf.bool), x)
         return clipped(self.bounds, tf.where(chosen, moved, center), x.dtype, x)
+
+
+def _as_images(pixels: tf.Tensor, like: Images) -> tf.Tensor:
+    return tf.ensure_shape(tf.reshape(pixels, tf.shape(like)), like.shape)
 
 
 def _hyperplane_amount(slope: planes.Slope, values: int | tf.Tensor) -> tf.Tensor:
@@ -173,3 +177,24 @@ def _hyperplane_amount(slope: planes.Slope, values: int | tf.Tensor) -> tf.Tenso
     left = tf.maximum(slope.need - covered, 0)
     fraction = tf.minimum(tf.math.divide_no_nan(left, reach), 1)
     return room * tf.repeat(fraction, values, axis=1)
+
+
+def refuse_sparse(owner: str, ball: Any) -> None:
+    """Raises TypeError if the distance in `ball` is a number of pixels.
+
+    Args:
+        owner: what needs a distance that shrinks toward the clean image, for the message.
+        ball: the threat model received.
+
+    Example:
+        >>> refuse_sparse("Fab", L0Ball(24))
+        Traceback (most recent call last):
+        ...
+        TypeError: Fab is defined in norms that shrink on the way to the clean image, such as L2; \
+ball is L0Ball(radius=24, bounds=(0.0, 1.0), per_channel=False).
+    """
+    if isinstance(ball, L0Ball):
+        raise TypeError(
+            f"{owner} is defined in norms that shrink on the way to the clean image, such as L2; "
+            f"ball is {ball!r}."
+        )

@@ -38,7 +38,13 @@ from keras_robust.core.types import Ball
 
 registered = keras.saving.register_keras_serializable("tests")
 CLASSES = 4
-BALLS = {"linf": kr.LinfBall(0.08), "l2": kr.L2Ball(0.5), "l1": kr.L1Ball(1.2)}
+BALLS = {
+    "linf": kr.LinfBall(0.08),
+    "l2": kr.L2Ball(0.5),
+    "l1": kr.L1Ball(1.2),
+    "l0": kr.L0Ball(6.0),
+}
+LP = ("linf", "l2", "l1")
 
 
 @registered
@@ -75,6 +81,7 @@ class Row(NamedTuple):
     per_image: bool = True  # the result of an image does not depend on its batch
     transferred: bool = False  # it crafts on a source model
     minimum_norm: bool = False  # it moves only images that it can have misclassified
+    norms: tuple[str, ...] = (*LP, "l0")  # in which it is defined; others are refused
 
     def labels(self, model, batch):
         """The labels of the batch; for minimum-norm attacks the model's own predictions, since
@@ -96,7 +103,7 @@ def pgd_row(**options):
 ROWS = {
     "apgd": Row(lambda ball: apgd(ball, 3)),
     "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
-    "auto_attack": Row(lambda ball: auto_attack(ball, steps=2, queries=3)),
+    "auto_attack": Row(lambda ball: auto_attack(ball, steps=2, queries=3), norms=LP),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),
@@ -122,7 +129,7 @@ ROWS = {
             samples=3,
         )
     ),
-    "square": Row(lambda ball: square(ball, 25)),
+    "square": Row(lambda ball: square(ball, 25), norms=LP),
     "union_pgd": Row(lambda ball: union_pgd(ball, 3), with_steps=union_pgd),
     "in_each_ball": Row(lambda ball: in_each_ball(pgd, ball, steps=3)),
     "worst_of": Row(lambda ball: worst_of(pgd(ball, 2), mim(ball, 2))),
@@ -139,6 +146,7 @@ ROWS = {
         lambda ball: carlini_wagner(ball, 12, 0.04, initial_const=50.0, binary_search_steps=2),
         random=False,
         minimum_norm=True,
+        norms=LP,
     ),
     "carlini_wagner targeted": Row(
         lambda ball: carlini_wagner(
@@ -147,14 +155,21 @@ ROWS = {
         random=False,
         targeted=True,
         minimum_norm=True,
+        norms=LP,
     ),
-    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimum_norm=True),
-    "fab": Row(lambda ball: fab(ball, 3), random=False, minimum_norm=True),
+    "brendel_bethge": Row(lambda ball: brendel_bethge(ball, 1), minimum_norm=True, norms=LP),
+    "fab": Row(lambda ball: fab(ball, 3), random=False, minimum_norm=True, norms=LP),
     "fab targeted": Row(
-        lambda ball: fab(ball, 3, targeted=True), random=False, targeted=True, minimum_norm=True
+        lambda ball: fab(ball, 3, targeted=True),
+        random=False,
+        targeted=True,
+        minimum_norm=True,
+        norms=LP,
     ),
-    "boundary": Row(lambda ball: boundary(ball, 15), minimum_norm=True),
-    "hop_skip_jump": Row(lambda ball: hop_skip_jump(ball, 1, n_directions=8), minimum_norm=True),
+    "boundary": Row(lambda ball: boundary(ball, 15), minimum_norm=True, norms=LP),
+    "hop_skip_jump": Row(
+        lambda ball: hop_skip_jump(ball, 1, n_directions=8), minimum_norm=True, norms=LP
+    ),
     "per_member": Row(lambda ball: per_member(pgd(ball, 3)), members=2),
     "transfer": Row(lambda ball: transfer(pgd(ball, 3), source_model), transferred=True),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import property_draws as draw
 import pytest
 import tensorflow as tf
-from property_attacks import CLASSES, ROWS
+from property_attacks import CLASSES, ROWS, kinds_of
 from property_draws import hold, in_draws
 
 import keras_robust as kr
@@ -105,7 +105,7 @@ class Call:
         self.name = str(self.random.choice(list(ROWS)))
         self.model, self.targeted = model, ROWS[self.name].targeted
         self.bounds = draw.BOUNDS[self.random.integers(len(draw.BOUNDS) - 1)]
-        self.attack = ROWS[self.name].build(kr.L2Ball(0.1, self.bounds))
+        self.attack = ROWS[self.name].build(kinds_of(self.name)[-1](0.1, self.bounds))
         dtype = self.random.choice(["float16", "float32", "float64"])
         count = self.random.integers(2, 5)
         low, high = (float(np.array(bound, dtype)) for bound in self.bounds)

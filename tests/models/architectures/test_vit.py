@@ -10,7 +10,7 @@ from scipy.special import erf, softmax
 
 import keras_robust as kr
 from keras_robust.models import adapt, vit
-from tests.contracts.attack_table import ROWS
+from tests.contracts.attack_table import BALLS, ROWS
 from tests.contracts.defense_table import CERTIFIED, DEFENSES, ENSEMBLES
 
 TINY = {"dim": 8, "depth": 2, "heads": 2}
@@ -170,7 +170,7 @@ def test_every_attack_runs_on_it(name):
     if row.members:
         cnn = kr.models.small_cnn((8, 8, 1), 4, variant="tiny")
         classifier = kr.models.ensemble([cnn, classifier])
-    ball = kr.L2Ball(0.5)
+    ball = BALLS["l2" if "l2" in row.norms else row.norms[0]]
     x = tf.constant(images(6, (8, 8, 1)))
     y = row.labels(classifier, (x, np.arange(6) % 4))
     targets = (np.asarray(y) + 1) % 4 if row.targeted else None
@@ -178,7 +178,7 @@ def test_every_attack_runs_on_it(name):
     crafted = row.build(ball)(classifier, x, y, seed=0, **kwargs)
     for x_adv in crafted if isinstance(crafted, tuple) else (crafted,):
         assert x_adv.shape == x.shape
-        assert np.all(ball.distance(x_adv, x) <= 0.5 + 1e-4)
+        assert np.all(ball.distance(x_adv, x) <= ball.radius + 1e-4)
 
 
 @pytest.mark.slow
