@@ -114,10 +114,17 @@ def in_words(what: Any) -> str:
 def _attack_in_words(text: str) -> str:
     spec = attack_spec(text)
     options = [
-        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        f"{name.replace('_', ' ')} {_option_in_words(value)}"
         for name, value in spec["options"].items()
     ]
     return spec["name"] + (f" ({', '.join(options)})" if options else "")
+
+
+def _option_in_words(value: Any) -> str:
+    if isinstance(value, float):
+        return radius_text(value)
+    # An attack that another one starts from, as in `pgd+steps=20`.
+    return _attack_in_words(value.replace("+", ":")) if "=" in str(value) else str(value)
 
 
 def _field_in_words(name: str, value: Any) -> str:
@@ -128,7 +135,8 @@ def _field_in_words(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"{'with' if value else 'without'} {name}"
     values = value if isinstance(value, tuple) else (value,)
-    return f"{name} {', '.join(str(getattr(one, 'recipe', one)) for one in values)}"
+    texts = [str(getattr(one, "recipe", one)) for one in values]
+    return f"{name} {', '.join(_attack_in_words(one) if ':' in one else one for one in texts)}"
 
 
 def gradient_cost(config: ConfigDict) -> float:

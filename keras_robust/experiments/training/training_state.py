@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import keras
 from ml_collections import ConfigDict
 
 import keras_robust as kr
@@ -27,6 +28,7 @@ class Training:
         progress: the steps and epochs done.
         file: the checkpoint to resume from; None for a new training.
         resumed: whether the directory already belongs to this training.
+        measuring: the callbacks of the recipe, which measure validation images.
         lock: the right to write the directory; None while there is no directory.
     """
 
@@ -38,6 +40,7 @@ class Training:
     progress: Progress
     file: Path | None
     resumed: bool
+    measuring: tuple[keras.callbacks.Callback, ...] = ()
     lock: RunLock | None = None
 
     @property
