@@ -2,7 +2,8 @@
 
 `load` goes from a name to `(train, validation, test)`. `digits` and `toy` (points in the plane) are
 embedded; any other name is that of an image classification dataset in TensorFlow Datasets. For your
-own images use `training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
+own images, `from_arrays`, `from_directory` and `from_tfds` give the same splits; below them are
+`training_epochs` (for a plain `fit`), `training_stream` (from any step on) and
 `evaluation_batches`. `pad_crop_flip`, `shift_flip` and `random_erasing` make augmentations, `chain`
 joins them; any function `(image, seed) -> image` is one. `mixup` and `cutmix` mix the images of a
 batch in training.
@@ -24,6 +25,7 @@ from keras_robust.data.augmentation import (
 from keras_robust.data.extra import ExtraImages, extra_images
 from keras_robust.data.loader import DatasetInfo, Splits, load
 from keras_robust.data.mixing import CutMix, Mixing, MixUp, cutmix, mixup
+from keras_robust.data.own_data import from_arrays, from_directory, from_tfds
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
 
 __all__ = [
@@ -42,6 +44,9 @@ __all__ = [
     "cutmix",
     "evaluation_batches",
     "extra_images",
+    "from_arrays",
+    "from_directory",
+    "from_tfds",
     "load",
     "mixup",
     "pad_crop_flip",

@@ -15,7 +15,7 @@ from keras_robust.data.augmentation import Augmentation
 from keras_robust.data.extra import ExtraImages
 from keras_robust.data.in_memory import as_tensors
 from keras_robust.data.pipelines import evaluation_batches, training_epochs, training_stream
-from keras_robust.data.splits import Source, validation_count
+from keras_robust.data.splits import Arrays, Source, validation_count
 
 # Datasets that need no files.
 EMBEDDED: dict[str, Callable[[], Source]] = {"digits": digits.read, "toy": toy.read}
@@ -130,11 +130,38 @@ def load(
     check_integer("batch_size", batch_size, 1)
     embedded = _embedded(name)
     source = embedded() if embedded else tfds_reader.read(name, data_dir, download)
+    return splits_of(
+        name, source, batch_size, validation, limit=limit, seed=seed, augment=augment, extra=extra
+    )
+
+
+def splits_of(
+    name: str,
+    source: Source,
+    batch_size: int,
+    validation: Arrays | float | int,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    augment: Augmentation | None = None,
+    extra: ExtraImages | None = None,
+) -> Splits:
+    """The splits of a dataset in memory.
+
+    Args:
+        name: for the information.
+        source: training and test examples.
+        batch_size, limit, seed, augment, extra: see `load`.
+        validation: the fraction or the number of training examples held out, or the examples.
+    """
     train = source.train
     if limit is not None:
         check_integer("limit", limit, 1)
         train = train.hold_out(min(limit, len(train)))[1]
-    train, held_out = train.hold_out(validation_count(validation, len(train)))
+    if isinstance(validation, Arrays):
+        held_out = validation
+    else:
+        train, held_out = train.hold_out(validation_count(validation, len(train)))
     info = _info(name, source, len(train), len(held_out))
     # Converted to tensors once, so that `train` and every stream share one copy.
     images, labels = as_tensors(train.images, train.labels)

@@ -18,6 +18,7 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.data.image_folders import resized
 from keras_robust.data.splits import Arrays, Source
 
 # Held out of a dataset without test examples. A fifth, as for the embedded digits.
@@ -27,7 +28,12 @@ _IMPORTS = threading.Lock()
 _MEND = "Delete the dataset's directory and download it again."
 
 
-def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = False) -> Source:
+def read(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> Source:
     """Reads the training and the test examples of a TFDS dataset into memory.
 
     The test examples are the split `test`; else `validation`; else a fifth of `train`, held out by
@@ -39,6 +45,7 @@ def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
         data_dir: TFDS's directory; None for its default (`TFDS_DATA_DIR`, or
             `~/tensorflow_datasets`).
         download: whether TFDS may download and prepare missing data.
+        image_size: `(height, width)` to which images are resized; None for their own.
 
     Returns:
         The examples, images uint8.
@@ -55,11 +62,17 @@ def read(name: str, data_dir: str | os.PathLike | None = None, download: bool = 
 
     _check_name(name)
     with _no_foreign_imports(tfds, name):
-        return _read(_builder(tfds, name, data_dir), name, data_dir, download)
+        return _read(_builder(tfds, name, data_dir), name, data_dir, download, image_size)
 
 
-def _read(builder: Any, name: str, data_dir: str | os.PathLike | None, download: bool) -> Source:
-    image_key, label_key = _keys(name, builder.info)
+def _read(
+    builder: Any,
+    name: str,
+    data_dir: str | os.PathLike | None,
+    download: bool,
+    image_size: tuple[int, int] | None,
+) -> Source:
+    image_key, label_key = _keys(name, builder.info, image_size)
     if not builder.info.splits and download:
         builder.download_and_prepare()
     if not builder.info.splits:
@@ -69,12 +82,12 @@ def _read(builder: Any, name: str, data_dir: str | os.PathLike | None, download:
             "or pass download=True. If it is in another directory, pass that as data_dir."
         )
     test_split = _test_split(name, builder.info.splits)
-    train = _arrays(builder, "train", image_key, label_key)
+    train = _arrays(builder, "train", image_key, label_key, image_size)
     if test_split is None:
         test_split = "held out of train"
         train, test = train.hold_out(round(TEST_FRACTION * len(train)))
     else:
-        test = _arrays(builder, test_split, image_key, label_key)
+        test = _arrays(builder, test_split, image_key, label_key, image_size)
     return Source(
         name=f"TFDS {builder.info.full_name}",
         train=train,
@@ -188,7 +201,7 @@ def _advice(name: str, known: list[str]) -> str:
     )
 
 
-def _keys(name: str, info: Any) -> tuple[str, str]:
+def _keys(name: str, info: Any, image_size: tuple[int, int] | None) -> tuple[str, str]:
     """The names of the image and of the label among the features."""
     features = dict(info.features.items()) if hasattr(info.features, "items") else {}
     keys = info.supervised_keys if info.supervised_keys is not None else ("image", "label")
@@ -202,22 +215,22 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
             f"{name!r} is not an image classification dataset, which pairs an Image with a "
             f"ClassLabel: its features are {listed}; TFDS pairs {info.supervised_keys}."
         )
-    _check_image(name, features[keys[0]])
+    _check_image(name, features[keys[0]], image_size)
     return keys
 
 
-def _check_image(name: str, image: Any) -> None:
-    if None in image.shape:
+def _check_image(name: str, image: Any, image_size: tuple[int, int] | None) -> None:
+    if (None in image.shape[:2] and image_size is None) or None in image.shape[2:]:
         raise ValueError(
             f"The images of {name!r} vary in size (their shape is {image.shape}); expected images "
-            "of one size. Choose another dataset, or resize the images and pass the arrays to "
-            "keras_robust.data.training_stream and evaluation_batches."
+            "of one size. Resize them by keras_robust.data.from_tfds(..., image_size=(height, "
+            "width))."
         )
     if image.np_dtype != np.uint8:
         raise ValueError(
             f"The images of {name!r} are {np.dtype(image.np_dtype).name}, without a known largest "
-            "value; expected uint8. Scale them to [0, 1] and pass the arrays to "
-            "keras_robust.data.training_stream and evaluation_batches."
+            "value; expected uint8. Pass the arrays to keras_robust.data.from_arrays with their "
+            "pixel_range."
         )
 
 
@@ -227,11 +240,19 @@ def _test_split(name: str, splits: Any) -> str | None:
     return next((split for split in ("test", "validation") if split in splits), None)
 
 
-def _arrays(builder: Any, split: str, image_key: str, label_key: str) -> Arrays:
+def _arrays(
+    builder: Any,
+    split: str,
+    image_key: str,
+    label_key: str,
+    image_size: tuple[int, int] | None,
+) -> Arrays:
     count = builder.info.splits[split].num_examples
     try:
         examples = builder.as_dataset(split=split)  # in the order of the files, always the same
         pairs = examples.map(lambda example: (example[image_key], example[label_key]))
+        if image_size is not None:
+            pairs = pairs.map(lambda image, label: (resized(image, image_size), label))
         whole = pairs.batch(count).get_single_element()
     except tf.errors.OpError as error:
         raise _unreadable(builder.info.splits[split], error) from error

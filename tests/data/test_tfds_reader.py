@@ -81,6 +81,17 @@ class SmallVarying(Small):
     IMAGE = tfds.features.Image(shape=(None, None, 3))
 
 
+class SmallSizes(Small):
+    """Images of several sizes."""
+
+    IMAGE = tfds.features.Image(shape=(None, None, 1))
+
+    def _generate_examples(self, size):
+        for number in range(size):
+            _, values = example(number)
+            yield number, {**values, "image": np.full([4 + number % 3, 5, 1], number, np.uint8)}
+
+
 class SmallDeep(Small):
     """Images of 16 bits."""
 
@@ -113,6 +124,15 @@ def test_missing_data_names_the_command_that_downloads_it(tmp_path):
     exec(code)  # in this process, where the small sets are known to TFDS
     source = tfds_reader.read("small", directory)
     assert pairs(source.train) == list(range(20)) and pairs(source.test) == list(range(6))
+
+
+def test_images_of_several_sizes_are_resized(tmp_path):
+    splits = data.from_tfds(
+        "small_sizes", image_size=(6, 5), data_dir=tmp_path, download=True, batch_size=3
+    )
+    assert splits.info.image_shape == (6, 5, 1) and splits.info.test_size == 6
+    images = np.concatenate([x for x, _ in splits.test.as_numpy_iterator()])
+    assert sorted(set((images * 255).round().ravel())) == list(range(6))
 
 
 def test_the_command_without_a_directory_leaves_it_to_tfds():
