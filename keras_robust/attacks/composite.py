@@ -8,7 +8,9 @@ itself. So a combination is never weaker than its parts.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -17,7 +19,16 @@ from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, che
 from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
-from keras_robust.core.types import Ball, Forward, Images, Labels, Radius, Scalar
+from keras_robust.core.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Logits,
+    PerExample,
+    Radius,
+    Scalar,
+)
 from keras_robust.core.validation import check_integer
 from keras_robust.losses import classification as losses
 
@@ -49,34 +60,79 @@ class Combination(Attack):
     ) -> Images:
         """The worst of the rounds, which choose their own targets."""
         objectives.refuse_targets(self.name, targets)
-        clean = logits = forward(x)["logits"]
-        worst, worst_margin, fooled = x, losses.margin(logits, y), losses.misclassified(logits, y)
-        rounds = self.rounds(logits.shape[-1])
-        crafts = _traced_once(rounds, forward)
-        for part in rounds:
-            craft = crafts[id(part.attack)]
-            candidate = craft(x, y, part.seed(seed), part.targets(y, clean))
-            logits = forward(candidate)["logits"]
-            candidate_margin, wrong = losses.margin(logits, y), losses.misclassified(logits, y)
-            larger = candidate_margin > worst_margin
-            # Tied logits have margin 0 and may be classified either way, which `larger` ignores.
-            better = tf.where(tf.equal(wrong, fooled), larger, wrong)
-            worst = tf.where(broadcast_to_images(better, x), candidate, worst)
-            # Not `maximum`, with which one NaN would exclude all later candidates.
-            worst_margin = tf.where(better, candidate_margin, worst_margin)
-            fooled = fooled | better & wrong
-        return worst
+        clean = forward(x)["logits"]
+        batch = x.shape[:1]
+        margin, fooled = losses.margin(clean, y), losses.misclassified(clean, y)
+        worst = _Worst(x, tf.ensure_shape(margin, batch), tf.ensure_shape(fooled, batch))
+        for series in _series(self.rounds(clean.shape[-1])):
+            worst = _run(series, worst, forward, x, y, clean, seed)
+        return worst.x
 
 
-def _traced_once(rounds: tuple[Round, ...], forward: Forward) -> dict[int, Callable]:
-    """The `craft` of each attack by its `id`; one of several rounds is traced once in a graph."""
-    crafts = {}
-    attacks = [part.attack for part in rounds]
-    for attack in attacks:
-        craft = functools.partial(attack.craft, forward)
-        several = sum(other is attack for other in attacks) > 1
-        crafts[id(attack)] = noinline(craft) if several else craft
-    return crafts
+class _Worst(NamedTuple):
+    """The worst result of each image so far."""
+
+    x: Images
+    margin: PerExample
+    fooled: tf.Tensor
+
+    def updated(self, candidate: Images, logits: Logits, y: Labels) -> _Worst:
+        """The worse of it and a candidate."""
+        margin, wrong = losses.margin(logits, y), losses.misclassified(logits, y)
+        # Tied logits have margin 0 and may be classified either way, which `larger` ignores.
+        better = tf.where(tf.equal(wrong, self.fooled), margin > self.margin, wrong)
+        x = tf.where(broadcast_to_images(better, self.x), candidate, self.x)
+        # Not `maximum`, with which one NaN would exclude all later candidates.
+        margin = tf.where(better, margin, self.margin)
+        found = _Worst(x, margin, self.fooled | better & wrong)
+        return _Worst(
+            *(tf.ensure_shape(new, old.shape) for new, old in zip(found, self, strict=True))
+        )
+
+
+def _series(rounds: tuple[Round, ...]) -> list[tuple[Round, ...]]:
+    """The rounds, those in a row that run one attack in the same way together."""
+    groups = itertools.groupby(
+        rounds, lambda part: (id(part.attack), part.offset is None, part.rank is None)
+    )
+    return [tuple(group) for _, group in groups]
+
+
+def _run(
+    series: tuple[Round, ...], worst: _Worst, forward: Forward, x: Images, y: Labels,
+    clean: Logits, seed: tf.Tensor,
+) -> _Worst:  # fmt: skip
+    """Runs a series of rounds; several are a loop, so that a graph holds the attack once."""
+    attack = series[0].attack
+
+    def run(part: Round, worst: _Worst) -> _Worst:
+        targets = part.targets(y, clean)
+        candidate = craft(x, y, part.seed(seed), targets)
+        return worst.updated(candidate, forward(candidate)["logits"], y)
+
+    craft: Callable[..., Images] = functools.partial(attack.craft, forward)
+    if len(series) == 1:
+        return run(series[0], worst)
+    craft = noinline(craft)
+    settings = [
+        tf.constant([setting or 0 for setting in column], tf.int32)
+        for column in zip(*(part[1:] for part in series), strict=True)
+    ]
+
+    def body(index: tf.Tensor, worst: _Worst) -> tuple[tf.Tensor, _Worst]:
+        fold, offset, rank = (column[index] for column in settings)
+        part = Round(
+            attack,
+            fold,
+            None if series[0].offset is None else offset,
+            None if series[0].rank is None else rank,
+        )
+        return index + 1, run(part, worst)
+
+    _, worst = tf.while_loop(
+        lambda index, _: index < len(series), body, (tf.constant(0), worst), parallel_iterations=1
+    )
+    return worst
 
 
 @serializable

@@ -55,15 +55,15 @@ def _may_underflow(model: Any) -> bool:
     """Whether a layer computes in half precision; a function may hide one."""
     if not isinstance(model, keras.Model):
         return True
-    return any("float16" in str(layer.compute_dtype) for layer in _layers(model))
+    return any("float16" in str(layer.compute_dtype) for layer in all_layers(model))
 
 
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model and of the models inside it."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from all_layers(layer)
 
 
 def _call(function: Any, x: Images) -> Any:

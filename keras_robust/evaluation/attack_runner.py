@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.core.classifier import as_forward, classifier_of
-from keras_robust.core.graphs import compiled
+from keras_robust.core.graphs import AnyBatch
+from keras_robust.core.kept_graphs import kept
 from keras_robust.core.types import Ball, Forward, Images
 from keras_robust.evaluation.adversarial_images import (
     AdversarialImages,
@@ -31,8 +32,6 @@ from keras_robust.evaluation.run_state import AttackRunState, StateFile
 from keras_robust.evaluation.time_budget import TimeBudget
 from keras_robust.threat_models.masks import mask_of
 
-# A last batch is padded to full size if at least this fraction of it is real.
-_PADDED_FROM = 0.75
 # Fraction of images by which chance and rounding may change an accuracy.
 _CHANCE = 0.02
 
@@ -214,8 +213,8 @@ class AttackRunner:
                 continue
             if self.budget.expired:
                 return False
-            # Padding avoids a trace, but at many steps attacking the padding costs more.
-            count = len(rows) if real >= _PADDED_FROM * len(rows) else real
+            # Only an attack on groups of images needs batches of one size.
+            count = real if part.attack.task_kind is None else len(rows)
             self._attack(name, part, radius, run, (number, remaining[rows[:count]], real))
             run.batch, run.seconds = number + 1, self.budget.clock() - start
             file.save(run)
@@ -286,14 +285,14 @@ def _label(name: str, radius: float | None) -> str:
 
 
 def compiled_forward(model: Model) -> Forward:
-    """A model, or a function of images, as one graph."""
-    return compiled(as_forward(model))
+    """A model, or a function of images, as one graph, kept with a Keras model."""
+    return kept(model, "forward", lambda: AnyBatch(as_forward(model)))
 
 
 def predict_logits(forward: Forward, x: np.ndarray, batch_size: int) -> np.ndarray:
     """Logits `[n, classes]` of a compiled model, computed in batches of one size."""
     batches = rows_in_batches(len(x), batch_size)
-    return np.concatenate([forward(x[rows])["logits"].numpy()[:real] for rows, real in batches])
+    return np.concatenate([forward(x[rows[:real]])["logits"].numpy() for rows, real in batches])
 
 
 def check_within_threat_model(

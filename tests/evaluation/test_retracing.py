@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,6 +32,73 @@ def warned():
 
 def model(x):
     return {"logits": 3 * x}
+
+
+class Counter(keras.layers.Layer):
+    """Counts how often it is called in Python, so by traces of a compiled evaluation."""
+
+    calls = 0
+
+    def call(self, x):
+        Counter.calls += 1
+        return x
+
+
+@pytest.fixture(scope="module")
+def counting():
+    inputs = keras.layers.Input([3])
+    outputs = keras.layers.Dense(5, use_bias=False)(Counter()(inputs))
+    return keras.Model(inputs, {"logits": outputs})
+
+
+def calls(work):
+    """The calls of the model in Python during some work."""
+    before = Counter.calls
+    work()
+    return Counter.calls - before
+
+
+def test_a_model_is_traced_in_one_evaluation_only(counting):
+    predicted = counting(X)["logits"].numpy().argmax(axis=1)
+
+    def evaluate(count=5, **options):
+        data = tf.data.Dataset.from_tensor_slices((X, predicted)).batch(count)
+        kr.evaluation.evaluate(counting, data, attack, **options)
+
+    attack = kr.attacks.pgd(BALL, 3)
+    assert calls(evaluate) > 0
+    # Another last batch, other seeds and radii.
+    assert calls(lambda: evaluate(7, seed=2**40, radii=[0.02, 0.2])) == 0
+    attack = kr.attacks.pgd(BALL, 3)
+    craft = attack.compiled(counting)
+    given = [(X[:2], Y[:2], np.int64(3)), (X, Y.astype("int32"), 3, 0.05), (X, Y, (1, 2))]
+    for one in given:
+        assert calls(lambda one=one: craft(*one)) == 0
+
+
+def test_traces_do_not_grow_with_targets_and_restarts(counting):
+    targeted = kr.attacks.pgd(BALL, 2, targeted=True)
+
+    def combined(targets, runs):
+        attacks = [
+            kr.attacks.multi_targeted(targeted, targets),
+            kr.attacks.restarts(kr.attacks.pgd(BALL, 2), runs),
+        ]
+        return calls(lambda: kr.attacks.worst_of(*attacks).compiled(counting)(X, Y))
+
+    assert combined(2, 2) == combined(4, 6)
+
+
+@pytest.mark.slow
+def test_traces_do_not_grow_with_classes():
+    attack = kr.attacks.multi_targeted(kr.attacks.pgd(BALL, 2, targeted=True))
+    inputs = keras.layers.Input([3])
+    hidden = Counter()(inputs)
+    models = [
+        keras.Model(inputs, {"logits": keras.layers.Dense(count)(hidden)}) for count in (5, 200)
+    ]
+    few, many = (calls(lambda model=model: attack.compiled(model)(X, Y)) for model in models)
+    assert few == many > 0
 
 
 @pytest.mark.slow

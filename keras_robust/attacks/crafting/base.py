@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.crafting.inputs import as_seed, check_batch
+from keras_robust.attacks.crafting.inputs import as_seed, check_batch, craft_seed
+from keras_robust.attacks.crafting.traced import traced
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
-from keras_robust.core.graphs import compiled
-from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import (
     Ball,
     Forward,
@@ -44,9 +43,9 @@ class Round(NamedTuple):
     """
 
     attack: Attack
-    fold: int = 0
-    offset: int | None = None
-    rank: int | None = None
+    fold: int | tf.Tensor = 0
+    offset: int | tf.Tensor | None = None
+    rank: int | tf.Tensor | None = None
 
     def seed(self, seed: Seed) -> tf.Tensor:
         """The seed of the round, an int tensor of shape `[2]`."""
@@ -59,11 +58,13 @@ class Round(NamedTuple):
             y: true labels `[batch]`.
             logits: logits of the clean images, `[batch, classes]`.
         """
-        if self.rank is not None:
-            label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
-            others = tf.where(label, logits.dtype.min, logits)
-            return tf.cast(tf.math.top_k(others, self.rank).indices[:, -1], y.dtype)
-        return None if self.offset is None else (y + self.offset) % logits.shape[-1]
+        if self.offset is not None:
+            return (y + tf.cast(self.offset, y.dtype)) % logits.shape[-1]
+        if self.rank is None:
+            return None
+        label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
+        others = tf.where(label, logits.dtype.min, logits)
+        return tf.cast(tf.math.top_k(others, self.rank).indices[:, -1], y.dtype)
 
 
 class Attack(abc.ABC):
@@ -162,7 +163,7 @@ class Attack(abc.ABC):
                 not fit the images.
         """
         x, y, targets = self._checked(model, x, y, targets)
-        crafted = self.craft(as_forward(model), x, y, as_seed(seed), targets)
+        crafted = self.craft(as_forward(model), x, y, craft_seed(seed), targets)
         return tf.nest.map_structure(tf.stop_gradient, crafted)
 
     def _checked(
@@ -172,7 +173,10 @@ class Attack(abc.ABC):
         return check_batch(x, y, targets, ball.bounds, _classes(model), mask_of(ball))
 
     def compiled(self, model: keras.Model | Forward) -> Callable[..., Images]:
-        """The attack on one model as a `tf.function`, traced once for all seeds and radii.
+        """The attack on one model as a graph, traced once for each shape and dtype of images.
+
+        The size of the batch, the seed, the radius and the targets need no other trace. The graphs
+        are kept with a Keras model: the same attack, compiled again, is not traced again.
 
         Args:
             model: as for a call.
@@ -190,13 +194,7 @@ class Attack(abc.ABC):
             >>> attack(x, y, radius=0.5).numpy().tolist()
             [[0.0, 1.0]]
         """
-
-        @compiled
-        def run(
-            x: Images, y: Labels, seed: tf.Tensor, radius: tf.Tensor | None, targets: Labels | None
-        ) -> Images:
-            attack = self if radius is None else self.at_radius(radius)
-            return attack(model, x, y, seed=seed, targets=targets)
+        graphs = traced(self, model)
 
         def attack(
             x: Images,
@@ -209,10 +207,9 @@ class Attack(abc.ABC):
             x, y, targets = self._checked(model, x, y, targets)
             if radius is not None:
                 self.at_radius(radius)  # raises unless it is one
-                radius = scalar(radius, upcast_half(x).dtype)
-            return run(x, y, as_seed(seed), radius, targets)
+            return graphs(x, y, craft_seed(seed), radius, targets)
 
-        attack.traces = run.experimental_get_tracing_count  # type: ignore[attr-defined]
+        attack.traces = lambda: graphs.traces  # type: ignore[attr-defined]
         return attack
 
 

@@ -33,6 +33,23 @@ def as_seed(seed: Seed) -> tf.Tensor:
     return tf.stack([tensor, tf.zeros_like(tensor)]) if tensor.shape == [] else tensor
 
 
+def craft_seed(seed: Seed) -> tf.Tensor:
+    """The seed of an attack: int32, as equal numbers of other dtypes are split differently.
+
+    A larger seed is hashed.
+
+    Example:
+        >>> craft_seed(tf.constant([7, 8], tf.int64))
+        <tf.Tensor: shape=(2,), dtype=int32, numpy=array([7, 8], dtype=int32)>
+    """
+    wide = as_seed(seed)
+    narrow = tf.cast(wide, tf.int32)
+    if wide.dtype == tf.int32:
+        return narrow
+    fits = tf.reduce_all(tf.equal(tf.cast(narrow, wide.dtype), wide))
+    return tf.where(fits, narrow, tf.random.stateless_uniform([2], wide, None, None, tf.int32))
+
+
 def check_batch(
     x: Images,
     y: Labels,
