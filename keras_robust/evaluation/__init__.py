@@ -3,6 +3,11 @@
 from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.certify import certify
 from keras_robust.evaluation.detector_attacks import score_attacks
+from keras_robust.evaluation.detector_comparison import (
+    Compared,
+    DetectorComparison,
+    compare_detectors,
+)
 from keras_robust.evaluation.distributional_risk import DistributionalRisk, distributional_risk
 from keras_robust.evaluation.evaluator import evaluate
 from keras_robust.evaluation.example_images import ExampleImages
@@ -19,6 +24,7 @@ from keras_robust.evaluation.multi_task.measure import (
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, success_table
 from keras_robust.evaluation.multi_task.task_history import TaskHistory, task_history
+from keras_robust.evaluation.orthogonal_pgd import orthogonal_pgd
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.representation.class_divergence import (
@@ -57,9 +63,11 @@ __all__ = [
     "Card",
     "CertificationResult",
     "Check",
+    "Compared",
     "ContrastPairs",
     "Curve",
     "Detection",
+    "DetectorComparison",
     "DetectorResult",
     "DistributionalRisk",
     "Divergence",
@@ -79,6 +87,7 @@ __all__ = [
     "black_box",
     "certify",
     "class_divergence",
+    "compare_detectors",
     "contrast_pairs",
     "distributional_risk",
     "divergence",
@@ -90,6 +99,7 @@ __all__ = [
     "latents",
     "load_reports",
     "make_card",
+    "orthogonal_pgd",
     "perturbations",
     "project",
     "sanity_checks",

@@ -9,7 +9,7 @@ import numpy as np
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.attacks.crafting.initialization import Uniform
-from keras_robust.attacks.crafting.objectives import AdaptiveObjective
+from keras_robust.attacks.crafting.objectives import AdaptiveObjective, DetectionScore
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import replace
 from keras_robust.detection.calibration import exceeds
@@ -45,13 +45,14 @@ def detector_results(
         return None
     name = "worst case of the report's attacks" if len(attacks) > 1 else next(iter(attacks))
     images = {name: worst}
-    if detector.scored_by is None:
+    score = getattr(detector, "adaptive_score", detector.scored_by)
+    if score is None:
         runner.warnings.append(
             "The detector does not name its score (`scored_by`), so no adaptive attack was run; "
             "its rates hold for oblivious attacks only."
         )
     else:
-        attack = adaptive_attack(attacks, detector.scored_by)
+        attack = adaptive_attack(attacks, score)
         run = runner.run(attack.name, attack)
         if not run.finished:
             return None
@@ -80,14 +81,14 @@ def detector_results(
     )
 
 
-def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAttack:
+def adaptive_attack(attacks: Mapping[str, Attack], score: str | DetectionScore) -> GradientAttack:
     """The longest iterative attack of several, with an adaptive objective.
 
     PGD with 40 steps if none of `attacks` is an iterative, untargeted gradient attack.
 
     Args:
         attacks: attacks in one ball.
-        scored_by: the name of the score that the attack lowers.
+        score: the score that the attack lowers, as for `AdaptiveObjective`.
 
     Example:
         >>> from keras_robust import LinfBall, attacks
@@ -104,7 +105,7 @@ def adaptive_attack(attacks: Mapping[str, Attack], scored_by: str) -> GradientAt
     base = max(iterative, key=lambda attack: attack.steps) if iterative else pgd(ball, _STEPS)
     return replace(
         base,
-        objective=AdaptiveObjective(scored_by),
+        objective=AdaptiveObjective(score),
         initialization=base.initialization if base.is_random else Uniform(),
         name=f"{base.name}, adaptive (detector-aware)",
     )

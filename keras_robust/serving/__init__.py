@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from keras_robust.serving.client.rest_client import RestClient
     from keras_robust.serving.exporting.export import export_model
     from keras_robust.serving.exporting.verify import verify
+    from keras_robust.serving.monitor import Monitor
     from keras_robust.serving.server.server import Limits, Server
     from keras_robust.serving.status import ServingError
 
-__all__ = ["Client", "Limits", "RestClient", "Server", "ServingError", "export_model", "verify"]
+__all__ = [
+    "Client",
+    "Limits",
+    "Monitor",
+    "RestClient",
+    "Server",
+    "ServingError",
+    "export_model",
+    "verify",
+]
 
 _DEFINED_IN = {
     "Client": "client.grpc_client",
     "Limits": "server.server",
+    "Monitor": "monitor",
     "RestClient": "client.rest_client",
     "Server": "server.server",
     "ServingError": "status",

@@ -19,7 +19,7 @@ from trainers import recipes
 
 PROGRAMS = (
     *("train", "evaluate", "attack", "transfer"),
-    *("evaluate_ensembles", "diagnose_latents", "toy", "demo", "reproduce"),
+    *("evaluate_ensembles", "evaluate_detectors", "diagnose_latents", "toy", "demo", "reproduce"),
 )
 
 
@@ -111,6 +111,7 @@ UNWRITABLE = [
     ("transfer", ["--run=a,b", LONG]),
     ("evaluate_ensembles", ["--run=a", LONG]),
     ("evaluate_ensembles", [LONG_RUN, "--output_dir=b"]),
+    ("evaluate_detectors", ["--run=a", LONG]),
     ("diagnose_latents", ["--run=a", LONG]),
     ("diagnose_latents", [LONG_RUN, "--output_dir=b"]),
     ("toy", [LONG]),
@@ -154,6 +155,7 @@ INTERRUPTED = [
     ("attack", ["--run=run"], "the same command starts over."),
     ("transfer", ["--run=a,b", "--output_dir=x"], "the same command starts over."),
     ("evaluate_ensembles", ["--run=a", "--output_dir=x"], "the same command starts over."),
+    ("evaluate_detectors", ["--run=a", "--output_dir=x"], "the same command starts over."),
     ("diagnose_latents", ["--run=a", "--output_dir=x"], "the same command starts over."),
     (
         "toy",
