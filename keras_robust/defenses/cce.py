@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from typing_extensions import Unpack
@@ -9,13 +11,15 @@ from typing_extensions import Unpack
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
-from keras_robust.core.config import serializable
-from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss
-from keras_robust.core.validation import check_choice, check_number
+from keras_robust.core.config import register, replace, serializable
+from keras_robust.core.numerics import scalar
+from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss, Scalar
+from keras_robust.core.validation import check_choice, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.losses.classification import member_cross_entropies
 from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
+from keras_robust.training.training_loss import TrainingLoss
 
 # Weights of promoting and demoting.
 MODES = {"robustness": (1.0, 1.0), "detection": (0.0, 5.0), "base": (0.0, 0.0)}
@@ -34,7 +38,7 @@ class CollaborativeCrossEntropy(RobustLoss):
 
     Args:
         promote: weight of the cross-entropy on other members' attacks.
-        demote: weight of the entropy on other members' attacks.
+        demote: weight of the entropy on other members' attacks; a number, or a scalar tensor.
 
     Raises:
         ValueError: a negative weight.
@@ -49,16 +53,21 @@ class CollaborativeCrossEntropy(RobustLoss):
     per_member = True
 
     promote: float = 1.0
-    demote: float = 1.0
+    demote: Scalar = 1.0
 
     def __post_init__(self) -> None:
         check_number("CollaborativeCrossEntropy: promote", self.promote)
-        check_number("CollaborativeCrossEntropy: demote", self.demote)
+        if not tf.is_tensor(self.demote):
+            check_number("CollaborativeCrossEntropy: demote", self.demote)
+
+    @property
+    def _demotes(self) -> bool:
+        return tf.is_tensor(self.demote) or bool(self.demote)
 
     @property
     def term_names(self) -> tuple[str, ...]:
         """The terms of the loss."""
-        weighted = (("promoting", self.promote), ("demoting", self.demote))
+        weighted = (("promoting", self.promote), ("demoting", self._demotes))
         return ("clean", "adversarial", *(name for name, weight in weighted if weight))
 
     def __call__(self, y: Labels, adversarial: Outputs, clean: Outputs) -> dict[str, PerExample]:
@@ -75,9 +84,10 @@ class CollaborativeCrossEntropy(RobustLoss):
         indicator = tf.stop_gradient(likelihood)
         if self.promote:
             terms["promoting"] = self.promote * _over_members(crossing, indicator * hard)
-        if self.demote:
+        if self._demotes:
             uncertainty = (1 - indicator) * losses.entropy(member_logits)
-            terms["demoting"] = -self.demote * _over_members(crossing, uncertainty)
+            demote = scalar(self.demote, hard.dtype)
+            terms["demoting"] = -demote * _over_members(crossing, uncertainty)
         return terms
 
 
@@ -99,6 +109,43 @@ def _over_members(weights: tf.Tensor, values: tf.Tensor) -> PerExample:
     return tf.einsum("sm,sbm->b", weights, values)
 
 
+@register
+class RampedDemotion(RobustModel):
+    """A robust model whose weight of demoting grows linearly over the first steps.
+
+    Logs the present weight as `demote`. Validation has the whole weight.
+
+    Args:
+        *args, **kwargs: arguments of `RobustModel`; the loss is a `CollaborativeCrossEntropy`.
+        demote_ramp_steps: number of steps until demoting has its whole weight.
+    """
+
+    state_names = ("demote",)
+
+    def __init__(self, *args: Any, demote_ramp_steps: int = 1, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        check_integer("demote_ramp_steps", demote_ramp_steps, 1)
+        self.demote_ramp_steps = demote_ramp_steps
+
+    def _demote(self) -> tf.Tensor:
+        """The weight of this step, which is counted from 0."""
+        share = tf.cast(self.step + 1, tf.float32) / self.demote_ramp_steps
+        return tf.minimum(share, 1.0) * self.robust_loss.demote
+
+    def training_loss(self) -> TrainingLoss:
+        """The loss with the weight of this step."""
+        loss = replace(self.robust_loss, demote=self._demote())
+        return TrainingLoss(self.classifier, loss, self.microbatches, self.weight_perturbation)
+
+    def state_logs(self) -> dict[str, tf.Tensor]:
+        """The weight of demoting."""
+        return {"demote": self._demote()}
+
+    def parts(self) -> dict[str, Any]:
+        """The arguments of the constructor that rebuild the model."""
+        return {**super().parts(), "demote_ramp_steps": self.demote_ramp_steps}
+
+
 @defense
 def cce(
     classifier: keras.Model,
@@ -107,6 +154,7 @@ def cce(
     mode: str = "robustness",
     promote: float | None = None,
     demote: float | None = None,
+    demote_ramp_steps: int = 0,
     steps: int = 10,
     step_size: float | None = None,
     **options: Unpack[RobustModelOptions],
@@ -125,10 +173,14 @@ def cce(
             adversarial images; or `"base"`, without promoting and demoting.
         promote: weight of promoting; default 1 for robustness, else 0.
         demote: weight of demoting; default 1 for robustness, 5 for detection, 0 for base.
+        demote_ramp_steps: number of first steps over which the weight of demoting grows from 0, so
+            that members learn the classes before they learn to doubt; 0 for the whole weight from
+            the start, as in the paper.
 
     Raises:
         TypeError: a classifier that is not an ensemble.
-        ValueError: another mode, a negative weight, or what `keras_robust.attacks.pgd` refuses.
+        ValueError: another mode, a negative weight, a ramp without demoting, or what
+            `keras_robust.attacks.pgd` refuses.
 
     Example:
         >>> import keras_robust as kr
@@ -146,10 +198,15 @@ def cce(
         default if given is None else given
         for default, given in zip(MODES[mode], (promote, demote), strict=True)
     ]
+    check_integer("cce: demote_ramp_steps", demote_ramp_steps)
+    if demote_ramp_steps and not weights[1]:
+        raise ValueError(
+            f"cce: demote_ramp_steps is {demote_ramp_steps}, but demote is 0; expected a weight "
+            "above 0, as in mode='detection'."
+        )
     attack = pgd(ball, steps, step_size)
-    return RobustModel(
-        classifier,
-        per_member(attack),
-        CollaborativeCrossEntropy(*weights),
-        **validated_by(options, attack),
-    )
+    parts = (classifier, per_member(attack), CollaborativeCrossEntropy(*weights))
+    checked = validated_by(options, attack)
+    if demote_ramp_steps:
+        return RampedDemotion(*parts, demote_ramp_steps=demote_ramp_steps, **checked)
+    return RobustModel(*parts, **checked)

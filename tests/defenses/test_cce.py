@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,3 +152,41 @@ def test_the_terms_are_one_value_per_example():
         tf.zeros([4], tf.int32), {"member_logits": z}, {"member_logits": z[0]}
     )
     assert total(terms).shape == [4]
+
+
+def test_demoting_grows_from_nothing_to_its_weight(ensemble):
+    """Over four steps, of which the third is this one; validation has the whole weight."""
+    model = kr.defenses.cce(ensemble, BALL, mode="detection", demote_ramp_steps=4)
+    rng = np.random.default_rng(0)
+    y = tf.constant([0, 2, 1])
+    clean, adversarial = (
+        {"member_logits": tf.constant(rng.normal(size=shape), tf.float32)}
+        for shape in ((3, 2, 3), (2, 3, 2, 3))
+    )
+    whole = CollaborativeCrossEntropy(promote=0.0, demote=5.0)(y, adversarial, clean)
+    for step, share in ((0, 0.25), (2, 0.75), (3, 1.0), (9, 1.0)):
+        model.step.assign(step)
+        found = model.training_loss().loss(y, adversarial, clean)
+        assert list(found) == list(whole)
+        np.testing.assert_allclose(found["demoting"], share * whole["demoting"], rtol=1e-6)
+        np.testing.assert_array_equal(found["adversarial"], whole["adversarial"])
+        assert float(model.state_logs()["demote"]) == 5.0 * share
+    assert model.robust_loss == CollaborativeCrossEntropy(promote=0.0, demote=5.0)
+    assert type(model).from_config(model.get_config()).demote_ramp_steps == 4
+
+
+@pytest.mark.slow
+def test_a_ramp_trains(ensemble, make_batch):
+    x, y = make_batch(4)
+    model = kr.defenses.cce(ensemble, BALL, mode="detection", demote_ramp_steps=4, steps=1)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    history = model.fit(x, y, batch_size=1, epochs=2, verbose=0).history
+    assert history["demote"] == pytest.approx([3.125, 5.0])  # means over four steps
+    assert np.isfinite(history["demoting"]).all()
+
+
+def test_a_ramp_needs_a_weight(ensemble):
+    with pytest.raises(ValueError, match="demote_ramp_steps is 3, but demote is 0"):
+        kr.defenses.cce(ensemble, BALL, mode="base", demote_ramp_steps=3)
+    with pytest.raises(ValueError, match="demote_ramp_steps"):
+        kr.defenses.cce(ensemble, BALL, demote_ramp_steps=-1)

@@ -153,7 +153,7 @@ class Scale:
         if "steps" in options:
             fewer = _capped(options.to_dict(), self.crafting_steps, config.ball.radius)
             config.defense.options = ConfigDict(fewer)
-        for name in ("radius_warmup", "warmup_steps", "ramp_steps"):
+        for name in ("radius_warmup", "warmup_steps", "ramp_steps", "demote_ramp_steps"):
             if config.defense.options.get(name):
                 config.defense.options[name] = max(round(options[name] * fraction), 1)
         if config.defense.options.get("radius_schedule"):
