@@ -6,11 +6,17 @@ from keras_robust.attacks.boundary import boundary
 from keras_robust.attacks.brendel_bethge import brendel_bethge
 from keras_robust.attacks.carlini_wagner import carlini_wagner
 from keras_robust.attacks.composite import multi_targeted, restarts, worst_of
+from keras_robust.attacks.ddn import ddn
+from keras_robust.attacks.deepfool import deepfool
+from keras_robust.attacks.ead import ead
 from keras_robust.attacks.fab import fab
+from keras_robust.attacks.fmn import fmn
 from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.multi_task.attack import multi_task
+from keras_robust.attacks.pdpgd import pdpgd
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
+from keras_robust.attacks.sigma_zero import sigma_zero
 from keras_robust.attacks.smooth_adv import smooth_adv
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
@@ -24,17 +30,23 @@ __all__ = [
     "boundary",
     "brendel_bethge",
     "carlini_wagner",
+    "ddn",
+    "deepfool",
+    "ead",
     "fab",
     "fgsm",
+    "fmn",
     "hop_skip_jump",
     "in_each_ball",
     "mim",
     "multi_targeted",
     "multi_task",
+    "pdpgd",
     "per_member",
     "pgd",
     "r_fgsm",
     "restarts",
+    "sigma_zero",
     "smooth_adv",
     "spsa",
     "square",

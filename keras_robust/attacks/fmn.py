@@ -25,7 +25,7 @@ class _State(NamedTuple):
 class Fmn(NormDescent):
     """FMN: a minimum-norm attack by projected gradient steps in a ball of varying radius.
 
-    Each step follows the gradient of the margin by `step_size` in L2, and projects onto a ball
+    Each step follows the gradient of the margin by `alpha` in L2, and projects onto a ball
     whose radius shrinks by the factor `1 - gamma` where the image is misclassified and grows by
     `1 + gamma` where it is not; as long as no example is known, the radius is `1 + gamma` times the
     distance to the linearized boundary. The step size and `gamma` fall along a cosine.
@@ -34,7 +34,7 @@ class Fmn(NormDescent):
         ball: the threat model, in L0, L1, L2 or Linf. Images without an adversarial example within
             the radius stay unchanged.
         steps: the number of steps, >= 0, one gradient each.
-        step_size: the first step size, in units of the range of a pixel, > 0; the last is a
+        alpha: the first step size, in units of the range of a pixel, > 0; the last is a
             hundredth of it.
         gamma: by which fraction the radius changes at first, in [0, 1); in L0 by a pixel at least.
         gamma_final: the same at the end, in [0, 1).
@@ -62,7 +62,7 @@ class Fmn(NormDescent):
     ball: Ball
     steps: int = 500
     _: dataclasses.KW_ONLY
-    step_size: float = 1.0
+    alpha: float = 1.0
     gamma: float = 0.05
     gamma_final: float = 0.001
     targeted: bool = False
@@ -70,7 +70,7 @@ class Fmn(NormDescent):
     def __post_init__(self) -> None:
         check_norm("FMN", self.ball, (0, 1, 2, math.inf))
         check_integer("Fmn: steps", self.steps)
-        check_number("Fmn: step_size", self.step_size, above=0)
+        check_number("Fmn: alpha", self.alpha, above=0)
         check_number("Fmn: gamma", self.gamma, below=1)
         check_number("Fmn: gamma_final", self.gamma_final, below=1)
 
@@ -87,7 +87,7 @@ class Fmn(NormDescent):
     def move(self, now: Present, state: _State) -> tuple[tf.Tensor, _State]:
         """Lines 4 to 13 of Algorithm 1."""
         dtype = now.delta.dtype
-        step = cosine(now.index, self.steps, self.step_size, self.step_size / 100, dtype)
+        step = cosine(now.index, self.steps, self.alpha, self.alpha / 100, dtype)
         gamma = cosine(now.index, self.steps, self.gamma, self.gamma_final, dtype)
         found = state.found | now.adversarial
         if self.ball.p == 0:

@@ -8,6 +8,7 @@ the plain one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -17,22 +18,23 @@ from keras_robust.threat_models import l0_projection
 from keras_robust.threat_models.l1_projection import onto_ball
 from keras_robust.threat_models.norms import flatten, l1_norm, l2_norm, l2_unit, linf_norm
 
-_NORMS = {1.0: l1_norm, 2.0: l2_norm, math.inf: linf_norm}
-_DUALS = {1.0: linf_norm, 2.0: l2_norm, math.inf: l1_norm}
+_NORMS: dict[float | None, Callable] = {1.0: l1_norm, 2.0: l2_norm, math.inf: linf_norm}
+_DUALS: dict[float | None, Callable] = {1.0: linf_norm, 2.0: l2_norm, math.inf: l1_norm}
+_DUAL_ORDERS: dict[float | None, float] = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 
 
-def norm(p: float, delta: tf.Tensor) -> PerExample:
+def norm(p: float | None, delta: tf.Tensor) -> PerExample:
     """The length of each perturbation, `[batch]`, for `p` of 1, 2 or infinity."""
     return _NORMS[p](delta)
 
 
-def dual_norm(p: float, gradient: tf.Tensor) -> PerExample:
+def dual_norm(p: float | None, gradient: tf.Tensor) -> PerExample:
     """The dual norm of each gradient, `[batch]`, for `p` of 1, 2 or infinity."""
     return _DUALS[p](gradient)
 
 
 def onto_radius(
-    p: float, delta: tf.Tensor, radius: PerExample, per_channel: bool = False
+    p: float | None, delta: tf.Tensor, radius: PerExample, per_channel: bool = False
 ) -> tf.Tensor:
     """Projects each perturbation onto the ball of its own radius.
 
@@ -68,7 +70,7 @@ def onto_radius(
     return tf.reshape(tf.where(kept, pixels, tf.zeros_like(pixels)), tf.shape(delta))
 
 
-def proximal(p: float, delta: tf.Tensor, weight: PerExample) -> tf.Tensor:
+def proximal(p: float | None, delta: tf.Tensor, weight: PerExample) -> tf.Tensor:
     """The proximal operator of a norm: minimizes `weight |z|_p + |z - delta|_2^2 / 2` over `z`.
 
     Args:
@@ -84,5 +86,5 @@ def proximal(p: float, delta: tf.Tensor, weight: PerExample) -> tf.Tensor:
     Reference: Parikh and Boyd, "Proximal Algorithms" (2014), section 6.5: what is left after the
     projection onto the ball of the dual norm.
     """
-    dual = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[p]
+    dual = _DUAL_ORDERS[p]
     return delta - onto_radius(dual, delta, weight)

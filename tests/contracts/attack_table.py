@@ -16,17 +16,23 @@ from keras_robust.attacks import (
     boundary,
     brendel_bethge,
     carlini_wagner,
+    ddn,
+    deepfool,
+    ead,
     fab,
     fgsm,
+    fmn,
     hop_skip_jump,
     in_each_ball,
     mim,
     multi_targeted,
     multi_task,
+    pdpgd,
     per_member,
     pgd,
     r_fgsm,
     restarts,
+    sigma_zero,
     smooth_adv,
     spsa,
     square,
@@ -165,6 +171,25 @@ ROWS = {
         targeted=True,
         minimum_norm=True,
         norms=LP,
+    ),
+    "ddn": Row(
+        lambda ball: ddn(ball, 8, initial_norm=0.3), random=False, minimum_norm=True, norms=("l2",)
+    ),
+    "deepfool": Row(lambda ball: deepfool(ball, 3), random=False, minimum_norm=True),
+    "ead": Row(
+        lambda ball: ead(ball, 8, learning_rate=0.1, initial_const=10.0, binary_search_steps=2),
+        random=False,
+        minimum_norm=True,
+    ),
+    "fmn": Row(lambda ball: fmn(ball, 8), random=False, minimum_norm=True),
+    "fmn targeted": Row(
+        lambda ball: fmn(ball, 8, targeted=True), random=False, targeted=True, minimum_norm=True
+    ),
+    "pdpgd": Row(
+        lambda ball: pdpgd(ball, 12, learning_rate=0.03), random=False, minimum_norm=True, norms=LP
+    ),
+    "sigma_zero": Row(
+        lambda ball: sigma_zero(ball, 8), random=False, minimum_norm=True, norms=("l0",)
     ),
     "boundary": Row(lambda ball: boundary(ball, 15), minimum_norm=True, norms=LP),
     "hop_skip_jump": Row(

@@ -22,6 +22,8 @@ ANY_BALL = {
     "bim",
     "boundary",
     "carlini_wagner",
+    "deepfool",
+    "ead",
     "fab",
     "fgsm",
     "hop_skip_jump",
@@ -39,7 +41,7 @@ ANY_BALL = {
     "union_pgd",
     "worst_of",
 }
-SOME_NORMS = {"auto_attack", "brendel_bethge", "square"}
+SOME_NORMS = {"auto_attack", "brendel_bethge", "ddn", "fmn", "pdpgd", "sigma_zero", "square"}
 
 
 def weights(x):

@@ -64,7 +64,18 @@ def option_names(name: str, repeated: str = "pgd") -> tuple[str, ...]:
         own += ("group", "stochastic")
     if "restarts" in own or name in _NOT_REPEATED:
         return own
-    return (*own, "restarts") if getattr(kr.attacks, name)(kr.LinfBall(0.1)).is_random else own
+    return (*own, "restarts") if _example(name).is_random else own
+
+
+def _example(name: str) -> kr.Attack:
+    """An attack with its default settings, in a norm in which it is defined."""
+    factory = getattr(kr.attacks, name)
+    for ball in (kr.L2Ball(1.0), kr.L0Ball(1.0)):
+        try:
+            return factory(ball)
+        except TypeError:  # another norm
+            continue
+    return factory(kr.LinfBall(1.0))
 
 
 def _targetable(name: str) -> str:

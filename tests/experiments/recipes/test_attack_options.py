@@ -10,11 +10,19 @@ from keras_robust.experiments.recipes.attack_options import build_attack, option
 from keras_robust.experiments.recipes.attack_spec import FIXED_STEP_ATTACKS
 
 BALL = kr.LinfBall(0.1)
+IN_ONE_NORM = {"ddn": kr.L2Ball(0.1), "sigma_zero": kr.L0Ball(5)}
 
 
 @pytest.mark.parametrize("name", attack_options.names())
 def test_every_attack_is_built_in_the_ball(name):
-    assert build_attack(name, BALL, {}).ball == BALL
+    ball = IN_ONE_NORM.get(name, BALL)
+    assert build_attack(name, ball, {}).ball == ball
+
+
+@pytest.mark.parametrize("name", IN_ONE_NORM)
+def test_another_norm_is_refused(name):
+    with pytest.raises(ValueError, match=f"The attack '{name}': .* is defined in L[02]; ball is"):
+        build_attack(name, BALL, {})
 
 
 @pytest.mark.parametrize("name", attack_options.names())
@@ -38,7 +46,7 @@ def test_an_attack_gets_its_options():
 def test_random_attacks_alone_are_repeated():
     for name in ("pgd", "spsa", "square", "boundary"):
         assert build_attack(name, BALL, {"restarts": 3}).count == 3
-    for name in ("bim", "fgsm", "carlini_wagner", "auto_attack", "multi_task"):
+    for name in ("bim", "fgsm", "carlini_wagner", "auto_attack", "multi_task", "fmn"):
         with pytest.raises(ValueError, match=f"attack '{name}' does not take restarts; it takes "):
             build_attack(name, BALL, {"restarts": 3})
 
@@ -107,6 +115,13 @@ def test_in_a_union_an_attack_runs_in_each_ball():
 def test_the_attack_on_all_balls_at_once():
     made = build_attack("union_pgd", UNION, {"steps": 4, "strategy": "max"}, targeted=True)
     assert made == kr.attacks.union_pgd(UNION, 4, strategy="max", targeted=True)
+
+
+def test_minimum_norm_attacks_by_name(loaded):
+    assert loaded.attack("fmn:steps=100:gamma=0.1") == kr.attacks.fmn(loaded.ball(), 100, gamma=0.1)
+    expected = kr.attacks.sigma_zero(kr.L0Ball(9), 20, threshold=0.2)
+    made = build_attack("sigma_zero", kr.L0Ball(9), {"steps": 20, "threshold": 0.2})
+    assert made == expected
 
 
 def test_targeted():
