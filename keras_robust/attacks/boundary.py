@@ -25,8 +25,8 @@ from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.threat_models.clipping import allowed
-from keras_robust.threat_models.l0_ball import refuse_sparse
 from keras_robust.threat_models.masks import without_masked
+from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 # How fast the logarithm of a step length follows the success of proposals, and the success rates
 # aimed at: half of the spherical steps, a quarter of those that also move toward the clean image.

@@ -22,7 +22,7 @@ from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
 from keras_robust.core.validation import check_bounded, check_integer, check_number
 from keras_robust.threat_models.clipping import allowed
-from keras_robust.threat_models.l0_ball import refuse_sparse
+from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 # Scales images on the bounds inward: in the tanh space they are infinitely far away.
 _INSIDE = 0.999999

@@ -22,7 +22,7 @@ from keras_robust.core.types import Ball, Forward, Images, Labels, Objective
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.clipping import allowed
-from keras_robust.threat_models.l0_ball import refuse_sparse
+from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 
 @serializable

@@ -21,8 +21,8 @@ from keras_robust.core.numerics import broadcast_to_images, pixel_range, upcast_
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer
 from keras_robust.threat_models.clipping import allowed
-from keras_robust.threat_models.l0_ball import refuse_sparse
 from keras_robust.threat_models.masks import pixels_of, without_masked
+from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 _STEP_HALVINGS = 20  # of a step that ends in a correctly classified point
 

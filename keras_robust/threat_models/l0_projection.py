@@ -73,9 +73,22 @@ def onto_ball_and_box(
 
     Reference: Croce and Hein, "Sparse and Imperceivable Adversarial Attacks" (2019), section 4.1.
     """
+    inside, gain = clipped_gain(delta, low, high)
+    return tf.where(largest(gain, count)[..., None], inside, tf.zeros_like(inside))
+
+
+def clipped_gain(delta: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A perturbation clipped into a box, and how much closer to it each pixel comes if it moves.
+
+    Args:
+        delta, low, high: as for `onto_ball_and_box`.
+
+    Returns:
+        The clipped perturbation, and `|delta|^2 - |delta - clipped|^2` of each pixel, in units of
+        the largest entry of the image, `[batch, pixels]`.
+    """
     inside = tf.clip_by_value(delta, low, high)
-    # |delta|^2 - |delta - inside|^2, without the squares, which may overflow.
+    # Without the squares, which may overflow.
     scale = tf.reduce_max(tf.abs(delta), axis=[1, 2], keepdims=True)
     twice = tf.math.divide_no_nan(delta, scale) + tf.math.divide_no_nan(delta - inside, scale)
-    kept = largest(tf.reduce_sum(inside * twice, axis=2), count)
-    return tf.where(kept[..., None], inside, tf.zeros_like(inside))
+    return inside, tf.reduce_sum(inside * twice, axis=2)

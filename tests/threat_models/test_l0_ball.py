@@ -65,7 +65,7 @@ def test_a_fraction_of_a_pixel_does_not_count():
     x = tf.zeros([1, 9])
     assert (kr.L0Ball(2.9).project(x + 0.5, x).numpy() > 0).sum() == 2
     assert kr.L0Ball(8).replace(radius=0.5).radius == 0
-    with pytest.raises(ValueError, match=r"radius is 0.0314, less than one pixel; expected the nu"):
+    with pytest.raises(ValueError, match=r"radius is 0.0314, less than one pixel; expected a nu"):
         kr.L0Ball(0.0314)
 
 
