@@ -2,9 +2,8 @@
 
 Left out:
 - Supplementary Tables 1 and 2 list settings, which are those of the recipes `thesis/adr/...`.
-- Supplementary Figures 1 to 4, loss surfaces around adversarial examples and t-SNE of those that
-  fail: the pictures of runs show clean images and the adversarial examples that fool.
-- Figure 6 with steps of 0.02 is a table of `adr-fig-6`; Figure 5 is Figure 4 with heights.
+- Figure 6 with steps of 0.02 is a table of `adr-fig-6`; Figure 5 is Figure 4 with heights, and the
+  supplementary Figure 4 is Figure 3 there with heights.
 """
 
 from __future__ import annotations
@@ -207,6 +206,7 @@ def _table_a4() -> Experiment:
     )
 
 
+_PGD_40 = "pgd:steps=40:step_size=0.01"
 _MNIST_RADII = (0.1, 0.2, 0.3, 0.325, 0.35, 0.4, 0.5, 0.6, 0.7)
 _CIFAR_EPS = (1, 4, 8, 12, 16, 20, 24, 28)
 
@@ -251,10 +251,40 @@ def _figure_4() -> Experiment:
         "ADR, Figure 4: t-SNE of latents with entropies, ADV and ADR+LC/GB",
         (),
         tuple(
-            LatentSpace(name, training, "pgd:steps=40:step_size=0.01")
+            LatentSpace(name, training, _PGD_40)
             for name, training in zip(("adv", "adr_lc_gb"), trained.values(), strict=True)
         ),
         notes=("The heights are those of Figure 5.",),
+    )
+
+
+def _figure_a(number: int, kind: str, thesis: str) -> Experiment:
+    """The loss around adversarial examples that fool (positive), or do not (negative)."""
+    trained = _ablation(("LC",))
+    pictures = [
+        Surface(f"{space}_{name}", training, space, _PGD_40, kind)
+        for space in ("input", "latent")
+        for name, training in zip(("adv", "adr_lc"), trained.values(), strict=True)
+    ]
+    return Experiment(
+        f"adr-fig-a{number}",
+        f"ADR, Figure A{number}: loss around a {thesis} adversarial example, ADV and ADR+LC",
+        (),
+        tuple(pictures),
+    )
+
+
+def _figure_a3() -> Experiment:
+    trained = _ablation(("LC/GB",))
+    return Experiment(
+        "adr-fig-a3",
+        "ADR, Figure A3: t-SNE of negative adversarial examples, ADV and ADR+LC/GB",
+        (),
+        tuple(
+            LatentSpace(name, training, _PGD_40, kind="robust")
+            for name, training in zip(("adv", "adr_lc_gb"), trained.values(), strict=True)
+        ),
+        notes=("The heights are those of Figure A4.",),
     )
 
 
@@ -290,6 +320,9 @@ EXPERIMENTS = (
     _figure_2(),
     _figure_3(),
     _figure_4(),
+    _figure_a(1, "fooling", "positive"),
+    _figure_a(2, "robust", "negative"),
+    _figure_a3(),
     _methods_over_radius(
         "adr-fig-6",
         "ADR, Figure 6: MNIST under PGD-40 over radius, two step sizes",

@@ -196,16 +196,17 @@ def draw(
     write_pictures(directory, figures, f"{run.run.path.name}_")
 
 
-def latent_picture(run: LoadedRun, attack: kr.Attack, points: int) -> Figure:
-    """Draws the latents of clean test images, and of those that the attack fools.
+def latent_picture(run: LoadedRun, attack: kr.Attack, points: int, kind: str = "fooling") -> Figure:
+    """Draws the latents of clean test images, and of the attacked ones of a kind.
 
     Args:
         run: the run.
         attack: the attack on its test images.
         points: number of images.
+        kind: `"fooling"` the model, or `"robust"`.
     """
     z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
-    return _latents(run, z, z.fooling)
+    return _latents(run, z, z.fooling if kind == "fooling" else z.adversarial & ~z.fooling)
 
 
 def _latents(run: LoadedRun, z: kr.evaluation.Latents, attacked: np.ndarray) -> Figure:

@@ -163,12 +163,15 @@ class LatentSpace:
         training: the training.
         attack: as for `measurements.Attacked`.
         points: number of test images.
+        kind: the attacked images that are drawn, those that are `"fooling"` the model or the
+            `"robust"` ones.
     """
 
     name: str
     training: Training
     attack: str
     points: int = 300
+    kind: str = "fooling"
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -181,22 +184,26 @@ class LatentSpace:
 
         run = outcome.load(self.training)
         attack = run.attack(outcome.scale.attack(self.attack))
-        return latent_picture(run, attack, self.points)
+        return latent_picture(run, attack, self.points, self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """The loss around the first test image.
+    """The loss around the first test image, or the first attacked one of a kind.
 
     Args:
         name: of the file.
         training: the training.
         space: `"input"` or `"latent"`.
+        attack: as for `measurements.Attacked`; None for the clean image.
+        kind: of the attacked image: `"fooling"` the model, or `"robust"`.
     """
 
     name: str
     training: Training
     space: str = "input"
+    attack: str | None = None
+    kind: str = "fooling"
 
     @property
     def trainings(self) -> tuple[Training, ...]:
@@ -205,10 +212,20 @@ class Surface:
 
     def draw(self, outcome: Outcome) -> Figure:
         """Draws the first seed."""
+        from keras_robust.experiments.measuring.attacked_pictures import surfaces
         from keras_robust.experiments.measuring.diagnose_latents import surface_pictures
 
         run = outcome.load(self.training)
-        return surface_pictures(run, run.config.ball.radius, 0)[self.space]
+        if self.attack is None:
+            return surface_pictures(run, run.config.ball.radius, 0)[self.space]
+        found = surfaces(run, run.attack(outcome.scale.attack(self.attack)), 1)
+        picture = found.get(f"{self.space}_surface_{self.kind}_0")
+        if picture is None:
+            raise ValueError(
+                f"None of the first test images is {self.kind} under {self.attack} on "
+                f"{run.run.path}; expected one to draw."
+            )
+        return picture
 
 
 @dataclasses.dataclass(frozen=True)
