@@ -130,7 +130,8 @@ class RampedDemotion(RobustModel):
     def _demote(self) -> tf.Tensor:
         """The weight of this step, which is counted from 0."""
         share = tf.cast(self.step + 1, tf.float32) / self.demote_ramp_steps
-        return tf.minimum(share, 1.0) * self.robust_loss.demote
+        loss: Any = self.robust_loss
+        return tf.minimum(share, 1.0) * loss.demote
 
     def training_loss(self) -> TrainingLoss:
         """The loss with the weight of this step."""
