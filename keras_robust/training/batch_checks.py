@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import check_batch, clip_rounding
@@ -12,6 +16,9 @@ from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import scalar
 from keras_robust.core.types import Images, Labels, RobustLoss
 from keras_robust.training.distribution import checked_part
+
+# A failed check of this module, or of labels, in the message of TensorFlow's error.
+_FAILED = re.compile(r"assertion failed: \[((?:Images|Labels) .*?)\](?: \[(.*?)\] \[(.*?)\])?\s")
 
 
 def unpack_batch(
@@ -93,3 +100,39 @@ def _labels_in_range(y: Labels, classes: int | None) -> Labels:
     )
     with tf.control_dependencies([inside]):
         return tf.identity(y)
+
+
+def first_batch(x: Any, y: Any, size: int) -> tuple[Any, Any] | None:
+    """The first batch of arrays, in the dtype in which Keras passes it on; None for other data.
+
+    Args:
+        x: images as `fit` takes them.
+        y: their labels, or None.
+        size: images per batch.
+    """
+    is_array = isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
+    if not (is_array or isinstance(x, tf.Tensor)) or not len(x.shape):
+        return None
+    images = tf.convert_to_tensor(x[:size])
+    if images.dtype.is_floating:
+        images = tf.cast(images, keras.config.floatx())
+    return images, None if y is None else y[:size]
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turns the error of a graph whose check of a batch failed into a ValueError of one sentence.
+
+    Raises:
+        ValueError: the sentence of the check.
+        tf.errors.InvalidArgumentError: any other error.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        failed = _FAILED.search(f"{error} ")
+        if failed is None:
+            raise
+        sentence, low, high = failed.groups()
+        sentence = sentence.replace("\\'", "'")  # TensorFlow escapes it
+        raise ValueError(sentence if low is None else f"{sentence} {low} to {high}.") from None

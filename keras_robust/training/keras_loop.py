@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.training.batch_checks import first_batch, one_sentence
 from keras_robust.training.distribution import (
     check_last_batch,
     check_optimizer,
@@ -19,6 +20,9 @@ from keras_robust.training.metric_names import (
     infer_modes,
     user_metric_names,
 )
+
+# The arguments of `fit` after the images.
+_FIT = ("y", "batch_size", "epochs", "verbose", "callbacks", "validation_split", "validation_data")
 
 
 class KerasLoop(keras.Model):
@@ -77,10 +81,12 @@ class KerasLoop(keras.Model):
         for the microbatches, joins the batch before it.
 
         Raises:
-            ValueError: no weight is trainable, or the last batch of arrays is too small for the
-                replicas, or for the microbatches.
+            TypeError, ValueError: no weight is trainable, images or labels that the model does not
+                take, or the last batch of arrays is too small for the replicas, or for the
+                microbatches.
         """
         self.check_trainable()
+        self._check_first_batches(x, args, kwargs)
         self._check_last_batches(x, args, kwargs)
         infer_modes(kwargs.get("callbacks", args[4] if len(args) > 4 else None), self.directions)
         x = without_small_batches(x, self._parts, self.microbatches)
@@ -89,7 +95,11 @@ class KerasLoop(keras.Model):
         if isinstance(x, tf.data.Dataset):
             # Keras would warn at every call that it does not shuffle a data set.
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, *args, **kwargs)
+        with one_sentence():
+            return super().fit(x, *args, **kwargs)
+
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Raises for images and labels that the model does not take; a hook."""
 
     def check_trainable(self) -> None:
         """Raises ValueError if there is nothing to train."""
@@ -110,10 +120,12 @@ class KerasLoop(keras.Model):
         x = args[0] if args else kwargs.get("x")
         size = args[2] if len(args) > 2 else kwargs.get("batch_size")
         check_last_batch(x, size, self._parts)
+        with one_sentence():
+            results = super().evaluate(*args, return_dict=True, **kwargs)
         # Keras before 3.13 returns tensors.
         logs = keras.tree.map_structure(
             lambda value: float(value) if tf.is_tensor(value) and value.shape == () else value,
-            super().evaluate(*args, return_dict=True, **kwargs),
+            results,
         )
         return self._listed(logs, return_dict)
 
@@ -182,11 +194,20 @@ class KerasLoop(keras.Model):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
+    def _check_first_batches(self, x: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuses arrays whose first batch the model does not take, before anything is traced."""
+        given = {**dict(zip(_FIT, args, strict=False)), **kwargs}
+        held_out = given.get("validation_data")
+        pairs: list[Any] = [(x, given.get("y"))]
+        pairs += [held_out[:2]] if isinstance(held_out, (tuple, list)) and held_out[1:] else []
+        for images, labels in pairs:
+            batch = first_batch(images, labels, given.get("batch_size") or 32)
+            if batch is not None:
+                self.check_batch(*batch)
+
     def _check_last_batches(self, x: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuses the images of `fit`, or of its validation, whose last batch is too small."""
-        names = ("y", "batch_size", "epochs", "verbose", "callbacks", "validation_split",
-                 "validation_data")  # fmt: skip
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        given = {**dict(zip(_FIT, args, strict=False)), **kwargs}
         size, split = given.get("batch_size"), given.get("validation_split") or 0.0
         check_last_batch(x, size, self._parts, 1 - split, self.microbatches)
         held_out = given.get("validation_data")

@@ -343,6 +343,10 @@ class RobustModel(KerasLoop):
             outputs, means = self._training_loss.measure(batch, x_adv)
         return self._log(batch, outputs, means)
 
+    def check_batch(self, x: Any, y: Any) -> None:
+        """Raises for images and labels that the model does not take."""
+        self._unpack((x, y))
+
     def _unpack(self, data: Any) -> Batch:
         attack = self.validation_attack
         bounds = None if attack is None else attack.ball.bounds
