@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import members_of
+from keras_robust.core.first_layers import NARROW, WIDE, scale_of, scaling_layers
 from keras_robust.evaluation.batching import Model
 from keras_robust.evaluation.rendering.wording import joined, percent
 
 _Z_95_ONE_SIDED = 1.645  # the 95 % point of the standard normal distribution
 _REPEATABLE = 1e-4  # standard deviations; the order of a sum may change its last digits
-_NARROW, _WIDE = 0.1, 50.0  # of the range of pixels after the first layers
-_SHAPE_ONLY = (keras.layers.InputLayer, keras.layers.Reshape, keras.layers.Identity)
 
 
 def logits_warnings(logits: np.ndarray) -> list[str]:
@@ -87,12 +86,12 @@ def _averages(attack: Attack) -> bool:
 def range_warnings(model: Model, bounds: tuple[float, float]) -> list[str]:
     """A warning if the first layers rescale the pixels of the bounds to another range."""
     for part in members_of(model) or (model,):
-        layers = list(_first_layers(part))
+        layers = scaling_layers(part)
         if not layers or not all(map(math.isfinite, bounds)):
             continue
-        width = (bounds[1] - bounds[0]) * math.prod(_scale(layer) for layer in layers)
+        width = (bounds[1] - bounds[0]) * scale_of(layers)
         normalizes = any(isinstance(layer, keras.layers.Normalization) for layer in layers)
-        if width < _NARROW or (normalizes and width > _WIDE):
+        if width < NARROW or (normalizes and width > WIDE):
             names = joined([f"{layer.name} ({type(layer).__name__})" for layer in layers])
             return [
                 f"The model's first layers, {names}, map the pixel range {bounds[0]:g} to "
@@ -101,31 +100,3 @@ def range_warnings(model: Model, bounds: tuple[float, float]) -> list[str]:
                 "`keras.layers.Rescaling(255)`, or give the ball the bounds of its images."
             ]
     return []
-
-
-def _first_layers(model: Model) -> Iterator[keras.layers.Layer]:
-    """The rescaling and normalization before any other layer of a Keras model."""
-    for layer in _flat(model):
-        if isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)):
-            yield layer
-        elif not isinstance(layer, _SHAPE_ONLY):
-            return
-
-
-def _flat(model: Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models inside it, in their order."""
-    for layer in model.layers if isinstance(model, keras.Model) else ():
-        if isinstance(layer, keras.Model) and layer.layers:
-            yield from _flat(layer)
-        else:
-            yield layer
-
-
-def _scale(layer: keras.layers.Layer) -> float:
-    """The factor by which a layer widens the range of the pixels; 1 if it is not known."""
-    if isinstance(layer, keras.layers.Rescaling):
-        return float(np.mean(np.abs(layer.scale)))
-    variance = getattr(layer, "variance", None)
-    if variance is None or layer.invert:
-        return 1.0
-    return float(np.mean(1 / np.sqrt(np.maximum(np.asarray(variance), 1e-14))))

@@ -4,11 +4,11 @@ Each is a built functional `keras.Model` that takes images `[batch, height, widt
 [0, 1] and returns `{"logits": [batch, classes], "features": [batch, d]}`. `build` describes the
 arguments that the architectures share. `smoothed` is no Keras model: it certifies a classifier by
 randomized smoothing. `load` loads the trained models that are part of the package,
-`load_torch` those of PyTorch.
+`load_torch` those of PyTorch. `predictions` returns probabilities as a plain array.
 """
 
 from keras_robust.models.adapting.adapt import adapt
-from keras_robust.models.adapting.backbone import backbone
+from keras_robust.models.adapting.backbone import backbone, preprocessing
 from keras_robust.models.adapting.trainable_parts import set_trainable
 from keras_robust.models.architectures.convnext import convnext
 from keras_robust.models.architectures.efficientnet import efficientnet_b0
@@ -22,6 +22,7 @@ from keras_robust.models.architectures.vgg import vgg16
 from keras_robust.models.architectures.vit import vit
 from keras_robust.models.architectures.wide_resnet import wide_resnet, wrn_34_10
 from keras_robust.models.ensemble import ensemble
+from keras_robust.models.predicting import predictions
 from keras_robust.models.pytorch.torch_weights import load_torch
 from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.smoothed import smoothed
@@ -43,6 +44,8 @@ __all__ = [
     "mlp",
     "mobilenet_v1",
     "pre_act_resnet18",
+    "predictions",
+    "preprocessing",
     "resnet18",
     "resnet20",
     "set_trainable",

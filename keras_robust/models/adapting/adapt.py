@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.classifier import classifier_of
+from keras_robust.core.first_layers import bytes_expected, scaling_layers
 from keras_robust.core.functional_graph import Call, Graph, is_functional
 from keras_robust.models.adapting.surgery import (
     FeatureLayerQuery,
@@ -40,7 +42,9 @@ def adapt(
     Images are in [0, 1]. A model that was trained on another range needs `preprocess`:
     `keras.layers.Rescaling(255.0)` for pixels of 0 to 255 (`keras.applications.EfficientNet...`,
     which normalize inside), `keras.layers.Rescaling(2.0, offset=-1.0)` for [-1, 1]
-    (`MobileNet...`, `ResNet...V2`, `Inception...`, `Xception`).
+    (`MobileNet...`, `ResNet...V2`, `Inception...`, `Xception`); `keras_robust.models.preprocessing`
+    has them by name. A model whose first layers rescale pixels of 0 to 255, such as
+    `Rescaling(1 / 255)`, is adapted with a warning: it takes images of 0 to 255 then.
 
     The layers of a subclassed model (one with its own `call`) are not accessible: it must return
     logits, or a dictionary of `"logits"` and `"features"`; without a dictionary the logits are also
@@ -96,7 +100,21 @@ def adapt(
         core = _wrap_subclassed(model, features, inside)
     result = core if preprocess is None else keras.Model(image, core(prepared))
     _check_attackable(result, model.name)
+    if preprocess is None and bytes_expected(model):
+        _warn_of_bytes(model)
     return result
+
+
+def _warn_of_bytes(model: keras.Model) -> None:
+    first = scaling_layers(model)[0]
+    scale = f"({float(np.mean(first.scale)):.6g})" if hasattr(first, "scale") else ""
+    warnings.warn(
+        f"Model {model.name!r} begins with {type(first).__name__}{scale}: it expects images of 0 "
+        "to 255, where classifiers here take [0, 1]. Pass `preprocess=keras.layers.Rescaling("
+        "255.0)` for images in [0, 1]; or keep images of 0 to 255, in a ball with "
+        "`bounds=(0, 255)` and a radius in these units.",
+        stacklevel=3,
+    )
 
 
 def _is_adapted(model: keras.Model, input_shape: Sequence[int] | None) -> bool:

@@ -48,6 +48,7 @@ _NAMES = {
     _CAFFE: "ResNet50 ResNet101 ResNet152 VGG16 VGG19",
 }
 APPLICATIONS = {name: pixels for pixels, names in _NAMES.items() for name in names.split()}
+PREPROCESSING = {"bytes": _BYTES, "tf": _SYMMETRIC, "torch": _TORCH, "caffe": _CAFFE}
 # Arguments of an application that `backbone` sets.
 _SET = ("include_top", "include_preprocessing", "weights", "input_tensor", "input_shape", "pooling",
         "classes", "classifier_activation", "dropout_rate", "name")  # fmt: skip
@@ -136,15 +137,52 @@ def _prepared(x: Tensor, pixels: Pixels, size: int | None) -> Tensor:
         x = keras.layers.Concatenate(dtype="float32", name="rgb")([x, x, x])
     if x.shape[-1] != 3:
         raise ValueError(f"Images have {x.shape[-1]} channels; expected 3, or 1 for grayscale.")
+    for layer in _layers(pixels):
+        x = layer(x)
+    return x
+
+
+def _layers(pixels: Pixels) -> list[keras.layers.Layer]:
+    """The layers from color images in [0, 1] to the pixels of a backbone."""
     mean, std = list(pixels.mean), list(pixels.std)
     if pixels is _BYTES:
-        return keras.layers.Rescaling(255.0, dtype="float32", name="rescaling")(x)
+        return [keras.layers.Rescaling(255.0, dtype="float32", name="rescaling")]
+    layers: list[keras.layers.Layer] = []
     if pixels.bgr:
-        x = ReverseChannels(dtype="float32", name="bgr")(x)
+        layers.append(ReverseChannels(dtype="float32", name="bgr"))
         mean, std = mean[::-1], std[::-1]
-    return keras.layers.Normalization(
-        mean=mean, variance=[value**2 for value in std], dtype="float32", name="normalization"
-    )(x)
+    variance = [value**2 for value in std]
+    normalization = keras.layers.Normalization(
+        mean=mean, variance=variance, dtype="float32", name="normalization"
+    )
+    return [*layers, normalization]
+
+
+def preprocessing(mode: str) -> keras.layers.Layer:
+    """The layer from images in [0, 1] to the pixels that a model was trained on.
+
+    Args:
+        mode: `"bytes"` for 0 to 255; or a mode of `keras.applications`: `"tf"` for [-1, 1],
+            `"torch"` for colors normalized by the statistics of ImageNet, `"caffe"` for blue,
+            green, red of 0 to 255 less their means.
+
+    Returns:
+        A layer for `adapt(model, preprocess=...)`.
+
+    Raises:
+        ValueError: an unknown mode.
+
+    Example:
+        >>> preprocessing("tf")(keras.ops.array([[[[0.0, 0.5, 1.0]]]])).numpy().ravel().tolist()
+        [-1.0, 0.0, 1.0]
+
+    Reference: `keras.applications.imagenet_utils.preprocess_input`.
+    """
+    name = lookup("preprocessing", mode, PREPROCESSING)
+    if name == "tf":  # of any number of channels
+        return keras.layers.Rescaling(2.0, offset=-1.0, dtype="float32", name="rescaling")
+    layers = _layers(PREPROCESSING[name])
+    return layers[0] if len(layers) == 1 else keras.Sequential(layers, name="preprocessing")
 
 
 def _built(
