@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_robust.evaluation.display import html_table, short_repr
 from keras_robust.evaluation.results import (
     Curve,
     integer,
@@ -141,6 +142,19 @@ class CertificationResult:
     def certified_interval(self) -> tuple[float, float]:
         """The 95 % Wilson interval of `certified_accuracy`."""
         return wilson_interval(self.certified_accuracy, self.samples)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook: accuracies with their 95 % intervals."""
+        figures = {"Correct": self.clean_interval, "Certified": self.certified_interval}
+        shares = (self.clean_accuracy, self.certified_accuracy)
+        rows = [
+            (name, f"{share:.1%}", f"{low:.1%} to {high:.1%}")
+            for (name, (low, high)), share in zip(figures.items(), shares, strict=True)
+        ]
+        caption = f"{self.name}: {self.samples:,} images, {self.threat_model}"
+        return html_table(("", "of all images", "95% interval"), rows, caption)
 
     def curve(self, radii: Iterable[float] | None = None) -> Curve:
         """Certified accuracy over radius; at radius 0 it is the clean accuracy.

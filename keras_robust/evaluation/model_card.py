@@ -18,9 +18,11 @@ from keras_robust.core.config import is_own
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.certify import Smoothed, certify_again
 from keras_robust.evaluation.detector_attacks import adaptive_attack
+from keras_robust.evaluation.display import html_table
 from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.markdown import markdown_page, markdown_pairs
+from keras_robust.evaluation.rendering.notebook import report_html
 from keras_robust.evaluation.rendering.report_json import damage_named
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import wilson_interval
@@ -70,6 +72,20 @@ class Card:
     recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
     commit: str = ""
     weights: str = ""
+
+    def __repr__(self) -> str:
+        commit = f", commit {self.commit[:12]}" if self.commit else ""
+        return f"<Card of {self.report!r}, sample of {self.sample.samples:,} images{commit}>"
+
+    def _repr_html_(self) -> str:
+        """The card in a notebook: the report, and what the model was made of."""
+        facts = {
+            "Sample": f"{self.sample.samples:,} images",
+            "Commit": self.commit or "unknown",
+            "Weights": self.weights or "unknown",
+            **{name: str(value) for name, value in _flat(self.recipe)},
+        }
+        return f"{report_html(self.report)}\n{html_table(('Model card', ''), facts.items())}"
 
     def to_json(self) -> str:
         """The card as JSON; `from_json` returns an equal card."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_robust.evaluation.rendering.notebook import report_html
 from keras_robust.evaluation.rendering.page import FORMATS, save_page
 from keras_robust.evaluation.rendering.report_json import damage_named, read_fields, report_to_json
 from keras_robust.evaluation.report_data import ReportData
@@ -26,6 +27,18 @@ class Report(ReportData):
         >>> Report.from_json(report.to_json()) == report
         True
     """
+
+    def __repr__(self) -> str:
+        what = ", ".join(filter(None, (self.dataset, self.model, self.defense)))
+        return (
+            f"<Report{' of ' if what else ''}{what}: {self.samples:,} images, clean "
+            f"{self.clean_accuracy:.1%}, worst case {self.worst_case_accuracy:.1%} of "
+            f"{', '.join(attack.name for attack in self.attacks) or 'no attacks'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: summary, warnings and tables."""
+        return report_html(self)
 
     def to_json(self) -> str:
         """The report as JSON, one field a line; `from_json` returns an equal report."""

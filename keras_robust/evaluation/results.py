@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.core.validation import check_integer, check_number, is_number
+from keras_robust.evaluation.display import pairs_html, short_repr
 
 Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 
@@ -61,6 +62,9 @@ class Part:
     samples_attacked: int
     seconds: float
 
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
+
     def __post_init__(self) -> None:
         set_fields(
             self,
@@ -97,6 +101,9 @@ class AttackResult:
     seconds: float
     parts: tuple[Part, ...] = ()
     finished: bool = True
+
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
         set_fields(
@@ -136,6 +143,9 @@ class Curve:
     radii: tuple[float, ...]
     accuracies: tuple[float, ...]
 
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
+
     def __post_init__(self) -> None:
         radii = tuple(nonnegative("radii", radius) for radius in sequence("radii", self.radii))
         values = sequence("accuracies", self.accuracies)
@@ -173,6 +183,9 @@ class DetectorResult:
     auc: float | None = None
     auc_interval: tuple[float, float] | None = None
     accuracy: float | None = None
+
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
         set_fields(
@@ -227,6 +240,9 @@ class Check:
     message: str
     fooled: tuple[FooledImages, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
+
     def __post_init__(self) -> None:
         set_fields(
             self,
@@ -258,6 +274,9 @@ class Detection:
     clean_scores: tuple[float, ...]
     oblivious: DetectorResult
     adaptive: DetectorResult | None = None
+
+    __repr__ = short_repr
+    _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
         rates = ["measured_false_alarm_rate"]
