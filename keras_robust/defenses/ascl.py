@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
+import tensorflow as tf
 from typing_extensions import Unpack
 
+from keras_robust.attacks.crafting.objectives import refuse_targets
 from keras_robust.attacks.pgd import pgd
-from keras_robust.core.types import Ball, RobustLoss
+from keras_robust.core.config import serializable
+from keras_robust.core.numerics import upcast_half
+from keras_robust.core.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Outputs,
+    PerExample,
+    RobustLoss,
+)
 from keras_robust.core.validation import check_choice, check_number
-from keras_robust.losses.contrastive import Contrastive
+from keras_robust.losses.contrastive import SIMILARITIES, Contrastive, Views, contrast, select
 from keras_robust.losses.robust_loss import Adversarial, KLConsistency, SumOfLosses
 from keras_robust.training.defense_factory import (
     RobustModelOptions,
@@ -17,6 +31,48 @@ from keras_robust.training.defense_factory import (
 from keras_robust.training.robust_model import RobustModel
 
 HEADS = ("linear", "mlp")
+MODES = ("joint", "pretraining")
+
+
+@serializable
+class ContrastiveLoss:
+    """An attack objective: the contrastive loss of the images with their perturbed versions.
+
+    Args:
+        loss: the loss; its weight is not used.
+
+    Reference: Kim et al., "Adversarial Self-Supervised Contrastive Learning" (2020), section 3.2.
+
+    Differs: by default images of one class are positives too; each replica contrasts its own.
+    """
+
+    loss: Contrastive
+
+    def __call__(
+        self, forward: Forward, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Callable[[Images], PerExample]:
+        """Returns `x_adv -> the loss of both views of each image`."""
+        refuse_targets("ContrastiveLoss", targets)
+        clean = self._view(forward(x), y, 0)
+
+        def value(x_adv: Images) -> PerExample:
+            views = self._view(forward(x_adv), y, 1)
+            both = Views(*(tf.concat(parts, axis=0) for parts in zip(clean, views, strict=True)))
+            similarity = SIMILARITIES[self.loss.similarity](both.latents, both.latents)
+            masks = select(self.loss.selection, both, both)
+            found = contrast(similarity, *masks, self.loss.temperature)
+            return tf.reduce_sum(tf.reshape(found, [2, -1]), axis=0)
+
+        return value
+
+    def _view(self, outputs: Outputs, y: Labels, side: int) -> Views:
+        return Views(
+            upcast_half(outputs[self.loss.latent]),
+            y,
+            tf.argmax(outputs["logits"], axis=1, output_type=y.dtype),
+            tf.range(tf.shape(y)[0]),
+            tf.fill(tf.shape(y), side),
+        )
 
 
 @defense
@@ -24,7 +80,8 @@ def ascl(
     classifier: keras.Model,
     ball: Ball,
     *,
-    selection: str = "leaked",
+    mode: str = "joint",
+    selection: str | None = None,
     similarity: str = "cosine",
     temperature: float = 0.07,
     scl: float = 1.0,
@@ -42,8 +99,15 @@ def ascl(
     The latent is the classifier's `"features"`; `keras_robust.models.adapt(classifier,
     features=...)` selects another layer.
 
+    With `mode="pretraining"` the contrast is the whole loss, and the attack maximizes it: the
+    adversarial pretraining that the paper compares with. The logits are not trained: in a second
+    stage train a head on the features, or everything, by adversarial training.
+
     Args:
-        selection: `"global"`, `"hard"`, `"soft"` or `"leaked"`: see `keras_robust.losses.select`.
+        mode: `"joint"`, or `"pretraining"` for the contrastive term alone.
+        selection: `"global"`, `"hard"`, `"soft"`, `"leaked"` or `"instance"`: see
+            `keras_robust.losses.select`. Default `"leaked"`; in pretraining, without predictions,
+            `"global"`. Pretraining with `"instance"` needs no labels.
         similarity: `"cosine"`, `"dot"`, `"l1"`, `"l2"` or `"linf"`.
         temperature: divisor of the similarities, > 0.
         scl: weight of the contrastive term; 0 leaves it out (adversarial training with VAT).
@@ -67,18 +131,25 @@ def ascl(
         ('adversarial', 'clean', 'contrastive', 'smoothness')
 
     Reference: Bui et al., "Understanding and Achieving Efficient Robustness with Adversarial
-    Supervised Contrastive Learning" (2021), Eq. 6.
+    Supervised Contrastive Learning" (2021), Eq. 6; pretraining: Kim et al., "Adversarial
+    Self-Supervised Contrastive Learning" (2020), here with labels.
 
     Differs: defaults are those of the paper's text. The released code divides the regularizers by
     the two views and by the number of classes, and uses the Linf similarity at temperature 0.2, a
     linear head and two augmented views.
     """
+    check_choice("ascl: mode", mode, MODES)
     check_number("ascl: scl", scl)
     check_number("ascl: vat", vat)
     latent = "features"
     if head is not None:
         classifier, latent = _with_head(classifier, head), "projection"
+    if selection is None:
+        selection = "leaked" if mode == "joint" else "global"
     contrastive = Contrastive(selection, similarity, temperature, scl, latent)
+    if mode == "pretraining":
+        attack = pgd(ball, steps, step_size, loss=ContrastiveLoss(contrastive))
+        return RobustModel(classifier, attack, contrastive, **options)
     parts: list[RobustLoss] = [Adversarial(clean_weight=float(clean_term))]
     parts += [contrastive] if scl else []
     parts += [KLConsistency(vat)] if vat else []

@@ -12,11 +12,13 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
+from keras_robust.core.validation import check_choice
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, SumOfLosses
 from keras_robust.training.defense_factory import RobustModelOptions, defense, validated_by
 from keras_robust.training.robust_model import RobustModel
 
+MODES = ("joint", "pretraining")
 Augment = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -54,6 +56,8 @@ def scl(
     ball: Ball,
     *,
     augment: Augment,
+    mode: str = "joint",
+    selection: str = "global",
     temperature: float = 0.07,
     weight: float = 1.0,
     steps: int = 10,
@@ -66,9 +70,15 @@ def scl(
     attack, so its `robust_accuracy` is that of the second views; the default validation attack is
     PGD. A baseline of ASCL.
 
+    With `mode="pretraining"` the contrast is the whole loss, as in the paper, and validation has
+    second views too. The logits are not trained: in a second stage, train a head on the features,
+    by `keras_robust.models.set_trainable(classifier, "head")` and any other defense.
+
     Args:
         ball: the threat model of validation.
         augment: a function `(image, seed) -> image`, such as `keras_robust.data.shift_flip()`.
+        mode: `"joint"`, or `"pretraining"` for the contrastive term alone.
+        selection: `"global"`, or `"instance"` for a contrast without labels; others as in `ascl`.
         temperature: divisor of the similarities, > 0.
         weight: weight of the contrastive term.
         steps: number of steps of the validation attack.
@@ -78,7 +88,7 @@ def scl(
 
     Raises:
         TypeError: augment is not a function.
-        ValueError: a number out of range.
+        ValueError: a number out of range, or another mode.
 
     Example:
         >>> import keras_robust as kr
@@ -89,20 +99,19 @@ def scl(
 
     Reference: Khosla et al., "Supervised Contrastive Learning" (2020), Eq. 2.
 
-    Differs: the contrastive term is added to the cross-entropy, as in ASCL; in the paper it
-    pretrains the features.
+    Differs: by default the contrastive term is added to the cross-entropy, as in ASCL; in the paper
+    it pretrains the features, with a projection head.
     """
     if not callable(augment):
         raise TypeError(
             f"SCL: augment is {augment!r}; expected a function (image, seed) -> image, such as "
             "`keras_robust.data.shift_flip()`."
         )
-    loss = SumOfLosses(
-        (Adversarial(clean_weight=1.0), Contrastive("global", "cosine", temperature, weight))
-    )
-    return RobustModel(
-        classifier,
-        AugmentedView(ball, augment),
-        loss,
-        **validated_by(options, pgd(ball, steps, step_size)),
-    )
+    check_choice("scl: mode", mode, MODES)
+    views = AugmentedView(ball, augment)
+    contrastive = Contrastive(selection, "cosine", temperature, weight)
+    if mode == "pretraining":
+        return RobustModel(classifier, views, contrastive, **options)
+    loss = SumOfLosses((Adversarial(clean_weight=1.0), contrastive))
+    options = validated_by(options, pgd(ball, steps, step_size))
+    return RobustModel(classifier, views, loss, **options)

@@ -61,6 +61,11 @@ def union(
     base = defense_factory.get(base)
     model = base(classifier, ball, **options)
     name = getattr(base, "__name__", str(base))
+    if type(model).craft is not RobustModel.craft:
+        raise ValueError(
+            f"union: the base {name!r} has a way of its own to craft, which the union would not "
+            "change; expected a base such as pgd_at, trades or mart."
+        )
     validation = options.get("validation_attack")
     return model.rebuilt(
         attack=_in_union(name, model.attack, strategy),

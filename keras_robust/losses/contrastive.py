@@ -25,7 +25,7 @@ SIMILARITIES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "l2": lambda z, others: -distances("l2", unit(z), unit(others)),
     "linf": lambda z, others: -distances("linf", unit(z), unit(others)),
 }
-SELECTIONS = ("global", "hard", "soft", "leaked")
+SELECTIONS = ("global", "hard", "soft", "leaked", "instance")
 
 
 class Views(NamedTuple):
@@ -53,7 +53,8 @@ def select(selection: str, anchors: Views, others: Views) -> tuple[tf.Tensor, tf
         selection: `"global"`: positives are all views of the anchor's class, negatives all views of
             other classes. `"hard"`: only negatives predicted as the anchor's class. `"soft"`: only
             negatives with the anchor's prediction. `"leaked"`: only negatives and positives with
-            the anchor's prediction.
+            the anchor's prediction. `"instance"`: without labels, InfoNCE; the other view of the
+            image is the only positive, and all other images are negatives.
         anchors: the anchors.
         others: the views that they are compared with, which include the anchors.
 
@@ -65,13 +66,16 @@ def select(selection: str, anchors: Views, others: Views) -> tuple[tf.Tensor, tf
         ValueError: another selection.
 
     Reference: Bui et al., "Understanding and Achieving Efficient Robustness with Adversarial
-    Supervised Contrastive Learning" (2021), Table 1.
+    Supervised Contrastive Learning" (2021), Table 1; instances: Chen et al., "A Simple Framework
+    for Contrastive Learning of Visual Representations" (2020), Eq. 1.
     """
     check_choice("selection", selection, SELECTIONS)
     own = anchors.images[:, None] == others.images
     counterpart = own & (anchors.sides[:, None] != others.sides)
     same_class = anchors.labels[:, None] == others.labels
     same_prediction = anchors.predictions[:, None] == others.predictions
+    if selection == "instance":
+        return counterpart, ~own
     positives, negatives = same_class & ~own, ~same_class
     if selection == "hard":
         negatives &= anchors.labels[:, None] == others.predictions

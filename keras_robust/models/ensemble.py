@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from keras_robust.core.validation import check_choice
 from keras_robust.losses import classification as losses
 from keras_robust.models.building import is_classifier
 
-COMBINATIONS = ("probabilities", "logits", "vote")
+COMBINATIONS = ("probabilities", "logits", "vote", "stacking")
 
 
 @register
@@ -25,7 +26,7 @@ class EnsembleLogits(keras.layers.Layer):
     """The logits of an ensemble from those of its members.
 
     Args:
-        combine: one of `COMBINATIONS`; see `ensemble`.
+        combine: one of `COMBINATIONS` but `"stacking"`; see `ensemble`.
         **kwargs: of a layer.
 
     Example:
@@ -48,6 +49,36 @@ class EnsembleLogits(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The configuration, with `combine`."""
         return {**super().get_config(), "combine": self.combine}
+
+
+@register
+class StackedLogits(keras.layers.Layer):
+    """Stacking: the logits of an ensemble as a linear function of its members' log-probabilities.
+
+    It begins as their mean, and is trained.
+
+    Example:
+        >>> certain = tf.constant([[[9.0, -9.0], [-9.0, 9.0]]])
+        >>> StackedLogits()(certain).numpy().tolist()
+        [[-9.0, -9.0]]
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes a matrix for each member, and a bias."""
+        members, classes = input_shape[1:]
+
+        def mean(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+            return tf.broadcast_to(tf.eye(shape[1], dtype=dtype) / shape[0], shape)
+
+        self.kernel = self.add_weight(
+            shape=(members, classes, classes), initializer=mean, name="kernel"
+        )
+        self.bias = self.add_weight(shape=(classes,), initializer="zeros", name="bias")
+
+    def call(self, member_logits: Logits) -> Logits:
+        """`[batch, members, classes]` to `[batch, classes]`."""
+        log_probabilities = tf.nn.log_softmax(upcast_half(member_logits))
+        return tf.einsum("bmc,mck->bk", log_probabilities, self.kernel) + self.bias
 
 
 def _voted(member_logits: Logits, log_mean: Logits) -> Logits:
@@ -75,11 +106,13 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
       ties go to the larger mean probability, which is less than one vote. The votes have no
       gradient, but the mean has one: the cross-entropy's gradient has the same direction as with
       `"probabilities"`, so an attack is not stopped by a zero gradient.
+    - `"stacking"`: a linear function of the members' log-probabilities, which begins as their mean
+      and is trained, with the members or, after `set_trainable(model, "head")`, alone.
 
     Args:
         members: at least two different classifiers that keep the contract, of any architecture,
             for the same images and classes.
-        combine: `"probabilities"`, `"logits"` or `"vote"`.
+        combine: `"probabilities"`, `"logits"`, `"vote"` or `"stacking"`.
 
     Returns:
         A functional model `images -> {"logits": [batch, classes], "features": [batch, sum of d],
@@ -98,7 +131,7 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
         {'features': (None, 10), 'logits': (None, 3), 'member_logits': (None, 2, 3)}
 
     Reference: Pang et al., "Improving Adversarial Robustness via Promoting Ensemble Diversity"
-    (2019), section 2: the mean of probabilities.
+    (2019), section 2: the mean of probabilities; Wolpert, "Stacked Generalization" (1992).
     """
     members = _checked(members)
     check_choice("combine", combine, COMBINATIONS)
@@ -110,7 +143,9 @@ def ensemble(members: Sequence[keras.Model], combine: str = "probabilities") -> 
         [output["features"] for output in outputs]
     )
     member_logits = keras.ops.stack([output["logits"] for output in outputs], axis=1)
-    logits = EnsembleLogits(combine, dtype="float32", name="logits")(member_logits)
+    stacked = combine == "stacking"
+    combination = StackedLogits if stacked else functools.partial(EnsembleLogits, combine)
+    logits = combination(dtype="float32", name="logits")(member_logits)
     return keras.Model(
         image,
         {"logits": logits, "features": features, "member_logits": member_logits},

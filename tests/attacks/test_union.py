@@ -128,3 +128,21 @@ def test_the_rounds_of_an_attack_stay_rounds():
 def test_a_single_ball_is_attacked_itself():
     ball = kr.LinfBall(0.1)
     assert kr.attacks.in_each_ball(kr.attacks.pgd, ball, steps=3) == kr.attacks.pgd(ball, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["apgd", "boundary", "carlini_wagner", "fab", "fgsm", "hop_skip_jump", "mim", "pgd", "spsa"],
+)
+def test_any_attack_runs_in_a_union(name, make_classifier, make_batch):
+    """As in a ball of a norm of its own, which is not the union of the worst cases."""
+    classifier, (x, y) = make_classifier(classes=4), make_batch(6, classes=4)
+    ball = kr.UnionBall((kr.LinfBall(0.08), kr.L2Ball(0.5), kr.L1Ball(1.2)))
+    y = classifier(x)["logits"].numpy().argmax(axis=1)
+    compiled = getattr(kr.attacks, name)(ball).compiled(classifier)
+    for radius in (1.0, 0.5, 0.0):
+        x_adv = compiled(x, y, 1, radius)
+        assert np.isfinite(x_adv).all()
+        assert ball.distance(x_adv, x).numpy().max() <= radius * (1 + 1e-5)
+        assert x_adv.numpy().min() >= 0 and x_adv.numpy().max() <= 1

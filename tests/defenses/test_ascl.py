@@ -5,8 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.defenses.ascl import ContrastiveLoss
 from keras_robust.losses.contrastive import Contrastive
 from keras_robust.losses.robust_loss import Adversarial, KLConsistency
 
@@ -62,3 +64,30 @@ def test_another_head_is_refused(tiny_classifier):
 def test_weights_are_refused(tiny_classifier, name):
     with pytest.raises(ValueError, match=f"ascl: {name} is -1"):
         kr.defenses.ascl(tiny_classifier, BALL, **{name: -1})
+
+
+def test_pretraining_attacks_the_contrast_that_it_trains(tiny_classifier):
+    model = kr.defenses.ascl(tiny_classifier, BALL, mode="pretraining", head="linear", steps=3)
+    loss = Contrastive("global", "cosine", 0.07, 1.0, "projection")
+    assert model.robust_loss == loss and model.attack.objective == ContrastiveLoss(loss)
+    assert model.attack == kr.attacks.pgd(BALL, 3, loss=ContrastiveLoss(loss))
+
+
+def test_the_objective_is_the_loss_of_the_batch(tiny_classifier, tiny_batch):
+    """Per image the same as the loss that is trained, which an attack raises."""
+    x, y = tiny_batch
+    loss = Contrastive("global", "cosine", 0.5)
+    attack = kr.attacks.pgd(BALL, 5, loss=ContrastiveLoss(loss))
+    x_adv = attack(tiny_classifier, x, y)
+    value = ContrastiveLoss(loss)(tiny_classifier, x, y)
+    expected = loss(y, tiny_classifier(x_adv), tiny_classifier(x))["contrastive"]
+    np.testing.assert_allclose(value(x_adv), expected, rtol=1e-5)
+    start = attack.initialization(BALL, tf.constant(x), tf.constant([0, 0]))
+    assert np.mean(value(x_adv)) > np.mean(value(start)) + 0.01
+
+
+def test_the_selection_of_pretraining_may_be_another_one(tiny_classifier):
+    model = kr.defenses.ascl(tiny_classifier, BALL, mode="pretraining", selection="hard", scl=2.0)
+    assert model.robust_loss == Contrastive("hard", "cosine", 0.07, 2.0)
+    with pytest.raises(ValueError, match="ascl: mode is 'first'"):
+        kr.defenses.ascl(tiny_classifier, BALL, mode="first")

@@ -45,6 +45,8 @@ def test_what_is_refused(tiny_classifier):
         kr.defenses.union(tiny_classifier, kr.LinfBall(0.1), base="pgd_at")
     with pytest.raises(ValueError, match="union over wrm: The attack .* fixed steps"):
         kr.defenses.union(tiny_classifier, BALL, base="wrm")
+    with pytest.raises(ValueError, match="the base 'free' has a way of its own to craft"):
+        kr.defenses.union(tiny_classifier, BALL, base="free")
     with pytest.raises(ValueError, match="strategy is 'worst'"):
         kr.defenses.union(tiny_classifier, BALL, base="pgd_at", strategy="worst")
 

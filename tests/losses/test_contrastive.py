@@ -38,10 +38,13 @@ def test_selections_on_paper():
     found = {name: np.flatnonzero(mask).tolist() for name, mask in positives.items()}
     # Of the class: 0, 4, and its counterpart 5; none but the counterpart is "leaked", as 0 and 4
     # are taken for 0.
-    assert found == {"global": [0, 4, 5], "hard": [0, 4, 5], "soft": [0, 4, 5], "leaked": [5]}
+    alike = {key: [0, 4, 5] for key in ("global", "hard", "soft")}
+    assert found == {**alike, "leaked": [5], "instance": [5]}
     found = {name: np.flatnonzero(mask).tolist() for name, mask in negatives.items()}
     # Of class 1: 2, 3, 6, 7. Taken for class 0: 6. Taken for class 1, as the anchor is: 2, 3.
-    assert found == {"global": [2, 3, 6, 7], "hard": [6], "soft": [2, 3], "leaked": [2, 3]}
+    # Without labels all other images are negatives.
+    alike = {"hard": [6], "soft": [2, 3], "leaked": [2, 3]}
+    assert found == {"global": [2, 3, 6, 7], **alike, "instance": [0, 2, 3, 4, 6, 7]}
 
 
 def test_a_batch_on_paper():

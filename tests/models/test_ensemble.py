@@ -12,7 +12,7 @@ from keras_robust import losses
 from keras_robust.core.classifier import members_of
 from keras_robust.models import adapt, ensemble, mlp, small_cnn
 from keras_robust.models.building import is_classifier
-from keras_robust.models.ensemble import EnsembleLogits
+from keras_robust.models.ensemble import EnsembleLogits, StackedLogits
 from keras_robust.serving import export_model
 from keras_robust.training import distribution
 
@@ -269,3 +269,32 @@ def test_a_convolutional_network_and_a_transformer_are_exported(tmp_path):
     served = tf.saved_model.load(str(path)).signatures["serving_default"](images=tf.constant(x))
     expected = tf.nn.softmax(model(x)["member_logits"], axis=-1)
     np.testing.assert_allclose(served["member_probabilities"], expected, atol=1e-5)
+
+
+def test_stacking_begins_as_the_mean_of_log_probabilities():
+    """Of (0.8, 0.2) and (0.5, 0.5): odds sqrt(4 * 1) = 2."""
+    layer = StackedLogits()
+    z = tf.math.log(tf.constant([[[0.8, 0.2], [0.5, 0.5]]]))
+    np.testing.assert_allclose(tf.nn.softmax(layer(z)), [[2 / 3, 1 / 3]], rtol=1e-5)
+    # Only the first member's first class counts: log 0.8, log 0.8.
+    layer.kernel.assign([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    np.testing.assert_allclose(layer(z), [2 * [np.log(0.8)]], rtol=1e-5)
+
+
+def test_the_head_of_a_stacked_ensemble_is_what_combines_its_members(make_batch):
+    x, y = make_batch(6, (2, 2, 1))
+    members = [mlp((2, 2, 1), 3, hidden=(4,)) for _ in range(2)]
+    model = ensemble(members, "stacking")
+    kr.models.set_trainable(model, "head")
+    assert [w.path for w in model.trainable_weights] == ["logits/kernel", "logits/bias"]
+    before = [w.numpy() for member in members for w in member.weights]
+    robust = kr.defenses.pgd_at(model, kr.LinfBall(0.1), steps=1)
+    robust.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    robust.fit(x, y, verbose=0)
+    after = [w.numpy() for member in members for w in member.weights]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert np.any(model.get_layer("logits").bias.numpy() != 0)
+    plain = ensemble(members)
+    kr.models.set_trainable(plain, "head")
+    assert len(plain.trainable_weights) == 4  # kernels and biases of both members

@@ -59,7 +59,11 @@ def test_it_measures_and_draws(ensemble_run, tmp_path, capsys):
     assert document["command"] == "python -m x"
     assert document["runs"][0]["transfer"]["samples"] == 60
     assert document["runs"][0]["worst_case"] == found.worst_case
-    surfaces = {f"cce_{who}_surface_0" for who in ("member_1", "member_2", "ensemble")}
+    surfaces = {
+        f"cce_{who}_{kind}surface_0"
+        for who in ("member_1", "member_2", "ensemble")
+        for kind in ("", "attacked_")
+    }
     names = {"cce_roc_by_attack", "cce_roc_by_radius", "cce_scores", "cce_members_0", *surfaces}
     assert {path.stem for path in tmp_path.glob("*.png")} == names
 

@@ -76,8 +76,28 @@ def test_the_best_checkpoint_is_chosen_by_what_the_defense_is_for(name):
     others = {
         "standard": "val_accuracy",
         **dict.fromkeys(schema.CERTIFIED, "val_verified_accuracy"),
+        **dict.fromkeys(schema.PRETRAINING, "val_contrastive"),
     }
     assert recipes.load(name).monitor == others.get(defense, "val_robust_accuracy")
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYDAY if "/union_" in name])
+def test_lengths_in_a_union_are_fractions_of_its_radii(name):
+    """Of those of the same recipe in the Linf ball."""
+    config, single = (recipes.load(one) for one in (name, name.replace("union_", "")))
+    ball = build.ball(config)
+    assert [one.p for one in ball.balls] == [math.inf, 2, 1] and ball.radius == 1
+    assert ball.balls[0].radius == single.ball.radius
+    sizes = [
+        [one.get("step_size") for one in (recipe.defense.options, *options)]
+        for recipe in (config, single)
+        for options in [[attack["options"] for attack in recipe.evaluation.attacks]]
+    ]
+    for mine, theirs in zip(*sizes, strict=True):
+        assert mine == (theirs and pytest.approx(theirs / single.ball.radius))
+    assert config.evaluation.radii == pytest.approx(
+        [radius / single.ball.radius for radius in single.evaluation.radii], abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ["digits/ibp", "mnist/ibp", "mnist/crown_ibp"])

@@ -54,7 +54,11 @@ def test_the_recipes_of_a_setting_are_valid_and_differ_in_the_defense_alone(sett
         assert without_defense(config) == without_defense(first)
         trains_several = config.defense.name in {name for name, _ in schema.ENSEMBLES.values()}
         assert not trains_several or config.model.name == "ensemble"
-        assert config.monitor == ("val_accuracy" if name == "standard" else "val_robust_accuracy")
+        monitors = {
+            "standard": "val_accuracy",
+            **dict.fromkeys(schema.PRETRAINING, "val_contrastive"),
+        }
+        assert config.monitor == monitors.get(name, "val_robust_accuracy")
 
 
 SGD_WRN = {

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from keras_robust.experiments.recipes.schema import (
     OVER,
+    PRETRAINING,
     UNIONS,
     defaults,
     in_union,
@@ -19,7 +20,12 @@ from keras_robust.experiments.recipes.schema import (
     with_defense,
 )
 
-DEFENSES = ("standard", "pgd_at", "n_fgsm", "trades", "mart", "wrm", "ascl", "scl", *OVER, *UNIONS)
+DEFENSES = (
+    *("standard", "pgd_at", "n_fgsm", "trades", "mart", "wrm", "ascl", "scl"),
+    *OVER,
+    *UNIONS,
+    *PRETRAINING,
+)
 UNION = "linf=8/255+l2=0.5+l1=12"
 MOMENTUM = 0.9
 # The thesis adds 3.5e-3 times the weights to the gradient, which momentum multiplies by

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import ENSEMBLES, single_step, with_defense
+from keras_robust.experiments.recipes.schema import (
+    ENSEMBLES,
+    UNIONS,
+    in_union,
+    single_step,
+    with_defense,
+)
 from trainers.recipes import cifar10
 
 DEFENSES = (*cifar10.DEFENSES, "ibp", *ENSEMBLES)
+UNION = "linf=4/255+l2=0.25+l1=6"  # half of the radii of `cifar10/...`
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -43,7 +50,7 @@ def get_config(defense: str) -> ConfigDict:
     if defense == "n_fgsm":
         return single_step(config, {"steps": 5})
     crafting = {"steps": 5, "step_size": 2 / 255}
-    return with_defense(
+    config = with_defense(
         config,
         defense,
         {
@@ -58,6 +65,7 @@ def get_config(defense: str) -> ConfigDict:
             "scl": {**crafting, "augment": "shift_flip"},
         },
     )
+    return in_union(config, UNION) if defense in UNIONS else config
 
 
 def _certified(config: ConfigDict) -> ConfigDict:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from keras_robust.experiments.recipes.schema import (
     ENSEMBLES,
     OVER,
+    PRETRAINING,
     UNIONS,
     defaults,
     in_union,
@@ -26,6 +27,7 @@ DEFENSES = (
     "ibp",
     *OVER,
     *UNIONS,
+    *PRETRAINING,
     *ENSEMBLES,
 )
 UNION = "linf=0.15+l2=0.7+l1=3"

@@ -12,6 +12,7 @@ from keras_robust.experiments.recipes.schema import (
     CERTIFIED,
     ENSEMBLES,
     OVER,
+    PRETRAINING,
     UNIONS,
     defaults,
     in_union,
@@ -31,6 +32,7 @@ DEFENSES = (
     *CERTIFIED,
     *OVER,
     *UNIONS,
+    *PRETRAINING,
     *ENSEMBLES,
 )
 UNION = "linf=0.3+l2=2+l1=10"  # of Maini et al. 2020, as the radii on CIFAR-10

@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import CERTIFIED, ENSEMBLES, with_defense
+from keras_robust.experiments.recipes.schema import (
+    CERTIFIED,
+    ENSEMBLES,
+    PRETRAINING,
+    UNIONS,
+    with_defense,
+)
 from trainers.recipes import mnist
 
-# Ensembles are in another chapter, with other settings; certified and fast training are in none.
-_ELSEWHERE = (*ENSEMBLES, *CERTIFIED, "n_fgsm")
+# Ensembles are in another chapter, with other settings; the rest is in none.
+_ELSEWHERE = (*ENSEMBLES, *CERTIFIED, *UNIONS, *PRETRAINING, "n_fgsm")
 DEFENSES = tuple(name for name in mnist.DEFENSES if name not in _ELSEWHERE)
 
 

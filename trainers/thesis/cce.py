@@ -4,7 +4,7 @@ Left out:
 - Tables 1 and 2 are definitions, Table 8 lists networks.
 - Table 9, seconds of an epoch on one GPU: `benchmarks/ensemble_step.py` measures its ratios.
 - Figures 1, 2 and 5 to 8, predictions, entropies and loss surfaces of members:
-  `python -m trainers.evaluate_ensembles` draws them, around clean images.
+  `python -m trainers.evaluate_ensembles` draws them, around clean and attacked images.
 In all tables rows and columns are exchanged: a row is a training.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,7 +214,8 @@ class EnsembleEvaluation:
         return alarms, detected, figures
 
     def draw(self, count: int) -> Figures:
-        """Draws the first test images: predictions of members, and the loss around the images.
+        """Draws the first test images: predictions of members, and the loss around the images and
+        their attacked versions.
 
         Returns:
             Name -> figure.
@@ -234,9 +236,11 @@ class EnsembleEvaluation:
                 int(y[row]),
                 names,
             )
-            for name, one in {**models, "ensemble": model}.items():
-                around = kr.evaluation.input_surface(one, x[row], y[row], extent)
-                figures[f"{name}_surface_{row}"] = kr.plots.loss_surface(
+            drawn = itertools.product({**models, "ensemble": model}.items(), ("", "attacked_"))
+            for (name, one), kind in drawn:
+                image = attacked[row] if kind else x[row]
+                around = kr.evaluation.input_surface(one, image, y[row], extent)
+                figures[f"{name}_{kind}surface_{row}"] = kr.plots.loss_surface(
                     around.steps, around.losses, around.labels, around.label, names
                 )
         return figures

@@ -148,7 +148,8 @@ def overfitting_warnings(
 
     Args:
         rows: the metrics of the epochs.
-        monitor: the metric that selected the best checkpoint, an accuracy.
+        monitor: the metric that selected the best checkpoint; if it is not an accuracy, there is no
+            warning.
         checkpoint: the checkpoint that is evaluated, `"best"` or `"last"`.
         size: number of validation images.
 
@@ -161,7 +162,7 @@ last one, 2. The model evaluated is that of epoch 1.
     Reference: Rice, Wong, Kolter, "Overfitting in Adversarially Robust Deep Learning" (2020).
     """
     measured = [row for row in rows if monitor in row]
-    if not (measured and size):
+    if not (measured and size and monitor.endswith("accuracy")):
         return []
     best, last = max(measured, key=lambda row: row[monitor]), measured[-1]
     spread = math.sqrt(sum(row[monitor] * (1 - row[monitor]) for row in (best, last)) / size)

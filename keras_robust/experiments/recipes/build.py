@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.core.classifier import classifier_of, members_of
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_integer, check_number, lookup
 from keras_robust.experiments.flags.lookup import check_options, number
@@ -20,6 +21,7 @@ from keras_robust.experiments.recipes import attack_options, defense_options
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
+from keras_robust.models.adapting.trainable_parts import PARTS
 from keras_robust.models.loading import load_model
 from keras_robust.models.registry import architecture, member_options
 
@@ -48,6 +50,7 @@ def check(config: ConfigDict) -> None:
     augmentation(config)
     check_number("dataset.extra.proportion", config.dataset.extra.proportion, above=0, below=1)
     _check_model(config.model.name, config.model.options)
+    lookup("part (model.trainable)", config.model.trainable or "all", PARTS)
     defense_options.resolved(config.defense.name, config.defense.options)
     if config.defense.name in _ENSEMBLE_DEFENSES and config.model.name != "ensemble":
         raise ValueError(
@@ -195,7 +198,7 @@ def ball(config: ConfigDict) -> Ball:
 
 
 def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
-    """Builds a classifier with new weights, drawn from the recipe's seed.
+    """Builds a classifier with new weights, drawn from the recipe's seed, or with those of a file.
 
     Args:
         config: the recipe.
@@ -205,7 +208,8 @@ def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
         A functional model, in the precision of the recipe.
 
     Raises:
-        ValueError: an invalid option of the architecture.
+        ValueError: an invalid option of the architecture, or weights of another one.
+        FileNotFoundError: there is no file of the weights (`model.weights`).
     """
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
@@ -215,9 +219,37 @@ def classifier(config: ConfigDict, info: kr.data.DatasetInfo) -> keras.Model:
         model = kr.models.build(
             settings.name, info.image_shape, info.classes, **settings.options.to_dict()
         )
-        return kr.models.adapt(model, features=settings.features or None)
+        model = kr.models.adapt(model, features=settings.features or None)
     finally:
         keras.config.set_dtype_policy(before)  # the layers keep theirs
+    if settings.weights:
+        _copy_weights(settings.weights.split(","), model)
+    if settings.trainable:
+        kr.models.set_trainable(model, settings.trainable)
+    return model
+
+
+def _copy_weights(files: Sequence[str], model: keras.Model) -> None:
+    """Sets the weights of a classifier, or of all members of an ensemble, to those of files."""
+    loaded = [classifier_of(load_model(file.strip())) for file in files]
+    sources = [part for one in loaded for part in members_of(one) or (one,)]
+    targets = members_of(model) or (model,)
+    where = f"model.weights ({', '.join(files)})"
+    if len(sources) != len(targets):
+        raise ValueError(
+            f"{where} has {len(sources)} networks; expected {len(targets)}, as in {model.name!r}."
+        )
+    for source, target in zip(sources, targets, strict=True):
+        # Without the outputs of a training, such as the projection of contrastive terms.
+        outputs = {name: source.output[name] for name in ("logits", "features")}
+        values = keras.Model(source.inputs, outputs).get_weights()
+        shapes = [[one.shape for one in values], [tuple(one.shape) for one in target.weights]]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{where} has weights of the shapes {shapes[0]}; expected those of "
+                f"{target.name!r}, {shapes[1]}."
+            )
+        target.set_weights(values)
 
 
 def robust_model(

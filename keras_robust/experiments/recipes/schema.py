@@ -38,6 +38,8 @@ ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
     "ta_moo": ("ta_moo", {"solver": "task_oriented"}),
 }
 
+# Recipes of contrastive pretraining, after which a head is trained: its defense.
+PRETRAINING = {"scl_pretraining": "scl", "ascl_pretraining": "ascl"}
 # Defenses that train on certified bounds.
 CERTIFIED = ("ibp", "crown_ibp", "sabr")
 
@@ -76,8 +78,12 @@ def defaults() -> ConfigDict:
         }
     )
     # A name in keras_robust.models. `features` names the layer whose output is the latent; "": the
-    # model's default.
-    config.model = ConfigDict({"name": "small_cnn", "options": {}, "features": ""})
+    # model's default. `weights` is a .keras file of an earlier training to begin with, or several
+    # for the members of an ensemble, with commas; "": new ones. `trainable` is the part that is
+    # trained: "all", "all_but_batch_norm", "head"; "": what the model's function decides.
+    config.model = ConfigDict(
+        {"name": "small_cnn", "options": {}, "features": "", "weights": "", "trainable": ""}
+    )
     config.defense = ConfigDict({"name": "standard", "options": {}})  # in keras_robust.defenses
     # Or "l2", "l1"; or a union such as "linf=8/255+l2=0.5", whose radius is a factor of all radii.
     config.ball = ConfigDict({"norm": "linf", "radius": 0.1})
@@ -143,8 +149,8 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
 
     Args:
         config: the recipe, which is changed.
-        name: a defense of `keras_robust.defenses`, or a key of `OVER`, `UNIONS` or `ENSEMBLES`. For
-            the latter, the model becomes an ensemble of two of the recipe's models.
+        name: a defense of `keras_robust.defenses`, or a key of `OVER`, `UNIONS`, `PRETRAINING` or
+            `ENSEMBLES`. For the latter, the model becomes an ensemble of two of the recipe's.
         options: name -> options of the defense. A defense over another one takes those of its base,
             a defense for ensembles those of `"ensembles"`.
 
@@ -168,6 +174,13 @@ def with_defense(config: ConfigDict, name: str, options: dict[str, dict[str, Any
             config.model.features = "flatten"  # after the last convolution, as in the paper
         if name == "udr_mart":
             config.defense.options.boosted_on = "clean"  # the loss of the thesis
+        return config
+    if name in PRETRAINING:
+        config.defense.name = PRETRAINING[name]
+        own = {**options[PRETRAINING[name]], "mode": "pretraining"}
+        own.pop("selection", None)  # the logits are not trained, and predict nothing to select by
+        config.defense.options = ConfigDict(own)
+        config.monitor = "val_contrastive"
         return config
     config.defense.name = name
     config.defense.options = ConfigDict(options[name])

@@ -102,7 +102,10 @@ class Checkpoints(keras.callbacks.Callback):
         self.monitor, self.length = training.monitor, training.steps_per_epoch
         # Where weights were restored, the metric is of those that they replaced.
         rows = [row for row in log.rows if not row.get(WEIGHTS_RESTORED)]
-        values = (row[self.monitor] for row in rows if self.monitor in row)
+        # Of a loss the smallest value is the best one.
+        falls = training.model.directions.get((self.monitor or "").removeprefix("val_")) == "min"
+        self._sign = -1.0 if falls else 1.0
+        values = (self._sign * row[self.monitor] for row in rows if self.monitor in row)
         self.best = max(values, default=-math.inf)
         self._seconds = training.config.checkpoint.seconds
         self._steps = training.config.checkpoint.steps
@@ -136,9 +139,10 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes the checkpoints; the best one first, so that a resumed run compares with it."""
-        value = (logs or {}).get(self.monitor) if self.monitor else None
-        if value is not None and value > self.best and not (logs or {}).get(WEIGHTS_RESTORED):
-            self.best = float(value)
+        metric = (logs or {}).get(self.monitor) if self.monitor else None
+        value = -math.inf if metric is None else self._sign * float(metric)
+        if value > self.best and not (logs or {}).get(WEIGHTS_RESTORED):
+            self.best = value
             if self.run.writes:
                 with self._averages.swapped(), replacing(self.run.checkpoint_file("best")) as draft:
                     self.model.save(draft)

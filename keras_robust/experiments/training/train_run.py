@@ -279,7 +279,7 @@ def calibrate(training: Training, log: Log) -> None:
 
 
 def _check_monitor(config: ConfigDict, model: kr.RobustModel) -> None:
-    names = [name for name in model.evaluated_names() if model.directions.get(name) == "max"]
+    names = [name for name in model.evaluated_names() if model.directions.get(name)]
     lookup("metric (monitor)", config.monitor, [f"val_{name}" for name in names])
 
 

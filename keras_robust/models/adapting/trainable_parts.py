@@ -23,7 +23,8 @@ def set_trainable(model: keras.Model, part: str) -> None:
     Args:
         model: a classifier, or a `RobustModel` with one; of an ensemble, each member is changed.
         part: `"all"`; `"all_but_batch_norm"`, which keeps the scales, offsets and statistics of
-            batch normalization; or `"head"`, the layer that makes the logits.
+            batch normalization; or `"head"`, the layer that makes the logits, of a stacked ensemble
+            the one that combines its members.
 
     Raises:
         ValueError: an unknown part, or a model without a layer that makes the logits.
@@ -37,13 +38,23 @@ def set_trainable(model: keras.Model, part: str) -> None:
     """
     check_choice("part", part, PARTS)
     classifier = classifier_of(model)
-    heads = [_head(member) for member in members_of(classifier) or (classifier,)]
+    heads = _heads(classifier)
     classifier.trainable = True
     for layer in _layers(classifier):
         frozen = isinstance(layer, keras.layers.BatchNormalization) or part == "head"
         layer.trainable = part == "all" or not frozen
     for head in heads:
         head.trainable = True
+
+
+def _heads(classifier: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that make the logits: of an ensemble its trained combination, or each member's."""
+    graph = trace(classifier, classifier.inputs[0].shape[1:])
+    last = graph.producer(graph.outputs["logits"])
+    members = members_of(classifier)
+    if not members or (last is not None and last.operation.weights):
+        return [_head(classifier)]
+    return [_head(member) for member in members]
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.core.classifier import members_of
 from keras_robust.experiments.recipes import build, defense_options
 from trainers import recipes
 
@@ -160,6 +161,56 @@ def test_the_latent_is_of_the_layer_that_is_named(tiny):
     assert build.classifier(config, info).output["features"].shape == (None, 16)
     config.model.features = "fc3"
     with pytest.raises(ValueError, match="features='fc3' names no layer; expected one of"):
+        build.classifier(config, info)
+
+
+def test_training_begins_with_the_weights_of_a_file(tiny, tmp_path):
+    """Without the projection that contrastive training adds; only the head is trained."""
+    config = tiny()
+    info = build.data(config).info
+    first = build.classifier(config, info)
+    projected = kr.defenses.ascl(first, kr.LinfBall(0.1), head="linear")
+    projected.save(tmp_path / "first.keras")
+    config.seed, config.model.weights = 5, str(tmp_path / "first.keras")
+    config.model.trainable = "head"
+    second = build.classifier(config, info)
+    for mine, theirs in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert [w.path for w in second.trainable_weights] == ["logits/kernel", "logits/bias"]
+    config.model.options.hidden = (8,)
+    with pytest.raises(
+        ValueError, match=r"model.weights \(.*first.keras\) has weights of the shap"
+    ):
+        build.classifier(config, info)
+    config.model.trainable = "tail"
+    with pytest.raises(ValueError, match=r"no part \(model.trainable\) 'tail'"):
+        build.check(config)
+
+
+def test_members_begin_with_the_weights_of_files(tiny, tmp_path):
+    """Of single networks, or of an ensemble; a stacked one trains what combines them."""
+    config = tiny()
+    info = build.data(config).info
+    files = [tmp_path / f"{number}.keras" for number in range(2)]
+    members = []
+    for number, file in enumerate(files):
+        config.seed = number
+        members.append(build.classifier(config, info))
+        members[-1].save(file)
+    kr.models.ensemble(members).save(tmp_path / "both.keras")
+    options = {"members": ("mlp", "mlp"), "options": {"hidden": (16,)}, "combine": "stacking"}
+    config.model.name, config.model.trainable = "ensemble", "head"
+    config.model.options = ConfigDict(options)
+    for weights in (f"{files[0]}, {files[1]}", str(tmp_path / "both.keras")):
+        config.model.weights = weights
+        stacked = build.classifier(config, info)
+        mine = [w for member in members_of(stacked) for w in member.get_weights()]
+        theirs = [w for member in members for w in member.get_weights()]
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert len(stacked.trainable_weights) == 2
+    config.model.weights = str(files[0])
+    with pytest.raises(ValueError, match="has 1 networks; expected 2, as in 'ensemble'"):
         build.classifier(config, info)
 
 

@@ -60,18 +60,19 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path, model, loss):
 def keeper(tmp_path, tiny, model):
     """Makes the callback for a run of 10 steps an epoch, whose best accuracy was 0.5."""
 
-    def make(**settings):
+    def make(monitor="val_accuracy", **settings):
         config = tiny("standard", **{f"checkpoint.{name}": v for name, v in settings.items()})
         training = SimpleNamespace(
             run=RunDirectory(tmp_path),
             devices=Devices(),
-            monitor="val_accuracy",
+            model=model,
+            monitor=monitor,
             steps_per_epoch=10,
             config=config,
             progress=Progress(step=10),
             file=None,
         )
-        log = callbacks.EpochLog(training.run, [{"val_accuracy": 0.5}])
+        log = callbacks.EpochLog(training.run, [{monitor: 0.5}])
         keep = callbacks.Checkpoints(training, log, callbacks.Stop(), Averages(model, lambda: None))
         return started(keep, model)
 
@@ -99,6 +100,16 @@ def test_the_best_and_the_last_checkpoint(tmp_path, model, keeper):
     assert np.unique(kept("previous")).tolist() == [2.0]
     assert np.unique(kept("best")).tolist() == [20.0]  # the average, which was validated
     assert np.unique(variable.numpy()).tolist() == [3.0]
+
+
+def test_the_best_value_of_a_loss_is_the_smallest(tmp_path, keeper):
+    """`clean` is the term of standard training; 0.5 was the best before."""
+    best = RunDirectory(tmp_path).checkpoint_file("best")
+    keep, kept = keeper("val_clean"), []
+    for value in (0.7, 0.3, 0.4):
+        keep.on_epoch_end(0, {"val_clean": value})
+        kept.append(best.exists() and best.stat().st_mtime_ns)
+    assert not kept[0] and kept[1] == kept[2] > 0
 
 
 @pytest.mark.parametrize(

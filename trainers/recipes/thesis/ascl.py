@@ -19,17 +19,20 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from keras_robust.experiments.recipes.schema import with_defense
+from keras_robust.experiments.recipes.schema import PRETRAINING, with_defense
 from trainers.recipes.thesis.training import CIFAR, adam, attacked, network, sgd, start
 
 _COMPARED = ("standard", "pgd_at", "trades", "adr_pgd_at", "scl", "ascl")
 _OWN = ("standard", "pgd_at", "scl", "ascl")
+# Contrastive pretraining: section 4.2 compares with RoCL and ACL, which train a head or everything
+# after it (`model.weights`, `model.trainable`).
+_ABLATED = (*_OWN, *PRETRAINING)
 _LARGE = ("resnet18", "wrn_34_10")
 SETTINGS = {
     "cifar10_cnn": _OWN,
     "cifar10_resnet20": _COMPARED,
-    "cifar10_resnet18": _OWN,
-    "cifar10_wrn_34_10": _OWN,
+    "cifar10_resnet18": _ABLATED,
+    "cifar10_wrn_34_10": _ABLATED,
     "cifar100_resnet20": _COMPARED,
 }
 
