@@ -65,6 +65,7 @@ DIAGNOSTICS = [
     kr.evaluation.input_surface,
     kr.evaluation.latent_surface,
     kr.evaluation.latents,
+    kr.evaluation.optimality,
     kr.evaluation.orthogonal_pgd,
     kr.evaluation.perturbations,
     kr.evaluation.project,

@@ -166,7 +166,7 @@ def test_common_options_go_to_the_attacks_that_take_them():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("pdg", {}, "no attack 'pdg'.*Did you mean 'pgd'"),
+        ("pgdx", {}, "no attack 'pgdx'.*Did you mean 'pgd'"),
         ("fab", {"loss": "dlr", "queries": 7}, "'fab' does not take loss, queries; it takes steps"),
         ("pgd", {"stepsize": 1}, "'pgd' does not take stepsize; .*Did you mean 'step_size'"),
         ("pgd", {"targeted": True}, "'pgd' does not take targeted"),
@@ -176,7 +176,7 @@ def test_common_options_go_to_the_attacks_that_take_them():
         ("r_fgsm", {"fraction": "x"}, "'x'"),
         ("fgsm", {"loss": "kl"}, "no gradient|gradient"),
         ("pgd", {"restarts": 0}, "count is 0"),
-        ("hop_skip_jump", {"start": "pdg"}, "no attack 'pdg'.*mean 'pgd'"),
+        ("hop_skip_jump", {"start": "pgdx"}, "no attack 'pgdx'.*mean 'pgd'"),
         ("hop_skip_jump", {"start": "pgd+radius=x"}, "start: radius is 'x'"),
         ("multi_task", {"solver": "hvm:initial=1"}, "no option 'initial'"),
         ("multi_task", {"solver": "min_max:initial=0.2+0.3"}, "the sum 0.5"),
