@@ -24,6 +24,7 @@ from keras_robust.evaluation.multi_task.measure import (
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, success_table
 from keras_robust.evaluation.multi_task.task_history import TaskHistory, task_history
+from keras_robust.evaluation.optimality import optimality
 from keras_robust.evaluation.orthogonal_pgd import orthogonal_pgd
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
@@ -99,6 +100,7 @@ __all__ = [
     "latents",
     "load_reports",
     "make_card",
+    "optimality",
     "orthogonal_pgd",
     "perturbations",
     "project",

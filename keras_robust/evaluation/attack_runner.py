@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -26,6 +27,7 @@ from keras_robust.evaluation.model_warnings import (
     logits_warnings,
     range_warnings,
 )
+from keras_robust.evaluation.passes import CountedForward, check_budget
 from keras_robust.evaluation.rendering.wording import radius_text
 from keras_robust.evaluation.results import Curve, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState, StateFile
@@ -45,6 +47,8 @@ class AttackRunner:
         model, data, limit, seed, progress, resume_dir: as for `keras_robust.evaluation.evaluate`.
         budget: after its end no batch is started.
         ball: the threat model of the worst case; None if attacks in several balls are run.
+        budget_per_image: the largest number of passes of one attack on one image, infinity to count
+            them only; None counts nothing.
 
     Attributes:
         x, y: all images `[n, ...]` and labels `[n]`.
@@ -69,7 +73,10 @@ class AttackRunner:
         resume_dir: str | os.PathLike[str] | None = None,
         budget: TimeBudget | None = None,
         ball: Ball | None = None,
+        budget_per_image: float | None = None,
     ):
+        check_budget(budget_per_image)
+        self.budget_per_image = budget_per_image
         self.resume_dir = resume_dir
         self.budget = budget or TimeBudget()
         self.model = classifier_of(model)
@@ -81,6 +88,9 @@ class AttackRunner:
         self.interrupted: list[str] = []
         self.skipped: list[str] = []
         self._forward = compiled_forward(self.model)
+        self._counted: CountedForward | None = None
+        if budget_per_image is not None:
+            self._counted = CountedForward(as_forward(self.model), budget_per_image < math.inf)
         self._compiled: dict[Attack, Callable[..., Images]] = {}
         self._source_logits: dict[int, np.ndarray] = {}
         self.clean_logits = self.logits(self.x)
@@ -148,7 +158,8 @@ class AttackRunner:
         rounds = attack.rounds(self.classes)
         run = AttackRunState(alive, self.x, [part.attack.name for part in rounds])
         actual = attack.ball.radius if radius is None else radius
-        key = (name, attack, actual, self.seed, self.batch_size, alive, self.x, self.y)
+        key = [name, attack, actual, self.seed, self.batch_size, alive, self.x, self.y]
+        key += [] if self.budget_per_image is None else [self.budget_per_image]
         file = StateFile(self.resume_dir, (*key, self.clean_logits, *self.source_logits(rounds)))
         label = _label(name, radius)
         if file.restore(run) and not run.finished:
@@ -226,7 +237,12 @@ class AttackRunner:
         """Attacks one batch and writes the results into `run`."""
         number, rows, real = batch
         if part.attack not in self._compiled:
-            self._compiled[part.attack] = part.attack.compiled(self.model)
+            self._compiled[part.attack] = part.attack.compiled(self._counted or self.model)
+        if self._counted is not None:
+            left = (self.budget_per_image or 0) - run.passes[rows].sum(axis=1).max()
+            if left < 1:
+                return
+            self._counted.reset(left)
         x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
         seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
         targets = part.targets(y, tf.constant(self.clean_logits[rows]))
@@ -234,6 +250,8 @@ class AttackRunner:
         check_within_threat_model(name, part.attack, radius, x, x_adv)
         logits = self._forward(x_adv)["logits"].numpy()[:real]
         rows = rows[:real]
+        if self._counted is not None:
+            run.passes[rows] += self._counted.counts()
         run.images[rows] = x_adv.numpy()[:real]
         run.robust[rows] = is_correct(logits, self.y[rows])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack
+from keras_robust.attacks.crafting.minimum_norm import MinimumNormAttack
 from keras_robust.core.types import Ball
 from keras_robust.detection.detector import ScoreDetector, check_detector
+from keras_robust.evaluation.adversarial_images import distances_between
 from keras_robust.evaluation.attack_runner import AttackRunner
 from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.certificate_checks import check_certificates, refuted
@@ -21,6 +24,7 @@ from keras_robust.evaluation.descriptions import describe
 from keras_robust.evaluation.detector_attacks import detector_results
 from keras_robust.evaluation.example_images import ExampleImages, in_unit_range
 from keras_robust.evaluation.model_warnings import is_random, random_warning
+from keras_robust.evaluation.optimality import accuracy_curve
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, FooledImages
@@ -46,6 +50,7 @@ def evaluate(
     progress: Progress | None = None,
     resume_dir: str | os.PathLike[str] | None = None,
     time_budget: float | None = None,
+    budget_per_image: float | None = None,
     dataset: str = "",
     model_name: str | None = None,
     defense: str = "",
@@ -79,6 +84,9 @@ def evaluate(
             from it, with the same result. Delete it once the report is saved.
         time_budget: seconds after which no batch is started; None for no limit. The report then
             contains what was measured, and `report.unfinished` says what is missing.
+        budget_per_image: the largest number of passes through the model, forward and backward, of
+            one attack on one image; `math.inf` to count them only, None to count nothing. Beyond it
+            the model answers an attack with NaN, so that what was found before counts.
         dataset: name of the data set, for the report.
         model_name: name of the model; default its Keras name.
         defense: how the model was trained.
@@ -118,7 +126,9 @@ def evaluate(
     if detector is not None:
         check_detector(detector)
     ball = next(iter(named.values())).ball
-    runner = AttackRunner(model, data, limit, seed, progress, resume_dir, budget, ball)
+    runner = AttackRunner(
+        model, data, limit, seed, progress, resume_dir, budget, ball, budget_per_image
+    )
     proofs = check_certificates(certificates, runner, ball)
     for attack in named.values():
         runner.source_logits(attack.rounds(runner.classes))  # raises before anything is attacked
@@ -195,8 +205,14 @@ def _measured(
     predictions = runner.logits(worst).argmax(1)
     ball = next(iter(named.values())).ball
     results = tuple(
-        _attack_result(name, named[name], run) for name, run in runs.items() if run.started
+        _attack_result(runner, name, named[name], run) for name, run in runs.items() if run.started
     )
+    curves = [
+        accuracy_curve(f"{result.name}, one run", result.distances, most=20)
+        for result in results
+        if result.distances is not None
+    ]
+    limit = runner.budget_per_image
     resumable = runner.resume_dir is not None
     return {
         "threat_model": describe(ball),
@@ -207,7 +223,8 @@ def _measured(
         "attacks": results,
         "worst_case_accuracy": float(robust.mean()),
         "worst_case_found_by": found_by,
-        "curves": () if curve is None else (curve,),
+        "curves": (*(() if curve is None else (curve,)), *curves),
+        "budget_per_image": None if limit is None or math.isinf(limit) else int(limit),
         "confusion_clean": _confusion(runner, runner.clean_predictions),
         "confusion_adversarial": _confusion(runner, predictions) if results else None,
         "versions": {name: metadata.version(name) for name in _PACKAGES},
@@ -217,7 +234,11 @@ def _measured(
     }
 
 
-def _attack_result(name: str, attack: Attack, run: AttackRunState) -> AttackResult:
+def _attack_result(
+    runner: AttackRunner, name: str, attack: Attack, run: AttackRunState
+) -> AttackResult:
+    counted = runner.budget_per_image is not None and run.attacked
+    forward, backward = run.passes.sum(axis=0) / run.attacked if counted else (None, None)
     return AttackResult(
         name,
         describe(attack),
@@ -227,7 +248,19 @@ def _attack_result(name: str, attack: Attack, run: AttackRunState) -> AttackResu
         run.seconds,
         run.parts(),
         run.finished,
+        _distances(runner, run) if isinstance(attack.inner, MinimumNormAttack) else None,
+        forward,
+        backward,
     )
+
+
+def _distances(runner: AttackRunner, run: AttackRunState) -> tuple[float, ...]:
+    """The distances of what a minimum-norm attack found, infinite where it found nothing."""
+    distances = np.where(runner.correct, math.inf, 0.0)
+    rows = np.flatnonzero(runner.correct & ~run.robust)
+    if len(rows):
+        distances[rows] = distances_between(runner.found.ball, run.images[rows], runner.x[rows])
+    return tuple(distances.tolist())
 
 
 def _worst_images(runner: AttackRunner, runs: Sequence[AttackRunState]) -> np.ndarray:

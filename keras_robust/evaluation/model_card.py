@@ -344,6 +344,7 @@ def _evaluated(
         class_names=report.class_names,
         checks=bool(report.checks),
         certificates=certificates,
+        budget_per_image=report.budget_per_image,
     )
     return _without_images(found)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.example_images import ExampleImages
+from keras_robust.evaluation.optimality import optimality
 from keras_robust.evaluation.results import (
     AttackResult,
     Check,
@@ -59,6 +60,7 @@ class ReportData:
         worst_case_found_by: attack -> number of images that it was the first to fool; empty in
             reports of earlier releases.
         certificates: results of `certify`; names are unique.
+        budget_per_image: the largest number of passes of one attack on one image, or None.
 
     Raises:
         ValueError: out-of-range values, attacks with the same name, a confusion matrix of
@@ -88,6 +90,7 @@ class ReportData:
     unfinished: str = ""
     worst_case_found_by: dict[str, int] = dataclasses.field(default_factory=dict)
     certificates: tuple[CertificationResult, ...] = ()
+    budget_per_image: int | None = None
 
     def __post_init__(self) -> None:
         names = ("dataset", "model", "defense", "threat_model", "command", "unfinished")
@@ -116,6 +119,15 @@ class ReportData:
         )
         for name in ("confusion_clean", "confusion_adversarial"):
             set_fields(self, **{name: self._counts(name)})
+        if self.budget_per_image is not None:
+            budget = integer("budget_per_image", self.budget_per_image, least=1)
+            set_fields(self, budget_per_image=budget)
+        for attack in self.attacks:
+            if attack.distances is not None and len(attack.distances) != self.samples:
+                raise ValueError(
+                    f"{attack.name} has {len(attack.distances)} distances; expected "
+                    f"{self.samples}, the samples of the report."
+                )
         for result in self.certificates:
             if result.samples != self.samples:
                 raise ValueError(
@@ -191,6 +203,12 @@ class ReportData:
             for result in self.certificates
             if result.refuted
         )
+
+    @property
+    def optimality(self) -> dict[str, float]:
+        """Minimum-norm attack -> its optimality among those of the report, as `optimality`."""
+        found = {a.name: a.distances for a in self.attacks if a.distances is not None}
+        return optimality(found) if found else {}
 
     @property
     def proofs(self) -> tuple[CertificationResult, ...]:

@@ -88,6 +88,12 @@ class AttackResult:
         seconds: wall-clock time.
         parts: results of the parts of a combined attack, in order; empty for a single attack.
         finished: whether it ran to the end; if not, `accuracy` is an upper bound.
+        distances: of a minimum-norm attack, one per sample: that of the adversarial example, 0 for
+            images that are misclassified already, infinity where there is none inside the radius;
+            None of other attacks.
+        forward_passes: mean number of forward passes per attacked image, counted; None if they were
+            not counted.
+        backward_passes: the same of backward passes.
 
     Raises:
         ValueError: out-of-range values, or parts whose last accuracy is not `accuracy`.
@@ -101,11 +107,24 @@ class AttackResult:
     seconds: float
     parts: tuple[Part, ...] = ()
     finished: bool = True
+    distances: tuple[float, ...] | None = None
+    forward_passes: float | None = None
+    backward_passes: float | None = None
 
     __repr__ = short_repr
     _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
+        for name in ("forward_passes", "backward_passes"):
+            if getattr(self, name) is not None:
+                set_fields(self, **{name: nonnegative(name, getattr(self, name))})
+        if self.distances is not None:
+            # JSON has no infinity.
+            given = (math.inf if d is None else d for d in sequence("distances", self.distances))
+            set_fields(
+                self,
+                distances=tuple(d if d == math.inf else nonnegative("distances", d) for d in given),
+            )
         set_fields(
             self,
             name=text("name", self.name),

@@ -34,6 +34,7 @@ class AttackRunState:
         round: number of the next or current round.
         batch: number of its next batch.
         remaining: indices of the images that the current round attacks.
+        passes: `[n, 2]`, forward and backward passes of each image, if they are counted.
         round_ends: for each completed round, the number of robust images and the seconds so far.
     """
 
@@ -45,6 +46,7 @@ class AttackRunState:
         self.rounds = tuple(rounds)
         self.round, self.batch = 0, 0
         self.remaining = np.flatnonzero(alive)
+        self.passes = np.zeros((len(x), 2), np.int64)
         self.round_ends: list[tuple[float, float]] = []
 
     @property
@@ -119,6 +121,7 @@ class StateFile:
             # Absent from checkpoints that were written before parts existed.
             ends = saved["ends"].tolist() if "ends" in saved else []
             run.round_ends = [tuple(end) for end in ends]
+            run.passes = saved.get("passes", run.passes)
         return True
 
     def save(self, run: AttackRunState, force: bool = False) -> None:
@@ -134,5 +137,6 @@ class StateFile:
                 next=(run.round, run.batch),
                 seconds=run.seconds,
                 ends=np.reshape(run.round_ends, (-1, 2)),
+                passes=run.passes,
             )
         self._written = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,7 +54,9 @@ def _values(part: Any) -> Any:
         return {**{f.name: getattr(part, f.name) for f in dataclasses.fields(part)}, **packed}
     if dataclasses.is_dataclass(part):
         return {f.name: _values(getattr(part, f.name)) for f in dataclasses.fields(part) if f.repr}
-    return [_values(item) for item in part] if isinstance(part, tuple) else part
+    if isinstance(part, tuple):
+        return [_values(item) for item in part]
+    return None if isinstance(part, float) and part == math.inf else part  # not in JSON
 
 
 # What a damaged value raises where plain values become dataclasses.
@@ -97,7 +100,7 @@ def _read_fields(document: Any) -> dict[str, Any]:
     values = {name: value for name, value in document.items() if name != "schema_version"}
     # Absent from the reports of earlier releases.
     absent = {"checks": [], "unfinished": "", "worst_case_found_by": {}, "certificates": []}
-    values = {**absent, **values}
+    values = {**absent, "budget_per_image": None, **values}
     known = {field.name for field in dataclasses.fields(ReportData)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)

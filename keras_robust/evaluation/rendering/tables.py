@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from keras_robust.evaluation.optimality import median_distance
 from keras_robust.evaluation.rendering.wording import (
     certificate_text,
     found_by_text,
@@ -99,8 +101,8 @@ def attacks(report: ReportData) -> Table:
 
 
 def parts(report: ReportData) -> tuple[Table, ...]:
-    """One table per combined attack, with a row for each of its parts."""
-    return tuple(
+    """One table per combined attack, a row for each of its parts; then distances and passes."""
+    combined = tuple(
         Table(
             f"Parts of {attack.name}. Each part runs on the images that withstood the previous "
             f"ones; accuracy is on all {report.samples:,} images.",
@@ -117,6 +119,37 @@ def parts(report: ReportData) -> tuple[Table, ...]:
         )
         for attack in report.attacks
         if attack.parts
+    )
+    return (*combined, *_distances_and_passes(report))
+
+
+def _distances_and_passes(report: ReportData) -> tuple[Table, ...]:
+    """A table of the minimum-norm attacks, and of others whose passes were counted, if any."""
+    found, rows = report.optimality, []
+    for attack in report.attacks:
+        passes = [
+            Cell(ABSENT if count is None else f"{count:,.4g}" if count < 1000 else f"{count:,.0f}")
+            for count in (attack.forward_passes, attack.backward_passes)
+        ]
+        if attack.distances is None and attack.forward_passes is None:
+            continue
+        score = median = Cell(ABSENT)
+        if attack.distances is not None:
+            score, middle = Cell(percent(found[attack.name])), median_distance(attack.distances)
+            median = Cell(ABSENT if middle == math.inf else radius_text(middle))
+        rows.append((Cell(attack.name), score, median, *passes))
+    if not rows:
+        return ()
+    budget = report.budget_per_image
+    bound = "" if budget is None else f" An attack had at most {budget:,} passes per image."
+    return (
+        Table(
+            "Optimality of minimum-norm attacks: how close their distances come to the smallest "
+            "ones that any of them found, over all images. The median is of all images, absent if "
+            f"most were not fooled. Passes are counted, per attacked image.{bound}",
+            ("Attack", "Optimality", "Median distance", "Forward passes", "Backward passes"),
+            tuple(rows),
+        ),
     )
 
 
