@@ -11,6 +11,7 @@ from keras_robust.attacks import ddn
 from tests.attacks.linear_model import WHOLE, images, linear, ratios, two
 
 
+@pytest.mark.slow
 def test_the_closest_boundary_of_a_linear_model():
     """The length goes on changing by 5 %, so the closest example is within that."""
     ball, dual = WHOLE["l2"]

@@ -11,6 +11,7 @@ from keras_robust.attacks import ead
 from tests.attacks.linear_model import WHOLE, images, linear, ratios, two
 
 
+@pytest.mark.slow
 def test_the_closest_boundary_of_a_linear_model():
     """In L1, with a binary search of the constant."""
     ball, dual = WHOLE["l1"]

@@ -35,6 +35,7 @@ def test_the_fewest_pixels_of_a_linear_model():
     np.testing.assert_array_equal(ball.distance(x_adv, SPARSE_IMAGES), FEWEST)
 
 
+@pytest.mark.slow
 def test_a_target_is_reached():
     x, y = images(4)
     targets = (y + 2) % 3

@@ -8,10 +8,11 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import pdpgd
-from tests.attacks.linear_model import WHOLE, images, in_default_run, linear, ratios, two
+from tests.attacks.linear_model import WHOLE, images, linear, ratios, two
 
 
-@pytest.mark.parametrize("norm", in_default_run("l1"))
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", WHOLE)
 def test_the_closest_boundary_of_a_linear_model(norm):
     ball, dual = WHOLE[norm]
     found = ratios(pdpgd(ball, 200), dual)

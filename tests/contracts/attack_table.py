@@ -88,6 +88,7 @@ class Row(NamedTuple):
     transferred: bool = False  # it crafts on a source model
     minimum_norm: bool = False  # it moves only images that it can have misclassified
     norms: tuple[str, ...] = (*LP, "l0")  # in which it is defined; others are refused
+    slow: bool = False  # only the slow run has it: it shares its machinery with another row
 
     def labels(self, model, batch):
         """The labels of the batch; for minimum-norm attacks the model's own predictions, since
@@ -173,20 +174,35 @@ ROWS = {
         norms=LP,
     ),
     "ddn": Row(
-        lambda ball: ddn(ball, 8, initial_norm=0.3), random=False, minimum_norm=True, norms=("l2",)
+        lambda ball: ddn(ball, 8, initial_norm=0.3),
+        random=False,
+        minimum_norm=True,
+        norms=("l2",),
+        slow=True,
     ),
-    "deepfool": Row(lambda ball: deepfool(ball, 3), random=False, minimum_norm=True),
+    "deepfool": Row(
+        lambda ball: deepfool(ball, 3), random=False, minimum_norm=True, slow=True
+    ),
     "ead": Row(
         lambda ball: ead(ball, 8, learning_rate=0.1, initial_const=10.0, binary_search_steps=2),
         random=False,
         minimum_norm=True,
+        slow=True,
     ),
     "fmn": Row(lambda ball: fmn(ball, 8), random=False, minimum_norm=True),
     "fmn targeted": Row(
-        lambda ball: fmn(ball, 8, targeted=True), random=False, targeted=True, minimum_norm=True
+        lambda ball: fmn(ball, 8, targeted=True),
+        random=False,
+        targeted=True,
+        minimum_norm=True,
+        slow=True,
     ),
     "pdpgd": Row(
-        lambda ball: pdpgd(ball, 12, learning_rate=0.03), random=False, minimum_norm=True, norms=LP
+        lambda ball: pdpgd(ball, 12, learning_rate=0.03),
+        random=False,
+        minimum_norm=True,
+        norms=LP,
+        slow=True,
     ),
     "sigma_zero": Row(
         lambda ball: sigma_zero(ball, 8), random=False, minimum_norm=True, norms=("l0",)

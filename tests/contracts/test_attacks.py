@@ -13,8 +13,6 @@ import keras_robust as kr
 from keras_robust.core.classifier import as_forward
 from tests.contracts.attack_table import BALLS, CLASSES, ROWS
 
-# Minimum-norm attacks along gradients share a base, which FMN and sigma-zero run here.
-SLOW_ROWS = ("ddn", "deepfool", "ead", "fmn targeted", "pdpgd")
 PAIRS = [(row, ball) for row in ROWS for ball in BALLS if ball in ROWS[row].norms]
 
 
@@ -27,7 +25,7 @@ def pairs(is_slow):
 
 
 def in_another_ball(row, ball):
-    return ball != ROWS[row].norms[0] or row in SLOW_ROWS
+    return ball != ROWS[row].norms[0] or ROWS[row].slow
 
 
 # Attacks that run others, and steps of the one loop: they meet the ball inside of what they run.
@@ -41,7 +39,7 @@ ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim", "union_pgd")
 def is_repetition(row, ball):
     """A variation of a member ("pgd margin") in another ball, or one that is slow to trace."""
     repeats = " " in row or row in ("auto_attack", *RUN_OTHERS, *ONE_LOOP, "fmn")
-    return row in SLOW_ROWS or (in_another_ball(row, ball) and (repeats or ball == "l0"))
+    return ROWS[row].slow or (in_another_ball(row, ball) and (repeats or ball == "l0"))
 
 
 in_one_ball = pytest.mark.parametrize("case", pairs(in_another_ball), indirect=True)

@@ -149,7 +149,10 @@ def test_a_ball_is_what_has_the_members():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (" " in name)) for name in rows(ANY_BALL)],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (" " in name or ROWS[name].slow))
+        for name in rows(ANY_BALL)
+    ],
 )
 def test_results_are_inside_it(name, models, batch):
     row, x = ROWS[name], tf.constant(batch[0])
