@@ -77,7 +77,7 @@ class Ddn(NormDescent):
         return tf.zeros_like(self.ball.distance(delta, delta)) + self.initial_norm
 
     def move(self, now: Present, state: PerExample) -> tuple[tf.Tensor, PerExample]:
-        """Lines 5 to 12 of Algorithm 1."""
+        """One step of Algorithm 1."""
         step = cosine(now.index, self.steps, 1.0, 0.01, now.delta.dtype)
         direction = l2_unit(now.delta + step * l2_unit(now.gradient))
         length = tf.where(now.adversarial, (1 - self.gamma) * state, (1 + self.gamma) * state)

@@ -85,7 +85,7 @@ class Fmn(NormDescent):
         return _State(zeros + 1, tf.zeros_like(zeros, tf.bool))
 
     def move(self, now: Present, state: _State) -> tuple[tf.Tensor, _State]:
-        """Lines 4 to 13 of Algorithm 1."""
+        """One step of Algorithm 1."""
         dtype = now.delta.dtype
         step = cosine(now.index, self.steps, self.alpha, self.alpha / 100, dtype)
         gamma = cosine(now.index, self.steps, self.gamma, self.gamma_final, dtype)

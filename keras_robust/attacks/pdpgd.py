@@ -60,8 +60,8 @@ class Pdpgd(NormDescent):
         True
 
     Reference: Matyasko and Chau, "PDPGD: Primal-Dual Proximal Gradient Descent Adversarial Attack"
-    (2021), Algorithms 1 and 2; the proximal steps in Adam's metric: Yun et al., "Adaptive Proximal
-    Gradient Methods for Structured Neural Networks" (2021).
+    (2021); the proximal steps in Adam's metric: Melchior et al., "Proximal Adam: Robust Adaptive
+    Update Scheme for Constrained Optimization" (2019).
     """
 
     ball: Ball

@@ -89,7 +89,7 @@ class SigmaZero(NormDescent):
         return _State(Moments.zeros(delta), zeros + self.threshold)
 
     def move(self, now: Present, state: _State) -> tuple[tf.Tensor, _State]:
-        """Lines 3 to 9 of Algorithm 1."""
+        """One step of Algorithm 1."""
         rate = cosine(
             now.index, self.steps, self.learning_rate, self.learning_rate / 10, now.delta.dtype
         )

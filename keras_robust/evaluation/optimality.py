@@ -36,7 +36,7 @@ def optimality(distances: Mapping[str, Any], best: Any = None) -> dict[str, floa
         {'A': 1.0, 'B': 0.5, 'C': 0.0}
 
     Reference: Cina et al., "AttackBench: Evaluating Gradient-based Attacks for Adversarial
-    Examples" (2025), Eq. 5 and 6.
+    Examples" (2025), local and global optimality.
 
     Differs: the area is that of the step function; theirs interpolates between its points.
     """
