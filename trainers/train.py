@@ -4,7 +4,8 @@
 
 Every field of the recipe is a flag: --config.epochs=3 --config.ball.radius=8/255
 --config.defense.options.beta=1 --config.evaluation.attacks=pgd:steps=100,fgsm. The recipe is
-written to the directory as recipe.json, which --recipe reads as well. With --resume, the same
+written to the directory as recipe.json, which --recipe reads as well, as it does a file of your own
+(--recipe=mine.py). With --resume, the same
 command resumes an interrupted run. --strategy=mirrored trains on several GPUs,
 --strategy=multi_worker on several machines.
 """
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line, recipe_flags, strategy_flags
 from keras_robust.experiments.flags.output_path import check_output
-from keras_robust.experiments.recipes import schema
+from keras_robust.experiments.recipes import own_recipe, schema
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from trainers import recipes
 
@@ -33,7 +34,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "recipe",
         None,
-        f"Name of the recipe, one of {recipes.listing()}; or the recipe.json of a run.",
+        f"Name of the recipe, one of {recipes.listing()}; the recipe.json of a run; or a file of "
+        "your own, .json or .py with a function get_config().",
         flag_values=values,
     )
     flags.DEFINE_string("output_dir", None, "Run directory.", flag_values=values)
@@ -94,8 +96,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
 def _recipe(seen: flags.FlagValues) -> ConfigDict:
     if not seen.recipe:
         return RunDirectory(seen.output_dir).recipe()
-    if seen.recipe.endswith(".json"):
-        return schema.from_json(seen.recipe)
+    if seen.recipe.endswith(own_recipe.SUFFIXES):
+        return own_recipe.from_file(seen.recipe)
     return recipes.load(seen.recipe)
 
 
