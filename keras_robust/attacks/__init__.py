@@ -10,6 +10,7 @@ from keras_robust.attacks.ddn import ddn
 from keras_robust.attacks.deepfool import deepfool
 from keras_robust.attacks.ead import ead
 from keras_robust.attacks.fab import fab
+from keras_robust.attacks.fast_auto_attack import fast_auto_attack
 from keras_robust.attacks.fmn import fmn
 from keras_robust.attacks.hop_skip_jump import hop_skip_jump
 from keras_robust.attacks.multi_task.attack import multi_task
@@ -34,6 +35,7 @@ __all__ = [
     "deepfool",
     "ead",
     "fab",
+    "fast_auto_attack",
     "fgsm",
     "fmn",
     "hop_skip_jump",

@@ -65,11 +65,26 @@ class Square(Attack):
     def craft(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
-        """Runs the random search."""
+        """Runs the random search from its own start."""
         refuse_targets("Square", targets)
+        return self.search(forward, x, y, seed)
+
+    def search(
+        self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, start: Images | None = None,
+        part: tuple[tf.Tensor, tf.Tensor] | None = None,
+    ) -> Images:  # fmt: skip
+        """Runs the random search.
+
+        Args:
+            forward, x, y, seed: as for `craft`.
+            start: points of the ball to start from; default the paper's, which is random.
+            part: rows of the images in a larger batch, and its size; the search from a `start` is
+                the one that it would be in that batch.
+        """
         area = _Area(self.ball, x)
         grid = area.cut(x)
         proposals = PROPOSALS[self.ball.p](area.ball, area.size, self.queries, self.p_init)
+        proposals.part = part
         # An int32 seed and the same int64 seed are split differently.
         seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
 
@@ -90,7 +105,7 @@ class Square(Attack):
             best_margin = tf.where(better, margin, best_margin)
             return index + 1, best, best_margin, done | misclassified
 
-        start = proposals.start(grid, seeds[0])
+        start = proposals.start(grid, seeds[0]) if start is None else area.cut(start)
         start.set_shape(grid.shape)
         _, best, *_ = tf.while_loop(
             lambda index, best, margin, done: (index < self.queries) & ~tf.reduce_all(done),

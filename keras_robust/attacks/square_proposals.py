@@ -69,7 +69,13 @@ class Size(NamedTuple):
 
 
 class Stripes:
-    """Proposals in Linf: corners of the ball, with a sign per channel in a window."""
+    """Proposals in Linf: corners of the ball, with a sign per channel in a window.
+
+    Attributes:
+        part: as of `Bumps`; the signs of a window are those of all images.
+    """
+
+    part: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def __init__(self, ball: Ball, size: Size, queries: int, p_init: float):
         self._ball, self._size = ball, size
@@ -94,7 +100,14 @@ class Stripes:
 
 
 class Bumps:
-    """Proposals in L2 and L1: the mass of one window is moved to another, in the form of a bump."""
+    """Proposals in L2 and L1: the mass of one window is moved to another, in the form of a bump.
+
+    Attributes:
+        part: rows of the images in a larger batch, and its size; they get the signs that they would
+            get in it. None for a batch of its own.
+    """
+
+    part: tuple[tf.Tensor, tf.Tensor] | None = None
 
     def __init__(self, ball: Ball, size: Size, queries: int, p_init: float):
         self._ball, self._size = ball, size
@@ -147,7 +160,9 @@ class Bumps:
         turned = tf.random.stateless_uniform([], seeds[2], 0, 2, tf.int32)
         template = tf.constant(self._templates, dtype)[self._kind[query], turned]
         template = tf.roll(template, at, [0, 1])[None, ..., None]
-        signs = _signs([tf.shape(x)[0], 1, 1, self._size.channels], seeds[3], dtype)
+        size = tf.shape(x)[0] if self.part is None else self.part[1]
+        signs = _signs([size, 1, 1, self._size.channels], seeds[3], dtype)
+        signs = signs if self.part is None else tf.gather(signs, self.part[0])
         held = delta * here
         bumped = template * signs + held / (self._length(held) + 1e-12)
         bumped = here * bumped / (self._length(here * bumped) + 1e-12)

@@ -88,6 +88,18 @@ def test_auto_attack(started, benchmark, monkeypatch):
     assert all(0 <= row.measured <= 1 for row in rows)
 
 
+@pytest.mark.slow
+def test_fast_auto_attack(started):
+    """Rows of both judges on a trained model and on its masked copy, with fewer passes."""
+    rows, _ = started(
+        "fast_auto_attack", "--model=PGD-AT", "--model=staircase", "--epochs=2", "--images=16",
+        "--steps=50", "--queries=3000",
+    )  # fmt: skip
+    assert [row.what.partition(",")[0] for row in rows] == ["PGD-AT"] * 2 + ["staircase"] * 2
+    assert all(row.measured > 1 for row in rows[1::2])
+    assert all("fooled by AutoAttack only: [" in row.note for row in rows[::2])
+
+
 def test_a_copy_in_pytorch_has_the_logits_of_the_network(benchmark):
     """The copy compares them itself."""
     torch = pytest.importorskip("torch")

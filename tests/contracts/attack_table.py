@@ -20,6 +20,7 @@ from keras_robust.attacks import (
     deepfool,
     ead,
     fab,
+    fast_auto_attack,
     fgsm,
     fmn,
     hop_skip_jump,
@@ -111,6 +112,12 @@ ROWS = {
     "apgd": Row(lambda ball: apgd(ball, 3)),
     "apgd targeted dlr": Row(lambda ball: apgd(ball, 3, loss="dlr", targeted=True), targeted=True),
     "auto_attack": Row(lambda ball: auto_attack(ball, steps=2, queries=3), norms=LP),
+    "fast_auto_attack": Row(
+        lambda ball: fast_auto_attack(ball, stage_steps=(2, 1, 1), queries=3),
+        norms=LP,
+        minimum_norm=True,  # it leaves misclassified images alone as well
+        slow=True,
+    ),
     "fgsm": Row(fgsm, random=False),
     "fgsm targeted": Row(lambda ball: fgsm(ball, targeted=True), random=False, targeted=True),
     "r_fgsm": Row(r_fgsm),

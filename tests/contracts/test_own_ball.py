@@ -41,7 +41,16 @@ ANY_BALL = {
     "union_pgd",
     "worst_of",
 }
-SOME_NORMS = {"auto_attack", "brendel_bethge", "ddn", "fmn", "pdpgd", "sigma_zero", "square"}
+SOME_NORMS = {
+    "auto_attack",
+    "brendel_bethge",
+    "ddn",
+    "fast_auto_attack",
+    "fmn",
+    "pdpgd",
+    "sigma_zero",
+    "square",
+}
 
 
 def weights(x):
