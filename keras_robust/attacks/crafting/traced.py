@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.folded_batch_norm import folded
 from keras_robust.core.graphs import AnyBatch
 from keras_robust.core.kept_graphs import kept
 from keras_robust.core.types import Forward, Images, Labels, Radius
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
 class TracedAttack:
     """An attack on one model, as graphs.
 
-    The size of the batch, the seed, the radius and the targets are arguments of a graph.
+    The size of the batch, the seed, the radius and the targets are arguments of a graph. In it,
+    batch norm is folded into the layers before.
     """
 
     def __init__(self, attack: Attack, model: keras.Model | Forward):
+        model = folded(model)
+
         def run(
             x: Images, y: Labels, seed: tf.Tensor, radius: tf.Tensor | None, targets: Labels | None
         ) -> Images:
