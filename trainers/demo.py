@@ -9,10 +9,12 @@ address, and queries the server about clean and attacked images over gRPC and RE
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,43 @@ PROGRAM = "trainers.demo"
 MODEL = "digits"
 RECIPES = ("standard", "trades", "cce_detection")
 Log = Callable[[str], None]
+
+
+class Times:
+    """The wall-clock seconds of the steps of a program, in order.
+
+    Example:
+        >>> times = Times()
+        >>> with times.of("train"):
+        ...     pass
+        >>> times.seconds.update({"train": 30.0, "evaluate": 10.0})
+        >>> print(times.table())
+        train         30 s   75%
+        evaluate      10 s   25%
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def of(self, step: str) -> Iterator[None]:
+        """Measures a step."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - begin
+
+    @property
+    def total(self) -> float:
+        """The sum of all steps."""
+        return sum(self.seconds.values())
+
+    def table(self) -> str:
+        """A line for each step, with its part of the total."""
+        width = max(map(len, self.seconds))
+        return "\n".join(
+            f"{step:{width}} {seconds:7.0f} s {seconds / self.total:5.0%}"
+            for step, seconds in self.seconds.items()
+        )
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -59,6 +98,7 @@ def run(
     log: Log = print,
     verbose: int | str = 2,
     command: str = "",
+    times: Times | None = None,
 ) -> list[Report]:
     """Trains, evaluates, exports and serves.
 
@@ -68,6 +108,7 @@ def run(
         log: called with lines of text.
         verbose: as for Keras's `fit`.
         command: the command of the user, for the files.
+        times: what was measured before; the steps are added, and all are shown.
 
     Returns:
         The reports.
@@ -79,22 +120,26 @@ def run(
     from keras_robust.experiments.publishing import serving_demo
     from keras_robust.experiments.publishing.export_run import export_run
 
-    begin = time.perf_counter()
-    runs = _train(directory, configs, log, verbose, command)
+    times = times or Times()
+    runs = _train(directory, configs, log, verbose, command, times)
     log(_heading(len(runs) + 1, "Evaluate on held-out test images"))
-    reports = _evaluate(directory, runs, log, command)
+    with times.of("evaluate"):
+        reports = _evaluate(directory, runs, log, command)
     name, served = list(runs.items())[-1]
     log(_heading(len(runs) + 2, f"Export: {name}, with a detector of attacked images"))
     base = directory / "exported" / MODEL
-    version = export_run(served, base)
+    with times.of("export"):
+        version = export_run(served, base)
     log(_threshold(served))
     log("Loaded as TensorFlow Serving loads it: all four signatures agree with the Keras model.")
     log(f"Written: {base / version.name}")
     log(_heading(len(runs) + 3, "Serve, and query over gRPC and REST"))
-    attacks = served.attack("pgd"), served.attack("pgd", {"loss": "detector_aware"})
-    oblivious, adaptive = (attack_run(served, attack) for attack in attacks)
-    serving_demo.serve_and_query(MODEL, base, oblivious, adaptive, log)
-    log(_next_steps(directory, name, time.perf_counter() - begin))
+    with times.of("serve and query"):
+        attacks = served.attack("pgd"), served.attack("pgd", {"loss": "detector_aware"})
+        oblivious, adaptive = (attack_run(served, attack) for attack in attacks)
+        serving_demo.serve_and_query(MODEL, base, oblivious, adaptive, log)
+    log(f"\nWhere the time went:\n{textwrap.indent(times.table(), '  ')}")
+    log(_next_steps(directory, name, times.total))
     return reports
 
 
@@ -104,6 +149,7 @@ def _train(
     log: Log,
     verbose: int | str,
     command: str,
+    times: Times,
 ) -> dict[str, LoadedRun]:
     """Trains each recipe in a directory of its own, after all of them were checked."""
     from keras_robust.experiments.runs.loaded_run import load_run
@@ -116,7 +162,8 @@ def _train(
     for number, (name, training) in enumerate(prepared.items(), start=1):
         log(_heading(number, f"Train: {name}"))
         log(_description(training.config))
-        train_run.complete(training, command=command, verbose=verbose, log=log)
+        with times.of(f"train {name}"):
+            train_run.complete(training, command=command, verbose=verbose, log=log)
         log(f"Written: {directory / name}")
     return {name: load_run(directory / name) for name in prepared}
 
@@ -190,13 +237,14 @@ def main(_: list[str]) -> None:
         require_extra(extra, "The demo")
     values = flags.FLAGS
     directory = check_output(command_line.required(values, "output_dir", "runs/demo"))
-    with quiet_start():
+    times = Times()
+    with times.of("import TensorFlow"), quiet_start():
         from keras_robust.experiments.training import train_run  # noqa: F401  imports TensorFlow
 
         command_line.initialize_devices()
     verbose = 1 if sys.stdout.isatty() else 2
     command = command_line.command(PROGRAM)
-    run(directory, configs(values.epochs), _log, verbose, command)
+    run(directory, configs(values.epochs), _log, verbose, command, times)
 
 
 def _log(text: str) -> None:

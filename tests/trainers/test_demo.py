@@ -22,7 +22,7 @@ def test_the_recipes_differ_in_the_defense_alone_and_the_last_is_of_an_ensemble(
 
 
 @pytest.mark.slow
-def test_the_whole_demo(tiny, tmp_path):
+def test_the_whole_demo(tiny, tmp_path, recwarn):
     lines = []
     quick = {"evaluation.attacks": ("pgd",), "evaluation.radii": ()}
     quick |= {"model.name": "ensemble"}
@@ -45,6 +45,13 @@ def test_the_whole_demo(tiny, tmp_path):
     assert re.search(r"evades the detector:\n[\d.]+% of the images are misclassified", text)
     assert "gRPC and REST agree" in text
     assert f"open {tmp_path}/report/report.html" in text
+    times = re.findall(r"^  (\w[\w ]+?) +(\d+) s +\d+%$", text, flags=re.MULTILINE)
+    assert [step for step, _ in times] == ["train cce", "evaluate", "export", "serve and query"]
+    total = int(re.search(r"Done in (\d+) s", text)[1])
+    assert sum(int(seconds) for _, seconds in times) == pytest.approx(total, abs=2)
+    # A program does not show the warnings of this category.
+    shown = [one for one in recwarn if not issubclass(one.category, DeprecationWarning)]
+    assert not shown, shown[0]
 
 
 def test_the_table_shows_both_kinds_of_images():
