@@ -10,10 +10,11 @@ WORKERS ?= 2
 # Set to have Chromium installed by apt for the tests of the report page (needs root).
 BROWSER ?=
 
-.PHONY: help setup demo test test-slow test-all lint clean
+.PHONY: help setup demo docs test test-slow test-all lint clean
 
 help:
 	@echo "make demo       train, attack, export and query a hardened model on embedded data"
+	@echo "make docs       build the documentation into site/; a broken link is an error"
 	@echo "make test       lint, types, import rules, doctests and the default tests"
 	@echo "make test-slow  the tests that take minutes: kills, properties, fuzzing, a soak, the demo"
 	@echo "make test-all   both"
@@ -37,6 +38,10 @@ endif
 demo: setup
 	$(BIN)/python -m trainers.demo --output_dir=runs/demo
 
+# Reads the package without importing it. The variable silences an advertisement of the theme.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,4 +60,4 @@ test-slow: setup
 test-all: test test-slow
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo site

@@ -1,0 +1,1 @@
+"""Examples: percent scripts, which editors and Jupyter (with jupytext) open as notebooks."""
