@@ -135,10 +135,6 @@ DEFENSES = {
         lambda c: kr.defenses.scl(c, BALL, augment=kr.data.shift_flip(0.3), **SETTINGS),
         ["adversarial", "clean", "contrastive"],
     ),
-    "ascl in pretraining": (
-        lambda c: kr.defenses.ascl(c, BALL, mode="pretraining", **SETTINGS),
-        ["contrastive"],
-    ),
     "union": (
         lambda c: kr.defenses.union(
             c, kr.UnionBall((BALL, kr.L2Ball(0.3))), base="pgd_at", **SETTINGS

@@ -20,7 +20,9 @@ REQUIRED = {
     "adr": {"base": "pgd_at"},
     "scl": {"augment": kr.data.shift_flip(0.3)},
     "udr": {"base": "trades"},
+    "union": {"base": "pgd_at"},
 }
+BALLS = {"union": kr.UnionBall((BALL, kr.L2Ball(0.3)))}  # where it has to be one of a kind
 OPTIONS = {
     "validation_attack": kr.attacks.fgsm(kr.LinfBall(0.03)),
     "crafting_mode": "train",
@@ -46,7 +48,7 @@ def build(make_classifier):
         if name in ENSEMBLES:
             classifier = kr.models.ensemble([make_classifier(seed=seed) for seed in range(2)])
         return getattr(kr.defenses, name)(
-            classifier, BALL, steps=2, **REQUIRED.get(name, {}), **options
+            classifier, BALLS.get(name, BALL), steps=2, **REQUIRED.get(name, {}), **options
         )
 
     return build
