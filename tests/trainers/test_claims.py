@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,3 +74,38 @@ def test_every_claim_has_a_row_to_compare_with():
             base = part.rows[0].title
             assert set(part.gain_over) == {row.title for row in part.rows[1:]}
             assert set(part.gain_over.values()) == {base}
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+PAGES = ("udr", "representation", "ensembles", "multi_task")
+VERDICTS = ("shown", "not shown", "contradicted", "not settled", "direction shown")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_results_begins_with_its_claims(page):
+    """Shown, not shown, contradicted or not settled; at which scale, with how many seeds."""
+    blocks = (RESULTS / f"{page}.md").read_text("utf-8").split("\n\n")
+    number = next(i for i, block in enumerate(blocks) if block.startswith("|"))
+    assert number < next(i for i, block in enumerate(blocks) if block.startswith("## "))
+    head, _, *rows = blocks[number].splitlines()
+    assert head == "| claim of the thesis | here | scale | seeds |"
+    for row in rows:
+        _, _, verdict, scale, seeds, _ = (cell.strip() for cell in row.split("|"))
+        assert verdict.startswith(VERDICTS), row
+        if not verdict.startswith("not settled"):
+            assert scale, row
+            assert seeds.isdecimal(), row
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("claims/*.md")))
+def test_tables_of_claims_are_those_that_the_command_wrote(name):
+    """Each row of a page is that of the generated one, and so of the values of every seed."""
+    generated = (RESULTS / "claims" / f"{name}.md").read_text("utf-8")
+    document = json.loads((RESULTS / "claims" / f"{name}.json").read_text("utf-8"))
+    quoted = "".join((RESULTS / f"{page}.md").read_text("utf-8") for page in PAGES)
+    for row in document["parts"][0]["rows"]:
+        (line,) = [one for one in generated.splitlines() if one.startswith(f"| {row['title']} |")]
+        mean = float(np.mean(row["cells"][1]["values"]))
+        assert f"| {100 * mean:.1f} ± " in line
+        assert line in quoted
+    assert document["command"] in quoted

@@ -94,7 +94,12 @@ def _plane() -> Experiment:
         (Part("Three clusters, drawn by the seed", columns, rows, over),),
         (
             DecisionRegions(
-                "boundaries", {row.title: row.trainings[0] for row in (rows[0], rows[4], rows[-1])}
+                "boundaries",
+                {
+                    "PGD-AT, radius 1": rows[0].trainings[0],
+                    "UDR, push by the gradient": rows[4].trainings[0],
+                    "UDR, lambda held at 0": rows[5].trainings[0],
+                },
             ),
         ),
         notes=(
@@ -109,11 +114,6 @@ _SGD = {
     "optimizer.name": "sgd",
     "optimizer.learning_rate": 0.02,
     "optimizer.momentum": 0.9,
-}
-_ADAM = {
-    "optimizer.name": "adam",
-    "optimizer.learning_rate": 1e-3,
-    "optimizer.momentum": 0.0,
 }
 
 
@@ -134,7 +134,6 @@ def _adr() -> Experiment:
         row(base, "pgd_at", _SGD),
         row("ADR, SGD, gradient through both sides", "adr_pgd_at", {**_SGD, **both}),
         row("ADR, SGD, clean side held", "adr_pgd_at", _SGD),
-        row("ADR, Adam, clean side held", "adr_pgd_at", _ADAM),
     )
     return Experiment(
         "claims-adr",
@@ -158,7 +157,7 @@ def _ascl() -> Experiment:
             f"ASCL, {selection}",
             (Training("digits/ascl", {**_SHORT, **_changes({"selection": selection})}, "last"),),
         )
-        for selection in ("global", "leaked", "hard")
+        for selection in ("global", "leaked")
     )
     return Experiment(
         "claims-ascl",

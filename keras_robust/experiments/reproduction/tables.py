@@ -36,7 +36,7 @@ def markdown(outcome: Outcome, cuts: Sequence[str], command: str) -> str:
         )
         blocks.append("\n".join(f"- {escape(cut)}" for cut in cuts))
     else:
-        blocks.append(f"Scale `{scale.name}`: the original settings, {seeds}.")
+        blocks.append(f"Scale `{scale.name}`: nothing is cut, {seeds}.")
     blocks.append(f"Accuracies in percent, {spread}. Rows in italics are the published numbers.")
     for number, part in enumerate(experiment.parts):
         if len(experiment.parts) > 1:

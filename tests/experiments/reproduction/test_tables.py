@@ -98,7 +98,7 @@ def test_the_page_has_the_published_numbers_below_the_measured_ones():
 
 
 def test_a_page_without_cuts_says_so():
-    assert "the original settings, one seed" in tables.markdown(outcome((0.3, 0.4)), [], "x")
+    assert "nothing is cut, one seed" in tables.markdown(outcome((0.3, 0.4)), [], "x")
 
 
 def test_the_document_has_the_values_of_every_seed():
