@@ -33,13 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "version", None, "Version to calibrate; by default the latest.", flag_values=values
     )
-    flags.DEFINE_enum(
-        "score",
-        None,
-        model_flags.SCORES,
-        "Score of the detector; by default that of the version.",
-        flag_values=values,
-    )
+    model_flags.define_score(values, None, "Score of the detector, by default that of the version")
 
 
 def run(values: flags.FlagValues) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.cli.data_file import read_data_file
 from keras_robust.core.classifier import bounds_of, classifier_of
-from keras_robust.experiments.recipes import build, schema
+from keras_robust.experiments.recipes import build, detector_spec, schema
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.models.loading import load_model
@@ -59,12 +59,18 @@ class LoadedModelFile(LoadedRun):
         """A detector that is calibrated on the validation images; None without a score.
 
         Raises:
-            ValueError: no validation images, or too few for the rate.
+            ValueError: no validation images, or too few for the rate; no training images for a
+                score that is fitted.
         """
         if self.score is None:
             return None
-        detector = kr.detection.Detector(self.model, scored_by=self.score)
-        return detector.calibrate(self.validation, self.false_alarm_rate)
+        return detector_spec.fitted(
+            detector_spec.build(self.score, self.model),
+            self.splits.train,
+            self.validation,
+            self.false_alarm_rate,
+            train_size=self.splits.info.train_size,
+        )
 
     def with_detector(self, score: str | None, false_alarm_rate: float) -> LoadedModelFile:
         """The same model with a detector, calibrated at its first use; None for no detector.

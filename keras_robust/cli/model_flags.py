@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 flags.disclaim_key_flags()  # `--help` shows them as the program's own
 
-# Names of `keras_robust.detection.scores.SCORES`, which cannot be imported without TensorFlow.
-SCORES = ("entropy", "least_confidence", "member_entropy", "disagreement")
+# Names of `keras_robust.detection.NAMES`, which cannot be imported without TensorFlow.
+SCORES = (
+    *("entropy", "least_confidence", "member_entropy", "disagreement"),
+    *("mahalanobis", "relative_mahalanobis", "nearest_neighbors", "lid"),
+    *("feature_squeezing", "layer_inconsistency", "conformal"),
+)
 _DETECTOR = ("score", "false_alarm_rate")
 _OF_MODEL_FILES = ("data", "batch_size", "pixel_range")
 
@@ -60,17 +64,36 @@ def define_detector(values: flags.FlagValues, score: str | None) -> None:
         values: where to declare the flags.
         score: the default score; None for no detector.
     """
-    flags.DEFINE_enum(
-        "score",
-        score,
-        SCORES,
-        "Score of the detector with --model, calibrated on the validation images.",
-        flag_values=values,
+    define_score(
+        values, score, "Score of the detector with --model, calibrated on the validation images"
     )
     flags.DEFINE_float(
         "false_alarm_rate",
         0.05,
         "Largest fraction of the validation images that the detector of --model flags.",
+        flag_values=values,
+    )
+
+
+def define_score(values: flags.FlagValues, default: str | None, text: str) -> None:
+    """Declares the score of a detector.
+
+    Args:
+        values: where to declare the flag.
+        default: the default score; None for no default.
+        text: the beginning of its help.
+    """
+    flags.DEFINE_string(
+        "score",
+        default,
+        f"{text}: {', '.join(SCORES)}; with options as in lid:k=10 or conformal:base=mahalanobis. "
+        "From mahalanobis on they are fitted on training images.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "score",
+        lambda score: score is None or score.partition(":")[0] in SCORES,
+        message=f"expected one of {', '.join(SCORES)}",
         flag_values=values,
     )
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras_robust.core.classifier import features_of
 from keras_robust.core.types import Outputs, PerExample
 from keras_robust.detection.fitted import FittedDetector
-from keras_robust.detection.mahalanobis import squared_distances
 from keras_robust.detection.nearest_neighbors import check_bank, kept
 
 _TINY = 1e-12
@@ -53,7 +52,7 @@ class LocalDimension(FittedDetector):
     TITLE = "local intrinsic dimensionality"
 
     k: int = dataclasses.field(default=20, kw_only=True)
-    bank: int = dataclasses.field(default=1000, kw_only=True)
+    bank: int = dataclasses.field(default=500, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,8 +74,12 @@ class LocalDimension(FittedDetector):
     def measure(self, outputs: Outputs, statistics: Mapping[str, Any]) -> PerExample:
         """The estimate, positive."""
         features = tf.cast(features_of(outputs), tf.float32) - statistics["center"]
-        distances = squared_distances(features, tf.convert_to_tensor(statistics["bank"]))
-        squares = -tf.math.top_k(-distances, self.k).values
+        bank = tf.convert_to_tensor(statistics["bank"])
+        # Of |f - b|^2 = |f|^2 - (2 f b - |b|^2), the last part alone orders the neighbors.
+        lengths = tf.reduce_sum(tf.square(bank), axis=1)
+        nearest = tf.math.top_k(tf.matmul(features, 2 * bank, transpose_b=True) - lengths, self.k)
+        square = tf.reduce_sum(tf.square(features), axis=1, keepdims=True)
+        squares = tf.nn.relu(square - nearest.values)
         # Of squares: half the logarithm.
         logs = tf.math.log(squares + _TINY) / 2
         return 1 / tf.maximum(logs[:, -1] - tf.reduce_mean(logs, axis=1), _LEAST)

@@ -26,7 +26,7 @@ from keras_robust.experiments.recipes.attack_spec import attack_spec
 # Every score that a single classifier has.
 DETECTORS = (
     *("entropy", "least_confidence", "mahalanobis", "relative_mahalanobis", "nearest_neighbors"),
-    *("lid", "feature_squeezing", "layer_inconsistency", "conformal:base=mahalanobis"),
+    *("lid:bank=1000", "feature_squeezing", "layer_inconsistency", "conformal:base=mahalanobis"),
 )
 
 

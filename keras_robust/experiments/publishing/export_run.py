@@ -13,10 +13,9 @@ import keras
 from keras_robust.certification import Bounds
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
-from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes import build, detector_spec
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
-from keras_robust.losses import uncertainty as scores
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.verify import stored_reference
 from keras_robust.serving.exporting.version_directory import find_version
@@ -70,7 +69,7 @@ def recalibrate(
         model_base_path: the directory that a server watches.
         false_alarm_rate: largest fraction of the validation images above the threshold.
         version: the version to calibrate; default the latest.
-        score: a name of `keras_robust.detection.scores.SCORES`; default that of the version.
+        score: the name of a score, with options as in `lid:k=10`; default that of the version.
 
     Returns:
         The directory of the new version, the next free one.
@@ -83,13 +82,20 @@ def recalibrate(
     """
     check_rate(false_alarm_rate)
     exported = find_version(model_base_path, version)
-    score = score or read_detector(exported)["score"]
-    scores.get(score)
+    score = score or _score_text(read_detector(exported))
+    detector_spec.check(score)
     run = _same_model(candidates, exported)
     config = run.config.copy_and_resolve_references()
     config.detector.score = score
     build.check_score(config, run.model)
-    detector = Detector(run.model, scored_by=score).calibrate(run.validation, false_alarm_rate)
+    size = run.splits.info.train_size
+    detector = detector_spec.fitted(
+        detector_spec.build(score, run.model),
+        run.splits.train,
+        run.validation,
+        false_alarm_rate,
+        train_size=size,
+    )
     return _export(run, model_base_path, detector, bounds=read_bounds(exported))
 
 
@@ -127,13 +133,18 @@ def read_detector(exported: Path) -> dict[str, Any]:
         )
     try:
         detector = json.loads(path.read_text("utf-8"))["detector"]
-        scores.get(detector["score"])
+        detector_spec.check(_score_text(detector))
         return detector
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} describes no detector ({error}); expected a file that `keras-robust export` "
             "wrote."
         ) from error
+
+
+def _score_text(detector: dict[str, Any]) -> str:
+    """The score of a version's metadata, with its options."""
+    return detector_spec.text_of(detector["score"], detector.get("options", {}))
 
 
 def read_bounds(exported: Path) -> Bounds | None:

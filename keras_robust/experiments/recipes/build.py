@@ -17,7 +17,7 @@ from keras_robust.core.classifier import classifier_of, members_of
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_integer, check_number, lookup
 from keras_robust.experiments.flags.lookup import check_options, number
-from keras_robust.experiments.recipes import attack_options, defense_options
+from keras_robust.experiments.recipes import attack_options, defense_options, detector_spec
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 from keras_robust.experiments.recipes.schema import ENSEMBLES
 from keras_robust.losses import uncertainty as scores
@@ -58,7 +58,7 @@ def check(config: ConfigDict) -> None:
             f"{config.model.name!r}; expected 'ensemble', with at least two names in "
             "model.options.members."
         )
-    lookup("score (detector.score)", config.detector.score, scores.SCORES)
+    detector_spec.check(config.detector.score, "score (detector.score)")
     _check_attacks(config)
     check_number("single_step_check.images", config.single_step_check.images)
     check_integer("latent_divergence.images", config.latent_divergence.images)
@@ -75,7 +75,8 @@ def _check_attacks(config: ConfigDict) -> None:
         spec = attack_spec(one)
         options = spec["options"]
         if options.get("loss") == attack_options.DETECTOR_AWARE:
-            options["loss"] = kr.objectives.AdaptiveObjective(config.detector.score)
+            # That of a fitted score needs a model; any score shows whether the attack takes one.
+            options["loss"] = kr.objectives.AdaptiveObjective()
         attack_options.build_attack(spec["name"], ball(config), options)
 
 
@@ -87,15 +88,22 @@ def _check_model(name: str, options: Mapping[str, Any]) -> None:
 
 
 def check_score(config: ConfigDict, classifier: keras.Model) -> None:
-    """Raises unless the detector's score can be computed from the classifier's outputs.
+    """Raises unless the classifier has the detector's score.
 
     Args:
         config: the recipe.
         classifier: the model to train.
 
     Raises:
-        ValueError: a score of ensembles, and the classifier is a single model.
+        ValueError: a score of ensembles, and the classifier is a single model; a score of layers
+            that it does not expose; an invalid option.
     """
+    detector = detector_spec.build(config.detector.score, classifier)
+    if not isinstance(detector, kr.detection.FittedDetector):
+        _check_outputs(config, classifier)
+
+
+def _check_outputs(config: ConfigDict, classifier: keras.Model) -> None:
     outputs = {key: tf.zeros([1, *value.shape[1:]]) for key, value in classifier.output.items()}
     try:
         scores.get(config.detector.score).of(outputs)

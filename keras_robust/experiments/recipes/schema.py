@@ -137,7 +137,8 @@ def defaults() -> ConfigDict:
             "limit": config_dict.placeholder(int),  # the number of test images; None: all
         }
     )
-    # The score is one of keras_robust.detection.scores.SCORES; "disagreement" needs an ensemble.
+    # The score is one of keras_robust.detection.NAMES, with options as in "lid:k=10";
+    # "disagreement" needs an ensemble.
     config.detector = ConfigDict({"score": "entropy", "false_alarm_rate": 0.05})
     # How often to write a checkpoint within an epoch; 0: never.
     config.checkpoint = ConfigDict({"seconds": 60.0, "steps": 0})

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 import keras_robust as kr
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Ball
-from keras_robust.experiments.recipes import attack_options, build
+from keras_robust.experiments.recipes import attack_options, build, detector_spec
 from keras_robust.experiments.recipes.attack_spec import AttackLike, attack_spec, recipe_options
 from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
@@ -71,11 +71,18 @@ class LoadedRun:
         if not self.run.detector_file.is_file():
             return None
         calibration = kr.detection.Calibration.load(self.run.detector_file)
+        detector = self._detector(calibration)
         if self.checkpoint == self.run.checkpoint().stem:
-            return kr.detection.Detector.from_calibration(self.model, calibration)
+            return detector
         # A threshold is valid only for the model that it was calibrated for.
-        detector = kr.detection.Detector(self.model, scored_by=calibration.score)
-        return detector.calibrate(self.validation, calibration.false_alarm_rate)
+        rate = calibration.false_alarm_rate
+        return detector_spec.fitted(detector, self.splits.train, self.validation, rate)
+
+    def _detector(self, calibration: kr.detection.Calibration) -> kr.detection.Detector:
+        """The detector of the calibrated checkpoint, around the loaded one."""
+        if calibration.score in kr.detection.scores.SCORES:
+            return kr.detection.Detector.from_calibration(self.model, calibration)
+        return kr.detection.load(self.run.statistics_file, self.model)
 
     @property
     def validation(self) -> tf.data.Dataset:
@@ -193,7 +200,7 @@ class LoadedRun:
                 f"{attack_options.DETECTOR_AWARE!r} needs. A training with validation images "
                 "writes one; choose another loss."
             )
-        return kr.objectives.AdaptiveObjective(self.detector.scored_by)
+        return kr.objectives.AdaptiveObjective(self.detector.adaptive_score)
 
 
 def load_run(

@@ -9,6 +9,7 @@
 | `checkpoints/last.keras`, `checkpoints/best.keras` | the whole model with its optimizer |
 | `checkpoints/previous.keras` | the checkpoint before `last.keras`, in case that is damaged |
 | `detector.json` | the detector's threshold, calibrated on the validation images |
+| `detector.npz` | the same with the statistics of a detector that is fitted on training images |
 | `report/` | the last evaluation |
 | `unfinished/` | checkpoints of interrupted evaluations |
 
@@ -33,7 +34,7 @@ from keras_robust.experiments.recipes import schema
 
 CHECKPOINTS = ("best", "last")
 # The recipe comes last: until then, what is left is a run that can be cleared again.
-_FILES = ("run.json", "metrics.csv", "metrics.json", "detector.json", "recipe.json")
+_FILES = ("run.json", "metrics.csv", "metrics.json", "detector.json", "detector.npz", "recipe.json")
 _DIRECTORIES = ("tensorboard", "checkpoints", "report", "unfinished")
 
 
@@ -56,6 +57,7 @@ class RunDirectory:
         self.run_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.json"
         self.detector_file = self.path / "detector.json"
+        self.statistics_file = self.path / "detector.npz"
         self.report = self.path / "report"
         self.unfinished = self.path / "unfinished"
         self.tensorboard = self.path / "tensorboard"

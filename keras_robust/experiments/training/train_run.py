@@ -15,7 +15,7 @@ import keras_robust as kr
 from keras_robust.core.atomic_files import replacing
 from keras_robust.core.validation import lookup
 from keras_robust.experiments.flags.recipe_flags import leaves
-from keras_robust.experiments.recipes import build
+from keras_robust.experiments.recipes import build, detector_spec
 from keras_robust.experiments.recipes.epoch_callbacks import epoch_callbacks
 from keras_robust.experiments.runs.recipe_stamp import check_stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
@@ -273,7 +273,10 @@ def calibrate(training: Training, log: Log) -> None:
         )
         return
     model = load_model(training.run.checkpoint())
-    detector = kr.detection.Detector(model, scored_by=score).calibrate(validation, rate)
+    detector = detector_spec.build(score, model)
+    detector = detector_spec.fitted(detector, training.splits.train, validation, rate)
+    if isinstance(detector, kr.detection.FittedDetector):  # first: the other file says which it is
+        detector.save(training.run.statistics_file)
     with replacing(training.run.detector_file) as draft:
         detector.calibration.save(draft)
 
