@@ -2,6 +2,7 @@
 
 from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.certify import certify
+from keras_robust.evaluation.comparison import PairedTest, ReportComparison, compare_reports
 from keras_robust.evaluation.detector_attacks import score_attacks
 from keras_robust.evaluation.detector_comparison import (
     Compared,
@@ -78,9 +79,11 @@ __all__ = [
     "LatentDivergence",
     "Latents",
     "LossSurface",
+    "PairedTest",
     "Part",
     "Perturbations",
     "Report",
+    "ReportComparison",
     "TaskGradients",
     "TaskHistory",
     "TaskSuccess",
@@ -89,6 +92,7 @@ __all__ = [
     "certify",
     "class_divergence",
     "compare_detectors",
+    "compare_reports",
     "contrast_pairs",
     "distributional_risk",
     "divergence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import warnings
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_robust import __version__
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.minimum_norm import MinimumNormAttack
 from keras_robust.core.types import Ball
@@ -27,6 +29,7 @@ from keras_robust.evaluation.model_warnings import is_random, random_warning
 from keras_robust.evaluation.optimality import accuracy_curve
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.report_data import FOOLED, MISCLASSIFIED, ROBUST
 from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, FooledImages
 from keras_robust.evaluation.run_state import AttackRunState
 from keras_robust.evaluation.sanity_checks import sanity_checks
@@ -223,11 +226,19 @@ def _measured(
         "attacks": results,
         "worst_case_accuracy": float(robust.mean()),
         "worst_case_found_by": found_by,
+        "outcomes": "".join(
+            np.where(runner.correct, np.where(robust, ROBUST, FOOLED), MISCLASSIFIED)
+        ),
+        "images_digest": _digest(runner),
         "curves": (*(() if curve is None else (curve,)), *curves),
         "budget_per_image": None if limit is None or math.isinf(limit) else int(limit),
         "confusion_clean": _confusion(runner, runner.clean_predictions),
         "confusion_adversarial": _confusion(runner, predictions) if results else None,
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "versions": {
+            # An editable installation may remember an earlier version of the package.
+            name: __version__ if name == "keras_robust" else metadata.version(name)
+            for name in _PACKAGES
+        },
         "warnings": (*runner.warnings, *_result_warnings(runner, named, runs)),
         "examples": _examples(runner, worst, predictions, robust) if results else None,
         "unfinished": runner.budget.summary(runner.interrupted, runner.skipped, resumable),
@@ -261,6 +272,14 @@ def _distances(runner: AttackRunner, run: AttackRunState) -> tuple[float, ...]:
     if len(rows):
         distances[rows] = distances_between(runner.found.ball, run.images[rows], runner.x[rows])
     return tuple(distances.tolist())
+
+
+def _digest(runner: AttackRunner) -> str:
+    """SHA-256 of the images and labels that were evaluated."""
+    digest = hashlib.sha256()
+    for part, dtype in ((runner.x, np.float32), (runner.y, np.int64)):
+        digest.update(np.ascontiguousarray(part, dtype).tobytes())
+    return digest.hexdigest()
 
 
 def _worst_images(runner: AttackRunner, runs: Sequence[AttackRunState]) -> np.ndarray:

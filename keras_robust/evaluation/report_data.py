@@ -26,6 +26,9 @@ from keras_robust.evaluation.results import (
 
 Counts = tuple[tuple[int, ...], ...]
 _ROUNDING = 1e-9
+# The outcomes of an image: nothing that was run fooled the model; something did; the clean image
+# is misclassified already.
+ROBUST, FOOLED, MISCLASSIFIED = "r", "f", "m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,9 @@ class ReportData:
         worst_case_found_by: attack -> number of images that it was the first to fool; empty in
             reports of earlier releases.
         certificates: results of `certify`; names are unique.
+        outcomes: a letter for each image, in order: `r` robust, `f` fooled, `m` misclassified
+            already; empty in reports of earlier releases.
+        images_digest: SHA-256 of the images and labels; empty in reports of earlier releases.
         budget_per_image: the largest number of passes of one attack on one image, or None.
 
     Raises:
@@ -90,10 +96,13 @@ class ReportData:
     unfinished: str = ""
     worst_case_found_by: dict[str, int] = dataclasses.field(default_factory=dict)
     certificates: tuple[CertificationResult, ...] = ()
+    outcomes: str = ""
+    images_digest: str = ""
     budget_per_image: int | None = None
 
     def __post_init__(self) -> None:
-        names = ("dataset", "model", "defense", "threat_model", "command", "unfinished")
+        names = ("dataset", "model", "defense", "threat_model", "command", "unfinished",
+                 "outcomes", "images_digest")  # fmt: skip
         set_fields(self, **{name: text(name, getattr(self, name)) for name in names})
         for name in ("versions", "worst_case_found_by"):
             if not isinstance(getattr(self, name), Mapping):
@@ -134,6 +143,13 @@ class ReportData:
                     f"{result.name} certifies {result.samples} images; expected {self.samples}, "
                     "the samples of the report."
                 )
+        if set(self.outcomes) - {ROBUST, FOOLED, MISCLASSIFIED} or (
+            self.outcomes and len(self.outcomes) != self.samples
+        ):
+            raise ValueError(
+                f"outcomes has {len(self.outcomes)} letters {sorted(set(self.outcomes))}; expected "
+                f"{self.samples} of {ROBUST}, {FOOLED} and {MISCLASSIFIED}."
+            )
         shown = self.examples
         if shown is not None and self.class_names:
             highest = max(shown.labels + shown.clean_predictions + shown.adversarial_predictions)

@@ -53,6 +53,7 @@ DIAGNOSTICS = [
     kr.evaluation.sanity_checks,
     kr.evaluation.class_divergence,
     kr.evaluation.compare_detectors,
+    kr.evaluation.compare_reports,
     kr.evaluation.contrast_pairs,
     kr.evaluation.distributional_risk,
     kr.evaluation.divergence,
