@@ -5,8 +5,8 @@
 prints the class, its probability, the detection score and the verdict for each image; for an
 ensemble also each member's class and probability, as in `7 (0.98), 1 (0.55)`. Images are PNG or
 JPEG files, or arrays in `.npy` and `.npz` files: floats in [0, 1], `[height, width, channels]` or
-`[batch, height, width, channels]`. With --tls, the environment variable SERVING_TOKEN is the token
-for a proxy that requires one.
+`[batch, height, width, channels]`. --class_names=exported/digits, or names, adds their names. With
+--tls, the environment variable SERVING_TOKEN is the token for a proxy that requires one.
 """
 
 from __future__ import annotations

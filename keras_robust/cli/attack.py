@@ -18,6 +18,9 @@ from keras_robust.cli import model_flags
 from keras_robust.experiments.flags import attack_flags
 from keras_robust.experiments.flags.output_path import check_output
 
+MAIN_FLAGS = ("data", "attack", "norm", "radius", "steps", "target", "limit", "output_dir")
+positional = model_flags.positional
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the command."""

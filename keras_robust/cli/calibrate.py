@@ -16,6 +16,8 @@ from keras_robust.cli.extras import require_extra
 from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.flags.output_path import check_output
 
+positional = model_flags.positional
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the command."""

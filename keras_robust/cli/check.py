@@ -14,6 +14,9 @@ from absl import flags
 from keras_robust.cli import model_flags
 from keras_robust.experiments.flags import attack_flags
 
+MAIN_FLAGS = ("data", "norm", "radius", "steps", "limit", "preprocess")
+positional = model_flags.positional
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the command."""

@@ -1,15 +1,17 @@
-"""Reads a user's own images and labels from an `.npz` file."""
+"""Reads a user's own images and labels from an `.npz` file, or from a folder of image files."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.data import image_folders
+from keras_robust.data.splits import Arrays
 
 # Names under which an array is looked up, in this order.
 IMAGES = ("x", "images", "x_test")
@@ -39,25 +41,79 @@ def read_data_file(path: Path, classes: int, batch_size: int) -> kr.data.Splits:
     arrays = _load(path)
     images = _images(path, _required(path, arrays, IMAGES))
     labels = _labels(path, _required(path, arrays, LABELS), classes)
-    test = kr.data.evaluation_batches(images, labels, batch_size)
     held_out = _first(arrays, VALIDATION)
+    validation = None if held_out is None else _images(path, held_out)
+    names = _class_names(path, _first(arrays, CLASS_NAMES), classes)
+    return _test_only(path, (images, labels), validation, names, batch_size)
+
+
+def read_image_folder(
+    path: Path,
+    shape: Sequence[int],
+    batch_size: int,
+    class_names: Sequence[str] | None,
+    note: Callable[[str], None],
+) -> kr.data.Splits:
+    """Reads the test images of a folder with a subfolder per class.
+
+    Args:
+        path: the folder; its subfolders `test` and `validation` if it has them.
+        shape: `(height, width, channels)` of the model, to which images are resized and converted.
+        batch_size: images per batch.
+        class_names: the subfolders in the order of the labels; None for alphabetical order.
+        note: called with a line if images were resized.
+
+    Raises:
+        ValueError: no classes, no images, or a file that cannot be decoded.
+    """
+    folders = image_folders.split_folders(path)
+    if folders and "test" not in folders:
+        raise ValueError(f"{path} has a folder of training images and none of test images, 'test'.")
+    test = folders.get("test", path)
+    names = tuple(class_names or image_folders.class_folders(test))
+    height, width, channels = shape
+    resized: list[Path] = []
+
+    def read(folder: Path) -> Arrays:
+        size = (height, width)
+        return image_folders.read_folder(folder, names, size, channels, resized.append)
+
+    images = read(test)
+    held_out = read(folders["validation"]).images if "validation" in folders else None
+    if resized:
+        note(
+            f"{len(resized):,} images of {path}, such as {resized[0].name}, are resized to "
+            f"{height} x {width} pixels."
+        )
+    return _test_only(path, (images.images, images.labels), held_out, names, batch_size)
+
+
+def _test_only(
+    path: Path,
+    test: tuple[np.ndarray, np.ndarray],
+    held_out: np.ndarray | None,
+    class_names: tuple[str, ...],
+    batch_size: int,
+) -> kr.data.Splits:
+    """Splits without training images; those of validation have the label 0."""
+    images, labels = test
+    batches = kr.data.evaluation_batches(images, labels, batch_size)
     validation = None
     if held_out is not None:
-        held_out = _images(path, held_out)
         none = np.zeros(len(held_out), np.int32)
         validation = kr.data.evaluation_batches(held_out, none, batch_size)
     info = kr.data.DatasetInfo(
-        name=path.name,
+        name=path.name or str(path.resolve()),
         source=str(path),
         image_shape=images.shape[1:],
-        classes=classes,
-        class_names=_class_names(path, _first(arrays, CLASS_NAMES), classes),
+        classes=len(class_names),
+        class_names=class_names,
         train_size=0,
         validation_size=0 if held_out is None else len(held_out),
         test_size=len(images),
         test_split="test",
     )
-    return kr.data.Splits(test.take(0), validation, test, info, _no_training_stream)
+    return kr.data.Splits(batches.take(0), validation, batches, info, _no_training_stream)
 
 
 def _no_training_stream(**_: object) -> tf.data.Dataset:

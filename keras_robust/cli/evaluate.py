@@ -1,12 +1,14 @@
 """Attacks the test images of a model, and writes a report.
 
+    keras-robust evaluate my.keras --data=images/ --radius=8/255 --attacks=auto_attack
     keras-robust evaluate --model=my.keras --data=digits --radius=0.1 --attacks=pgd,fgsm
     keras-robust evaluate --run=runs/digits
 
 writes report.html, report.md and report.json. --model takes a Keras classifier or a RobustModel of
 your own with --data and a threat model; --run takes a run directory, whose recipe sets what is not
 given. The same command resumes an interrupted evaluation. --certify=ibp,crown also proves on which
-images no attack can succeed.
+images no attack can succeed. For continuous integration: --fail_under=0.45 exits with code 3 if the
+worst-case accuracy is lower or not complete, --junit=results.xml and --json write the result.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ from pathlib import Path
 
 from absl import flags
 
-from keras_robust.cli import model_flags
+from keras_robust.cli import model_flags, outcome
 from keras_robust.cli.extras import require_extra
 from keras_robust.experiments.flags import attack_flags, certify_flags, command_line
 from keras_robust.experiments.flags.lookup import number
 from keras_robust.experiments.flags.output_path import check_output
+
+MAIN_FLAGS = (
+    "data", "norm", "radius", "attacks", "limit", "preprocess", "output_dir", "fail_under", "json",
+    "junit", "progress",
+)  # fmt: skip
+positional = model_flags.positional
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,6 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     attack_flags.define(values)
     attack_flags.define_time_budget(values)
     certify_flags.define(values)
+    outcome.define(values)
     flags.DEFINE_list(
         "attacks",
         None,
@@ -55,10 +64,13 @@ def run(values: flags.FlagValues) -> str:
 
     Raises:
         ValueError, OSError, ImportError: a user error, if possible before the first attack.
+        NotPassed: the worst-case accuracy is below --fail_under.
     """
     model_flags.check(values, threat_model=True)
     radii = None if values.radii is None else [number("radius", text) for text in values.radii]
     report = check_output(_report(values))
+    if values.junit is not None:
+        check_output(Path(values.junit).parent, "junit")
     require_extra("report", "The HTML report")
     loaded = model_flags.load(values)
     from keras_robust.evaluation import load_reports
@@ -80,11 +92,12 @@ def run(values: flags.FlagValues) -> str:
         time_budget=values.time_budget,
         certify=values.certify,
     )
-    write_reports([loaded], plan, command=_command())
+    write_reports([loaded], plan, command=_command(), log=outcome.progress(values))
     reports = load_reports(loaded.run.report)
+    page = loaded.run.report / "report.html"
     warnings = [f"Warning: {warning}" for warning in wording.all_warnings(reports)]
-    page = f"Report: {loaded.run.report / 'report.html'}"
-    return "\n".join([*wording.summaries(reports), *warnings, page])
+    text = [*wording.summaries(reports), *warnings, f"Report: {page}"]
+    return outcome.finish(values, reports[0], text, page)
 
 
 def resume_hint(values: flags.FlagValues) -> str:

@@ -16,6 +16,17 @@ from keras_robust.cli.extras import require_extra
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.output_path import check_output
 
+MAIN_FLAGS = (
+    "data",
+    "model_base_path",
+    "score",
+    "false_alarm_rate",
+    "certify",
+    "radius",
+    "preprocess",
+)
+positional = model_flags.positional
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the command."""

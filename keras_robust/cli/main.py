@@ -13,8 +13,13 @@ from keras_robust import __version__
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags import command_line
 
-COMMANDS = ("evaluate", "check", "attack", "export", "calibrate", "serve", "query", "verify")
-_HELP = {"--help", "-help", "-h"}
+COMMANDS = (
+    "evaluate", "compare", "check", "attack", "export", "calibrate", "serve", "query", "verify",
+)  # fmt: skip
+_HELP, _FULL = {"--help", "-help", "-h"}, {"--helpfull", "--help-full"}
+_WIDTH = 100
+_EXIT_CODES = """exit codes: 0 done; 1 an error of the model, the data or a value; 2 a command line
+that cannot be understood; 3 below --fail_under; 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = _module(name)
     values = flags.FlagValues()
     module.define_flags(values)
-    if _HELP.intersection(rest):
-        print(f"{_document(name, module)}\n\nflags:\n{_flag_help(values)}")
+    if (_HELP | _FULL).intersection(rest):
+        main_flags = None if _FULL.intersection(rest) else getattr(module, "MAIN_FLAGS", None)
+        print(f"{_document(name, module)}\n\nflags:\n{_flag_help(name, values, main_flags)}")
         return
     program = f"keras-robust {name}"
     if not rest:
@@ -48,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     resume_hint = getattr(module, "resume_hint", lambda _: command_line.START_OVER)
     with command_line.interruptible(program, lambda: resume_hint(values)):
         try:
-            command_line.parse([program, *rest], module.define_flags, values)
+            positional = getattr(module, "positional", None)
+            command_line.parse([program, *rest], module.define_flags, values, positional)
             text = module.run(values)
+        except command_line.NotPassed as failure:
+            print(failure)
+            sys.exit(command_line.FAILED)
         except (*command_line.USER_ERRORS, flags.Error) as error:
             command_line.fail(program, error)
     if text:
@@ -66,11 +76,13 @@ def _usage() -> str:
     lines = [f"  {name.ljust(width)}  {summary}" for name, summary in summaries.items()]
     return "\n".join(
         [
-            "usage: keras-robust COMMAND --FLAG=VALUE ...",
+            "usage: keras-robust COMMAND [MODEL] --FLAG=VALUE ...",
             "",
             *lines,
             "",
-            "`keras-robust COMMAND --help` explains a command and lists its flags.",
+            "`keras-robust COMMAND --help` explains a command, `--helpfull` all of its flags.",
+            "",
+            _EXIT_CODES,
         ]
     )
 
@@ -79,16 +91,30 @@ def _document(name: str, module: ModuleType) -> str:
     return f"keras-robust {name}\n\n{(module.__doc__ or '').strip()}"
 
 
-def _flag_help(values: flags.FlagValues) -> str:
-    """The flags of a command with their defaults, in alphabetical order."""
+def _flag_help(name: str, values: flags.FlagValues, main_flags: Sequence[str] | None) -> str:
+    """The flags of a command with their defaults, in alphabetical order.
+
+    Args:
+        name: the command.
+        values: its flags.
+        main_flags: those that are explained, in their order, while others are named; None for all.
+    """
     lines = []
-    for name in sorted(values):
-        flag = values[name]
+    for flag in (values[flag] for flag in main_flags or sorted(values)):
         default = (flag.default_as_str or "").strip("'")
         default = f" (default: {default})" if default else ""
-        text = f"--{'[no]' if flag.boolean else ''}{name}: {flag.help}{default}"
-        lines.append(flags.text_wrap(text, indent="      ", firstline_indent="  "))
+        text = f"{_name(flag)}: {flag.help}{default}"
+        lines.append(flags.text_wrap(text, _WIDTH, indent="      ", firstline_indent="  "))
+    others = [] if main_flags is None else sorted(set(values) - set(main_flags))
+    if others:
+        names = ", ".join(_name(values[flag]) for flag in others)
+        text = f"Further flags, explained by `keras-robust {name} --helpfull`: {names}"
+        lines += ["", flags.text_wrap(text, _WIDTH, indent="  ", firstline_indent="")]
     return "\n".join(lines)
+
+
+def _name(flag: flags.Flag) -> str:
+    return f"--{'[no]' if flag.boolean else ''}{flag.name}"
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.cli.data_file import read_data_file
+from keras_robust.cli.data_file import read_data_file, read_image_folder
 from keras_robust.core.classifier import bounds_of, classifier_of
+from keras_robust.core.first_layers import bytes_expected
 from keras_robust.experiments.recipes import build, detector_spec, schema
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.experiments.runs.run_directory import RunDirectory
@@ -103,18 +104,25 @@ def load_model_file(
     radius: float = 0.0,
     data_dir: str | None = None,
     batch_size: int = 128,
-    pixel_range: Sequence[float] = (0.0, 1.0),
+    pixel_range: Sequence[float] | None = None,
+    preprocess: str | None = None,
+    class_names: Sequence[str] | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> LoadedModelFile:
     """Loads a classifier from a Keras model file.
 
     Args:
         path: a `.keras` file of a Keras classifier or of a `RobustModel`.
-        data: a name for `keras_robust.data.load`, or an `.npz` file.
+        data: a folder of images by class, an `.npz` file, or a name for `keras_robust.data.load`.
         norm: norm of the threat model.
         radius: radius of the threat model.
         data_dir: directory of TensorFlow Datasets.
         batch_size: images per batch.
-        pixel_range: the pixel values that the model takes for black and white.
+        pixel_range: the pixel values that the model takes for black and white; None for (0, 1), or
+            (0, 255) if its first layers rescale those.
+        preprocess: the mode of `keras_robust.models.preprocessing` that the model needs, or None.
+        class_names: the subfolders of a folder in the order of the labels; None for alphabetical.
+        note: called with a line on what is assumed.
 
     Raises:
         FileNotFoundError: the model or the data is missing.
@@ -123,10 +131,17 @@ def load_model_file(
     """
     path = Path(path)
     model = load_model(path)
-    _check_range(path, model, pixel_range)
-    classifier = _classifier(model, pixel_range)
+    if pixel_range is None and preprocess is None:
+        pixel_range = _assumed_range(path, model, note)
+    if preprocess is None:
+        _check_range(path, model, pixel_range or (0.0, 1.0))
+    classifier = _classifier(model, pixel_range or (0.0, 1.0), preprocess)
     classes = int(classifier.output["logits"].shape[-1])
-    splits = _read_data(data, classes, data_dir, batch_size)
+    if Path(data).is_dir():
+        shape = classifier.input_shape[1:]
+        splits = read_image_folder(Path(data), shape, batch_size, class_names, note)
+    else:
+        splits = _read_data(data, classes, data_dir, batch_size)
     _check_data(path, classifier, classes, splits.info)
     config = schema.defaults()
     config.model.name = path.stem
@@ -146,13 +161,27 @@ def _check_range(path: Path, model: keras.Model, pixel_range: Sequence[float]) -
         )
 
 
-def _classifier(model: keras.Model, pixel_range: Sequence[float]) -> keras.Model:
+def _assumed_range(
+    path: Path, model: keras.Model, note: Callable[[str], None]
+) -> tuple[float, float]:
+    """The pixel range that the first layers of a model show; [0, 1] if they show none."""
+    if bounds_of(model) is not None or not bytes_expected(classifier_of(model)):
+        return 0.0, 1.0
+    note(f"the first layers of {path} rescale pixels of 0 to 255; --pixel_range=0,255 is assumed.")
+    return 0.0, 255.0
+
+
+def _classifier(
+    model: keras.Model, pixel_range: Sequence[float], preprocess: str | None
+) -> keras.Model:
     """The model as a classifier of images in [0, 1]."""
     low, high = pixel_range
-    preprocess = None
-    if (low, high) != (0.0, 1.0):
-        preprocess = keras.layers.Rescaling(high - low, offset=low)
-    return kr.models.adapt(classifier_of(model), preprocess=preprocess)
+    layer = None
+    if preprocess is not None:
+        layer = kr.models.preprocessing(preprocess)
+    elif (low, high) != (0.0, 1.0):
+        layer = keras.layers.Rescaling(high - low, offset=low)
+    return kr.models.adapt(classifier_of(model), preprocess=layer)
 
 
 def _read_data(data: str, classes: int, data_dir: str | None, batch_size: int) -> kr.data.Splits:
@@ -171,7 +200,10 @@ def _check_data(
             f"{tuple(info.image_shape)}."
         )
     if classes != info.classes:
-        raise ValueError(f"{path} has {classes} classes; {info.name} has {info.classes}.")
+        raise ValueError(
+            f"{path} has {classes} classes; {info.name} has {info.classes}. Those of a folder are "
+            "its subfolders, or --class_names."
+        )
 
 
 def _defense(model: keras.Model) -> str:

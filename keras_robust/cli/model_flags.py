@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -22,7 +24,10 @@ SCORES = (
     *("feature_squeezing", "layer_inconsistency", "conformal"),
 )
 _DETECTOR = ("score", "false_alarm_rate")
-_OF_MODEL_FILES = ("data", "batch_size", "pixel_range")
+# Names of `keras_robust.models.adapting.backbone.PREPROCESSING`, for the same reason.
+PREPROCESSING = ("bytes", "tf", "torch", "caffe")
+_OF_MODEL_FILES = ("data", "batch_size", "pixel_range", "preprocess", "class_names")
+_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -30,7 +35,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model",
         None,
-        "Keras model file of a classifier or a RobustModel, such as my.keras.",
+        "Keras model file of a classifier or a RobustModel, such as my.keras; --model= may be left "
+        "out.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -42,8 +48,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "data",
         None,
-        "Data of --model: digits, a name in TensorFlow Datasets, or an .npz file with test images "
-        "x (uint8, or float in [0, 1]) and labels y, optionally x_validation and class_names.",
+        "Test images of --model: a folder with a subfolder of PNG or JPEG files for each class; an "
+        ".npz file with x (uint8, or float in [0, 1]) and y, optionally x_validation and "
+        "class_names; digits; or a name in TensorFlow Datasets.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -51,10 +58,38 @@ def define(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list(
         "pixel_range",
-        ["0", "1"],
-        "Pixel values that --model takes for black and white, such as 0,255 or -1,1.",
+        None,
+        "Pixel values that --model takes for black and white, such as 0,255 or -1,1; by default "
+        "0,1, or 0,255 for a model whose first layer rescales those.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "preprocess",
+        None,
+        PREPROCESSING,
+        "Preprocessing that --model was trained with, instead of --pixel_range: bytes (0 to 255), "
+        "or a mode of keras.applications.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "class_names",
+        None,
+        "Subfolders of --data in the order of the labels; by default in alphabetical order.",
+        flag_values=values,
+    )
+
+
+def positional(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Takes a model file, or a run directory, that is given without its flag.
+
+    Raises:
+        UsageError: anything else.
+    """
+    path, *others = arguments
+    is_file = path.endswith(_SUFFIXES)
+    if others or not (is_file or Path(path).is_dir()):
+        raise command_line.not_a_flag(others[0] if others else path)
+    command_line.assign(values, "model" if is_file else "run", path)
 
 
 def define_detector(values: flags.FlagValues, score: str | None) -> None:
@@ -127,7 +162,11 @@ def check(
         command_line.required(values, "radius", "8/255")
     if _is_given(values, "checkpoint"):
         raise ValueError("--checkpoint belongs to --run; a model file has none.")
-    if len(values.pixel_range) != 2:
+    if values.pixel_range and values.preprocess:
+        raise ValueError("--preprocess and --pixel_range exclude each other.")
+    if values.class_names and not Path(values.data).is_dir():
+        raise ValueError(f"--class_names belongs to a folder of images; {values.data} is none.")
+    if values.pixel_range is not None and len(values.pixel_range) != 2:
         raise ValueError(
             f"--pixel_range is {','.join(values.pixel_range)}; expected two numbers, such as 0,255."
         )
@@ -159,7 +198,10 @@ def load(values: flags.FlagValues, *, read_data: bool = True) -> LoadedRun:
         values.data,
         data_dir=values.data_dir,
         batch_size=values.batch_size,
-        pixel_range=[number("pixel value", text) for text in values.pixel_range],
+        pixel_range=_pixel_range(values),
+        preprocess=values.preprocess,
+        class_names=values.class_names,
+        note=note,
         **{name: value for name, value in ball.items() if value is not None},
     )
     if "score" not in values:
@@ -174,6 +216,18 @@ def start_tensorflow() -> None:
 
         keras_robust.RobustModel  # noqa: B018  registers the classes that saved files name
         command_line.initialize_devices()
+
+
+def note(line: str) -> None:
+    """Writes a line about what is assumed, apart from the results."""
+    print(f"Note: {line}", file=sys.stderr, flush=True)
+
+
+def _pixel_range(values: flags.FlagValues) -> tuple[float, float] | None:
+    if values.pixel_range is None:
+        return None
+    low, high = (number("pixel value", text) for text in values.pixel_range)
+    return low, high
 
 
 def _is_given(values: flags.FlagValues, name: str) -> bool:

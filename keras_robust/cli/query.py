@@ -5,7 +5,7 @@
 prints the class, its probability, the detection score and the verdict for each image; for an
 ensemble also each member's class and probability, as in `7 (0.98), 1 (0.55)`. Images are PNG or
 JPEG files, or arrays in `.npy` and `.npz` files: floats in [0, 1], `[height, width, channels]` or
-`[batch, height, width, channels]`.
+`[batch, height, width, channels]`. --class_names=exported/digits, or names, adds their names.
 
 With --tls, the environment variable SERVING_TOKEN is the token for a proxy that requires one.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -26,6 +27,8 @@ from keras_robust.serving.status import ServingError, connection_error
 
 if TYPE_CHECKING:
     from keras_robust.serving.client.query import Rows
+
+_METADATA = "*/assets.extra/keras_robust.json"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -44,6 +47,13 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Radius of --signature=certify, within which the prediction is to be proven, e.g. 8/255.",
         values,
+    )
+    flags.DEFINE_list(
+        "class_names",
+        None,
+        "Names of the classes in the order of the labels; or the directory of the exported model, "
+        "which has them.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "rest",
@@ -69,20 +79,37 @@ def run(values: flags.FlagValues) -> str:
     Raises:
         ValueError, OSError, ImportError: a user error, or one that the server reports.
     """
-    from keras_robust.serving.client.query import table
+    from keras_robust.serving.client.query import table, with_class_names
 
     command_line.required(values, "model", "digits")
     command_line.required(values, "images", "a.png,b.png")
     paths = [path for path in values.images if path]
     if not paths:
         raise ValueError("--images is empty; expected files, as in --images=a.png,b.png.")
+    names = _class_names(values.class_names)
     if not values.rest:
         require_extra("serving", "A query over gRPC")
     try:
         rows = _query(values, paths)
     except ServingError as error:
         raise connection_error(error) from error
+    rows = with_class_names(rows, names) if names else rows
     return json.dumps(rows, indent=2) if values.json else table(rows)
+
+
+def _class_names(given: list[str] | None) -> list[str] | None:
+    """The names as given, or those of the newest version in a directory of exported models."""
+    if not given or len(given) > 1 or not Path(given[0]).is_dir():
+        return given
+    versions = [file for file in Path(given[0]).glob(_METADATA) if file.parts[-3].isdecimal()]
+    newest = max(versions, key=lambda file: int(file.parts[-3]), default=None)
+    names = newest and json.loads(newest.read_text("utf-8")).get("class_names")
+    if not names:
+        raise ValueError(
+            f"{given[0]} has no version with class names; expected what `keras-robust export` "
+            "wrote, or the names, as in --class_names=cat,dog."
+        )
+    return list(map(str, names))
 
 
 def _query(values: flags.FlagValues, paths: list[str]) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ def read_folder(
     class_names: Sequence[str],
     image_size: Size | None = None,
     channels: int | None = None,
+    resized_file: Callable[[Path], None] = lambda file: None,
 ) -> Arrays:
     """Reads the images of a folder with a subfolder per class.
 
@@ -70,6 +71,7 @@ def read_folder(
         image_size: `(height, width)`, or the side of a square, to which the images are resized
             (bilinear, with antialiasing); None for their own size, which has to be the same.
         channels: 1 or 3; None for those of the first image, without transparency.
+        resized_file: called with each file whose image has another size.
 
     Returns:
         Images `[size, h, w, channels]` uint8 and labels `[size]`, in the order of classes and of
@@ -98,7 +100,10 @@ def read_folder(
     channels = _channels(files[0][0]) if channels is None else channels
     images: list[np.ndarray] = []
     for file, _ in files:
-        image = _decoded(file, channels, size)
+        image = _decode(file, channels).numpy()
+        if size is not None and image.shape[:2] != size:
+            resized_file(file)
+            image = resized(tf.constant(image), size).numpy()
         if images and image.shape != images[0].shape:
             raise ValueError(
                 f"{file} has {_pixels(image)} pixels, and {files[0][0]} has {_pixels(images[0])}; "
@@ -140,11 +145,6 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _channels(file: Path) -> int:
     return 1 if _decode(file, 0).shape[-1] <= 2 else 3
-
-
-def _decoded(file: Path, channels: int, size: tuple[int, int] | None) -> np.ndarray:
-    image = _decode(file, channels)
-    return (image if size is None else resized(image, size)).numpy()
 
 
 def _decode(file: Path, channels: int) -> tf.Tensor:

@@ -1,11 +1,12 @@
-"""Reading a user's own images from an `.npz` file."""
+"""Reading a user's own images from an `.npz` file, or from a folder."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_robust.cli.data_file import read_data_file
+from keras_robust.cli.data_file import read_data_file, read_image_folder
 
 IMAGES = np.linspace(0, 1, 5 * 4 * 4, dtype=np.float32).reshape(5, 4, 4, 1)
 LABELS = np.arange(5)
@@ -83,3 +84,21 @@ def test_files_of_another_kind(tmp_path):
         np.save(file, IMAGES)
     with pytest.raises(ValueError, match="is not an .npz file of numeric arrays"):
         read_data_file(path, 5, 3)
+
+
+def test_a_folder_of_images(tmp_path):
+    notes = []
+    for kind, value, side in (("cat", 51, 4), ("dog", 102, 8)):
+        pixels = tf.fill([side, side, 3], tf.constant(value, tf.uint8))
+        for split in ("test", "validation"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            tf.io.write_file(str(tmp_path / split / kind / "1.png"), tf.io.encode_png(pixels))
+    splits = read_image_folder(tmp_path, (4, 4, 1), 8, ["dog", "cat"], notes.append)
+    ((images, labels),) = splits.test
+    np.testing.assert_allclose(images[:, 0, 0, 0], [0.4, 0.2], atol=1e-6)
+    assert images.shape == (2, 4, 4, 1) and labels.numpy().tolist() == [0, 1]
+    assert splits.info.class_names == ("dog", "cat") and splits.info.validation_size == 2
+    assert notes == [f"2 images of {tmp_path}, such as 1.png, are resized to 4 x 4 pixels."]
+    (tmp_path / "test").rename(tmp_path / "train")
+    with pytest.raises(ValueError, match="none of test images, 'test'"):
+        read_image_folder(tmp_path, (4, 4, 1), 8, None, notes.append)

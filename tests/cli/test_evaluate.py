@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from xml.etree import ElementTree
 
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.cli.main import main
+from keras_robust.cli.model_file import load_model_file
 from keras_robust.evaluation import load_reports
 from keras_robust.evaluation.results import Check
+from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.measuring import evaluate_run
 
 BALL = ("--norm=linf", "--radius=0.1")
@@ -44,6 +54,63 @@ def test_a_keras_model(command, folder, model_file, data_file):
     assert [curve.radii for curve in report.curves] == [(0.0, 0.05, 0.1)]
     assert f"{report.worst_case_accuracy:.1%}" in text
     assert report.command  # that of the user
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    """24 test digits as PNG files of twice the size, in a folder for each of their classes."""
+    folder = tmp_path_factory.mktemp("data") / "images"
+    x, y = next(iter(kr.data.load("digits", batch_size=24).test))
+    for number, (image, label) in enumerate(zip(x.numpy(), y.numpy(), strict=True)):
+        larger = np.repeat(np.repeat((image * 255).round().astype(np.uint8), 2, 0), 2, 1)
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        path = folder / str(label) / f"{number}.png"
+        tf.io.write_file(str(path), tf.io.encode_png(larger))
+    return folder
+
+
+def test_a_folder_of_images_in_continuous_integration(folder, model_file, image_folder, capsys):
+    names = f"--class_names={','.join('0123456789')}"
+    arguments = [str(model_file), f"--data={image_folder}", *BALL, "--attacks=fgsm", names]
+    with pytest.raises(SystemExit) as caught:
+        main([
+            "evaluate", *arguments, "--json", "--junit=out/junit.xml", "--fail_under=0.99",
+            "--output_dir=a",
+        ])  # fmt: skip
+    assert caught.value.code == command_line.FAILED
+    output = capsys.readouterr()
+    result = json.loads(output.out)
+    (report,) = load_reports(folder / "a")
+    assert result["worst_case_accuracy"] == report.worst_case_accuracy < 0.99
+    assert result["passed"] is False and result["samples"] == 24
+    assert result["clean_accuracy"] > 0.7  # the images are the digits, under their own names
+    assert result["attacks"] == {"FGSM": report.attacks[0].accuracy}
+    assert "24 images" in output.err and "are resized to 8 x 8 pixels" in output.err
+    suite = ElementTree.parse(folder / "out/junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert "is below --fail_under=0.99" in suite.find("*/failure").get("message")
+
+    main(["evaluate", *arguments, "--noprogress", "--fail_under=0", "--output_dir=b"])
+    text = capsys.readouterr().out
+    assert text.splitlines()[-1] == "Report: b/report.html" and "clean accuracy 0." not in text
+
+    main(["compare", "a", "b/report.json"])
+    assert "do not differ significantly" in capsys.readouterr().out
+
+
+def test_a_model_of_bytes_is_noticed(folder, digits_model, data_file, capsys):
+    first = keras.layers.Rescaling(1 / 255)
+    model = keras.Sequential([keras.Input((8, 8, 1)), first, *digits_model.layers])
+    model.save(folder / "bytes.keras")
+    capsys.readouterr()
+    loaded = load_model_file("bytes.keras", str(data_file), note=print)
+    assert "--pixel_range=0,255 is assumed" in capsys.readouterr().out
+    images, _ = loaded.test_images(5)
+    expected = digits_model(images)
+    np.testing.assert_allclose(kr.models.predictions(loaded.model, images), expected, atol=1e-5)
+    given = load_model_file("bytes.keras", str(data_file), preprocess="bytes", note=print)
+    np.testing.assert_allclose(kr.models.predictions(given.model, images), expected, atol=1e-5)
+    assert not capsys.readouterr().out
 
 
 def test_a_robust_model(command, folder, robust_file):
@@ -92,7 +159,7 @@ def test_an_interrupted_evaluation_resumes(command, folder, model_file, data_fil
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--attacks=pdg"], "Did you mean 'pgd'?"),
+        (["--attacks=pgdd"], "Did you mean 'pgd'?"),
         (["--attacks=fgsm", "--queries=7"], "does not take queries"),
         (["--radii=big"], "'big' is not a radius"),
         (["--data=images.npz"], "images.npz does not exist"),

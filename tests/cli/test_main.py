@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,16 +42,32 @@ def test_help_lists_the_commands(command):
 
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_each_command_explains_itself_and_its_flags(command, name):
-    text = command(name, "--help")
+    text = command(name, "--helpfull")
     module = importlib.import_module(f"keras_robust.cli.{name}")
     assert text.startswith(f"keras-robust {name}\n\n{module.__doc__.splitlines()[0]}")
-    assert f"keras-robust {name} --" in module.__doc__  # an example
+    assert f"keras-robust {name} " in module.__doc__  # an example
     values = flags.FlagValues()
     module.define_flags(values)
     for flag in values:
         assert f"  --{'[no]' if values[flag].boolean else ''}{flag}: " in text
         first, end = values[flag].help.lstrip("<")[0], values[flag].help[-1]
         assert end in ".)" and (first.isupper() or first.islower()), flag
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_fits_a_screen_and_names_every_flag(command, name):
+    text = command(name, "--help")
+    assert len(text.splitlines()) <= 50 and max(map(len, text.splitlines())) <= 100
+    module = importlib.import_module(f"keras_robust.cli.{name}")
+    values = flags.FlagValues()
+    module.define_flags(values)
+    assert all(f"--{flag}" in text or f"--[no]{flag}" in text for flag in values)
+
+
+def test_exit_codes_are_told(command):
+    text = " ".join(command("--help").split())
+    for code in (0, 1, command_line.USAGE, command_line.FAILED, command_line.INTERRUPTED):
+        assert re.search(rf"[:;] {code} [a-z]", text), code
 
 
 def test_unknown_commands_and_flags_name_the_valid_ones(fails):
@@ -61,6 +78,12 @@ def test_unknown_commands_and_flags_name_the_valid_ones(fails):
     assert message.startswith("keras-robust evaluate: There is no flag --modle; there are attacks,")
     assert message.endswith("Did you mean 'model'?")
     assert "'x' is not a flag" in fails("evaluate", "x")
+    assert "'b.keras' is not a flag" in fails("evaluate", "a.keras", "b.keras")
+    assert "'a.keras' and --model=b.keras were given" in fails(
+        "check", "a.keras", "--model=b.keras"
+    )
+    assert "'c' is one too many" in fails("compare", "a", "b", "c")
+    assert "--second is missing" in fails("compare", "a", "--json")
     assert "not a number" in fails("check", "--radius=small")
 
 
@@ -162,6 +185,10 @@ def test_flags_of_a_model_file(fails):
     model = ["evaluate", "--model=a.keras", "--data=digits", "--radius=0.1"]
     assert "--checkpoint belongs to --run" in fails(*model, "--checkpoint=last")
     assert "expected two numbers, such as 0,255" in fails(*model, "--pixel_range=255")
+    both = ["--pixel_range=0,255", "--preprocess=caffe"]
+    assert "--preprocess and --pixel_range exclude each other" in fails(*model, *both)
+    assert "--class_names belongs to a folder" in fails(*model, "--class_names=a,b")
+    assert "expected a fraction between 0 and 1" in fails(*model, "--fail_under=45")
     assert "needs a detector; choose its --score" in fails(*model, "--loss=detector_aware")
 
 

@@ -21,7 +21,7 @@ from keras_robust.experiments.flags import recipe_flags
 
 # Errors that a user can correct: a name, a number, a file, a learning rate.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
-USAGE, INTERRUPTED = 2, 130  # exit codes
+USAGE, FAILED, INTERRUPTED = 2, 3, 130  # exit codes; 1 for a user error
 START_OVER = "the same command starts over."
 
 
@@ -29,7 +29,12 @@ class UsageError(ValueError):
     """A command line that cannot be understood: a missing or an unknown flag."""
 
 
+class NotPassed(Exception):
+    """A measurement that is below the threshold that was set for it; its text is the output."""
+
+
 Define = Callable[[flags.FlagValues], None]
+Positional = Callable[[flags.FlagValues, list[str]], None]
 
 
 def early(argv: Sequence[str], define_flags: Define) -> flags.FlagValues:
@@ -50,7 +55,10 @@ def early(argv: Sequence[str], define_flags: Define) -> flags.FlagValues:
 
 
 def parse(
-    argv: Sequence[str], define_flags: Define, values: flags.FlagValues = flags.FLAGS
+    argv: Sequence[str],
+    define_flags: Define,
+    values: flags.FlagValues = flags.FLAGS,
+    positional: Positional | None = None,
 ) -> list[str]:
     """Parses the command line.
 
@@ -58,6 +66,7 @@ def parse(
         argv: the command line, the program's name first.
         define_flags: declares the program's flags; they are in `values` already.
         values: the flags to fill.
+        positional: sets flags from the arguments that are not flags; None to refuse those.
 
     Returns:
         The arguments that are not flags: the program's name alone.
@@ -66,6 +75,7 @@ def parse(
         UsageError: an unknown flag, or an argument that is not a flag.
         absl.flags.Error: an invalid value.
     """
+    values.set_gnu_getopt(positional is not None)  # flags may follow other arguments
     try:
         rest = values(list(argv))
     except flags.UnrecognizedFlagError as error:
@@ -77,9 +87,29 @@ def parse(
         if field:
             sentence += f" The recipe's field is --config.{field}."
         raise UsageError(sentence) from None
+    if len(rest) > 1 and positional is not None:
+        positional(values, rest[1:])
+        return rest[:1]
     if len(rest) > 1:
-        raise UsageError(f"{rest[1]!r} is not a flag; write flags as --NAME=VALUE.")
+        raise not_a_flag(rest[1])
     return rest
+
+
+def not_a_flag(argument: str) -> UsageError:
+    """The error of an argument that is not a flag."""
+    return UsageError(f"{argument!r} is not a flag; write flags as --NAME=VALUE.")
+
+
+def assign(values: flags.FlagValues, name: str, text: str) -> None:
+    """Sets a flag from an argument without its name.
+
+    Raises:
+        UsageError: the flag was given as well.
+    """
+    if values[name].present:
+        raise UsageError(f"{text!r} and --{name}={values[name].value} were given; expected one.")
+    values[name].parse(text)
+    values[name].present, values[name].using_default_value = 1, False
 
 
 def required(values: flags.FlagValues, name: str, example: str) -> Any:

@@ -140,13 +140,39 @@ def as_batch(array: np.ndarray, shape: Sequence[int], path: str) -> np.ndarray:
     )
 
 
+def with_class_names(rows: Rows, names: Sequence[str]) -> Rows:
+    """Adds the name of the class to each answer, after the class.
+
+    Raises:
+        ValueError: another number of names than of classes.
+
+    Example:
+        >>> row = {"image": "a.png", "class": 1, "probabilities": [0.2, 0.8]}
+        >>> with_class_names([row], ["cat", "dog"])[0]["class_name"]
+        'dog'
+    """
+    found: Rows = []
+    for row in rows:
+        if len(row["probabilities"]) != len(names):
+            raise ValueError(
+                f"There are {len(names)} class names; expected {len(row['probabilities'])}, the "
+                "number of classes of the model."
+            )
+        head = {name: row[name] for name in ("image", "class")}
+        found.append({**head, "class_name": names[row["class"]], **row})
+    return found
+
+
 def table(rows: Rows) -> str:
     """Formats the answers as aligned columns."""
     columns: dict[str, Callable[[Any], str]] = {
         "image": str,
         "class": str,
+        "class_name": str,
         "probability": "{:.4f}".format,
     }
+    if not all("class_name" in row for row in rows):
+        del columns["class_name"]
     if all("detection_score" in row for row in rows):
         columns |= {"detection_score": "{:.4f}".format, "is_adversarial": _yes_no}
     if all("certified" in row for row in rows):
