@@ -1,6 +1,6 @@
 """Optimality of minimum-norm attacks, beside adv-lib on a copy of the network in PyTorch.
 
-A small convolutional network for MNIST is trained on 12,800 images, with PGD-AT if `--hardened`,
+A small convolutional network for MNIST is trained for a few seconds, with PGD-AT if `--hardened`,
 and copied to PyTorch. Each attack runs on the same images with the same number of steps. The
 smallest distances of all attacks of a norm, of both libraries, are the reference of its optimality
 (`keras_robust.evaluation.optimality`). Passes are counted.
@@ -68,7 +68,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_string("data_dir", None, "Directory of TensorFlow Datasets.", flag_values=values)
     flags.DEFINE_integer("images", 100, "Number of test images.", flag_values=values)
     flags.DEFINE_integer("steps", 500, "Number of steps of each attack.", flag_values=values)
-    flags.DEFINE_integer("epochs", 3, "Epochs on 12,800 images.", flag_values=values)
+    flags.DEFINE_integer("epochs", 5, "Epochs of the training.", flag_values=values)
+    flags.DEFINE_integer("train_images", 6400, "Number of training images.", flag_values=values)
     flags.DEFINE_bool("hardened", False, "Train by PGD-AT, Linf 0.1.", flag_values=values)
     flags.DEFINE_multi_enum("norm", list(BALLS), list(BALLS), "Norms.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Seed of weights.", flag_values=values)
@@ -183,7 +184,8 @@ def trained(values: flags.FlagValues) -> tuple[keras.Model, np.ndarray, np.ndarr
     else:
         model = kr.defenses.standard(network)
     model.compile(keras.optimizers.Adam(2e-3))
-    model.fit(*read("train[:12800]", values.data_dir), 128, epochs=values.epochs, verbose=0)
+    images, labels = read(f"train[:{values.train_images}]", values.data_dir)
+    model.fit(images, labels, batch_size=128, epochs=values.epochs, verbose=0)
     x, y = read(f"test[:{2 * values.images}]", values.data_dir)
     right = network.predict(x, verbose=0)["logits"].argmax(axis=1) == y
     return network, x[right][: values.images], y[right][: values.images]
@@ -196,7 +198,8 @@ def run(values: flags.FlagValues = flags.FLAGS) -> dict[str, list[Outcome]]:
     if beside:
         import torch
 
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+        torch.set_num_threads(int(threads))
         copy = official.copied(network)
     else:
         print("torch or adv-lib is not installed: this library is run alone.")
