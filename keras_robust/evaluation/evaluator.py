@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust import __version__
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.minimum_norm import MinimumNormAttack
 from keras_robust.core.types import Ball
@@ -234,11 +233,7 @@ def _measured(
         "budget_per_image": None if limit is None or math.isinf(limit) else int(limit),
         "confusion_clean": _confusion(runner, runner.clean_predictions),
         "confusion_adversarial": _confusion(runner, predictions) if results else None,
-        "versions": {
-            # An editable installation may remember an earlier version of the package.
-            name: __version__ if name == "keras_robust" else metadata.version(name)
-            for name in _PACKAGES
-        },
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
         "warnings": (*runner.warnings, *_result_warnings(runner, named, runs)),
         "examples": _examples(runner, worst, predictions, robust) if results else None,
         "unfinished": runner.budget.summary(runner.interrupted, runner.skipped, resumable),
