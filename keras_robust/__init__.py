@@ -31,7 +31,12 @@ if TYPE_CHECKING:
         threat_models,
         training,
     )
-    from keras_robust.attacks.crafting import initialization, objectives, step_rules
+    from keras_robust.attacks.crafting import (
+        initialization,
+        objectives,
+        step_rules,
+        transferability,
+    )
     from keras_robust.attacks.crafting.base import Attack
     from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
     from keras_robust.attacks.multi_task import solvers, tasks, transforms
@@ -71,6 +76,7 @@ __all__ = [
     "tasks",
     "threat_models",
     "training",
+    "transferability",
     "transforms",
     "types",
 ]
@@ -80,6 +86,7 @@ _MODULES = {
     "initialization": "attacks.crafting.initialization",
     "objectives": "attacks.crafting.objectives",
     "step_rules": "attacks.crafting.step_rules",
+    "transferability": "attacks.crafting.transferability",
     "solvers": "attacks.multi_task.solvers",
     "tasks": "attacks.multi_task.tasks",
     "transforms": "attacks.multi_task.transforms",

@@ -17,8 +17,10 @@ from keras_robust.attacks.multi_task.attack import multi_task
 from keras_robust.attacks.pdpgd import pdpgd
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
+from keras_robust.attacks.pgd_l0 import pgd_l0
 from keras_robust.attacks.sigma_zero import sigma_zero
 from keras_robust.attacks.smooth_adv import smooth_adv
+from keras_robust.attacks.sparse_rs import sparse_rs
 from keras_robust.attacks.spsa import spsa
 from keras_robust.attacks.square import square
 from keras_robust.attacks.transfer import transfer
@@ -46,10 +48,12 @@ __all__ = [
     "pdpgd",
     "per_member",
     "pgd",
+    "pgd_l0",
     "r_fgsm",
     "restarts",
     "sigma_zero",
     "smooth_adv",
+    "sparse_rs",
     "spsa",
     "square",
     "transfer",

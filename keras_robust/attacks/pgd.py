@@ -6,9 +6,11 @@ All are `GradientAttack`; they differ in the initialization and in the step rule
 from __future__ import annotations
 
 from keras_robust.attacks.crafting import objectives
+from keras_robust.attacks.crafting import transferability as transferable
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.attacks.crafting.initialization import AtInput, Gaussian, RandomStep, Uniform
 from keras_robust.attacks.crafting.step_rules import FixedStep, MomentumStep, default_step_size
+from keras_robust.attacks.crafting.transferability import Transferability
 from keras_robust.core.types import Ball, Initialization, Objective
 from keras_robust.core.validation import check_ball, check_choice, check_number
 
@@ -20,6 +22,29 @@ def _initialization(value: str | Initialization) -> Initialization:
         return value
     check_choice("initialization", value, _INITIALIZATIONS)
     return _INITIALIZATIONS[value]()
+
+
+def _iterated(
+    name: str,
+    ball: Ball,
+    objective: Objective,
+    rule: FixedStep | MomentumStep,
+    steps: int,
+    first: Initialization,
+    transferability: str | Transferability | None,
+) -> GradientAttack:
+    """An iterated attack, whose name says how its gradients are made to transfer."""
+    named = f"-{transferability}" if isinstance(transferability, str) else ""
+    tuned = transferable.get(transferability)
+    return GradientAttack(
+        ball,
+        objective,
+        rule,
+        steps,
+        first,
+        f"{name}{named.upper()}-{steps}",
+        transferability=tuned,
+    )
 
 
 def needs_gradient_at_clean(name: str, loss: str | Objective) -> None:
@@ -39,6 +64,7 @@ def pgd(
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
     initialization: str | Initialization = "uniform",
+    transferability: str | Transferability | None = None,
 ) -> GradientAttack:
     """PGD: steps of a fixed size along the steepest direction, projected onto the ball.
 
@@ -51,6 +77,8 @@ def pgd(
         targeted: approach `targets`, which are passed when the attack is called.
         initialization: `"uniform"` in the ball, `"gaussian"` with a standard deviation of 0.001,
             `"none"` for the image itself, or one of `keras_robust.initialization`.
+        transferability: `"di"`, `"ti"`, `"si"`, `"vt"`, or several joined by `+`, for a gradient
+            that transfers to other models, or a `keras_robust.transferability.Transferability`.
 
     Returns:
         The attack.
@@ -72,7 +100,8 @@ def pgd(
     if isinstance(first, AtInput):
         needs_gradient_at_clean("PGD without a random start", loss)
     rule = FixedStep(default_step_size(ball, steps, step_size))
-    return GradientAttack(ball, objectives.get(loss, targeted), rule, steps, first, f"PGD-{steps}")
+    objective = objectives.get(loss, targeted)
+    return _iterated("PGD", ball, objective, rule, steps, first, transferability)
 
 
 def fgsm(
@@ -135,11 +164,12 @@ def bim(
     *,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
+    transferability: str | Transferability | None = None,
 ) -> GradientAttack:
     """BIM: PGD from the clean image.
 
     Args:
-        ball, steps, step_size, targeted: as for `pgd`.
+        ball, steps, step_size, targeted, transferability: as for `pgd`.
         loss: as for `pgd`, except `"kl"`, whose gradient is zero at the clean image.
 
     Returns:
@@ -155,7 +185,7 @@ def bim(
     needs_gradient_at_clean("BIM", loss)
     rule = FixedStep(default_step_size(ball, steps, step_size))
     objective = objectives.get(loss, targeted)
-    return GradientAttack(ball, objective, rule, steps, AtInput(), f"BIM-{steps}")
+    return _iterated("BIM", ball, objective, rule, steps, AtInput(), transferability)
 
 
 def mim(
@@ -164,14 +194,17 @@ def mim(
     step_size: float | None = None,
     *,
     decay: float = 1.0,
+    nesterov: bool = False,
     loss: str | Objective = "cross_entropy",
     targeted: bool = False,
+    transferability: str | Transferability | None = None,
 ) -> GradientAttack:
     """MIM: BIM along an accumulated gradient.
 
     Args:
-        ball, steps, step_size, loss, targeted: as for `bim`.
+        ball, steps, step_size, loss, targeted, transferability: as for `bim`.
         decay: the weight of the accumulated gradient, >= 0.
+        nesterov: take gradients where the accumulated one leads: NI-FGSM.
 
     Returns:
         The attack.
@@ -180,10 +213,13 @@ def mim(
         >>> from keras_robust import LinfBall
         >>> mim(LinfBall(0.1), steps=5, decay=0.9).step_rule.decay
         0.9
+        >>> mim(LinfBall(0.1), nesterov=True, transferability="si+vt").name
+        'NIM-SI+VT-10'
 
     Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Algorithm 1.
     """
     needs_gradient_at_clean("MIM", loss)
-    rule = MomentumStep(default_step_size(ball, steps, step_size), decay)
+    rule = MomentumStep(default_step_size(ball, steps, step_size), decay, nesterov or None)
     objective = objectives.get(loss, targeted)
-    return GradientAttack(ball, objective, rule, steps, AtInput(), f"MIM-{steps}")
+    name = "NIM" if nesterov else "MIM"
+    return _iterated(name, ball, objective, rule, steps, AtInput(), transferability)

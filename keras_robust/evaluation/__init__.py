@@ -3,6 +3,7 @@
 from keras_robust.evaluation.certification_result import CertificationResult
 from keras_robust.evaluation.certify import certify
 from keras_robust.evaluation.comparison import PairedTest, ReportComparison, compare_reports
+from keras_robust.evaluation.corruption.measure import CorruptionAccuracy, corrupt, corruptions
 from keras_robust.evaluation.detector_attacks import score_attacks
 from keras_robust.evaluation.detector_comparison import (
     Compared,
@@ -67,6 +68,7 @@ __all__ = [
     "Check",
     "Compared",
     "ContrastPairs",
+    "CorruptionAccuracy",
     "Curve",
     "Detection",
     "DetectorComparison",
@@ -94,6 +96,8 @@ __all__ = [
     "compare_detectors",
     "compare_reports",
     "contrast_pairs",
+    "corrupt",
+    "corruptions",
     "distributional_risk",
     "divergence",
     "divergence_of",

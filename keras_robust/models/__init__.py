@@ -26,6 +26,7 @@ from keras_robust.models.predicting import predictions
 from keras_robust.models.pytorch.torch_weights import load_torch
 from keras_robust.models.registry import ARCHITECTURES, build
 from keras_robust.models.smoothed import smoothed
+from keras_robust.models.straight_through import straight_through
 from keras_robust.models.zoo import available, card_file, load
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "set_trainable",
     "small_cnn",
     "smoothed",
+    "straight_through",
     "strided_cnn",
     "vgg16",
     "vit",

@@ -29,7 +29,8 @@ def clipped(
 
 
 @tf.custom_gradient
-def _straight_through(x: Images, rounded: Images) -> tuple[Images, Any]:
+def with_gradient_of(x: Images, rounded: Images) -> tuple[Images, Any]:
+    """`rounded`, which is differentiated as if it were `x`, of the same shape and dtype."""
     return tf.identity(rounded), lambda gradient: (gradient, None)
 
 
@@ -45,7 +46,7 @@ def _rounded_toward(center: Images, x: Images, dtype: tf.DType) -> Images:
         spacing = tf.maximum(binade * 2.0**-10, 2.0**-24)
         scaled = x / spacing
         rounded = spacing * tf.where(down, tf.floor(scaled), tf.math.ceil(scaled))
-    return _straight_through(x, tf.where(tf.math.is_finite(x), rounded, x))
+    return with_gradient_of(x, tf.where(tf.math.is_finite(x), rounded, x))
 
 
 def allowed(ball: Ball, x_adv: Images, x: Images) -> Images:

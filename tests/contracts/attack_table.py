@@ -31,10 +31,12 @@ from keras_robust.attacks import (
     pdpgd,
     per_member,
     pgd,
+    pgd_l0,
     r_fgsm,
     restarts,
     sigma_zero,
     smooth_adv,
+    sparse_rs,
     spsa,
     square,
     transfer,
@@ -123,6 +125,14 @@ ROWS = {
     "r_fgsm": Row(r_fgsm),
     "bim": Row(lambda ball: bim(ball, 3), random=False, with_steps=bim),
     "mim": Row(lambda ball: mim(ball, 3), random=False, with_steps=mim),
+    "mim transferable": Row(
+        lambda ball: mim(
+            ball,
+            2,
+            nesterov=True,
+            transferability=kr.transferability.Transferability(0.5, kernel=3, scales=2, samples=2),
+        )
+    ),
     "pgd": pgd_row(),
     "pgd margin": pgd_row(loss="margin"),
     "pgd dlr": pgd_row(loss="dlr"),
@@ -209,6 +219,11 @@ ROWS = {
         norms=LP,
         slow=True,
     ),
+    "pgd_l0": Row(lambda ball: pgd_l0(ball, 3), norms=("l0",)),
+    "pgd_l0 targeted": Row(
+        lambda ball: pgd_l0(ball, 3, targeted=True), targeted=True, norms=("l0",)
+    ),
+    "sparse_rs": Row(lambda ball: sparse_rs(ball, 25), norms=("l0",)),
     "sigma_zero": Row(
         lambda ball: sigma_zero(ball, 8), random=False, minimum_norm=True, norms=("l0",)
     ),

@@ -48,7 +48,9 @@ SOME_NORMS = {
     "fast_auto_attack",
     "fmn",
     "pdpgd",
+    "pgd_l0",
     "sigma_zero",
+    "sparse_rs",
     "square",
 }
 

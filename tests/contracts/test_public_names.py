@@ -55,6 +55,8 @@ DIAGNOSTICS = [
     kr.evaluation.compare_detectors,
     kr.evaluation.compare_reports,
     kr.evaluation.contrast_pairs,
+    kr.evaluation.corrupt,
+    kr.evaluation.corruptions,
     kr.evaluation.distributional_risk,
     kr.evaluation.divergence,
     kr.evaluation.divergence_of,

@@ -18,7 +18,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.initialization import AtInput, Uniform
 from keras_robust.attacks.crafting.objectives import Targeted
 from keras_robust.attacks.crafting.step_rules import Point
-from keras_robust.core.config import replace, serializable
+from keras_robust.core.config import OMIT_NONE, replace, serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import (
     Ball,
@@ -175,9 +175,11 @@ def gradient_ascent(
         x_start: the first point, of the same shape.
         steps: the number of steps.
     """
+    lookahead = getattr(step_rule, "lookahead", None)
 
     def body(index: tf.Tensor, x_adv: Images, oracle_state: Any, rule_state: Any) -> tuple:
-        value, gradient, oracle_state = oracle(x_adv, oracle_state)
+        here = x_adv if lookahead is None else lookahead(ball, x, x_adv, rule_state)
+        value, gradient, oracle_state = oracle(here, oracle_state)
         point = Point(index, x_adv, value, without_masked(ball, gradient))
         x_next, rule_state = step_rule.update(ball, x, point, rule_state)
         x_next.set_shape(x.shape)
@@ -199,6 +201,8 @@ class GradientAttack(Attack):
         steps: the number of steps, >= 0.
         initialization: where to start, of `keras_robust.initialization`.
         name: what reports call the attack.
+        transferability: of `keras_robust.transferability`, a gradient that transfers to other
+            models; None for the model's own.
 
     Raises:
         ValueError: negative steps.
@@ -219,6 +223,7 @@ class GradientAttack(Attack):
     steps: int
     initialization: Initialization = Uniform()
     name: str = "gradient attack"
+    transferability: Any = dataclasses.field(default=None, kw_only=True, metadata=OMIT_NONE)
 
     def __post_init__(self) -> None:
         check_integer("steps", self.steps)
@@ -230,8 +235,11 @@ class GradientAttack(Attack):
 
     @property
     def is_random(self) -> bool:
-        """Whether it starts at random."""
-        return not isinstance(self.initialization, AtInput)
+        """Whether it starts at random, or takes a random gradient."""
+        tuned = self.transferability
+        return not isinstance(self.initialization, AtInput) or (
+            tuned is not None and tuned.is_random
+        )
 
     @property
     def takes_targets(self) -> bool:
@@ -243,7 +251,13 @@ class GradientAttack(Attack):
     ) -> Images:
         """Starts near the images and ascends."""
         x_start = self.initialization(self.ball, x, seed)
-        oracle = SingleObjective(self.objective(forward, x, y, targets))
+        oracle: GradientOracle
+        if self.transferability is None:
+            oracle = SingleObjective(self.objective(forward, x, y, targets))
+        else:
+            oracle = self.transferability.oracle(
+                self.ball, self.objective, forward, x, y, seed, targets
+            )
         return gradient_ascent(self.ball, self.step_rule, oracle, x, x_start, self.steps).x
 
     def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> GradientAttack:

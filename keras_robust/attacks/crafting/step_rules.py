@@ -8,11 +8,12 @@ and may be outside the ball. Settings out of range raise ValueError. The rules o
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust.core.config import serializable
+from keras_robust.core.config import OMIT_NONE, serializable
 from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Scalar
 from keras_robust.core.validation import check_ball, check_choice, check_number, is_number
@@ -22,6 +23,7 @@ from keras_robust.threat_models.transport_cost import COSTS, PIXELWISE, smoothed
 
 __all__ = [
     "FixedStep",
+    "MeanGradientStep",
     "MomentumStep",
     "PenalizedStep",
     "Point",
@@ -140,18 +142,62 @@ class UnprojectedStep:
 
 
 @serializable
+class MeanGradientStep:
+    """Moves along the gradient over the mean of its absolute entries, then projects.
+
+    Unlike the steepest direction of a sparse ball, it moves all pixels; the projection chooses.
+
+    Args:
+        size: how far a value with the mean gradient moves, as a fraction of the range of a pixel.
+
+    Reference: Croce and Hein, "Sparse and Imperceivable Adversarial Attacks" (2019), section 4.1.
+    """
+
+    size: Scalar
+
+    def __post_init__(self) -> None:
+        check_step_size("MeanGradientStep", self.size)
+
+    def init(self, ball: Ball, x_start: Images) -> Any:
+        """An empty state."""
+        del ball, x_start
+        return ()
+
+    def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
+        """One projected step."""
+        gradient = mean_normalized(ball, upcast_half(point.gradient))
+        size = scalar(self.size, gradient.dtype) * pixel_range(ball.bounds)
+        return ball.project(upcast_half(point.x) + size * gradient, x), state
+
+
+def mean_normalized(ball: Ball, gradient: tf.Tensor) -> tf.Tensor:
+    """A gradient, at least float32, over the mean of its absolute entries that are not masked."""
+    axes = list(range(1, gradient.shape.rank))
+    # Divided by its largest entry first, as the sum of huge entries would be infinite.
+    largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+    gradient = tf.math.divide_no_nan(gradient, largest)
+    total = tf.reduce_sum(tf.abs(gradient), axis=axes, keepdims=True)
+    mean = total / tf.cast(pixels_of(ball, gradient), gradient.dtype)
+    return tf.math.divide_no_nan(gradient, mean)
+
+
+@serializable
 class MomentumStep:
     """Moves along the steepest direction of an accumulated gradient: `v <- decay v + g / |g|_1`.
 
     Args:
         size: the length of a step, in the units of the images and the norm of the ball.
         decay: the weight of the accumulated gradient, >= 0; 0 gives `FixedStep`.
+        nesterov: take the gradient where the accumulated one leads, at `x + size decay v`, with `v`
+            in units of the mean of its absolute entries.
 
-    Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6.
+    Reference: Dong et al., "Boosting Adversarial Attacks with Momentum" (2018), Eq. 6; Lin et al.,
+    "Nesterov Accelerated Gradient and Scale Invariance for Adversarial Attacks" (2020), Eq. 6.
     """
 
     size: Scalar
     decay: float = 1.0
+    nesterov: bool | None = dataclasses.field(default=None, metadata=OMIT_NONE)
 
     def __post_init__(self) -> None:
         check_step_size("MomentumStep", self.size)
@@ -174,6 +220,14 @@ class MomentumStep:
         # With a decay above 1 it grows exponentially; only its direction is used.
         velocity = tf.clip_by_value(velocity, velocity.dtype.min, velocity.dtype.max)
         return _projected_step(ball, x, point.x, self.size, velocity), velocity
+
+    def lookahead(self, ball: Ball, x: Images, x_adv: Images, state: Any) -> Images:
+        """Where the gradient of the next step is taken."""
+        if not self.nesterov:
+            return x_adv
+        pixels = tf.cast(pixels_of(ball, state), state.dtype)
+        ahead = scalar(self.size, state.dtype) * self.decay * pixels * state
+        return allowed(ball, upcast_half(x_adv) + ahead, x)
 
 
 @serializable

@@ -1,0 +1,1 @@
+"""Corruptions of images: noise, blur, weather and digital ones, and accuracy under each of them."""
