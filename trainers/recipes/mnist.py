@@ -98,5 +98,10 @@ def _certified(config: ConfigDict, defense: str) -> ConfigDict:
         "steps": 10,
     }
     if defense == "sabr":
-        options |= {"box_ratio": 0.6, "train_radius": 0.3}
+        options |= {
+            "box_ratio": 0.6,
+            "search_steps": 4,
+            "train_radius": 0.3,
+            "clean_weight": 0.25,
+        }
     return with_defense(config, defense, {defense: options})
