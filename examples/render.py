@@ -23,9 +23,11 @@ PAGES = EXAMPLES.parent / "docs" / "examples"
 # In the order of the documentation.
 NAMES = (
     "attack_keras_model",
+    "harden_and_certify",
     "cce_served",
     "ta_moo_ensemble",
     "udr_in_the_plane",
+    "finetune_96",
 )
 _VECTOR = 60_000  # bytes of the largest figure that is kept as SVG
 
@@ -104,8 +106,6 @@ def render(name: str, pages: Path = PAGES, edited: Callable[[str], str] = str) -
     blocks = [f"# {title.rstrip('.')}", rest.strip(), f"Script: `examples/{name}.py`."]
     module = types.ModuleType(name)
     sys.modules[name] = module  # dataclasses and Keras look their module up
-    for old in (pages / name).glob("*"):
-        old.unlink()
     for number, cell in enumerate(cells, start=1):
         if not cell.is_code:
             blocks.append(cell.source)
@@ -117,7 +117,11 @@ def render(name: str, pages: Path = PAGES, edited: Callable[[str], str] = str) -
         blocks.append(shown(value, pages / name / f"cell_{number}"))
     path = pages / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(filter(None, blocks)) + "\n", "utf-8")
+    text = "\n\n".join(filter(None, blocks)) + "\n"
+    path.write_text(text, "utf-8")
+    for picture in (pages / name).glob("*"):
+        if f"]({name}/{picture.name})" not in text:  # of an earlier version
+            picture.unlink()
     return path
 
 

@@ -207,8 +207,9 @@ def destination(path: str, anchor: str = "") -> str:
             return uri
     if path in ALIASES:
         return ALIASES[path]
-    if (ROOT / path).is_dir():
-        path = posixpath.join(path, "README.md")
+    if (ROOT / path).is_dir():  # its overview, else its first page
+        pages = sorted((ROOT / path).glob("*.md"), key=lambda page: page.name != "README.md")
+        path = posixpath.join(path, pages[0].name if pages else "README.md")
     return path.removeprefix("docs/") if path.startswith("docs/") else path
 
 
@@ -270,10 +271,32 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lists the pages of the reference in the navigation."""
+    """Lists the pages of the reference in the navigation, and pages that it does not name."""
     listed = [f"{REFERENCE}index.md", *({room: f"{REFERENCE}{room}.md"} for room in ROOMS)]
-    config.nav = _with_reference(config.nav or [], listed)
+    nav = _with_reference(config.nav or [], listed)
+    named = set(pages_of(nav))
+    for path in sorted(ROOT.glob("docs/**/*.md")):
+        uri = path.relative_to(ROOT / "docs").as_posix()
+        if uri not in named and not uri.startswith("_site/"):
+            _section_for(nav, uri).append(uri)
+    config.nav = nav
     return config
+
+
+def pages_of(nav: list[Any]) -> list[str]:
+    """The pages of a navigation."""
+    found: list[str] = []
+    for entry in nav:
+        value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+        found += pages_of(value) if isinstance(value, list) else [value]
+    return found
+
+
+def _section_for(nav: list[Any], uri: str) -> list[Any]:
+    """The section of the navigation to which a page that it does not name is added."""
+    titles = {"results": "Results", "examples": "Examples"}
+    title = titles.get(uri.split("/")[0], "Guides")
+    return next(entry[title] for entry in nav if isinstance(entry, dict) and title in entry)
 
 
 def _with_reference(nav: list[Any], listed: list[Any]) -> list[Any]:
