@@ -15,6 +15,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.initialization import OnSphere
 from keras_robust.attacks.square import Square
 from keras_robust.attacks.square_proposals import NORMS
+from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import (
@@ -180,7 +181,7 @@ class _Search:
         starts = found.x if start is None else start
         left = ~found.fooled if among is None else among & ~found.fooled
         rows = tf.where(left)[:, 0]
-        seed = tf.random.experimental.stateless_fold_in(self._seed, fold)
+        seed = random.fold_in(self._seed, fold)
 
         def attacked() -> _Found:
             x, y, start = (tf.gather(whole, rows) for whole in (self._x, self._y, starts))

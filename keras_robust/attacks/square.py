@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.objectives import refuse_targets
 from keras_robust.attacks.square_proposals import NORMS, PROPOSALS, Size
+from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
 from keras_robust.core.validation import check_integer, check_norm, check_number
@@ -86,7 +87,7 @@ class Square(Attack):
         proposals = PROPOSALS[self.ball.p](area.ball, area.size, self.queries, self.p_init)
         proposals.part = part
         # An int32 seed and the same int64 seed are split differently.
-        seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
+        seeds = random.split(tf.cast(seed, tf.int64), 2)
 
         def query(candidate: Images) -> tuple[tf.Tensor, tf.Tensor]:
             logits = forward(area.pasted(candidate, x))["logits"]
@@ -96,7 +97,7 @@ class Square(Attack):
             return margin, losses.misclassified(logits, y)
 
         def body(index: tf.Tensor, best: Images, best_margin: tf.Tensor, done: tf.Tensor) -> tuple:
-            step_seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
+            step_seed = random.fold_in(seeds[1], index)
             candidate = proposals.next(grid, best, index, step_seed)
             margin, misclassified = query(candidate)
             better = ((margin > best_margin) | misclassified) & ~done

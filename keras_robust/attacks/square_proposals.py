@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Images
 from keras_robust.threat_models.masks import without_masked
@@ -89,7 +90,7 @@ class Stripes:
 
     def next(self, x: Images, best: Images, query: tf.Tensor, seed: tf.Tensor) -> Images:
         """A window, the same for all images, moved by twice the radius and clipped."""
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         window = random_window(self._size, self._sides[query], seeds[0])[0]
         signs = _signs([1, 1, 1, self._size.channels], seeds[1], upcast_half(x).dtype)
         return self._moved(x, best, 2 * tf.cast(window, signs.dtype) * signs)
@@ -129,14 +130,14 @@ class Bumps:
     def start(self, x: Images, seed: tf.Tensor) -> Images:
         """A grid of five by five double bumps, each with a random sign and direction."""
         dtype = upcast_half(x).dtype
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         height, width, channels = self._size
         side = max(min(height, width) // 5, 1)
         before = [max((extent - 5 * side) // 2, 0) for extent in (height, width)]
         counts = [(e - b) // side for e, b in zip((height, width), before, strict=True)]
         bumps = np.stack([double_bump(side, side, self._order)] * 2)
         bumps[1] = bumps[1].T
-        turned = tf.random.stateless_uniform(counts, seeds[0], 0, 2, tf.int32)
+        turned = random.integers(counts, seeds[0], 2)
         tiles = tf.gather(tf.constant(bumps, dtype), turned)  # [rows, columns, side, side]
         tiles = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3]), [c * side for c in counts])
         signs = _signs([tf.shape(x)[0], *counts, channels], seeds[1], dtype)
@@ -150,14 +151,14 @@ class Bumps:
 
     def next(self, x: Images, best: Images, query: tf.Tensor, seed: tf.Tensor) -> Images:
         """A bump in one window, with the mass of two windows and the unused radius."""
-        seeds = tf.random.split(seed, 4)
+        seeds = random.split(seed, 4)
         dtype, side = upcast_half(x).dtype, self._sides[query]
         (here, at), (there, _) = (
             random_window(self._size, side, one) for one in (seeds[0], seeds[1])
         )
         here, there = (without_masked(self._ball, tf.cast(w, dtype)) for w in (here, there))
         delta = upcast_half(best) - upcast_half(x)
-        turned = tf.random.stateless_uniform([], seeds[2], 0, 2, tf.int32)
+        turned = random.integers([], seeds[2], 2)
         template = tf.constant(self._templates, dtype)[self._kind[query], turned]
         template = tf.roll(template, at, [0, 1])[None, ..., None]
         size = tf.shape(x)[0] if self.part is None else self.part[1]
@@ -197,13 +198,13 @@ NORMS = (1.0, 2.0, math.inf)
 
 
 def _signs(shape: list, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    bits = tf.random.stateless_uniform(shape, seed, 0, 2, tf.int32)
+    bits = random.integers(shape, seed, 2)
     return tf.cast(2 * bits - 1, dtype)
 
 
 def random_window(size: Size, side: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A random window as a mask `[1, h, w, 1]`, and its upper left corner `[2]`."""
-    places = tf.random.stateless_uniform([2], seed)
+    places = random.uniform([2], seed)
     masks, corner = [], []
     for place, extent in zip(tf.unstack(places), size[:2], strict=True):
         length = tf.minimum(side, extent)

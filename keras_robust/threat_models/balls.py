@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import OMIT_NONE, serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Images, PerExample, Radius
@@ -96,13 +97,13 @@ class LinfBall(LpBall):
     def sample(self, x: Images, seed: tf.Tensor) -> Images:
         """A uniform point of the ball around `x`, clipped into the bounds."""
         center = self._center(x)
-        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
+        noise = random.uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
         return clipped(self.bounds, center + self._limit(center) * noise, x.dtype, x)
 
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """A uniform direction scaled to the radius, clipped into the bounds."""
         center = self._center(x)
-        noise = tf.random.stateless_uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
+        noise = random.uniform(tf.shape(x), seed, -1.0, 1.0, center.dtype)
         _, scaled = norms.divided_by_largest(masks.without_masked(self, noise))
         delta = self._limit(center) * tf.reshape(scaled, tf.shape(x))
         return clipped(self.bounds, center + delta, x.dtype, x)
@@ -182,9 +183,9 @@ class L2Ball(LpBall):
         """A uniform point of the ball around `x`, clipped into the bounds."""
         center = self._center(x)
         dtype = center.dtype
-        seeds = tf.random.split(seed, 2)
-        direction = self.steepest(tf.random.stateless_normal(tf.shape(x), seeds[0], dtype=dtype))
-        uniform = tf.random.stateless_uniform(tf.shape(x)[:1], seeds[1], dtype=dtype)
+        seeds = random.split(seed, 2)
+        direction = self.steepest(random.normal(tf.shape(x), seeds[0], dtype=dtype))
+        uniform = random.uniform(tf.shape(x)[:1], seeds[1], dtype=dtype)
         # The volume inside radius r grows like r^d, so the radius of a uniform point is U^(1/d).
         dimension = tf.cast(masks.pixels_of(self, x), dtype)
         length = scalar(self.radius, dtype) * uniform ** (1 / dimension)
@@ -193,7 +194,7 @@ class L2Ball(LpBall):
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """A uniform point of the sphere around `x`, clipped into the bounds."""
         center = self._center(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        noise = random.normal(tf.shape(x), seed, dtype=center.dtype)
         delta = scalar(self.radius, center.dtype) * self.steepest(noise)
         return clipped(self.bounds, center + delta, x.dtype, x)
 
@@ -273,11 +274,11 @@ class L1Ball(LpBall):
         """A uniform point of the ball around `x`, clipped into the bounds."""
         center = self._center(x)
         dtype = center.dtype
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         shape = tf.shape(norms.flatten(x))
         # d + 1 exponentials over their sum are uniform on the simplex; dropping the last one
         # leaves a uniform point of the positive part of the L1 ball.
-        uniform = tf.random.stateless_uniform(shape + tf.constant([0, 1]), seeds[0], dtype=dtype)
+        uniform = random.uniform(shape + tf.constant([0, 1]), seeds[0], dtype=dtype)
         exponential = -tf.math.log1p(-uniform)
         mask = masks.mask_of(self)
         if mask is not None:
@@ -285,14 +286,14 @@ class L1Ball(LpBall):
             free = tf.concat([tf.reshape(free, [-1]), [True]], axis=0)
             exponential = tf.where(free, exponential, tf.zeros_like(exponential))
         fraction = exponential / tf.reduce_sum(exponential, axis=1, keepdims=True)
-        sign = tf.sign(tf.random.stateless_uniform(shape, seeds[1], -1.0, 1.0, dtype))
+        sign = tf.sign(random.uniform(shape, seeds[1], -1.0, 1.0, dtype))
         delta = scalar(self.radius, dtype) * sign * fraction[:, :-1]
         return clipped(self.bounds, center + tf.reshape(delta, tf.shape(x)), x.dtype, x)
 
     def sample_sphere(self, x: Images, seed: tf.Tensor) -> Images:
         """Projects Gaussian noise as wide as the bounds, which leaves few pixels changed."""
         center = self._center(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        noise = random.normal(tf.shape(x), seed, dtype=center.dtype)
         delta = masks.without_masked(self, pixel_range(self.bounds) * noise)
         # A few pixels may not reach the radius.
         reach = tf.math.divide_no_nan(scalar(self.radius, delta.dtype), norms.l1_norm(delta))

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch, craft_seed
 from keras_robust.attacks.crafting.traced import traced
+from keras_robust.core import random
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
 from keras_robust.core.types import (
@@ -49,7 +50,7 @@ class Round(NamedTuple):
 
     def seed(self, seed: Seed) -> tf.Tensor:
         """The seed of the round, an int tensor of shape `[2]`."""
-        return tf.random.experimental.stateless_fold_in(as_seed(seed), self.fold)
+        return random.fold_in(as_seed(seed), self.fold)
 
     def targets(self, y: Labels, logits: Logits) -> Labels | None:
         """The targets of the round, `[batch]`, or None for an untargeted attack.
@@ -64,7 +65,8 @@ class Round(NamedTuple):
             return None
         label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
         others = tf.where(label, logits.dtype.min, logits)
-        return tf.cast(tf.math.top_k(others, self.rank).indices[:, -1], y.dtype)
+        order = tf.argsort(others, axis=1, direction="DESCENDING", stable=True)
+        return tf.cast(tf.gather(order, self.rank - 1, axis=1), y.dtype)
 
 
 class Attack(abc.ABC):

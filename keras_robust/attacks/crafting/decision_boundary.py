@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting import minimum_norm
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.attacks.crafting.gradient_ascent import noinline
+from keras_robust.core import random
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Seed
 from keras_robust.core.validation import check_bounded
@@ -78,8 +79,8 @@ def _noise(ball: Ball, is_adversarial: IsAdversarial, x: Images, seed: Seed) -> 
     dtype = upcast_half(x).dtype
 
     def body(index: tf.Tensor, x_start: Images, found: tf.Tensor) -> tuple:
-        step_seed = tf.random.experimental.stateless_fold_in(seed, index)
-        noise = tf.random.stateless_uniform(tf.shape(x), step_seed, dtype=dtype)
+        step_seed = random.fold_in(seed, index)
+        noise = random.uniform(tf.shape(x), step_seed, dtype=dtype)
         noise = allowed(ball, noise * (high - low) + low, x)
         taken = is_adversarial(noise) & ~found
         x_start = tf.ensure_shape(tf.where(broadcast_to_images(taken, x), noise, x_start), x.shape)

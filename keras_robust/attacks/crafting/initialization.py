@@ -9,6 +9,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import OMIT_NONE, serializable
 from keras_robust.core.numerics import pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images
@@ -78,7 +79,7 @@ class Gaussian:
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns a point near `x`."""
         center = upcast_half(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        noise = random.normal(tf.shape(x), seed, dtype=center.dtype)
         scale = scalar(self.scale * pixel_range(ball.bounds), center.dtype)
         return ball.project(center + scale * noise, x)
 
@@ -101,7 +102,7 @@ class RandomStep:
     def __call__(self, ball: Ball, x: Images, seed: tf.Tensor) -> Images:
         """Returns `x` moved along the steepest direction of Gaussian noise."""
         center = upcast_half(x)
-        noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=center.dtype)
+        noise = random.normal(tf.shape(x), seed, dtype=center.dtype)
         length = self.fraction * scalar(ball.radius, center.dtype)
         return ball.project(center + length * ball.steepest(noise), x)
 
