@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _ATTRIBUTE = "_keras_robust_graphs"
 _MOST = 64  # of a model; the one that was used least recently is dropped
-_SETTINGS = (bool, int, float, str, tuple, type(None), FunctionType)
+_SETTINGS = (bool, int, float, str, type(None), FunctionType)
 _KERAS = {"built", "compiled", "history", "loss", "optimizer"}  # change by training and use
 _KERAS_ENDS = ("_function", "_per_execution", "_evaluating", "_predicting", "_training")
 
@@ -73,12 +73,19 @@ def _parts(layer: keras.layers.Layer) -> list[Any]:
     settings = [
         (name, value)
         for name, value in vars(layer).items()
-        if isinstance(value, _SETTINGS)
+        if _is_setting(value)
         and not name.startswith("_")
         and name not in _KERAS
         and not name.endswith(_KERAS_ENDS)
     ]
     return [layer, layer.compute_dtype, sorted(settings, key=lambda setting: setting[0])]
+
+
+def _is_setting(value: Any) -> bool:
+    """Whether values of its kind can be compared: not arrays, nor tuples of them."""
+    return isinstance(value, _SETTINGS) or (
+        isinstance(value, tuple) and all(map(_is_setting, value))
+    )
 
 
 class _Graphs:

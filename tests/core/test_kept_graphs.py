@@ -65,7 +65,12 @@ def test_kept_until_the_model_changes(model):
     second = key()
     assert second is not first
     model.layers[1].enable_lora(1)
-    assert key() is not second
+    third = key()
+    assert third is not second
+    model.layers[1].table = (np.ones(2), np.ones(2))  # not compared
+    assert key() is third
+    model.layers[1].shift = (1, (2, 3))
+    assert key() is not third
 
 
 def test_the_number_of_kept_graphs_is_bounded(model):
