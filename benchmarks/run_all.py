@@ -27,6 +27,8 @@ PARTS = {
     "attack_small_cnn": ["attack_throughput", "--net=small_cnn"],
     "attack_resnet20": ["attack_throughput", "--net=resnet20"],
     "auto_attack": ["auto_attack"],
+    "folded_batch_norm": ["folded_batch_norm"],
+    "tracing": ["tracing"],
     "train_step": ["train_step"],
     "defense_cost": ["defense_cost"],
     "ensemble_step": ["ensemble_step"],

@@ -100,6 +100,19 @@ def test_fast_auto_attack(started):
     assert all("fooled by AutoAttack only: [" in row.note for row in rows[::2])
 
 
+@pytest.mark.slow
+def test_tracing(started):
+    rows, _ = started("tracing", "--images=8", "--classes=20", "--repeats=1")
+    assert rows[0].measured < 1 and rows[2].measured.median > 0
+
+
+@pytest.mark.slow
+def test_folded_batch_norm(started):
+    """The predictions of what both find are the same."""
+    (time, other), _ = started("folded_batch_norm", "--batch_size=2", "--steps=2", "--repeats=1")
+    assert time.measured.median > 0 and other.measured == 0
+
+
 def test_a_copy_in_pytorch_has_the_logits_of_the_network(benchmark):
     """The copy compares them itself."""
     torch = pytest.importorskip("torch")
