@@ -22,6 +22,9 @@ the same dataset, as well: a transfer attack.
 also proves on which images no attack can succeed: the report has the certified accuracy below the
 accuracy under attack. The norm L2 has smoothing as well, as in --certify=smoothing:sigma=0.25.
 
+--corruptions=all, or some of them, as in --corruptions=fog,snow, also measures accuracy under the
+corruptions of CIFAR-10-C, computed from the test images, and writes report/corruptions.md.
+
 Options belong to all attacks, as in --attacks=pgd,bim --steps=40, or to one of them, as in
 --attacks=pgd:steps=100:restarts=5,fgsm.
 """
@@ -75,6 +78,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "--verify, the runs that the card's attacks were crafted on.",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "corruptions",
+        None,
+        "Corruptions of the test images, such as fog,snow, or all, at five severities.",
+        flag_values=values,
+    )
     attack_flags.define(values)
     attack_flags.define_time_budget(values)
     certify_flags.define(values)
@@ -121,20 +130,27 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
     if values.output_dir is not None:
         check_output(values.output_dir)
     with quiet_start():
+        from keras_robust.experiments.measuring import corruption_tables
         from keras_robust.experiments.measuring.evaluation_reports import write_reports
         from keras_robust.experiments.measuring.transfer_sources import load_sources
         from keras_robust.experiments.runs.loaded_run import load_run
 
         command_line.initialize_devices()
     where = values.checkpoint, values.data_dir
-    return write_reports(
-        [load_run(path, *where) for path in paths],
+    corruptions = corruption_tables.checked(values.corruptions or ())
+    runs = [load_run(path, *where) for path in paths]
+    written = write_reports(
+        runs,
         plan(values, load_sources(values.transfer_from or (), *where)),
         output_dir=values.output_dir,
         card=values.card,
         command=command,
         log=_log,
     )
+    if corruptions:
+        for one in runs:
+            corruption_tables.write(one, corruptions, values.limit, values.seed, _log)
+    return written
 
 
 def verify(values: flags.FlagValues) -> None:

@@ -52,6 +52,19 @@ def test_the_report_of_a_run(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_corruptions_are_next_to_the_report(run, capsys):
+    arguments = [f"--run={run}", "--limit=20", "--attacks=fgsm", "--radii="]
+    (directory,) = evaluate.run(parsed(*arguments, "--corruptions=contrast,pixelate"), "")
+    found = json.loads((directory / "corruptions.json").read_text())
+    assert set(found["accuracy"]) == {"contrast", "pixelate"} and found["samples"] == 20
+    assert all(len(values) == 5 for values in found["accuracy"].values())
+    assert "| contrast |" in (directory / "corruptions.md").read_text()
+    assert "corruptions: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="There is no corruption 'fogg'"):
+        evaluate.run(parsed(*arguments, "--corruptions=fogg"), "")
+
+
+@pytest.mark.slow
 def test_checks_are_in_the_report(run):
     quick = ["--limit=40", "--attacks=fgsm", "--radii="]
     (directory,) = evaluate.run(parsed(f"--run={run}", "--checks", *quick), "")

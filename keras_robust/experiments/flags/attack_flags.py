@@ -14,7 +14,7 @@ flags.disclaim_key_flags()  # `--help` is to show them as the program's own
 
 OPTIONS = ("steps", "step_size", "restarts", "loss", "queries")
 TASKS = ("tasks", "group", "stochastic")
-NORMS = ("linf", "l2", "l1")
+NORMS = ("linf", "l2", "l1", "l0")
 _ONE = f"({'|'.join(NORMS)})"
 _NORM = re.compile(rf"{_ONE}|{_ONE}=[^=+]+(\+{_ONE}=[^=+]+)+")
 NAMES_HELP = "options as in pgd:steps=40:step_size=0.01,apgd:restarts=2"

@@ -25,7 +25,12 @@ from keras_robust.models.adapting.trainable_parts import PARTS
 from keras_robust.models.loading import load_model
 from keras_robust.models.registry import architecture, member_options
 
-BALLS: dict[str, Callable[[float], Ball]] = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
+BALLS: dict[str, Callable[[float], Ball]] = {
+    "linf": kr.LinfBall,
+    "l2": kr.L2Ball,
+    "l1": kr.L1Ball,
+    "l0": kr.L0Ball,
+}
 UNION = "="  # in the norm of a recipe: a union of balls, as in `linf=8/255+l2=0.5`
 OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,

@@ -85,7 +85,8 @@ def defaults() -> ConfigDict:
         {"name": "small_cnn", "options": {}, "features": "", "weights": "", "trainable": ""}
     )
     config.defense = ConfigDict({"name": "standard", "options": {}})  # in keras_robust.defenses
-    # Or "l2", "l1"; or a union such as "linf=8/255+l2=0.5", whose radius is a factor of all radii.
+    # Or "l2", "l1", "l0"; or a union such as "linf=8/255+l2=0.5", whose radius is a factor of all
+    # radii.
     config.ball = ConfigDict({"norm": "linf", "radius": 0.1})
     config.optimizer = ConfigDict(
         {
