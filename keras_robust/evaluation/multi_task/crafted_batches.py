@@ -111,6 +111,28 @@ class TaskRunner:
             if progress:
                 progress(f"{self.attack.name}: {done} of {len(self.x)} images")
 
+    def all_crafted(
+        self, progress: Progress | None, craft: Callable[..., Any] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Attacks all images.
+
+        Args:
+            progress, craft: as for `crafted`.
+
+        Returns:
+            Clean images, perturbed images, and labels; for each batch what follows the images in
+            the tuple of `craft`, `[tasks, points]`.
+        """
+        parts, others = [], []
+        for batch in self.crafted(progress, craft):
+            x_adv, *rest = batch.crafted if isinstance(batch.crafted, tuple) else (batch.crafted,)
+            parts.append((batch.x[: batch.real], x_adv[: batch.real], batch.y[: batch.real]))
+            for one in rest:  # of points: images, or groups of them
+                points = batch.real * one.shape[1] // len(batch.x)
+                others.append(one.numpy()[:, :points])
+        x, x_adv, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return x, x_adv, y, others
+
 
 def in_groups(
     model: Model,

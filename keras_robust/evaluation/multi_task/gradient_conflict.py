@@ -111,18 +111,11 @@ def task_gradients(
     kind = task_kind(attack, tasks)
     runner = TaskRunner(model, data, attack, limit, seed, kind)
     with_weights = _craft_with_weights(runner.model, attack)
-    crafted, labels, weights = [], [], []
-    for batch in runner.crafted(progress, with_weights):
-        x_adv, *last = batch.crafted if with_weights else (batch.crafted,)
-        crafted.append(x_adv[: batch.real])
-        labels.append(batch.y[: batch.real])
-        for weight in last:
-            points = batch.real * weight.shape[1] // len(batch.x)
-            weights.append(weight.numpy()[:, :points])
+    _, x_adv, y, weights = runner.all_crafted(progress, with_weights)
     return task_gradients_at(
         runner.model,
-        np.concatenate(crafted),
-        np.concatenate(labels),
+        x_adv,
+        y,
         attack,
         tasks=kind,
         loss=loss,

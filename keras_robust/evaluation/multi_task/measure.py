@@ -79,8 +79,7 @@ def task_success(
     """
     kind = task_kind(attack, tasks)
     runner = TaskRunner(model, data, attack, limit, seed, kind, success_criterion, population)
-    parts = [(b.x[: b.real], b.crafted[: b.real], b.y[: b.real]) for b in runner.crafted(progress)]
-    x, x_adv, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    x, x_adv, y, _ = runner.all_crafted(progress)
     return success_rates(
         model,
         x,
