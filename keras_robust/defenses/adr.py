@@ -174,7 +174,8 @@ def adr(
         p: distance of latents, 1, 2 or inf.
         alpha: weight of compactness within a class in the global term, in (0, 1].
         through_clean: whether gradients of compactness flow to the clean latents. If not, as in the
-            released code, and without smoothness, latents may grow without bound.
+            released code, latents may grow without bound or shrink to a point, and the network ends
+            at chance, with some seeds by SGD too (`docs/results/representation.md`).
         **options: options of the base, such as `clean_weight`, `beta`, `steps`, `step_size`.
 
     Raises:

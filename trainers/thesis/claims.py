@@ -124,7 +124,7 @@ def _digits_columns() -> tuple[Column, ...]:
 
 def _adr() -> Experiment:
     clean = _changes({"clean_weight": 1.0})
-    both = _changes({"through_clean": True})
+    both, held = (_changes({"through_clean": through}) for through in (True, False))
 
     def row(title: str, defense: str, changes: dict[str, Any]) -> Row:
         return Row(title, (Training(f"digits/{defense}", {**clean, **changes}, "last"),))
@@ -133,7 +133,7 @@ def _adr() -> Experiment:
     rows = (
         row(base, "pgd_at", _SGD),
         row("ADR, SGD, gradient through both sides", "adr_pgd_at", {**_SGD, **both}),
-        row("ADR, SGD, clean side held", "adr_pgd_at", _SGD),
+        row("ADR, SGD, clean side held", "adr_pgd_at", {**_SGD, **held}),
     )
     return Experiment(
         "claims-adr",
