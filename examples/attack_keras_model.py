@@ -13,6 +13,7 @@ this library. Nothing is downloaded.
 import keras
 from sklearn.datasets import load_digits
 
+keras.utils.set_random_seed(0)
 digits = load_digits()
 images, labels = digits.images[..., None].astype("float32") * 255 / 16, digits.target
 layers = keras.layers
@@ -44,7 +45,9 @@ classifier = kr.models.adapt(model, preprocess=layers.Rescaling(255.0))
 ball = kr.LinfBall(radius=0.1)
 attacks = [kr.attacks.fgsm(ball), kr.attacks.pgd(ball, steps=20)]
 test = (images[1400:] / 255, labels[1400:])
-report = kr.evaluation.evaluate(classifier, test, attacks, radii=[0.02, 0.05, 0.15], checks=True)
+report = kr.evaluation.evaluate(
+    classifier, test, attacks, radii=[0.02, 0.05, 0.1, 0.15], checks=True
+)
 report
 
 # %% [markdown]

@@ -39,8 +39,8 @@ models = {
 # %% [markdown]
 # ## Attacks and proofs
 #
-# The attacks run first; then `certify` proves, image by image, that nothing in the ball changes the
-# prediction. CROWN is the tighter and the more expensive method.
+# `certify` proves of each image that nothing in the ball changes the prediction; the attacks look
+# for what does. CROWN is the tighter and the more expensive method.
 
 # %%
 attacks = [kr.attacks.pgd(ball, steps=40), kr.attacks.square(ball, queries=200)]
