@@ -31,6 +31,7 @@ PARTS = {
     "tracing": ["tracing"],
     "train_step": ["train_step"],
     "defense_cost": ["defense_cost"],
+    "detector_cost": ["detector_cost"],
     "ensemble_step": ["ensemble_step"],
     "multi_task": ["multi_task"],
     "certification": ["certification"],

@@ -13,7 +13,7 @@ from keras_robust.core.validation import check_integer, check_number
 
 # Bets that a fraction `share` of the p-values is at most `level`, and that the rest is uniform.
 _LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1)
-_SHARES = (0.1, 0.3)
+_SHARES = (0.03, 0.1)
 _LEAST = 20  # clean scores
 
 

@@ -162,6 +162,14 @@ def test_defense_cost(started):
 
 
 @pytest.mark.slow
+def test_detector_cost(started):
+    sizes = ("--batch_size=2", "--passes=1", "--repeats=1", "--fit_images=200")
+    rows, _ = started("detector_cost", *sizes)
+    assert len(rows) == 8
+    assert "mahalanobis / a forward pass" in rows[1].what and str(rows[1].target) == "at most 1.1"
+
+
+@pytest.mark.slow
 def test_certification(started, benchmark, monkeypatch):
     monkeypatch.setattr(benchmark("certification"), "MEMORY_CLASSES", (2, 4))
     sizes = ("--batch_size=2", "--memory_batch_size=1")
