@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks import apgd, fab, mim, multi_targeted, pgd, square
+from keras_robust.attacks import apgd, auto_attack, fab, mim, multi_targeted, pgd, square
 
 X = np.random.default_rng(0).random((4, 4, 3, 1)).astype("float32")
 Y = np.arange(4)
@@ -50,6 +50,11 @@ def assert_same(attack):
 )
 def test_graph_and_xla_agree(build, norm):
     assert_same(build(BALLS[norm]))
+
+
+@pytest.mark.slow
+def test_auto_attack():
+    assert_same(auto_attack(BALLS["linf"], steps=3, queries=4))
 
 
 @pytest.mark.slow
