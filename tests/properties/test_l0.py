@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import property_attacks as attacks
 import property_draws as draw
 import property_reference as reference
 import pytest
@@ -115,5 +116,32 @@ def test_the_steepest_direction_is_one_pixel_and_gains_the_dual_norm(dtype, draw
         gain = (gradient * step).sum(axis=(1, 2, 3))
         np.testing.assert_allclose(gain, 2 * pixels.max(axis=1, initial=0), rtol=1e-5)
         return len(gradient)
+
+    hold(draws, BATCHES, check)
+
+
+IN_L0_ALONE = [name for name, row in attacks.TABLE.items() if row.norms == ("l0",)]
+
+
+@pytest.mark.parametrize("name", IN_L0_ALONE)
+@in_draws(400)
+def test_attacks_stay_inside_whatever_the_model(name, draws):
+    """Huge, tiny, constant, saturated logits; NaN gradients; any number of pixels."""
+    row, shape, dtype = attacks.TABLE[name], (2, 3, 2), tf.float32
+    model = attacks.Classifier((0.0, 1.0), dtype)
+    compiled = row.build(kr.L0Ball(3)).compiled(model)
+
+    def check(batch):
+        random = batch.random
+        model.change(random)
+        x = tf.constant(draw.images(random, draw.ROWS, shape, (0.0, 1.0), dtype), dtype)
+        y = random.integers(0, attacks.CLASSES, draw.ROWS)
+        extra = {"targets": (y + 1) % attacks.CLASSES} if row.targeted else {}
+        radius = int(random.integers(0, 8))
+        x_adv = compiled(x, y, batch.seed, radius, **extra)
+        values = draw.exact(x_adv.numpy())
+        assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
+        assert (kr.L0Ball(1).distance(x_adv, x).numpy() <= radius).all()
+        return len(values)
 
     hold(draws, BATCHES, check)
