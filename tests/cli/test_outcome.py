@@ -21,11 +21,24 @@ REPORT = Report(
 )  # fmt: skip
 
 
-def finish(report, *arguments):
+def parsed(*arguments):
     values = flags.FlagValues()
     outcome.define(values)
     values(["program", *arguments])
-    return outcome.finish(values, report, ["text"], Path("report.html"))
+    return values
+
+
+def finish(report, *arguments):
+    return outcome.finish(parsed(*arguments), report, ["text"], Path("report.html"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], ("line\n", "")), (["--json"], ("", "line\n")), (["--noprogress"], ("", ""))],
+)
+def test_progress_is_printed_unless_told_not_to(arguments, expected, capsys):
+    outcome.progress(parsed(*arguments))("line")
+    assert tuple(capsys.readouterr()) == expected
 
 
 def test_the_threshold():
