@@ -18,13 +18,15 @@ BALLS = {
     "l1, dense": kr.L1Ball(1.5, density=1.0),
     "l0": kr.L0Ball(3.0),
     "l0, per channel": kr.L0Ball(5.0, (-0.5, 1.5), per_channel=True),
+    "patch": kr.threat_models.PatchBall(2.0),
 }
+SLOW = ("l0, per channel", "patch")
 SHAPE = (6, 4, 4, 2)
 DTYPES = [tf.float32, tf.float64]
 
 every_ball = pytest.mark.parametrize(
     "ball",
-    [pytest.param(b, id=n, marks=[pytest.mark.slow] * ("channel" in n)) for n, b in BALLS.items()],
+    [pytest.param(b, id=n, marks=[pytest.mark.slow] * (n in SLOW)) for n, b in BALLS.items()],
 )
 NORMS = {name: ball for name, ball in BALLS.items() if ball.p}  # L0 is not homogeneous
 every_norm = pytest.mark.parametrize("ball", NORMS.values(), ids=NORMS.keys())
@@ -169,6 +171,7 @@ def test_no_unit_direction_is_steeper(ball):
         kr.L2Ball: np.sqrt((size**2).sum(1)),
         kr.L1Ball: size[:, :count].mean(1),
         kr.L0Ball: ball.dual_norm(gradient),
+        kr.threat_models.PatchBall: ball.dual_norm(gradient),
     }[type(ball)]
     np.testing.assert_allclose(gain, best, rtol=1e-12)
     width = ball.bounds[1] - ball.bounds[0]
