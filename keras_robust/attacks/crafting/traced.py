@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.core.folded_batch_norm import folded
 from keras_robust.core.graphs import AnyBatch
 from keras_robust.core.kept_graphs import kept
+from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Forward, Images, Labels, Radius
 from keras_robust.core.validation import is_number
 
@@ -48,8 +49,7 @@ class TracedAttack:
         y, targets = (None if v is None else tf.cast(v, tf.int64) for v in (y, targets))
         radius = self._own_radius if radius is None else radius
         if radius is not None:
-            # In float64, so that the settings that follow from the radius are rounded once.
-            radius = tf.cast(radius, tf.float64)
+            radius = scalar(radius, upcast_half(x).dtype)
         return self._run(x, y, seed, radius, targets)
 
 
