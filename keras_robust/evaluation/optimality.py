@@ -31,7 +31,7 @@ def optimality(distances: Mapping[str, Any], best: Any = None) -> dict[str, floa
         ValueError: no attacks, distances of different shapes, negative ones or NaN.
 
     Example:
-        >>> found = {"A": [0.0, 1.0, 4.0], "B": [0.0, 2.0, 3.0], "C": [0.0, 3.0, math.inf]}
+        >>> found = {"A": [0.0, 1.0, 4.0], "B": [0.0, 2.0, 3.0], "C": [0.0, 3.0, np.inf]}
         >>> {name: round(value, 3) for name, value in optimality(found).items()}
         {'A': 1.0, 'B': 0.5, 'C': 0.0}
 
@@ -67,7 +67,7 @@ def median_distance(distances: Any) -> float:
     """The median of distances `[n]`, infinite if at most half of the images are fooled.
 
     Example:
-        >>> median_distance([0.0, 1.0, math.inf])
+        >>> median_distance([0.0, 1.0, np.inf])
         1.0
     """
     return float(np.quantile(_checked("distances", distances), 0.5, method="higher"))
@@ -82,7 +82,7 @@ def accuracy_curve(name: str, distances: Any, most: int = 200) -> Curve:
         most: the largest number of radii; of more distances, evenly spaced quantiles.
 
     Example:
-        >>> curve = accuracy_curve("FMN", [0.0, 1.0, 2.0, math.inf])
+        >>> curve = accuracy_curve("FMN", [0.0, 1.0, 2.0, np.inf])
         >>> curve.radii, curve.accuracies
         ((0.0, 1.0, 2.0), (0.75, 0.5, 0.25))
     """
