@@ -46,7 +46,7 @@ class DeepFool(MinimumNormAttack):
         >>> x, y = tf.constant([[0.7, 0.3]]), tf.constant([0])
         >>> x_adv = deepfool(LinfBall(0.5))(lambda x: {"logits": x}, x, y)
         >>> x_adv.numpy().round(3).tolist()  # 1.02 times the way to the tie at [0.5, 0.5]
-        [[0.4959999918937683, 0.503000020980835]]
+        [[0.4959999918937683, 0.5040000081062317]]
 
     Reference: Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural
     Networks" (2016), Algorithm 2.

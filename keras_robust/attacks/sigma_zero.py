@@ -47,7 +47,7 @@ class SigmaZero(NormDescent):
 
     Example:
         >>> from keras_robust import L0Ball
-        >>> attack = sigma_zero(L0Ball(2), steps=50).compiled(lambda x: {"logits": x})
+        >>> attack = sigma_zero(L0Ball(2), steps=100).compiled(lambda x: {"logits": x})
         >>> x_adv = attack(tf.constant([[0.7, 0.3]]), tf.constant([0]))
         >>> int(tf.math.count_nonzero(x_adv != [[0.7, 0.3]]))  # one pixel is enough
         1
