@@ -75,7 +75,14 @@ DEFENSES = {
     ),
     "sabr": (
         lambda c: kr.defenses.sabr(
-            c, BALL, box_ratio=0.5, search_steps=2, warmup_steps=0, ramp_steps=2, **SETTINGS
+            c,
+            BALL,
+            box_ratio=0.5,
+            search_steps=2,
+            clean_weight=0.5,
+            warmup_steps=0,
+            ramp_steps=2,
+            **SETTINGS,
         ),
         ["clean", "worst_case"],
     ),
