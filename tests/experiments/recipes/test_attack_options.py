@@ -7,10 +7,15 @@ import pytest
 import keras_robust as kr
 from keras_robust.experiments.recipes import attack_options
 from keras_robust.experiments.recipes.attack_options import build_attack, option_names, taken
-from keras_robust.experiments.recipes.attack_spec import FIXED_STEP_ATTACKS
+from keras_robust.experiments.recipes.attack_spec import FIXED_STEP_ATTACKS, recipe_options
 
 BALL = kr.LinfBall(0.1)
-IN_ONE_NORM = {"ddn": kr.L2Ball(0.1), "sigma_zero": kr.L0Ball(5)}
+IN_ONE_NORM = {
+    "ddn": kr.L2Ball(0.1),
+    "pgd_l0": kr.L0Ball(5),
+    "sigma_zero": kr.L0Ball(5),
+    "sparse_rs": kr.L0Ball(5),
+}
 
 
 @pytest.mark.parametrize("name", attack_options.names())
@@ -21,7 +26,7 @@ def test_every_attack_is_built_in_the_ball(name):
 
 @pytest.mark.parametrize("name", IN_ONE_NORM)
 def test_another_norm_is_refused(name):
-    with pytest.raises(ValueError, match=f"The attack '{name}': .* is defined in L[02]; ball is"):
+    with pytest.raises(ValueError, match=f"The attack '{name}': .* is defined in L[02].*; ball is"):
         build_attack(name, BALL, {})
 
 
@@ -34,7 +39,9 @@ def test_options_are_the_arguments_of_the_factory(name):
 
 def test_the_attacks_that_take_the_steps_of_a_recipe_have_a_step_size():
     found = {name for name in attack_options.names() if "step_size" in option_names(name)}
-    assert found == set(FIXED_STEP_ATTACKS)
+    # The step of PGD-L0 is not a length: PGD's would be far too short.
+    assert found - {"pgd_l0"} == set(FIXED_STEP_ATTACKS)
+    assert recipe_options("pgd_l0", ["pgd:steps=40:step_size=0.01"], {}) == {}
 
 
 def test_an_attack_gets_its_options():
