@@ -329,7 +329,7 @@ def test_a_detector_is_by_the_score_of_its_calibration(run):
     [
         ([], ValueError, "--run is missing"),
         (["--run=nowhere"], FileNotFoundError, "nowhere does not exist; train one with"),
-        (["--run={run}", "--attacks=pdg"], ValueError, "no attack 'pdg'.*Did you mean 'pgd'"),
+        (["--run={run}", "--attacks=pgdd"], ValueError, "no attack 'pgdd'.*Did you mean 'pgd'"),
         (["--run={run}", "--radii=a"], ValueError, "'a' is not a radius"),
         (["--run={run}", "--radius=-1"], ValueError, "radius is -1"),
         (["--run={run}", "--attacks=fgsm", "--loss=kl"], ValueError, "no gradient"),

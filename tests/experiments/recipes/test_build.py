@@ -304,7 +304,7 @@ def test_precision_is_the_layers_and_leaves_no_trace(tiny, precision):
         ("latent_divergence.images", -1, "latent_divergence.images is -1"),
         ("latent_divergence.every", 0, "latent_divergence.every is 0"),
         ("dataset.augment.name", "flip", "no augmentation 'flip'"),
-        ("evaluation.attacks", ("pdg",), "no attack 'pdg'.*Did you mean 'pgd'"),
+        ("evaluation.attacks", ("pgdd",), "no attack 'pgdd'.*Did you mean 'pgd'"),
         ("evaluation.attacks", ("pgd:steps=-1",), "steps is -1"),
         ("evaluation.attacks", ({"name": "fab", "options": {"loss": "dlr"}},), "not take loss"),
         ("detector.false_alarm_rate", 0.0, "expected a number in \\(0, 1\\)"),
