@@ -165,9 +165,20 @@ ATTACKS = {
     "brendel_bethge": lambda ball: kr.attacks.brendel_bethge(
         ball, 4, start=kr.attacks.bim(ball.replace(radius=0.6), 8)
     ),
+    "sigma_zero": lambda ball: kr.attacks.sigma_zero(ball, 6),
+    "pgd_l0": lambda ball: kr.replace(
+        kr.attacks.pgd_l0(ball, 4), initialization=kr.initialization.AtInput()
+    ),
 }
-PLAIN = {"linf": kr.LinfBall(0.3), "l2": kr.L2Ball(1.0), "l1": kr.L1Ball(3.0, density=0.2)}
-CHEAP = ("fgsm", "mim", "square")
+PLAIN = {
+    "linf": kr.LinfBall(0.3),
+    "l2": kr.L2Ball(1.0),
+    "l1": kr.L1Ball(3.0, density=0.2),
+    "l0": kr.L0Ball(4.0),
+}
+NOT_IN_L0 = ("square", "fab", "carlini_wagner", "brendel_bethge")
+IN_L0_ALONE = ("sigma_zero", "pgd_l0")
+CHEAP = ("fgsm", "mim", "square", "pgd_l0")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +187,7 @@ CHEAP = ("fgsm", "mim", "square")
         pytest.param(name, norm, marks=() if name in CHEAP else pytest.mark.slow)
         for name in ATTACKS
         for norm in NORMS
+        if name not in (NOT_IN_L0 if norm == "l0" else IN_L0_ALONE)
     ],
 )
 def test_it_is_the_attack_on_the_other_pixels_alone(name, norm):
