@@ -72,7 +72,8 @@ def test_another_model_has_none_of_the_options_of_the_recipes_own():
     config = parsed(
         "--config.model.name=vgg16", "--config.model.options.width=0.25", recipe="digits/adr_trades"
     )
-    assert config.model.to_dict() == {"name": "vgg16", "options": {"width": 0.25}, "features": ""}
+    assert config.model.options.to_dict() == {"width": 0.25}
+    assert config.model.features == ""
     assert parsed("--config.model.name", "mlp").model.options.to_dict() == {}
     same = parsed("--config.model.name=small_cnn", "--config.model.options.dropout=0.5")
     assert same.model.options.to_dict() == {"variant": "mnist", "dropout": 0.5}
