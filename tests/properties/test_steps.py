@@ -13,6 +13,7 @@ import keras_robust as kr
 from keras_robust.attacks.crafting import step_rules
 from keras_robust.attacks.crafting.step_rules import (
     FixedStep,
+    MeanGradientStep,
     MomentumStep,
     PenalizedStep,
     Point,
@@ -22,6 +23,7 @@ from keras_robust.attacks.crafting.step_rules import (
 
 RULES = {
     "fixed": FixedStep,
+    "mean gradient": MeanGradientStep,
     "momentum": MomentumStep,
     "momentum of 0": lambda size: MomentumStep(size, 0.0),
     "momentum, exploding": lambda size: MomentumStep(size, 1e30),
@@ -52,7 +54,7 @@ class Walk:
         self.x = draw.images(random, batch.count, self.shape, bounds, dtype)
         radius = tf.constant(batch.radius * width, reference.wide(dtype))
         self.ball = kr.replace(kind(0.0, bounds), radius=radius)
-        self.rule = rule(batch.size * width)
+        self.width, self.rule = width, rule(batch.size * width)
         self.centre = tf.constant(self.x, dtype)
         self.now = self.ball.sample(self.centre, tf.constant([batch.seed, 3], tf.int64))
         self.state = self.rule.init(self.ball, self.now)
@@ -92,6 +94,8 @@ def test_a_step_is_at_most_its_size(rule, kind, draws):
         before = draw.exact(walk.now.numpy())
         after = walk.step(draw.gradients(walk.random, batch.count, walk.shape, tf.float64))
         euclidean = {kr.LinfBall: draw.PIXELS**0.5, kr.L2Ball: 1.0, kr.L1Ball: 1.0}[kind]
+        if rule is MeanGradientStep:  # all of the gradient in one value, in units of the range
+            euclidean = draw.PIXELS * walk.width
         length = reference.norm(kr.L2Ball, reference.flat(after) - reference.flat(before))
         slack = 1e-12 * float(walk.ball.radius) + 1e-13 * np.abs(walk.x).max(initial=1)
         assert (length <= euclidean * walk.rule.size * (1 + 1e-12) + slack).all()

@@ -166,8 +166,11 @@ class MeanGradientStep:
     def update(self, ball: Ball, x: Images, point: Point, state: Any) -> tuple[Images, Any]:
         """One projected step."""
         gradient = mean_normalized(ball, upcast_half(point.gradient))
-        size = scalar(self.size, gradient.dtype) * pixel_range(ball.bounds)
-        return ball.project(upcast_half(point.x) + size * gradient, x), state
+        largest = gradient.dtype.max
+        # Huge steps stay finite: an infinite size times a gradient of 0 would not be a number.
+        size = tf.minimum(scalar(self.size, gradient.dtype) * pixel_range(ball.bounds), largest)
+        step = tf.clip_by_value(size * gradient, -largest, largest)
+        return ball.project(upcast_half(point.x) + step, x), state
 
 
 def mean_normalized(ball: Ball, gradient: tf.Tensor) -> tf.Tensor:
