@@ -176,6 +176,7 @@ def test_a_model_without_a_gradient_is_refused():
             fab(kr.L2Ball(1.0, FAR), 2)(model, tf.cast(x, tf.float32), y)
 
 
+@pytest.mark.slow
 def test_it_finds_what_pgd_finds():
     """On a network, in every norm: nearly all that PGD-40 fools within the radius."""
     random = np.random.default_rng(1)

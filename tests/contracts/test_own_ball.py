@@ -190,6 +190,7 @@ def test_other_attacks_refuse_it_at_once(name):
         ROWS[name].build(BALL)
 
 
+@pytest.mark.slow
 def test_a_ball_that_names_its_norm_goes_through_them_too(models, batch):
     """With weights of 1 it is the Linf ball, which `p` may say."""
 

@@ -96,7 +96,7 @@ def test_the_adaptive_attack_counts():
     assert "an accuracy of 55.0% is left" in html_page([report])
 
 
-@pytest.mark.parametrize("given", [True, "results"])
+@pytest.mark.parametrize("given", [True, pytest.param("results", marks=pytest.mark.slow)])
 def test_the_sanity_checks_count(given):
     """Square alone fools a model whose gradients lead the wrong way."""
     checks = given
@@ -227,6 +227,7 @@ def test_verification_finds_what_only_a_check_finds(found):
     assert measured.attacks[0].accuracy == 1.0 and measured.worst_case_accuracy < 0.6
 
 
+@pytest.mark.slow
 def test_a_headline_above_a_figure_of_the_card_is_refuted(found):
     _, card = found
     better = dataclasses.replace(card.report, worst_case_accuracy=0.65)

@@ -39,7 +39,11 @@ def network(d):
     return forward
 
 
-@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+@pytest.mark.parametrize(
+    "targeted",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["untargeted", "targeted"],
+)
 @pytest.mark.parametrize("norm", BALLS)
 def test_whole_attacks(load, norm, targeted):
     """From the image itself; the target is the third class by the clean logits."""

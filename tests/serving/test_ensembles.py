@@ -124,7 +124,13 @@ def test_the_query_prints_what_each_member_says(server, tmp_path, ensemble, rand
         assert line.endswith(f"  {said}")
 
 
-@pytest.mark.parametrize("score", kr.detection.scores.SCORES)
+@pytest.mark.parametrize(
+    "score",
+    [
+        pytest.param(score, marks=[pytest.mark.slow] * (score != "disagreement"))
+        for score in kr.detection.scores.SCORES
+    ],
+)
 def test_detection_makes_no_second_forward_pass(ensemble, score):
     made = endpoints(ensemble, Detector(ensemble, scored_by=score), tf.Variable(0.5))
 

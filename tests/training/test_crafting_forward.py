@@ -110,7 +110,8 @@ def test_validation_is_in_float32(make_robust, make_classifier, make_batch):
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("mode", ["eval", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eval", "train"])
 def test_it_trains_every_architecture(mode):
     """Among them batch norm, residual sums, padding and pooling, and a model inside a model."""
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu")])

@@ -134,10 +134,11 @@ def check_defense(name, pair, make_batch, compiled):
     "settings",
     [
         {"global_clipnorm": 0.05, "weight_decay": 0.1, "use_ema": True, "nesterov": True},
-        pytest.param({"clipnorm": 0.02}, marks=pytest.mark.slow),
+        {"clipnorm": 0.02},
     ],
     ids=" ".join,
 )
+@pytest.mark.slow
 def test_optimizers(settings, pair, make_batch):
     check_the_same(pair(optimizer=lambda: sgd(**settings)), make_batch(16), epochs=2)
 

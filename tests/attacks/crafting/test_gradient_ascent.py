@@ -156,6 +156,7 @@ def test_noinline_returns_the_function_in_eager_mode():
     assert noinline(function) is function
 
 
+@pytest.mark.slow
 def test_graph_and_eager_agree():
     for ball in (kr.LinfBall(0.2), kr.L2Ball(0.2), kr.L1Ball(0.2)):
         ascent = attack(ball, 5, 0.07, MomentumStep, initialization.Uniform())

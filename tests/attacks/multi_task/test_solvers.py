@@ -181,7 +181,9 @@ def test_hvm_with_a_value_that_is_not_finite():
     np.testing.assert_allclose(solvers.HVM()(None, values, None, ())[0], [[1 / 1.5, 2.0, 0.4]])
 
 
-@pytest.mark.parametrize("tasks", [2, 3, 5, 8])
+@pytest.mark.parametrize(
+    "tasks", [2, 3, *(pytest.param(number, marks=pytest.mark.slow) for number in (5, 8))]
+)
 def test_cagrad_solves_its_problem(tasks):
     """On 80 problems: the duality gap, a bound on the error of the value, derived anew.
 
