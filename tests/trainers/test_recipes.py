@@ -142,7 +142,7 @@ def test_fast_training_of_cifar10_has_the_settings_of_the_paper():
     assert model.attack.initialization.scale == 2 and model.attack.step_rule.size == 0.15
 
 
-@pytest.mark.parametrize("family", ["mnist", "mnist_thesis"])
+@pytest.mark.parametrize("family", ["mnist", "mnist_hour", "mnist_thesis"])
 def test_mnist_is_evaluated_with_40_steps_of_a_hundredth(family):
     evaluation = recipes.load(f"{family}/trades").evaluation
     assert evaluation.attacks[0] == {"name": "pgd", "options": {"steps": 40, "step_size": 0.01}}

@@ -16,6 +16,7 @@ from trainers.recipes import (
     digits,
     digits_backbone,
     mnist,
+    mnist_hour,
     mnist_thesis,
     toy,
 )
@@ -34,6 +35,7 @@ _DATA: dict[str, ModuleType] = {
     "digits_backbone": digits_backbone,
     "toy": toy,
     "mnist": mnist,
+    "mnist_hour": mnist_hour,
     "mnist_thesis": mnist_thesis,
     "cifar10": cifar10,
     "cifar10_small": cifar10_small,
