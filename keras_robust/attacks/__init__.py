@@ -2,27 +2,27 @@
 
 from keras_robust.attacks.apgd import apgd
 from keras_robust.attacks.auto_attack import auto_attack
-from keras_robust.attacks.boundary import boundary
-from keras_robust.attacks.brendel_bethge import brendel_bethge
-from keras_robust.attacks.carlini_wagner import carlini_wagner
+from keras_robust.attacks.black_box.boundary import boundary
+from keras_robust.attacks.black_box.hop_skip_jump import hop_skip_jump
+from keras_robust.attacks.black_box.sparse_rs import sparse_rs
+from keras_robust.attacks.black_box.spsa import spsa
+from keras_robust.attacks.black_box.square import square
 from keras_robust.attacks.composite import multi_targeted, restarts, worst_of
-from keras_robust.attacks.ddn import ddn
-from keras_robust.attacks.deepfool import deepfool
-from keras_robust.attacks.ead import ead
-from keras_robust.attacks.fab import fab
 from keras_robust.attacks.fast_auto_attack import fast_auto_attack
-from keras_robust.attacks.fmn import fmn
-from keras_robust.attacks.hop_skip_jump import hop_skip_jump
+from keras_robust.attacks.minimum_norm.brendel_bethge import brendel_bethge
+from keras_robust.attacks.minimum_norm.carlini_wagner import carlini_wagner
+from keras_robust.attacks.minimum_norm.ddn import ddn
+from keras_robust.attacks.minimum_norm.deepfool import deepfool
+from keras_robust.attacks.minimum_norm.ead import ead
+from keras_robust.attacks.minimum_norm.fab import fab
+from keras_robust.attacks.minimum_norm.fmn import fmn
+from keras_robust.attacks.minimum_norm.pdpgd import pdpgd
+from keras_robust.attacks.minimum_norm.sigma_zero import sigma_zero
 from keras_robust.attacks.multi_task.attack import multi_task
-from keras_robust.attacks.pdpgd import pdpgd
 from keras_robust.attacks.per_member import per_member
 from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.pgd_l0 import pgd_l0
-from keras_robust.attacks.sigma_zero import sigma_zero
 from keras_robust.attacks.smooth_adv import smooth_adv
-from keras_robust.attacks.sparse_rs import sparse_rs
-from keras_robust.attacks.spsa import spsa
-from keras_robust.attacks.square import square
 from keras_robust.attacks.transfer import transfer
 from keras_robust.attacks.union import in_each_ball, union_pgd
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from keras_robust.attacks.apgd import apgd
+from keras_robust.attacks.black_box.square import square
+from keras_robust.attacks.black_box.square_proposals import NORMS
 from keras_robust.attacks.composite import Combination, multi_targeted, worst_of
 from keras_robust.attacks.crafting.base import Attack, Round
-from keras_robust.attacks.fab import fab
-from keras_robust.attacks.square import square
-from keras_robust.attacks.square_proposals import NORMS
+from keras_robust.attacks.minimum_norm.fab import fab
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball, Radius
 from keras_robust.core.validation import check_choice, check_norm

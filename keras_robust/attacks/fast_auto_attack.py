@@ -9,12 +9,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_robust.attacks.apgd import Apgd
+from keras_robust.attacks.black_box.square import Square
+from keras_robust.attacks.black_box.square_proposals import NORMS
 from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.adaptive_step_rules import adaptive_rule
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.initialization import OnSphere
-from keras_robust.attacks.square import Square
-from keras_robust.attacks.square_proposals import NORMS
 from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.apgd import AdversarialTracker
+from keras_robust.attacks.black_box.square_proposals import Size, bump, window_fraction
 from keras_robust.attacks.crafting.gradient_ascent import gradient_ascent
-from keras_robust.attacks.square_proposals import Size, bump, window_fraction
 from keras_robust.core.config import replace
 
 

@@ -1,7 +1,7 @@
-"""MNIST in an hour of one or two cores: the thesis's network at Linf 0.3, hardened by attacks alone.
+"""MNIST in an hour of one or two cores: the thesis's network at Linf 0.3, by attacks alone.
 
-30 epochs of crafting with 10 steps, a one-cycle rate, averaged weights, and a radius that grows over
-the first epochs, without which a large radius may hold the network at a constant prediction.
+30 epochs of crafting with 10 steps, a one-cycle rate, averaged weights, and a radius that grows
+over the first epochs, without which a large one may hold the network at a constant prediction.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.attacks.black_box.sparse_proposals import proposals_in
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.objectives import refuse_targets
-from keras_robust.attacks.sparse_proposals import proposals_in
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Radius, Scalar

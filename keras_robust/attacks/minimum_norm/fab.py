@@ -179,6 +179,6 @@ def fab(
         raise ValueError(
             "fab: restarts of a targeted attack are not combined; only the worst result over all "
             "targets counts. Use `restarts(multi_targeted(Fab(ball, targeted=True, "
-            "random_start=True)), count)`, with `Fab` of `keras_robust.attacks.fab`."
+            "random_start=True)), count)`, with `Fab` of `keras_robust.attacks.minimum_norm.fab`."
         )
     return worst_of(first, repeated(replace(first, random_start=True), restarts - 1))

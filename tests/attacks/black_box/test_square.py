@@ -8,7 +8,12 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import square
-from keras_robust.attacks.square_proposals import PROPOSALS, Size, double_bump, random_window
+from keras_robust.attacks.black_box.square_proposals import (
+    PROPOSALS,
+    Size,
+    double_bump,
+    random_window,
+)
 
 GREY = tf.fill([3, 10, 10, 2], tf.constant(0.5, tf.float64))
 SIZE = Size(10, 10, 2)

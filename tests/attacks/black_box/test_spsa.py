@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import spsa
-from keras_robust.attacks.spsa import SpsaEstimator
+from keras_robust.attacks.black_box.spsa import SpsaEstimator
 
 SEED = tf.constant([3, 4])
 BALL = kr.LinfBall(1.0)

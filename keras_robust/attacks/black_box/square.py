@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.attacks.black_box.square_proposals import NORMS, PROPOSALS, Size
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.objectives import refuse_targets
-from keras_robust.attacks.square_proposals import NORMS, PROPOSALS, Size
 from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius

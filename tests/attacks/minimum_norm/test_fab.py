@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import fab, multi_targeted, pgd
-from keras_robust.attacks.fab import Fab
+from keras_robust.attacks.minimum_norm.fab import Fab
 
 FAR = (-50.0, 50.0)  # bounds that never bind
 BALLS = {

@@ -1,0 +1,1 @@
+"""Attacks without gradients: they see logits, or the predicted class alone."""
