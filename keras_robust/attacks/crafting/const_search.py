@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_robust.attacks.crafting.minimum_norm import BestSoFar
 from keras_robust.core.numerics import scalar
 from keras_robust.core.types import PerExample
 
@@ -31,3 +33,31 @@ class ConstSearch(NamedTuple):
         lower = tf.where(success, self.lower, self.const)
         middle = tf.where(upper < LARGEST_CONST, (lower + upper) / 2, 10 * self.const)
         return ConstSearch(tf.minimum(middle, LARGEST_CONST), lower, upper)
+
+
+def closest_over_constants(
+    initial_const: float,
+    count: int,
+    initial: BestSoFar,
+    run: Callable[[PerExample, BestSoFar], tuple[BestSoFar, tf.Tensor]],
+) -> BestSoFar:
+    """The closest adversarial examples of runs with several constants.
+
+    Args:
+        initial_const: the first constant.
+        count: how many constants are tried.
+        initial: the closest examples before the first run.
+        run: `(constants [batch], the closest so far) -> (the closest, where it succeeded)`.
+    """
+
+    def body(index: tf.Tensor, search: ConstSearch, best: BestSoFar) -> tuple:
+        best, success = run(search.const, best)
+        return index + 1, search.next(success), best
+
+    *_, best = tf.while_loop(
+        lambda index, *_: index < count,
+        body,
+        (tf.constant(0), ConstSearch.start(initial_const, initial.distance), initial),
+        parallel_iterations=1,
+    )
+    return best

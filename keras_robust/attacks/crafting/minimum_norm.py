@@ -17,10 +17,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
+from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.config import replace
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Radius
+from keras_robust.core.types import (
+    Ball,
+    Forward,
+    Images,
+    Labels,
+    Objective,
+    PerExample,
+    Radius,
+)
 from keras_robust.threat_models.clipping import allowed
 
 if TYPE_CHECKING:
@@ -116,3 +125,33 @@ class MinimumNormAttack(Attack):
         """The same search with another radius, on which no step depends."""
         del step_size
         return replace(self, ball=self.ball.replace(radius=radius))
+
+
+class MarginSearch(MinimumNormAttack):
+    """Base class of minimum-norm attacks that follow the margin's gradient, from the image.
+
+    Subclasses have the fields `ball`, `steps` and perhaps `targeted`.
+    """
+
+    steps: int
+    targeted: bool = False
+
+    @property
+    def gradient_steps(self) -> int:
+        """The number of steps of one run."""
+        return self.steps
+
+    @property
+    def is_random(self) -> bool:
+        """It always starts at the image."""
+        return False
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether it is targeted."""
+        return self.targeted
+
+    @property
+    def objective(self) -> Objective:
+        """The margin, of the target if there is one."""
+        return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")

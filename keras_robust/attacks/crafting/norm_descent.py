@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.gradient_ascent import (
     gradient_ascent,
     noinline,
@@ -22,7 +21,7 @@ from keras_robust.attacks.crafting.gradient_ascent import (
 )
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
-    MinimumNormAttack,
+    MarginSearch,
     initial_best,
     keep_closest,
 )
@@ -34,7 +33,6 @@ from keras_robust.core.types import (
     Images,
     Labels,
     Logits,
-    Objective,
     PerExample,
 )
 from keras_robust.losses import classification as losses
@@ -86,15 +84,11 @@ class _LossOracle:
         return margin, zero_nonfinite(gradient), state
 
 
-class NormDescent(MinimumNormAttack):
+class NormDescent(MarginSearch):
     """Base class of minimum-norm attacks that take one gradient per step.
 
-    Subclasses have the fields `ball`, `steps` and perhaps `targeted`, and implement `start` and
-    `move`. The last point costs one more forward pass.
+    Subclasses implement `start` and `move`. The last point costs one more forward pass.
     """
-
-    steps: int
-    targeted: bool = False
 
     @abc.abstractmethod
     def start(self, delta: tf.Tensor) -> Any:
@@ -107,26 +101,6 @@ class NormDescent(MinimumNormAttack):
     def loss(self, logits: Logits, y: Labels, targets: Labels | None) -> PerExample:
         """What a step ascends, `[batch]`: by default the margin."""
         return margin_of(logits, y, targets)
-
-    @property
-    def gradient_steps(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    @property
-    def is_random(self) -> bool:
-        """It always starts at the image."""
-        return False
-
-    @property
-    def takes_targets(self) -> bool:
-        """Whether it is targeted."""
-        return self.targeted
-
-    @property
-    def objective(self) -> Objective:
-        """The margin, of the target if there is one."""
-        return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None

@@ -7,19 +7,18 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.adam import Moments
-from keras_robust.attacks.crafting.const_search import LARGEST_CONST, ConstSearch
+from keras_robust.attacks.crafting.const_search import LARGEST_CONST, closest_over_constants
 from keras_robust.attacks.crafting.gradient_ascent import SingleObjective
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
-    MinimumNormAttack,
+    MarginSearch,
     initial_best,
     keep_closest,
 )
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_bounded, check_integer, check_number
 from keras_robust.threat_models.clipping import allowed
 from keras_robust.threat_models.sparse_ball import refuse_sparse
@@ -43,7 +42,7 @@ class _Adam(NamedTuple):
 
 
 @serializable
-class CarliniWagner(MinimumNormAttack):
+class CarliniWagner(MarginSearch):
     """Carlini and Wagner's L2 attack: minimum-norm, by Adam.
 
     Minimizes `|x' - x|^2 + c max(confidence - margin(x'), 0)` over `x' = tanh(w)`, scaled into the
@@ -109,26 +108,6 @@ class CarliniWagner(MinimumNormAttack):
         fixed = f" c={self.initial_const:g}" if self.binary_search_steps == 1 else ""
         return f"C&W-{self.steps}{fixed}"
 
-    @property
-    def gradient_steps(self) -> int:
-        """The number of steps for each constant."""
-        return self.steps
-
-    @property
-    def is_random(self) -> bool:
-        """It always starts at the image."""
-        return False
-
-    @property
-    def takes_targets(self) -> bool:
-        """Whether it is targeted."""
-        return self.targeted
-
-    @property
-    def objective(self) -> Objective:
-        """The margin, of the target if there is one."""
-        return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")
-
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> BestSoFar:
@@ -137,21 +116,12 @@ class CarliniWagner(MinimumNormAttack):
         oracle = SingleObjective(self.objective(forward, x, y, targets))
         real = upcast_half(x)
 
-        def body(index: tf.Tensor, search: ConstSearch, best: BestSoFar) -> tuple:
+        def run(const: PerExample, best: BestSoFar) -> tuple[BestSoFar, tf.Tensor]:
             start = _Adam(self._to_tanh(real), Moments.zeros(real))
-            none = tf.zeros_like(search.const, tf.bool)
-            best, success = self._descend(oracle, x, search.const, start, (best, none))
-            return index + 1, search.next(success), best
+            return self._descend(oracle, x, const, start, (best, tf.zeros_like(const, tf.bool)))
 
         initial = initial_best(x, self._succeeds(oracle(x, ())[0]))
-        search = ConstSearch.start(self.initial_const, initial.distance)
-        *_, best = tf.while_loop(
-            lambda index, *_: index < self.binary_search_steps,
-            body,
-            (tf.constant(0), search, initial),
-            parallel_iterations=1,
-        )
-        return best
+        return closest_over_constants(self.initial_const, self.binary_search_steps, initial, run)
 
     def _descend(
         self, oracle: SingleObjective, x: Images, const: PerExample, start: _Adam, so_far: tuple

@@ -10,7 +10,7 @@ from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.attacks.crafting.linearized import closest_boundary
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
-    MinimumNormAttack,
+    MarginSearch,
     initial_best,
     keep_closest,
 )
@@ -24,7 +24,7 @@ from keras_robust.threat_models.clipping import allowed
 
 
 @serializable
-class DeepFool(MinimumNormAttack):
+class DeepFool(MarginSearch):
     """DeepFool: a fast minimum-norm attack by steps onto the closest linearized boundary.
 
     Adds up the shortest steps onto the boundary of the class that is closest at the present point,
@@ -69,16 +69,6 @@ class DeepFool(MinimumNormAttack):
     def name(self) -> str:  # type: ignore[override]
         """What reports call it."""
         return f"DeepFool-{self.steps}"
-
-    @property
-    def gradient_steps(self) -> int:
-        """The largest number of steps."""
-        return self.steps
-
-    @property
-    def is_random(self) -> bool:
-        """It always starts at the image."""
-        return False
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None

@@ -7,24 +7,24 @@ import dataclasses
 import tensorflow as tf
 
 from keras_robust.attacks.crafting import objectives
-from keras_robust.attacks.crafting.const_search import LARGEST_CONST, ConstSearch
+from keras_robust.attacks.crafting.const_search import LARGEST_CONST, closest_over_constants
 from keras_robust.attacks.crafting.gradient_ascent import SingleObjective
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
-    MinimumNormAttack,
+    MarginSearch,
     initial_best,
     keep_closest,
 )
 from keras_robust.attacks.crafting.norm_descent import margin_of, units_of
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
+from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.threat_models.clipping import allowed
 
 
 @serializable
-class Ead(MinimumNormAttack):
+class Ead(MarginSearch):
     """EAD: the elastic-net attack: minimum-norm, by iterative shrinkage and thresholding.
 
     Minimizes `beta |x' - x|_1 + |x' - x|_2^2 + c max(confidence - margin(x'), 0)`; lengths are in
@@ -85,26 +85,6 @@ class Ead(MinimumNormAttack):
         """What reports call it."""
         return f"EAD-{self.steps}"
 
-    @property
-    def gradient_steps(self) -> int:
-        """The number of steps for each constant."""
-        return self.steps
-
-    @property
-    def is_random(self) -> bool:
-        """It always starts at the image."""
-        return False
-
-    @property
-    def takes_targets(self) -> bool:
-        """Whether it is targeted."""
-        return self.targeted
-
-    @property
-    def objective(self) -> Objective:
-        """The margin, of the target if there is one."""
-        return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")
-
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> BestSoFar:
@@ -115,19 +95,12 @@ class Ead(MinimumNormAttack):
         def margin(x_adv: Images) -> PerExample:
             return margin_of(forward(x_adv)["logits"], y, targets)
 
-        def body(index: tf.Tensor, search: ConstSearch, best: BestSoFar) -> tuple:
-            best, success = self._descend(oracle, margin, x, search.const, best)
-            return index + 1, search.next(success), best
-
-        initial = initial_best(x, self._succeeds(margin(x)))
-        search = ConstSearch.start(self.initial_const, initial.distance)
-        *_, best = tf.while_loop(
-            lambda index, *_: index < self.binary_search_steps,
-            body,
-            (tf.constant(0), search, initial),
-            parallel_iterations=1,
+        return closest_over_constants(
+            self.initial_const,
+            self.binary_search_steps,
+            initial_best(x, self._succeeds(margin(x))),
+            lambda const, best: self._descend(oracle, margin, x, const, best),
         )
-        return best
 
     def _descend(
         self,

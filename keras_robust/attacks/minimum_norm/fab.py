@@ -6,19 +6,18 @@ import tensorflow as tf
 
 from keras_robust.attacks.composite import restarts as repeated
 from keras_robust.attacks.composite import worst_of
-from keras_robust.attacks.crafting import objectives
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.gradient_ascent import noinline
 from keras_robust.attacks.crafting.linearized import Hyperplane, closest_boundary
 from keras_robust.attacks.crafting.minimum_norm import (
     BestSoFar,
-    MinimumNormAttack,
+    MarginSearch,
     initial_best,
     keep_closest,
 )
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
-from keras_robust.core.types import Ball, Forward, Images, Labels, Objective
+from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.clipping import allowed
@@ -26,7 +25,7 @@ from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 
 @serializable
-class Fab(MinimumNormAttack):
+class Fab(MarginSearch):
     """One run of FAB, as `fab` builds it; see there for the other arguments.
 
     Args:
@@ -55,24 +54,9 @@ class Fab(MinimumNormAttack):
         return f"{'targeted ' if self.targeted else ''}FAB-{self.steps}"
 
     @property
-    def gradient_steps(self) -> int:
-        """The number of steps."""
-        return self.steps
-
-    @property
     def is_random(self) -> bool:
         """Whether it starts at random."""
         return self.random_start
-
-    @property
-    def takes_targets(self) -> bool:
-        """Whether it is targeted."""
-        return self.targeted
-
-    @property
-    def objective(self) -> Objective:
-        """The margin, of the target if there is one."""
-        return objectives.Targeted("margin") if self.targeted else objectives.LabelLoss("margin")
 
     def search(
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
