@@ -197,7 +197,9 @@ ROWS = {
         norms=("l2",),
         slow=True,
     ),
-    "deepfool": Row(lambda ball: deepfool(ball, 3), random=False, minimum_norm=True, slow=True),
+    "deepfool": Row(
+        lambda ball: deepfool(ball, 3), random=False, minimum_norm=True, norms=LP, slow=True
+    ),
     "ead": Row(
         lambda ball: ead(ball, 8, learning_rate=0.1, initial_const=10.0, binary_search_steps=2),
         random=False,

@@ -21,6 +21,7 @@ from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_ball, check_integer, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.clipping import allowed
+from keras_robust.threat_models.sparse_ball import refuse_sparse
 
 
 @serializable
@@ -38,7 +39,8 @@ class DeepFool(MarginSearch):
         overshoot: how far the perturbation leads beyond the boundary, >= 0.
 
     Raises:
-        TypeError: `ball` is not a threat model.
+        TypeError: `ball` is not a threat model, or one in L0, where whole pixels leave no room for
+            the overshoot.
         ValueError: an argument out of range; when called, targets.
 
     Example:
@@ -62,6 +64,7 @@ class DeepFool(MarginSearch):
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
+        refuse_sparse("DeepFool", self.ball)
         check_integer("DeepFool: steps", self.steps)
         check_number("DeepFool: overshoot", self.overshoot)
 
