@@ -199,8 +199,7 @@ class _Search:
     ) -> _Found:
         """Runs a targeted attack on the likeliest classes of the worst points, one by one."""
         classes = found.logits.shape[-1]
-        label = tf.one_hot(self._y, classes, True, False, dtype=tf.bool)
-        others = tf.where(label, found.logits.dtype.min, found.logits)
+        others = losses.of_other_classes(found.logits, self._y)
         ranked = tf.math.top_k(others, min(count, classes - 1)).indices
         order = tf.cast(ranked, self._y.dtype)
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import keras
 
-from keras_robust.core.classifier import all_layers
+from keras_robust.core.classifier import all_layers, as_forward
+from keras_robust.core.graphs import AnyBatch
+from keras_robust.core.types import Forward
 
 T = TypeVar("T")
 
@@ -50,6 +52,11 @@ def kept(model: Any, key: Hashable, build: Callable[[], T]) -> T:
         # Neither Keras nor TensorFlow tracks the attribute, so that it is not saved.
         object.__setattr__(model, _ATTRIBUTE, graphs)
     return graphs.get(key, build)
+
+
+def compiled_forward(model: Any) -> Forward:
+    """A Keras model, or a function of images, as one graph, kept with a Keras model."""
+    return kept(model, "forward", lambda: AnyBatch(as_forward(model)))
 
 
 class _State:

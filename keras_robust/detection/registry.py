@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -36,15 +37,25 @@ def build(name: str, model: keras.Model | Forward, **options: Any) -> Detector:
         >>> build("nearest_neighbors", lambda x: {"logits": x, "features": x}, k=10).k
         10
     """
-    kind = FITTED.get(lookup("score", name, NAMES))
-    valid = () if kind is None else option_names(name)
-    unknown = [option for option in options if option not in valid]
-    if unknown:
-        there = did_you_mean(unknown[0], valid) if valid else "none."
-        raise ValueError(f"The score {name!r} has no option {unknown[0]!r}; there are {there}")
-    if kind is None:
+    check_options(name, options)
+    if name not in FITTED:
         return Detector(model, scored_by=name)
-    return kind(model, **options)
+    return FITTED[name](model, **options)
+
+
+def check_options(name: str, options: Iterable[str], kind: str = "score") -> None:
+    """Raises ValueError for an unknown score, or an option that it does not have.
+
+    Args:
+        name: the name of the score.
+        options: the names of the options.
+        kind: what the name is, for the message.
+    """
+    valid = option_names(lookup(kind, name, NAMES))
+    for option in options:
+        if option not in valid:
+            there = did_you_mean(option, valid) if valid else "none."
+            raise ValueError(f"The score {name!r} has no option {option!r}; there are {there}")
 
 
 def option_names(name: str) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.core.classifier import as_forward, classifier_of
-from keras_robust.core.graphs import AnyBatch
-from keras_robust.core.kept_graphs import kept
+from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball, Forward, Images
 from keras_robust.evaluation.adversarial_images import (
     AdversarialImages,
@@ -300,11 +299,6 @@ class AttackRunner:
 def _label(name: str, radius: float | None) -> str:
     """An attack's name, with the radius if it is not the attack's own."""
     return name if radius is None else f"{name} at radius {radius_text(radius)}"
-
-
-def compiled_forward(model: Model) -> Forward:
-    """A model, or a function of images, as one graph, kept with a Keras model."""
-    return kept(model, "forward", lambda: AnyBatch(as_forward(model)))
 
 
 def predict_logits(forward: Forward, x: np.ndarray, batch_size: int) -> np.ndarray:

@@ -16,10 +16,11 @@ from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.certification import check_supported, crown, crown_ibp, ibp, is_certified
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.graphs import compiled
+from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_norm, check_number, lookup
 from keras_robust.evaluation.adversarial_images import distance_limit
-from keras_robust.evaluation.attack_runner import compiled_forward, is_correct, predict_logits
+from keras_robust.evaluation.attack_runner import is_correct, predict_logits
 from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
 from keras_robust.evaluation.certification_result import SMOOTHING, CertificationResult
 from keras_robust.evaluation.descriptions import describe

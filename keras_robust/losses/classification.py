@@ -23,10 +23,20 @@ def _at(values: tf.Tensor, labels: Labels) -> PerExample:
     return tf.gather(values, labels, axis=1, batch_dims=1)
 
 
+def of_other_classes(values: tf.Tensor, labels: Labels) -> tf.Tensor:
+    """The values, with the smallest number of their dtype in the place of the label's.
+
+    Example:
+        >>> of_other_classes(tf.constant([[3, 1]], tf.int8), tf.constant([0])).numpy().tolist()
+        [[-128, 1]]
+    """
+    is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.where(is_label, values.dtype.min, values)
+
+
 def _best_other(values: tf.Tensor, labels: Labels) -> PerExample:
     """The largest value of a class other than the label."""
-    is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    return tf.reduce_max(tf.where(is_label, values.dtype.min, values), axis=1)
+    return tf.reduce_max(of_other_classes(values, labels), axis=1)
 
 
 def _descending(logits: Logits, least: int, name: str) -> tf.Tensor:
@@ -49,8 +59,7 @@ def negative_log_likelihood(logits: Logits, labels: Labels) -> PerExample:
         0.6931
     """
     logits = upcast_half(logits)
-    is_label = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    others = tf.reduce_logsumexp(tf.where(is_label, logits.dtype.min, logits), axis=-1)
+    others = tf.reduce_logsumexp(of_other_classes(logits, labels), axis=-1)
     return tf.nn.softplus(others - _of_label(logits, labels))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.classifier import as_forward, classifier_of
+from keras_robust.core.classifier import classifier_of
+from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_choice, check_integer
 
@@ -42,7 +43,7 @@ def predictions(
     """
     check_choice("kind", kind, KINDS)
     check_integer("batch_size", batch_size, 1)
-    forward = tf.function(as_forward(classifier_of(model)), reduce_retracing=True, autograph=False)
+    forward = compiled_forward(classifier_of(model))
     if isinstance(images, tf.data.Dataset):
         batches = images.map(lambda x, *_: x)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -86,9 +86,10 @@ class KerasLoop(keras.Model):
                 microbatches.
         """
         self.check_trainable()
-        self._check_first_batches(x, args, kwargs)
-        self._check_last_batches(x, args, kwargs)
-        infer_modes(kwargs.get("callbacks", args[4] if len(args) > 4 else None), self.directions)
+        given = {**dict(zip(_FIT, args, strict=False)), **kwargs}
+        self._check_first_batches(x, given)
+        self._check_last_batches(x, given)
+        infer_modes(given.get("callbacks"), self.directions)
         x = without_small_batches(x, self._parts, self.microbatches)
         args = tuple(without_small_batches(arg, self._parts) for arg in args)  # validation data
         kwargs = {name: without_small_batches(arg, self._parts) for name, arg in kwargs.items()}
@@ -194,9 +195,8 @@ class KerasLoop(keras.Model):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
-    def _check_first_batches(self, x: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _check_first_batches(self, x: Any, given: Mapping[str, Any]) -> None:
         """Refuses arrays whose first batch the model does not take, before anything is traced."""
-        given = {**dict(zip(_FIT, args, strict=False)), **kwargs}
         held_out = given.get("validation_data")
         pairs: list[Any] = [(x, given.get("y"))]
         pairs += [held_out[:2]] if isinstance(held_out, (tuple, list)) and held_out[1:] else []
@@ -205,9 +205,8 @@ class KerasLoop(keras.Model):
             if batch is not None:
                 self.check_batch(*batch)
 
-    def _check_last_batches(self, x: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _check_last_batches(self, x: Any, given: Mapping[str, Any]) -> None:
         """Refuses the images of `fit`, or of its validation, whose last batch is too small."""
-        given = {**dict(zip(_FIT, args, strict=False)), **kwargs}
         size, split = given.get("batch_size"), given.get("validation_split") or 0.0
         check_last_batch(x, size, self._parts, 1 - split, self.microbatches)
         held_out = given.get("validation_data")

@@ -29,6 +29,7 @@ from keras_robust.core.types import (
     Seed,
     StepRule,
 )
+from keras_robust.losses import classification as losses
 from keras_robust.threat_models.masks import mask_of
 
 
@@ -63,8 +64,7 @@ class Round(NamedTuple):
             return (y + tf.cast(self.offset, y.dtype)) % logits.shape[-1]
         if self.rank is None:
             return None
-        label = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
-        others = tf.where(label, logits.dtype.min, logits)
+        others = losses.of_other_classes(logits, y)
         order = tf.argsort(others, axis=1, direction="DESCENDING", stable=True)
         return tf.cast(tf.gather(order, self.rank - 1, axis=1), y.dtype)
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from keras_robust.core.classifier import as_forward
-from keras_robust.core.graphs import compiled
+from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_choice, check_integer, lookup
 from keras_robust.evaluation import attack_runner, batching
@@ -179,14 +178,11 @@ def corruptions(
     for severity in severities:
         check_choice("corruptions: severity", severity, SEVERITIES)
     x, y, batch_size = batching.arrays(data, limit)
-    forward = compiled(as_forward(model))
+    forward = compiled_forward(model)
 
     def accuracy(images: np.ndarray) -> float:
-        correct = 0
-        for rows, real in batching.rows_in_batches(len(images), batch_size):
-            logits = forward(images[rows])["logits"].numpy()
-            correct += int(attack_runner.is_correct(logits, y[rows])[:real].sum())
-        return correct / len(images)
+        logits = attack_runner.predict_logits(forward, images, batch_size)
+        return float(attack_runner.is_correct(logits, y).mean())
 
     found = {
         name: tuple(

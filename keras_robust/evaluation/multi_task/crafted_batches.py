@@ -13,6 +13,7 @@ from keras_robust.attacks.crafting.inputs import as_seed
 from keras_robust.attacks.multi_task import tasks as kinds
 from keras_robust.attacks.multi_task.tasks import Problem, TaskKind
 from keras_robust.core.classifier import classifier_of, members_of
+from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_choice
 from keras_robust.evaluation import attack_runner, batching
@@ -171,7 +172,7 @@ def in_groups(
     elif kind is not None and success_criterion(attack, kind, criterion) == "prediction":
         population = "correct"
     if population == "correct":
-        forward = attack_runner.compiled_forward(model)
+        forward = compiled_forward(model)
         logits = attack_runner.predict_logits(forward, x, min(batch_size, given))
         correct = attack_runner.is_correct(logits, y)
         x, y = x[correct], y[correct]

@@ -21,7 +21,7 @@ from keras_robust.evaluation.detector_comparison import (
     compare_detectors,
 )
 from keras_robust.evaluation.orthogonal_pgd import orthogonal_pgd
-from keras_robust.experiments.recipes.attack_spec import attack_spec
+from keras_robust.experiments.recipes import detector_spec
 
 # Every score that a single classifier has.
 DETECTORS = (
@@ -114,8 +114,7 @@ def evaluate_detectors(
     """
     if splits.validation is None:
         raise ValueError("Detectors are calibrated on validation images, of which there are none.")
-    specs = {name: attack_spec(name) for name in plan.detectors}
-    built = {n: kr.detection.build(s["name"], model, **s["options"]) for n, s in specs.items()}
+    built = {text: detector_spec.build(text, model) for text in plan.detectors}
     # Read once: the training split is drawn and shuffled anew each time it is read.
     train = arrays(splits.train, plan.fit_limit)[:2]
     detectors = {name: detector.fit(train) for name, detector in built.items()}

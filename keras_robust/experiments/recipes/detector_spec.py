@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.core.validation import did_you_mean, lookup
 from keras_robust.detection import registry
 from keras_robust.experiments.recipes.attack_spec import attack_spec
 
@@ -29,13 +28,8 @@ def check(text: str, kind: str = "score") -> tuple[str, dict[str, Any]]:
         ('lid', {'k': 10})
     """
     spec = attack_spec(text)
-    name, options = lookup(kind, spec["name"], registry.NAMES), spec["options"]
-    valid = registry.option_names(name)
-    for option in options:
-        if option not in valid:
-            there = did_you_mean(option, valid) if valid else "none."
-            raise ValueError(f"The score {name!r} has no option {option!r}; there are {there}")
-    return name, options
+    registry.check_options(spec["name"], spec["options"], kind)
+    return spec["name"], spec["options"]
 
 
 def text_of(name: str, options: Mapping[str, Any]) -> str:
