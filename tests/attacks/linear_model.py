@@ -54,6 +54,14 @@ def ratios(attack, dual, count=6, **extra):
     return found / distances(x, y, dual).min(axis=1)
 
 
+def assert_targets_are_reached(attack):
+    """A targeted attack ends in the class of its target."""
+    x, y = images(4)
+    targets = (y + 2) % 3
+    x_adv = attack.compiled(linear)(x, y, targets=targets)
+    np.testing.assert_array_equal(tf.argmax(linear(x_adv)["logits"], axis=1), targets)
+
+
 SPARSE_IMAGES = tf.constant([[0, 1, 0, 0], [0, 0, 0, 0], [0, -1, -1, -1]], tf.float64)
 FEWEST = [1, 2, 3]  # pixels that must change in [-1, 1], by the largest gains first
 

@@ -9,31 +9,9 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import carlini_wagner
 from keras_robust.attacks.crafting.const_search import ConstSearch
+from tests.attacks.linear_model import distances, images, linear, two
 
-W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
 WHOLE = kr.L2Ball(2.0)  # holds all images of 4 pixels
-
-
-def linear(x):
-    return {"logits": x @ tf.constant(W, x.dtype)}
-
-
-def two(x):
-    return {"logits": x}
-
-
-def images(count):
-    """So grey that the closest boundaries lie inside the range."""
-    x = np.random.default_rng(0).uniform(0.4, 0.6, (count, 4))
-    return tf.constant(x), tf.constant((x @ W).argmax(axis=1))
-
-
-def distances(x, y):
-    """`(z_y - z_k) / |w_y - w_k|_2` for every class, infinite for the label."""
-    x, y = x.numpy(), y.numpy()
-    slopes = np.linalg.norm(W[:, y].T[:, :, None] - W[None], axis=1)
-    gaps = (x @ W)[np.arange(len(y)), y][:, None] - x @ W
-    return np.where(np.arange(3) == y[:, None], np.inf, gaps / np.maximum(slopes, 1e-9))
 
 
 def test_the_closest_boundary_of_a_linear_model():
@@ -43,7 +21,7 @@ def test_the_closest_boundary_of_a_linear_model():
         linear
     )
     found = WHOLE.distance(attack(x, y), x).numpy()
-    expected = distances(x, y).min(axis=1)
+    expected = distances(x, y, 2).min(axis=1)
     assert (found >= expected * (1 - 1e-6)).all()
     assert (found <= expected * 1.03 + 1e-3).all()
 
@@ -56,7 +34,7 @@ def test_a_target_is_reached():
     )
     x_adv = attack.compiled(linear)(x, y, targets=targets)
     np.testing.assert_array_equal(tf.argmax(linear(x_adv)["logits"], axis=1), targets)
-    aimed = distances(x, y)[np.arange(6), targets]
+    aimed = distances(x, y, 2)[np.arange(6), targets]
     assert (WHOLE.distance(x_adv, x).numpy() >= aimed * (1 - 1e-6)).all()
 
 

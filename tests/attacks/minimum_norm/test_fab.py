@@ -9,6 +9,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import fab, multi_targeted, pgd
 from keras_robust.attacks.minimum_norm.fab import Fab
+from tests.attacks.linear_model import W, distances, linear
 
 FAR = (-50.0, 50.0)  # bounds that never bind
 BALLS = {
@@ -17,24 +18,11 @@ BALLS = {
     "l1": (kr.L1Ball(20.0, FAR), np.inf),
 }
 every_ball = pytest.mark.parametrize(("ball", "dual"), BALLS.values(), ids=BALLS)
-W = np.array([[2.0, -1.0, 0.0], [0.5, 1.0, -1.0], [-1.0, 0.0, 3.0], [0.25, 0.0, -0.5]])
-
-
-def linear(x):
-    return {"logits": x @ tf.constant(W, x.dtype)}
 
 
 def images(count):
     x = np.random.default_rng(0).normal(size=(count, 4))
     return tf.constant(x), tf.constant((x @ W).argmax(axis=1))
-
-
-def distances(x, y, dual):
-    """`(z_y - z_k) / |w_y - w_k|` for every class, infinite for the label."""
-    x, y = x.numpy(), y.numpy()
-    slopes = np.linalg.norm(W[:, y].T[:, :, None] - W[None], dual, axis=1)
-    gaps = (x @ W)[np.arange(len(y)), y][:, None] - x @ W
-    return np.where(np.arange(3) == y[:, None], np.inf, gaps / np.maximum(slopes, 1e-9))
 
 
 @every_ball
