@@ -50,8 +50,8 @@ kr.plots.roc_curves(
 )
 
 # %% [markdown]
-# The adaptive attack is the one that counts: **detection by entropy is no defense against somebody
-# who knows of it.** It finds attacks that do not aim at it.
+# The adaptive attack is the one that counts: **detection by entropy does not defend against an adaptive
+# attack.** It finds oblivious ones.
 #
 # ## Serving
 #

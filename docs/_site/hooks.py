@@ -128,7 +128,7 @@ def reference_page(room: str) -> str:
 
 
 def _module(room: str, name: str, full: str) -> str:
-    """A public module that is no room: its own public functions and classes."""
+    """A public module outside the rooms: its own public functions and classes."""
     tree = ast.parse(source(full).read_text("utf-8"))
     heading = f"## {name} {{ #{room}.{name} }}\n\n{ast.get_docstring(tree) or ''}"
     names = (
@@ -158,13 +158,13 @@ def section(text: str, anchor: str) -> str:
     """A section of the second level, with its heading.
 
     Raises:
-        ValueError: there is no such section.
+        ValueError: the section is missing.
     """
     found = re.split(r"^(?=## )", _masked(text)[0], flags=re.MULTILINE)
     for part in found[1:]:
         if slug(part.splitlines()[0][3:]) == anchor:
             return _unmasked(part, _masked(text)[1])
-    raise ValueError(f"There is no section #{anchor}; expected one of the README's.")
+    raise ValueError(f"The section #{anchor} is missing from README; expected one that it has.")
 
 
 def _masked(text: str) -> tuple[str, list[str]]:

@@ -6,6 +6,8 @@ where `per_channel` holds, it is a single value.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_robust.core.numerics import upcast_half
@@ -23,6 +25,11 @@ def values_per_pixel(x: Images, per_channel: bool = False) -> int | tf.Tensor:
         return 1
     channels = x.shape[-1]
     return tf.shape(x)[-1] if channels is None else channels
+
+
+def counts_channels(ball: Any) -> bool:
+    """Whether a ball in L0, of the package or your own, counts each channel of a pixel."""
+    return bool(getattr(ball, "per_channel", False))
 
 
 def as_pixels(x: Images, per_channel: bool = False) -> tf.Tensor:

@@ -13,6 +13,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, PerExample
 from keras_robust.core.validation import check_integer, check_norm, check_number
 from keras_robust.threat_models import proximal
+from keras_robust.threat_models.l0_projection import counts_channels
 from keras_robust.threat_models.norms import l2_unit
 
 
@@ -95,7 +96,7 @@ class Fmn(NormDescent):
         else:
             radius = self._next_radius(now, state.radius, found, gamma)
         moved = now.delta + step * l2_unit(now.gradient)
-        per_channel = getattr(self.ball, "per_channel", False)
+        per_channel = counts_channels(self.ball)
         moved = proximal.onto_radius(self.ball.p, moved, radius, per_channel)
         return moved, _State(radius, found)
 

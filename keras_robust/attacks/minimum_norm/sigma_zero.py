@@ -13,7 +13,7 @@ from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import Ball, Labels, Logits, PerExample
 from keras_robust.core.validation import check_integer, check_norm, check_number
-from keras_robust.threat_models.l0_projection import as_pixels
+from keras_robust.threat_models.l0_projection import as_pixels, counts_channels
 from keras_robust.threat_models.masks import pixels_of
 from keras_robust.threat_models.norms import linf_norm
 
@@ -115,7 +115,7 @@ class SigmaZero(NormDescent):
         return slope / tf.cast(pixels, delta.dtype)
 
     def _pixels(self, delta: tf.Tensor) -> tf.Tensor:
-        return as_pixels(delta, getattr(self.ball, "per_channel", False))
+        return as_pixels(delta, counts_channels(self.ball))
 
     def _where(self, kept: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
         pixels = self._pixels(delta)
