@@ -50,8 +50,8 @@ kr.plots.roc_curves(
 )
 
 # %% [markdown]
-# The adaptive attack is the one that counts: **detection by entropy does not defend against an adaptive
-# attack.** It finds oblivious ones.
+# The adaptive attack is the one that counts: **detection by entropy does not defend against an
+# adaptive attack.** It finds oblivious ones.
 #
 # ## Serving
 #
