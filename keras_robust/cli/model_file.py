@@ -137,7 +137,7 @@ def load_model_file(
         _check_range(path, model, pixel_range or (0.0, 1.0))
     classifier = _classifier(model, pixel_range or (0.0, 1.0), preprocess)
     classes = int(classifier.output["logits"].shape[-1])
-    if Path(data).is_dir():
+    if Path(data).is_dir() or data.endswith("/"):  # with the slash, a folder that is missing
         shape = classifier.input_shape[1:]
         splits = read_image_folder(Path(data), shape, batch_size, class_names, note)
     else:

@@ -159,6 +159,7 @@ def test_an_interrupted_evaluation_resumes(command, folder, model_file, data_fil
         (["--attacks=fgsm", "--queries=7"], "does not take queries"),
         (["--radii=big"], "'big' is not a radius"),
         (["--data=images.npz"], "images.npz does not exist"),
+        (["--data=imagse/"], "There is no folder imagse"),
         (["--model=other.keras"], "other.keras does not exist"),
     ],
 )
