@@ -17,6 +17,7 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.initialization import OnSphere
 from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
+from keras_robust.core.labels import of_other_classes
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import (
     Ball,
@@ -199,7 +200,7 @@ class _Search:
     ) -> _Found:
         """Runs a targeted attack on the likeliest classes of the worst points, one by one."""
         classes = found.logits.shape[-1]
-        others = losses.of_other_classes(found.logits, self._y)
+        others = of_other_classes(found.logits, self._y)
         ranked = tf.math.top_k(others, min(count, classes - 1)).indices
         order = tf.cast(ranked, self._y.dtype)
 

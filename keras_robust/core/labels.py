@@ -1,4 +1,4 @@
-"""The rule for labels: class numbers `[batch]` or `[batch, 1]`, or one-hot rows."""
+"""Labels: class numbers `[batch]` or `[batch, 1]`, or one-hot rows; and the other classes."""
 
 from __future__ import annotations
 
@@ -100,3 +100,14 @@ def _short(value: Any) -> str:
     """The `repr` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def of_other_classes(values: tf.Tensor, labels: Labels) -> tf.Tensor:
+    """The values, with the smallest number of their dtype in the place of the label's.
+
+    Example:
+        >>> of_other_classes(tf.constant([[3, 1]], tf.int8), tf.constant([0])).numpy().tolist()
+        [[-128, 1]]
+    """
+    is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.where(is_label, values.dtype.min, values)

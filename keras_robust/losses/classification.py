@@ -11,6 +11,7 @@ import math
 
 import tensorflow as tf
 
+from keras_robust.core.labels import of_other_classes
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Labels, Logits, PerExample
 from keras_robust.losses.label_smoothing import present_smoothing
@@ -21,17 +22,6 @@ _TIE = 1e-12
 
 def _at(values: tf.Tensor, labels: Labels) -> PerExample:
     return tf.gather(values, labels, axis=1, batch_dims=1)
-
-
-def of_other_classes(values: tf.Tensor, labels: Labels) -> tf.Tensor:
-    """The values, with the smallest number of their dtype in the place of the label's.
-
-    Example:
-        >>> of_other_classes(tf.constant([[3, 1]], tf.int8), tf.constant([0])).numpy().tolist()
-        [[-128, 1]]
-    """
-    is_label = tf.one_hot(labels, values.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    return tf.where(is_label, values.dtype.min, values)
 
 
 def _best_other(values: tf.Tensor, labels: Labels) -> PerExample:

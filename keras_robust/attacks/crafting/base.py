@@ -18,6 +18,7 @@ from keras_robust.attacks.crafting.traced import traced
 from keras_robust.core import random
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.config import replace
+from keras_robust.core.labels import of_other_classes
 from keras_robust.core.types import (
     Ball,
     Forward,
@@ -29,7 +30,6 @@ from keras_robust.core.types import (
     Seed,
     StepRule,
 )
-from keras_robust.losses import classification as losses
 from keras_robust.threat_models.masks import mask_of
 
 
@@ -64,7 +64,7 @@ class Round(NamedTuple):
             return (y + tf.cast(self.offset, y.dtype)) % logits.shape[-1]
         if self.rank is None:
             return None
-        others = losses.of_other_classes(logits, y)
+        others = of_other_classes(logits, y)
         order = tf.argsort(others, axis=1, direction="DESCENDING", stable=True)
         return tf.cast(tf.gather(order, self.rank - 1, axis=1), y.dtype)
 
