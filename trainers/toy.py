@@ -119,11 +119,10 @@ def run(
 
         command_line.initialize_devices()
     found: dict[str, Any] = {}
-    first: dict[str, LoadedRun] = {}
+    trained: dict[str, list[LoadedRun]] = {}
     for name in TRAININGS:
         recipes_of = [config(name, seed, epochs, redraw_data) for seed in range(seeds)]
-        runs = [_train(directory, name, recipe, command) for recipe in recipes_of]
-        first[name] = runs[0]
+        trained[name] = runs = [_train(directory, name, one, command) for one in recipes_of]
         clean, robust = map(list, zip(*map(_accuracies, runs), strict=True))
         found[name] = {"clean": clean, "robust": robust}
         print(_row(name, clean, robust), flush=True)
@@ -131,14 +130,17 @@ def run(
     document = {"command": command, **about, "trainings": found}
     write_json(directory / "toy.json", document)
     write_text(directory / "toy.md", table(found, command))
-    shown = [n for n in (HARD, CONTROL, SOFT, "UDR-PGD, lambda held at 0") if n in first]
-    soft = {n: one for n, one in first.items() if n.startswith(SOFT) and "held" not in n}
-    splits = first[HARD].splits
+    shown = [n for n in (HARD, CONTROL, SOFT, "UDR-PGD, lambda held at 0") if n in trained]
+    # The dual variable of the gradient push is of another scale.
+    soft = {n: runs for n, runs in trained.items()
+            if n.startswith(SOFT) and "held" not in n and "push" not in n}  # fmt: skip
+    first = trained[HARD][0]
+    splits = first.splits
     attacked = build.robust_model(recipes.load("toy/standard"), splits.info, len(splits.train))
     attacked.fit(splits.train, epochs=1, verbose=0)
     pictures = {
-        "boundaries": toy_figures.decision_regions({name: first[name] for name in shown}),
-        "trajectories": toy_figures.trajectories(first[HARD], attacked.classifier, DRAWN_STEPS),
+        "boundaries": toy_figures.decision_regions({name: trained[name][0] for name in shown}),
+        "trajectories": toy_figures.trajectories(first, attacked.classifier, DRAWN_STEPS),
         "dual": toy_figures.dual_variables(soft),
     }
     write_pictures(directory, pictures)

@@ -75,7 +75,14 @@ def run(values: flags.FlagValues, command: str = "") -> kr.evaluation.Transfer:
     )
     write_json(directory / "transfer.json", {"command": command, **dataclasses.asdict(found)})
     write_text(directory / "transfer.md", f"{found.markdown()}\n\nCommand: `{command}`\n")
-    figure = kr.plots.transfer_matrix(found.names, found.accuracy, found.clean)
+    figure = kr.plots.transfer_matrix(
+        found.names,
+        found.accuracy,
+        found.clean,
+        attack=found.attack,
+        radius=found.radius,
+        samples=found.samples,
+    )
     write_pictures(directory, {"transfer": figure})
     return found
 

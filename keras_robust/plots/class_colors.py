@@ -88,5 +88,7 @@ class ClassColors:
         upright = narrow and max(map(len, names)) > 2
         bar.set_ticks(shown, labels=names, rotation=90 if upright else 0)
         bar.ax.tick_params(length=0, which="both")
+        if not narrow:
+            bar.ax.invert_yaxis()  # the first class at the top, as in a list
         bar.set_label(title)
         bar.outline.set_visible(False)

@@ -92,6 +92,8 @@ def decision_regions(
         axes.tick_params(labelbottom=True)
     for axes, panel, field in zip(grid.flat, panels, fields, strict=False):
         _draw(axes, panel, np.asarray(field), extent, class_names)
+    figure.supxlabel("First coordinate", fontsize=10)
+    figure.supylabel("Second coordinate", fontsize=10)
     handles = _legend_handles(grid.flat)
     names = list(handles)
     figure.legend(

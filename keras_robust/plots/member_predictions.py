@@ -87,11 +87,14 @@ def member_predictions(
             grid[k, 0].set_title(kind)
         else:
             grid[k, 0].set_ylabel(kind)
+            grid[k, 1].set_ylabel("Probability", fontsize=8)
     for column, title in enumerate(titles):
         if narrow:
             grid[0, column].set_ylabel(title, fontsize=9)
         else:
             grid[0, column].set_title(title, fontsize=9)
+            if column:
+                grid[-1, column].set_xlabel("Class", fontsize=8)
     disable_math_text(figure)
     return figure
 

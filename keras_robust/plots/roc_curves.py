@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def roc_curves(
     curves: Mapping[str, Roc] | Mapping[float, Roc],
     *,
+    adaptive: Mapping[str, Roc] | Mapping[float, Roc] | None = None,
     false_alarm_rate: float | None = None,
     narrow: bool = False,
 ) -> Figure:
@@ -36,6 +37,8 @@ def roc_curves(
     Args:
         curves: of `keras_robust.detection.roc`, by attack name, each in its own color; or by
             radius, a number, darker for smaller ones.
+        adaptive: curves of the adaptive attack, under some of the same keys: the same colors, as
+            thin dashes.
         false_alarm_rate: a rate to mark, such as the one that a detector is calibrated for.
         narrow: lays out for the width of a phone, with the legend below.
 
@@ -43,7 +46,7 @@ def roc_curves(
         A matplotlib figure; the diagonal is the curve of a score without information.
 
     Raises:
-        ValueError: no curves, or a rate outside [0, 1].
+        ValueError: no curves, an adaptive attack on something else, or a rate outside [0, 1].
 
     Example:
         >>> from keras_robust.detection import roc
@@ -56,20 +59,34 @@ def roc_curves(
     """
     if not curves:
         raise ValueError("curves is empty; expected at least one, by attack or radius.")
-    legend = 0.18 * (2 * len(curves) + 2)  # inches
+    knowing: dict[Any, Roc] = dict(adaptive or {})
+    if not set(knowing) <= set(curves):
+        raise ValueError(
+            f"adaptive has {sorted(map(str, knowing))}; expected some of the curves "
+            f"{sorted(map(str, curves))}."
+        )
+    legend = 0.18 * (2 * len(curves) + len(knowing) + 3)  # inches
     figure = (
         new_figure(NARROW, 3.7 + legend) if narrow else new_figure(WIDE, max(4.6, 0.4 + legend))
     )
     axes = figure.subplots()
     for (key, curve), style in zip(curves.items(), _line_styles(curves), strict=True):
         name = legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
-        low, high = curve.interval
         axes.plot(
             curve.false_alarm_rates,
             curve.detection_rates,
             **style,
-            label=f"{name}\nAUC {curve.auc:.3f} ({low:.3f} to {high:.3f})",
+            label=f"{name}\nAUC {_area(curve)}",
         )
+        if key in knowing:
+            axes.plot(
+                knowing[key].false_alarm_rates,
+                knowing[key].detection_rates,
+                color=style["color"],
+                linestyle=(0, (4, 2)),
+                linewidth=1.2,
+                label=f"adaptive {_area(knowing[key])}",
+            )
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, linestyle=":", label="chance")
     if false_alarm_rate is not None:
         check_number("false_alarm_rate", false_alarm_rate, 0, 1)
@@ -83,6 +100,11 @@ def roc_curves(
     figure.legend(loc="outside lower left" if narrow else "outside right upper")
     disable_math_text(figure)
     return figure
+
+
+def _area(curve: Roc) -> str:
+    low, high = curve.interval
+    return f"{curve.auc:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _line_styles(curves: Mapping[str, Roc] | Mapping[float, Roc]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -23,7 +24,7 @@ R = TypeVar("R")
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
-CLEAN, ATTACKED, INK, FAINT = COLORS[0], COLORS[1], "#222222", "#767676"
+CLEAN, ATTACKED, ADAPTIVE, INK, FAINT = COLORS[0], COLORS[1], COLORS[3], "#222222", "#767676"
 
 _ROUNDING = 1e-2  # of bfloat16, as a fraction of the range of a pixel
 
@@ -152,6 +153,21 @@ def shorten(name: str, letters: int) -> str:
         return name
     tail = (letters - 1) // 2
     return f"{name[: letters - 1 - tail]}…{name[-tail:]}"
+
+
+def wrap(name: str, letters: int) -> str:
+    r"""A name on lines of about `letters` letters, broken after spaces, `_`, `-`, `/` and `,`.
+
+    Example:
+        >>> wrap("mnist_cce_robustness_2", 12).split("\n")
+        ['mnist_cce_', 'robustness_2']
+    """
+    lines = [""]
+    for part in re.findall(r"[^ _\-/,]*[ _\-/,]*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > letters:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def legend_label(*names: str) -> str:

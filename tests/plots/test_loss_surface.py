@@ -24,22 +24,50 @@ def panels(figure):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_heights_are_the_losses(narrow):
-    axes = panels(loss_surface(*DATA, narrow=narrow))[0]
+    axes = panels(loss_surface(*DATA, flat=False, narrow=narrow))[0]
     (surface,) = axes.collections
     corners = [LOSSES[:-1, :-1], LOSSES[1:, :-1], LOSSES[:-1, 1:], LOSSES[1:, 1:]]
     np.testing.assert_allclose(surface.get_array(), np.mean(corners, axis=0).ravel())  # of faces
     for limits, values in ((axes.get_xlim(), STEPS), (axes.get_zlim(), LOSSES)):
         assert limits[0] <= values.min() and limits[1] >= values.max()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Gradient direction", "Random direction")
+    assert axes.get_xlabel() == "Along the gradient (L2 distance)"
+    assert axes.get_zlabel() == "Cross-entropy (nats)"
 
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_flat_the_loss_is_the_color(narrow):
-    axes = panels(loss_surface(*DATA, flat=True, narrow=narrow))[0]
+    figure = loss_surface(*DATA, narrow=narrow)
+    axes = panels(figure)[0]
     areas = axes.collections[0]
     low, high = areas.levels[0], areas.levels[-1]
     assert low <= LOSSES.min() and high >= LOSSES.max() and len(areas.levels) > 10
     assert axes.get_xlim() == axes.get_ylim() == (-0.4, 0.4)
+    units = {label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel())}
+    assert "Cross-entropy (nats)" in units
+
+
+BALL = [[0.1, 0.2], [-0.1, 0.2], [-0.1, -0.2], [0.1, -0.2]]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_ball_is_a_closed_line_in_every_panel(flat):
+    for axes in panels(loss_surface(*DATA, ball=BALL, flat=flat)):
+        lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 5]
+        assert lines
+        for line in lines:
+            points = np.stack([np.asarray(part) for part in line.get_data()[:2]], axis=1)
+            np.testing.assert_allclose(points, [*BALL, BALL[0]])
+
+
+def test_a_ball_beyond_the_square_leaves_its_limits():
+    for axes in panels(loss_surface(*DATA, ball=10 * np.array(BALL))):
+        assert max(axes.get_xlim()) <= 0.5
+
+
+@pytest.mark.parametrize("ball", [[[0.0, 1.0]], np.zeros((4, 3)), np.full((4, 2), np.nan)])
+def test_bad_balls_are_refused(ball):
+    with pytest.raises(ValueError, match=r"ball has shape|not finite"):
+        loss_surface(*DATA, ball=ball)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -55,7 +83,7 @@ def test_classes_are_where_they_were_predicted(flat):
 
 
 def test_a_cross_marks_the_example():
-    for axes in panels(loss_surface(*DATA, flat=True)):
+    for axes in panels(loss_surface(*DATA)):
         assert {tuple(map(float, *line.get_data()[:1])) for line in axes.get_lines()} == {(0.0,)}
         assert axes.get_lines()[-1].get_marker() == "x"
 
@@ -63,6 +91,7 @@ def test_a_cross_marks_the_example():
 def test_the_bar_names_the_classes_that_are_there():
     wide = loss_surface(*DATA, NAMES).axes[-1]
     assert [text.get_text() for text in wide.get_yticklabels()] == ["bee", "cow", "eel"]
+    assert wide.yaxis_inverted()  # from the top
     narrow = loss_surface(*DATA, NAMES, narrow=True).axes[-1]
     assert [text.get_text() for text in narrow.get_xticklabels()] == ["bee", "cow", "eel"]
 

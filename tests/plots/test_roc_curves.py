@@ -60,3 +60,13 @@ def test_nothing_to_draw():
 def test_a_rate_outside_of_its_range():
     with pytest.raises(ValueError, match=r"false_alarm_rate is 1.5; expected a number in \[0, 1\]"):
         roc_curves({"a": CURVE}, false_alarm_rate=1.5)
+
+
+def test_an_adaptive_attack_has_the_color_of_its_curve():
+    figure = roc_curves({0.1: CURVE, 0.2: CURVE}, adaptive={0.2: CURVE})
+    plain, other, adaptive, _ = figure.axes[0].get_lines()
+    assert adaptive.get_label().startswith("adaptive ")
+    assert adaptive.get_color() == other.get_color() != plain.get_color()
+    assert adaptive.is_dashed() and not other.is_dashed()
+    with pytest.raises(ValueError, match=r"adaptive has \['0.3'\]"):
+        roc_curves({0.1: CURVE}, adaptive={0.3: CURVE})

@@ -23,3 +23,21 @@ def test_epochs_are_counted_from_one():
 def test_nothing_to_draw(curves):
     with pytest.raises(ValueError, match="curves has no values"):
         training_curves(curves, "loss")
+
+
+def test_seeds_are_a_mean_in_a_band():
+    seeds = [[3.0, 2.0], [1.0, 4.0], [2.0, 3.0]]
+    figure = training_curves({"a": seeds, "b": [1.0, 1.0]}, "lambda")
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [[1, 2.0], [2, 3.0]])
+    (band,) = axes.collections  # of one seed there is none
+    corners = band.get_paths()[0].vertices
+    for epoch, low, high in ((1, 1.0, 3.0), (2, 2.0, 4.0)):
+        heights = corners[corners[:, 0] == epoch, 1]
+        assert (heights.min(), heights.max()) == (low, high)
+    assert figure.legends[0].get_title().get_text() == "mean, and range of 3 seeds"
+
+
+def test_seeds_of_other_lengths():
+    with pytest.raises(ValueError, match=r"seeds of 'a' have \[1, 2\] epochs"):
+        training_curves({"a": [[1.0, 2.0], [1.0]]}, "lambda")

@@ -27,6 +27,28 @@ def test_many_models_have_no_numbers():
     assert not axes.texts
 
 
+def test_the_title_tells_attack_radius_and_number_of_images():
+    figure = transfer_matrix(NAMES, MATRIX, attack="PGD-20", radius=8 / 255, samples=1000)
+    assert figure.axes[0].get_title() == "PGD-20, radius 0.03137, n = 1,000"
+    assert transfer_matrix(NAMES, MATRIX).axes[0].get_title() == ""
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_names_are_whole(narrow):
+    names = ["mnist_cce_robustness_with_three_members", "b"]
+    axes = transfer_matrix(names, MATRIX, narrow=narrow).axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert labels[0].get_text().replace("\n", "") == names[0]
+
+
+@pytest.mark.parametrize("clean", [None, [0.9, 0.8]])
+def test_white_box_cells_have_a_frame(clean):
+    axes = transfer_matrix(NAMES, MATRIX, clean).axes[0]
+    found = [patch.get_xy() for patch in axes.patches]
+    first = 0 if clean is None else 1
+    assert found == [(-0.5, first - 0.5), (0.5, first + 0.5)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -37,7 +37,7 @@ def test_it_measures_and_draws(trained, loaded, tmp_path, capsys):
     assert document["command"] == "python -m x"
     assert document["runs"][0]["divergence"]["intra"] == found.divergence.intra
     pictures = {path.name for path in tmp_path.glob("*.png")}
-    names = ("latents", "latents_robust", "pairs")
+    names = ("latents", "pairs")
     assert pictures == {
         "divergence_over_radius.png",
         *(f"{trained.name}_{name}.png" for name in names),

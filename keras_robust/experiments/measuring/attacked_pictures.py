@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.crafting.step_rules import SoftBallStep
-from keras_robust.evaluation.batching import attacked
+from keras_robust.evaluation.running.batching import attacked
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.models.loading import load_model
 

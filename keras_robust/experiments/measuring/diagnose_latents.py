@@ -184,8 +184,7 @@ def draw(
     figures = {}
     if points:
         z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
-        figures["latents"] = _latents(run, z, z.fooling)
-        figures["latents_robust"] = _latents(run, z, z.adversarial & ~z.fooling)
+        figures["latents"] = _latents(run, z, z.adversarial)
     for number in range(pictures):
         drawn = surface_pictures(run, float(attack.ball.radius), number)
         figures |= {f"{space}_surface_{number}": figure for space, figure in drawn.items()}
@@ -210,7 +209,7 @@ def latent_picture(run: LoadedRun, attack: kr.Attack, points: int, kind: str = "
 
 
 def _latents(run: LoadedRun, z: kr.evaluation.Latents, attacked: np.ndarray) -> Figure:
-    """The latents of all clean images, and of some attacked ones."""
+    """The latents of all clean images, and of some attacked ones, with the fooled ones marked."""
     shown = ~z.adversarial | attacked
     return kr.plots.latent_space(
         kr.evaluation.project(z.features[shown]),
@@ -218,6 +217,7 @@ def _latents(run: LoadedRun, z: kr.evaluation.Latents, attacked: np.ndarray) -> 
         z.labels[shown],
         z.adversarial[shown],
         run.splits.info.class_names,
+        fooled=z.fooling[shown],
     )
 
 

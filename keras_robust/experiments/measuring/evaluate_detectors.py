@@ -12,15 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.attacks.orthogonal_pgd import orthogonal_pgd
 from keras_robust.core.atomic_files import write_json, write_text
 from keras_robust.core.types import Ball
-from keras_robust.evaluation.batching import Progress, arrays
 from keras_robust.evaluation.detector_comparison import (
     AttackOn,
     DetectorComparison,
     compare_detectors,
 )
-from keras_robust.evaluation.orthogonal_pgd import orthogonal_pgd
+from keras_robust.evaluation.running.batching import Progress, arrays
 from keras_robust.experiments.recipes import detector_spec
 
 # Every score that a single classifier has.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
@@ -16,7 +17,7 @@ from keras_robust.core.classifier import members_of
 from keras_robust.detection.calibration import exceeds
 from keras_robust.detection.detector import check_detector
 from keras_robust.evaluation.rendering.wording import radius_text
-from keras_robust.evaluation.results import FooledImages
+from keras_robust.evaluation.results.parts import FooledImages
 from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan
 from keras_robust.experiments.recipes.attack_options import DETECTOR_AWARE, MULTI_TARGETED, taken
 from keras_robust.experiments.recipes.attack_spec import attack_spec
@@ -199,14 +200,15 @@ class EnsembleEvaluation:
                 false_alarm_rate=rate,
             ),
             "roc_by_radius": kr.plots.roc_curves(
-                {radius: kr.detection.roc(clean, by_pair[kinds[0], radius].scores)
-                 for radius in self.radii},
+                _by_radius(clean, by_pair, kinds[0]),
+                adaptive=_by_radius(clean, by_pair, ADAPTIVE),
                 false_alarm_rate=rate,
             ),
             "scores": kr.plots.detection_scores(
                 clean,
                 by_pair[kinds[0], near].scores,
                 threshold,
+                adaptive_scores=by_pair[ADAPTIVE, near].scores,
                 score_name=detector.score_title,
             ),
         }  # fmt: skip
@@ -244,6 +246,17 @@ class EnsembleEvaluation:
                     around.steps, around.losses, around.labels, around.label, names
                 )
         return figures
+
+
+def _by_radius(
+    clean: np.ndarray, found: Mapping[tuple[str, float], kr.evaluation.DetectorResult], kind: str
+) -> dict[float, kr.detection.Roc]:
+    """The ROC curve of an attack at each radius."""
+    return {
+        radius: kr.detection.roc(clean, one.scores)
+        for (name, radius), one in found.items()
+        if name == kind
+    }
 
 
 def detection_table(results: Sequence[EnsembleResult]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -47,14 +47,17 @@ def decision_regions(runs: Mapping[str, LoadedRun]) -> Figure:
     )
 
 
-def dual_variables(runs: Mapping[str, LoadedRun]) -> Figure:
-    """Draws the dual variables of UDR over the epochs.
+def dual_variables(runs: Mapping[str, Sequence[LoadedRun]]) -> Figure:
+    """Draws the dual variables of UDR over the epochs, with their spread over the seeds.
 
     Args:
-        runs: title -> run; a curve each.
+        runs: title -> the runs of its seeds; a curve each.
     """
-    curves = {name: [row["dual"] for row in run.run.rows()] for name, run in runs.items()}
-    return kr.plots.training_curves(curves, "dual variable")
+    curves = {
+        name: [[row["dual"] for row in run.run.rows()] for run in seeds]
+        for name, seeds in runs.items()
+    }
+    return kr.plots.training_curves(curves, "Dual variable lambda")
 
 
 def trajectories(run: LoadedRun, model: keras.Model, steps: int) -> Figure:

@@ -8,11 +8,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.parts import wilson_interval
 from keras_robust.experiments.reproduction.experiment import (
     Column,
     Experiment,
-    Training,
 )
 from keras_robust.experiments.reproduction.scales import Scale
 
@@ -73,14 +72,14 @@ class Outcome:
         seeds: number of seeds.
         cells: for each part: (row, column) -> the measured numbers of each seed.
         scale: their scale.
-        load: loads the run of a training, of the first seed.
+        load: loads the run of a training, of the first seed or of the one given as second argument.
     """
 
     experiment: Experiment
     seeds: int
     cells: tuple[dict[tuple[str, str], list[Numbers]], ...]
     scale: Scale
-    load: Callable[[Training], LoadedRun]
+    load: Callable[..., LoadedRun]
 
     def values(self, part: int, row: str, column: Column) -> list[float] | None:
         """The values of a cell, one for each seed; None for an empty one."""

@@ -144,13 +144,16 @@ class History:
         return tuple(training for training, _ in self.curves.values())
 
     def draw(self, outcome: Outcome) -> Figure:
-        """Draws the first seed."""
+        """Draws the mean of the seeds, and their range."""
         import keras_robust as kr
 
         found = {}
         for name, (training, metric) in self.curves.items():
-            values = [row[metric] for row in outcome.load(training).run.rows() if metric in row]
-            found[name] = [1 - value for value in values] if self.error else values
+            found[name] = [
+                [1 - row[metric] if self.error else row[metric]
+                 for row in outcome.load(training, seed).run.rows() if metric in row]
+                for seed in range(outcome.seeds)
+            ]  # fmt: skip
         return kr.plots.training_curves(found, self.y_label)
 
 

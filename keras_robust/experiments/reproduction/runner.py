@@ -207,9 +207,7 @@ class Reproduction:
         return f"[{len(self._met)}/{total}]"
 
     def _outcome(self, cells: list[dict[tuple[str, str], list[Numbers]]]) -> Outcome:
-        return Outcome(
-            self.experiment, self.seeds, tuple(cells), self.scale, lambda one: self._load(one, 0)
-        )
+        return Outcome(self.experiment, self.seeds, tuple(cells), self.scale, self._load)
 
     def _row(self, number: int, row: Row, seed: int) -> Iterator[tuple[str, Numbers]]:
         """The numbers of a row with one seed, by the titles of the columns."""
@@ -237,7 +235,7 @@ class Reproduction:
         shutil.rmtree(partial, ignore_errors=True)
         return numbers
 
-    def _load(self, training: Training, seed: int) -> LoadedRun:
+    def _load(self, training: Training, seed: int = 0) -> LoadedRun:
         """The run of a training, which is trained first if it is not finished."""
         from keras_robust.experiments.runs.loaded_run import load_run
 
