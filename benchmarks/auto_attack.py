@@ -39,7 +39,7 @@ from absl import app, flags, logging
 
 import keras_robust as kr
 from benchmarks import official, report
-from keras_robust.evaluation.attack_runner import AttackRunner
+from keras_robust.evaluation.running.attack_runner import AttackRunner
 
 BALLS = {"linf": kr.LinfBall, "l2": kr.L2Ball, "l1": kr.L1Ball}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

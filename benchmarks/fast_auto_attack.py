@@ -37,7 +37,7 @@ import keras_robust as kr
 from benchmarks import report
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.types import Forward, Images, Outputs
-from keras_robust.evaluation.attack_runner import AttackRunner
+from keras_robust.evaluation.running.attack_runner import AttackRunner
 
 _TRAINING_RADIUS, _RADIUS = 0.1, 0.15  # of digits
 _PUBLISHED = {

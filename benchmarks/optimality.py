@@ -40,8 +40,8 @@ from absl import app, flags
 
 import keras_robust as kr
 from benchmarks import official
-from keras_robust.evaluation.optimality import median_distance
-from keras_robust.evaluation.passes import CountedForward
+from keras_robust.evaluation.results.optimality import median_distance
+from keras_robust.evaluation.running.passes import CountedForward
 
 SIZE = 28 * 28
 BALLS = {

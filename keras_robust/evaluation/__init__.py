@@ -1,6 +1,6 @@
 """Evaluation: robust accuracy under attacks, reports, transfer, and diagnostics."""
 
-from keras_robust.evaluation.certification_result import CertificationResult
+from keras_robust.attacks.orthogonal_pgd import orthogonal_pgd
 from keras_robust.evaluation.certify import certify
 from keras_robust.evaluation.comparison import PairedTest, ReportComparison, compare_reports
 from keras_robust.evaluation.corruption.measure import CorruptionAccuracy, corrupt, corruptions
@@ -12,7 +12,6 @@ from keras_robust.evaluation.detector_comparison import (
 )
 from keras_robust.evaluation.distributional_risk import DistributionalRisk, distributional_risk
 from keras_robust.evaluation.evaluator import evaluate
-from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.model_card import Card, make_card
 from keras_robust.evaluation.multi_task.gradient_conflict import (
     TaskGradients,
@@ -26,8 +25,6 @@ from keras_robust.evaluation.multi_task.measure import (
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess, success_table
 from keras_robust.evaluation.multi_task.task_history import TaskHistory, task_history
-from keras_robust.evaluation.optimality import optimality
-from keras_robust.evaluation.orthogonal_pgd import orthogonal_pgd
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.representation.class_divergence import (
@@ -50,7 +47,10 @@ from keras_robust.evaluation.representation.loss_surface import (
 )
 from keras_robust.evaluation.representation.perturbation_size import Perturbations, perturbations
 from keras_robust.evaluation.representation.trajectory import trajectory
-from keras_robust.evaluation.results import (
+from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.optimality import optimality
+from keras_robust.evaluation.results.parts import (
     AttackResult,
     Check,
     Curve,

@@ -19,12 +19,12 @@ from keras_robust.core.graphs import compiled
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_norm, check_number, lookup
-from keras_robust.evaluation.adversarial_images import distance_limit
-from keras_robust.evaluation.attack_runner import is_correct, predict_logits
-from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
-from keras_robust.evaluation.certification_result import SMOOTHING, CertificationResult
-from keras_robust.evaluation.descriptions import describe
 from keras_robust.evaluation.rendering.wording import percent, radius_text
+from keras_robust.evaluation.results.certification_result import SMOOTHING, CertificationResult
+from keras_robust.evaluation.results.descriptions import describe
+from keras_robust.evaluation.running.adversarial_images import distance_limit
+from keras_robust.evaluation.running.attack_runner import is_correct, predict_logits
+from keras_robust.evaluation.running.batching import Data, Model, Progress, arrays, rows_in_batches
 
 _BOUNDS: dict[str, Callable[..., Any]] = {
     "ibp": ibp,

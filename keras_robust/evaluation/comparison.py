@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from keras_robust.evaluation.report_data import FOOLED, MISCLASSIFIED, ReportData
+from keras_robust.evaluation.results.report_data import FOOLED, MISCLASSIFIED, ReportData
 
 _SIGNIFICANT = 0.05
 

@@ -15,9 +15,9 @@ from keras_robust.core.config import replace
 from keras_robust.detection.calibration import exceeds
 from keras_robust.detection.detector import ScoreDetector, check_detector
 from keras_robust.detection.roc import roc
-from keras_robust.evaluation.attack_runner import AttackRunner, is_correct
-from keras_robust.evaluation.batching import Data, Model, Progress
-from keras_robust.evaluation.results import Detection, DetectorResult, FooledImages
+from keras_robust.evaluation.results.parts import Detection, DetectorResult, FooledImages
+from keras_robust.evaluation.running.attack_runner import AttackRunner, is_correct
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 
 _STEPS = 40  # of the adaptive attack, if no attack of the report is iterative
 

@@ -15,9 +15,9 @@ from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate, exceeds
 from keras_robust.detection.detector import check_detector
 from keras_robust.detection.roc import roc
-from keras_robust.evaluation.attack_runner import AttackRunner, is_correct
-from keras_robust.evaluation.batching import Data, Model, Progress
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.parts import wilson_interval
+from keras_robust.evaluation.running.attack_runner import AttackRunner, is_correct
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 
 RATES = (0.01, 0.05)
 AttackOn = Callable[[Any], Attack]  # of the score to lower

@@ -18,7 +18,7 @@ from keras_robust.core.classifier import as_forward, bounds_of, classifier_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer, check_number
-from keras_robust.evaluation.batching import Data, Model, batches
+from keras_robust.evaluation.running.batching import Data, Model, batches
 from keras_robust.threat_models.balls import L2Ball
 
 

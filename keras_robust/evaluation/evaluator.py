@@ -16,23 +16,29 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.minimum_norm import MinimumNormAttack
 from keras_robust.core.types import Ball
 from keras_robust.detection.detector import ScoreDetector, check_detector
-from keras_robust.evaluation.adversarial_images import distances_between
-from keras_robust.evaluation.attack_runner import AttackRunner
-from keras_robust.evaluation.batching import Data, Model, Progress
-from keras_robust.evaluation.certificate_checks import check_certificates, refuted
-from keras_robust.evaluation.certification_result import CertificationResult
-from keras_robust.evaluation.descriptions import describe
 from keras_robust.evaluation.detector_attacks import detector_results
-from keras_robust.evaluation.example_images import ExampleImages, in_unit_range
-from keras_robust.evaluation.model_warnings import is_random, random_warning
-from keras_robust.evaluation.optimality import accuracy_curve
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.report_data import FOOLED, MISCLASSIFIED, ROBUST
-from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, FooledImages
-from keras_robust.evaluation.run_state import AttackRunState
+from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.descriptions import describe
+from keras_robust.evaluation.results.example_images import ExampleImages, in_unit_range
+from keras_robust.evaluation.results.optimality import accuracy_curve
+from keras_robust.evaluation.results.parts import (
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
+    FooledImages,
+)
+from keras_robust.evaluation.results.report_data import FOOLED, MISCLASSIFIED, ROBUST
+from keras_robust.evaluation.running.adversarial_images import distances_between
+from keras_robust.evaluation.running.attack_runner import AttackRunner
+from keras_robust.evaluation.running.batching import Data, Model, Progress
+from keras_robust.evaluation.running.certificate_checks import check_certificates, refuted
+from keras_robust.evaluation.running.model_warnings import is_random, random_warning
+from keras_robust.evaluation.running.run_state import AttackRunState
+from keras_robust.evaluation.running.time_budget import TimeBudget
 from keras_robust.evaluation.sanity_checks import sanity_checks
-from keras_robust.evaluation.time_budget import TimeBudget
 
 _EXAMPLES = 8
 _CHECKED = 100  # images; sanity checks look for gross effects

@@ -15,17 +15,17 @@ from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.transfer import TransferAttack, transfer
 from keras_robust.core.atomic_files import write_text
 from keras_robust.core.config import is_own
-from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.certify import Smoothed, certify_again
 from keras_robust.evaluation.detector_attacks import adaptive_attack
-from keras_robust.evaluation.display import html_table
 from keras_robust.evaluation.evaluator import Attacks, evaluate, named_attacks
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.markdown import markdown_page, markdown_pairs
 from keras_robust.evaluation.rendering.notebook import report_html
 from keras_robust.evaluation.rendering.report_json import damage_named
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.display import html_table
+from keras_robust.evaluation.results.parts import wilson_interval
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 from keras_robust.losses.uncertainty import SCORES
 
 SCHEMA_VERSION = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from keras_robust.evaluation.rendering.notebook import report_html
 from keras_robust.evaluation.rendering.page import FORMATS, save_page
 from keras_robust.evaluation.rendering.report_json import damage_named, read_fields, report_to_json
-from keras_robust.evaluation.report_data import ReportData
+from keras_robust.evaluation.results.report_data import ReportData
 
 
 @dataclasses.dataclass(frozen=True)

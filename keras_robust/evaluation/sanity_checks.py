@@ -23,13 +23,13 @@ from keras_robust.core.classifier import as_forward
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_ball, check_integer, check_number
-from keras_robust.evaluation.adversarial_images import distance_limit, distances_between
-from keras_robust.evaluation.attack_runner import AttackRunner
-from keras_robust.evaluation.batching import Data, Model, Progress
-from keras_robust.evaluation.model_warnings import is_random, repeat_gap
 from keras_robust.evaluation.rendering.wording import percent
-from keras_robust.evaluation.results import Check, FooledImages
-from keras_robust.evaluation.run_state import AttackRunState
+from keras_robust.evaluation.results.parts import Check, FooledImages
+from keras_robust.evaluation.running.adversarial_images import distance_limit, distances_between
+from keras_robust.evaluation.running.attack_runner import AttackRunner
+from keras_robust.evaluation.running.batching import Data, Model, Progress
+from keras_robust.evaluation.running.model_warnings import is_random, repeat_gap
+from keras_robust.evaluation.running.run_state import AttackRunState
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.balls import LinfBall
 from keras_robust.threat_models.masks import support_of

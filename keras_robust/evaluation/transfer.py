@@ -14,12 +14,12 @@ from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.core.classifier import as_forward, check_ensemble, classifier_of, members_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Logits
-from keras_robust.evaluation import attack_runner, batching
-from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.evaluation.rendering.wording import percent
-from keras_robust.evaluation.results import FooledImages
+from keras_robust.evaluation.results.parts import FooledImages
+from keras_robust.evaluation.running import attack_runner, batching
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 
 ENSEMBLE = "ensemble"
 

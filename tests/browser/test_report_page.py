@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.rendering.page import save_page
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import AttackResult, Curve, Detection, DetectorResult, Part
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.parts import (
+    AttackResult,
+    Curve,
+    Detection,
+    DetectorResult,
+    Part,
+)
 
 pytestmark = pytest.mark.browser
 

@@ -14,7 +14,7 @@ import keras_robust as kr
 from keras_robust.cli.main import main
 from keras_robust.cli.model_file import load_model_file
 from keras_robust.evaluation import load_reports
-from keras_robust.evaluation.results import Check
+from keras_robust.evaluation.results.parts import Check
 from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.measuring import evaluate_run
 

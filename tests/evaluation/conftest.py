@@ -13,10 +13,16 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.evaluation import evaluator
-from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.results import AttackResult, Check, Curve, Detection, DetectorResult
-from keras_robust.evaluation.time_budget import TimeBudget
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.parts import (
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
+    DetectorResult,
+)
+from keras_robust.evaluation.running.time_budget import TimeBudget
 
 
 def _report(**changes: Any) -> Report:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.report import Report, load_reports
-from keras_robust.evaluation.results import (
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.parts import (
     AttackResult,
     Curve,
     Detection,

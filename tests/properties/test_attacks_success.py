@@ -12,7 +12,7 @@ from property_draws import BATCHES, hold, in_draws
 
 import keras_robust as kr
 from keras_robust.attacks import fgsm, mim, multi_targeted, pgd, restarts, worst_of
-from keras_robust.evaluation.attack_runner import AttackRunner
+from keras_robust.evaluation.running.attack_runner import AttackRunner
 
 BALL = kr.LinfBall(0.2)
 COMBINED = {

@@ -76,9 +76,9 @@ def test_checks_are_in_the_report(run):
 
 def test_auto_attack_resumes_after_an_interruption(run, monkeypatch, capsys):
     """Killed before its last round; what was kept is used, and gone when the report is there."""
-    from keras_robust.evaluation import attack_runner
+    from keras_robust.evaluation.running import attack_runner
 
-    monkeypatch.setattr("keras_robust.evaluation.run_state.SECONDS", 0.0)
+    monkeypatch.setattr("keras_robust.evaluation.running.run_state.SECONDS", 0.0)
     values = parsed(
         f"--run={run}", "--limit=20", "--attacks=auto_attack:steps=2:queries=3", "--radii=",
         "--radius=0.01",
@@ -123,7 +123,7 @@ class Clock:
 def test_out_of_time_it_resumes_with_another_budget(run, monkeypatch, capsys):
     """No card and no checks of half an evaluation; what was kept stays until all is done."""
     from keras_robust.evaluation import evaluator
-    from keras_robust.evaluation.time_budget import TimeBudget
+    from keras_robust.evaluation.running.time_budget import TimeBudget
 
     monkeypatch.setattr(evaluator, "TimeBudget", lambda seconds: TimeBudget(seconds, Clock()))
     check = kr.evaluation.Check("c", True, 0, ".")

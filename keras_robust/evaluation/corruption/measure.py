@@ -11,12 +11,12 @@ import numpy as np
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_choice, check_integer, lookup
-from keras_robust.evaluation import attack_runner, batching
-from keras_robust.evaluation.batching import Data, Model
 from keras_robust.evaluation.corruption import blur, digital, noise, weather
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.evaluation.rendering.wording import percent
+from keras_robust.evaluation.running import attack_runner, batching
+from keras_robust.evaluation.running.batching import Data, Model
 
 Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 CORRUPTIONS: dict[str, Corruption] = {

@@ -16,8 +16,8 @@ from keras_robust.core.classifier import classifier_of, members_of
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball, Forward, Images, Labels
 from keras_robust.core.validation import check_choice
-from keras_robust.evaluation import attack_runner, batching
-from keras_robust.evaluation.batching import Data, Model, Progress
+from keras_robust.evaluation.running import attack_runner, batching
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 
 CRITERIA = ("label", "prediction")
 POPULATIONS = ("all", "correct")

@@ -20,8 +20,6 @@ from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Images, Labels, Logits, PerExample
-from keras_robust.evaluation import batching
-from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
     TaskRunner,
     problem_on,
@@ -29,6 +27,8 @@ from keras_robust.evaluation.multi_task.crafted_batches import (
     task_names,
 )
 from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.running import batching
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.masks import without_masked
 

@@ -15,8 +15,6 @@ from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Ball, Images, Labels, Logits
-from keras_robust.evaluation import attack_runner, batching
-from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import (
     TaskRunner,
     problem_on,
@@ -27,6 +25,8 @@ from keras_robust.evaluation.multi_task.crafted_batches import (
     success_criterion as resolved_criterion,
 )
 from keras_robust.evaluation.multi_task.success_rates import TaskSuccess
+from keras_robust.evaluation.running import attack_runner, batching
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 from keras_robust.losses import classification as losses
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.multi_task.trace import Trace
 from keras_robust.core.graphs import compiled
-from keras_robust.evaluation.batching import Data, Model, Progress
 from keras_robust.evaluation.multi_task.crafted_batches import TaskRunner, task_kind, task_names
+from keras_robust.evaluation.running.batching import Data, Model, Progress
 
 Rows = tuple[tuple[float, ...], ...]
 

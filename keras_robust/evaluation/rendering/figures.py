@@ -14,7 +14,7 @@ from keras_robust.evaluation.rendering import wording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.report_data import ReportData
 
 SHOWN = 8  # example images on the page; report.json keeps all of them
 PIXELS_PER_INCH = 96

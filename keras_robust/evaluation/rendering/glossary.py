@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.report_data import ReportData
 
 _GLOSSARY = (
     ("Clean accuracy", "The fraction of test images classified correctly without an attack."),

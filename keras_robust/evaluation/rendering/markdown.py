@@ -10,7 +10,7 @@ from keras_robust.evaluation.rendering import tables, wording
 from keras_robust.evaluation.rendering.glossary import glossary
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.report_data import ReportData
 
 MATRIX = 12  # larger confusion matrices are unreadable as text; report.json has them
 

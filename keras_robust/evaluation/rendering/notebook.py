@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from keras_robust.evaluation.display import html_table
 from keras_robust.evaluation.rendering import tables, wording
+from keras_robust.evaluation.results.display import html_table
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.report_data import ReportData
 
 
 def report_html(report: ReportData) -> str:

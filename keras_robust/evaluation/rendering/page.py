@@ -14,7 +14,7 @@ from keras_robust.evaluation.rendering.markdown import markdown_page
 from keras_robust.evaluation.rendering.report_json import page_to_json
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.report_data import ReportData
 
 FORMATS = ("json", "md", "html")
 

@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_robust.evaluation.certification_result import CertificationResult
-from keras_robust.evaluation.example_images import ExampleImages, decode_images, encode_images
-from keras_robust.evaluation.report_data import ReportData
-from keras_robust.evaluation.results import (
+from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.example_images import (
+    ExampleImages,
+    decode_images,
+    encode_images,
+)
+from keras_robust.evaluation.results.parts import (
     AttackResult,
     Check,
     Curve,
@@ -21,6 +24,7 @@ from keras_robust.evaluation.results import (
     DetectorResult,
     Part,
 )
+from keras_robust.evaluation.results.report_data import ReportData
 
 SCHEMA_VERSION = 4
 _READABLE = (2, 3, 4)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_robust.evaluation.optimality import median_distance
 from keras_robust.evaluation.rendering.wording import (
     certificate_text,
     found_by_text,
@@ -18,11 +17,12 @@ from keras_robust.evaluation.rendering.wording import (
     seconds_text,
     settings_text,
 )
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.optimality import median_distance
+from keras_robust.evaluation.results.parts import wilson_interval
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.certification_result import CertificationResult
-    from keras_robust.evaluation.report_data import ReportData
+    from keras_robust.evaluation.results.certification_result import CertificationResult
+    from keras_robust.evaluation.results.report_data import ReportData
 
 ABSENT = "\N{EN DASH}"
 _CERTIFIED_COLUMNS = ("Images", "Accuracy", "Number of images", "Time")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_robust.evaluation.certification_result import CertificationResult
-    from keras_robust.evaluation.report_data import ReportData
-    from keras_robust.evaluation.results import Detection, DetectorResult
+    from keras_robust.evaluation.results.certification_result import CertificationResult
+    from keras_robust.evaluation.results.parts import Detection, DetectorResult
+    from keras_robust.evaluation.results.report_data import ReportData
 
 CAVEAT = (
     "A detector is not a defense against an adaptive attack, which keeps the score low while it "

@@ -15,8 +15,8 @@ from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Labels
 from keras_robust.core.validation import check_integer
-from keras_robust.evaluation.batching import Data, Model, attacked
 from keras_robust.evaluation.representation.embeddings import Latents
+from keras_robust.evaluation.running.batching import Data, Model, attacked
 from keras_robust.losses.pairwise_distance import unit
 
 _NAMES = ("intra", "inter", "clean_intra", "clean_inter", "own")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.graphs import compiled
-from keras_robust.evaluation.batching import Data, Model, attacked
+from keras_robust.evaluation.running.batching import Data, Model, attacked
 from keras_robust.losses.contrastive import Views, select
 
 

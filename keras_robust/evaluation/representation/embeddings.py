@@ -13,7 +13,7 @@ from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images
 from keras_robust.core.validation import check_number
-from keras_robust.evaluation.batching import Data, Model, attacked
+from keras_robust.evaluation.running.batching import Data, Model, attacked
 from keras_robust.losses import uncertainty
 
 

@@ -16,7 +16,7 @@ from keras_robust.core.config import replace
 from keras_robust.core.graphs import compiled
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Images, Labels
-from keras_robust.evaluation.batching import Data, Model, attacked
+from keras_robust.evaluation.running.batching import Data, Model, attacked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

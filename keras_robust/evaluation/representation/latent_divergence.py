@@ -12,8 +12,8 @@ from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.validation import check_integer
-from keras_robust.evaluation.batching import arrays
 from keras_robust.evaluation.representation.class_divergence import Divergence, over_batches
+from keras_robust.evaluation.running.batching import arrays
 
 # Logged after each epoch; the first is the ratio of the other two.
 LOGGED = ("r_div", "intra_divergence", "inter_divergence")

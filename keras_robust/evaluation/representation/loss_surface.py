@@ -14,8 +14,8 @@ from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Logits
 from keras_robust.core.validation import check_integer, check_number
-from keras_robust.evaluation.batching import Model
 from keras_robust.evaluation.representation.classifier_head import head_of
+from keras_robust.evaluation.running.batching import Model
 from keras_robust.losses import classification as losses
 
 _BATCH_SIZE = 256  # points of the grid per forward pass

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.core.numerics import upcast_half
-from keras_robust.evaluation.batching import Data, Model, attacked
+from keras_robust.evaluation.running.batching import Data, Model, attacked
 
 RADIUS_FRACTIONS = (0.9, 1.0, 1.1)
 _ROUNDING = 1e-5  # error of float32, relative to the radius

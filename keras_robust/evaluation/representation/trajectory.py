@@ -7,7 +7,7 @@ import numpy as np
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack
 from keras_robust.core.config import replace
 from keras_robust.core.types import Images, Labels, Seed
-from keras_robust.evaluation.batching import Model
+from keras_robust.evaluation.running.batching import Model
 
 
 def trajectory(

@@ -18,8 +18,8 @@ import numpy as np
 from keras_robust.core.atomic_files import sync
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.quiet_tensorflow import quiet_logger
-from keras_robust.evaluation.attack_runner import is_correct, predict_logits
-from keras_robust.evaluation.batching import arrays, attacked
+from keras_robust.evaluation.running.attack_runner import is_correct, predict_logits
+from keras_robust.evaluation.running.batching import arrays, attacked
 from keras_robust.experiments.measuring import run_cards
 from keras_robust.experiments.measuring.certify_run import certify_run
 from keras_robust.experiments.measuring.evaluate_run import EvaluationPlan, evaluate_run

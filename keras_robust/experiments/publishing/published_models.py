@@ -13,7 +13,7 @@ from keras_robust.evaluation import Card
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
 from keras_robust.evaluation.rendering.wording import interval, joined, percent
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.parts import wilson_interval
 from keras_robust.experiments.recipes import build, schema
 from keras_robust.models import zoo
 

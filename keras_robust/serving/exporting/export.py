@@ -19,7 +19,7 @@ from keras_robust.core.atomic_files import write_errors
 from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector, FittedDetector
-from keras_robust.evaluation.model_warnings import range_warnings
+from keras_robust.evaluation.running.model_warnings import range_warnings
 from keras_robust.serving.exporting import certify_signature
 from keras_robust.serving.exporting.certify_signature import check_bounds
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference

@@ -13,11 +13,11 @@ import sys
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.example_images import ExampleImages
 from keras_robust.evaluation.rendering import wording
 from keras_robust.evaluation.rendering.page import html_page, save_page
 from keras_robust.evaluation.report import Report, load_reports
-from keras_robust.evaluation.results import AttackResult
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.parts import AttackResult
 
 EVIL = '<script>alert("x")</script>'
 NO_PLOTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.parts import wilson_interval
 from keras_robust.experiments.reproduction import tables
 from keras_robust.experiments.reproduction.experiment import (
     Column,

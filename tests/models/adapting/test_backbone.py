@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.model_warnings import range_warnings
+from keras_robust.evaluation.running.model_warnings import range_warnings
 from keras_robust.models import backbone, set_trainable
 from keras_robust.models.adapting.backbone import APPLICATIONS, _prepared
 from keras_robust.models.building import is_classifier

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.evaluation.results import integer, set_fields
+from keras_robust.evaluation.results.fields import integer, set_fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

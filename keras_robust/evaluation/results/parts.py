@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sys
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
-from keras_robust.core.validation import check_integer, check_number, is_number
-from keras_robust.evaluation.display import pairs_html, short_repr
+from keras_robust.evaluation.results.display import pairs_html, short_repr
+from keras_robust.evaluation.results.fields import (
+    finite,
+    fraction,
+    integer,
+    nonnegative,
+    sequence,
+    set_fields,
+    text,
+    truth,
+)
 
 Z_95 = 1.959963984540054  # the 97.5 % point of the standard normal distribution
 
@@ -315,60 +321,3 @@ class Detection:
     def results(self) -> tuple[DetectorResult, ...]:
         """The oblivious result, and the adaptive one if there is one."""
         return (self.oblivious,) if self.adaptive is None else (self.oblivious, self.adaptive)
-
-
-def set_fields(part: Any, **values: Any) -> None:
-    """Sets validated fields of a frozen dataclass from its `__post_init__`."""
-    for name, value in values.items():
-        object.__setattr__(part, name, value)
-
-
-def finite(name: str, value: Any) -> float:
-    """`value` as a finite Python float."""
-    if not (is_number(value) and abs(value) < math.inf and abs(value) <= sys.float_info.max):
-        raise ValueError(f"{name} is {value!r}; expected a finite number.")
-    return float(value)
-
-
-def nonnegative(name: str, value: Any) -> float:
-    """`value` as a finite Python float >= 0."""
-    check_number(name, value)
-    return float(value)
-
-
-def fraction(name: str, value: Any) -> float:
-    """`value` as a Python float in [0, 1]."""
-    check_number(name, value, 0, 1, hint=" (a fraction, not a percentage)")
-    return float(value)
-
-
-def integer(name: str, value: Any, least: int = 0) -> int:
-    """`value` as a Python int >= `least`."""
-    check_integer(name, value, least)
-    return int(value)
-
-
-def text(name: str, value: Any) -> str:
-    """`value`, a string."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; expected a string.")
-    return value
-
-
-def truth(name: str, value: Any) -> bool:
-    """`value` as a Python bool."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} is {value!r}; expected true or false.")
-    return bool(value)
-
-
-def sequence(name: str, values: Any) -> tuple[Any, ...]:
-    """`values` as a tuple; a string is not one."""
-    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
-        raise ValueError(f"{name} is {values!r}; expected several values.")
-    return tuple(values)
-
-
-def strings(name: str, values: Any) -> tuple[str, ...]:
-    """`values` as a tuple of strings."""
-    return tuple(str(value) for value in sequence(name, values))

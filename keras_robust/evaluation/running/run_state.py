@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.core.atomic_files import replacing
-from keras_robust.evaluation.results import Part
+from keras_robust.evaluation.results.parts import Part
 
 SECONDS = 30.0  # between two checkpoints
 

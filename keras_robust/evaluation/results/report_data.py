@@ -6,14 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keras_robust.evaluation.certification_result import CertificationResult
-from keras_robust.evaluation.example_images import ExampleImages
-from keras_robust.evaluation.optimality import optimality
-from keras_robust.evaluation.results import (
-    AttackResult,
-    Check,
-    Curve,
-    Detection,
+from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.example_images import ExampleImages
+from keras_robust.evaluation.results.fields import (
     fraction,
     integer,
     nonnegative,
@@ -21,6 +16,13 @@ from keras_robust.evaluation.results import (
     set_fields,
     strings,
     text,
+)
+from keras_robust.evaluation.results.optimality import optimality
+from keras_robust.evaluation.results.parts import (
+    AttackResult,
+    Check,
+    Curve,
+    Detection,
     wilson_interval,
 )
 

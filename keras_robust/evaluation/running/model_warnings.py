@@ -11,8 +11,8 @@ import numpy as np
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.classifier import members_of
 from keras_robust.core.first_layers import NARROW, WIDE, scale_of, scaling_layers
-from keras_robust.evaluation.batching import Model
 from keras_robust.evaluation.rendering.wording import joined, percent
+from keras_robust.evaluation.running.batching import Model
 
 _Z_95_ONE_SIDED = 1.645  # the 95 % point of the standard normal distribution
 _REPEATABLE = 1e-4  # standard deviations; the order of a sum may change its last digits

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.evaluation.results import Curve
+from keras_robust.evaluation.results.parts import Curve
 
 
 def optimality(distances: Mapping[str, Any], best: Any = None) -> dict[str, float]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_robust.core.types import Ball
-from keras_robust.evaluation.adversarial_images import distance_limit
-from keras_robust.evaluation.attack_runner import AttackRunner
-from keras_robust.evaluation.certification_result import CertificationResult
-from keras_robust.evaluation.descriptions import describe
+from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.descriptions import describe
+from keras_robust.evaluation.running.adversarial_images import distance_limit
+from keras_robust.evaluation.running.attack_runner import AttackRunner
 
 
 def check_certificates(

@@ -15,22 +15,22 @@ from keras_robust.attacks.crafting.inputs import check_batch
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball, Forward, Images
-from keras_robust.evaluation.adversarial_images import (
+from keras_robust.evaluation.rendering.wording import radius_text
+from keras_robust.evaluation.results.parts import Curve, FooledImages
+from keras_robust.evaluation.running.adversarial_images import (
     AdversarialImages,
     distance_limit,
     within_bounds,
 )
-from keras_robust.evaluation.batching import Data, Model, Progress, arrays, rows_in_batches
-from keras_robust.evaluation.model_warnings import (
+from keras_robust.evaluation.running.batching import Data, Model, Progress, arrays, rows_in_batches
+from keras_robust.evaluation.running.model_warnings import (
     chance_warnings,
     logits_warnings,
     range_warnings,
 )
-from keras_robust.evaluation.passes import CountedForward, check_budget
-from keras_robust.evaluation.rendering.wording import radius_text
-from keras_robust.evaluation.results import Curve, FooledImages
-from keras_robust.evaluation.run_state import AttackRunState, StateFile
-from keras_robust.evaluation.time_budget import TimeBudget
+from keras_robust.evaluation.running.passes import CountedForward, check_budget
+from keras_robust.evaluation.running.run_state import AttackRunState, StateFile
+from keras_robust.evaluation.running.time_budget import TimeBudget
 from keras_robust.threat_models.masks import mask_of
 
 # Fraction of images by which chance and rounding may change an accuracy.

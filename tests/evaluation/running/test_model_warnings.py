@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import evaluate
-from keras_robust.evaluation.model_warnings import chance_warnings, range_warnings
+from keras_robust.evaluation.running.model_warnings import chance_warnings, range_warnings
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.random((60, 4)).astype("float32"), RANDOM.integers(0, 4, 60)

@@ -7,16 +7,9 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keras_robust.evaluation.display import html_table, short_repr
-from keras_robust.evaluation.results import (
-    Curve,
-    integer,
-    nonnegative,
-    sequence,
-    set_fields,
-    text,
-    wilson_interval,
-)
+from keras_robust.evaluation.results.display import html_table, short_repr
+from keras_robust.evaluation.results.fields import integer, nonnegative, sequence, set_fields, text
+from keras_robust.evaluation.results.parts import Curve, wilson_interval
 
 SMOOTHING = "smoothing"
 _SCALARS = (bool, int, float, str, type(None))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.crafting.base import Attack
-from keras_robust.evaluation import run_state
+from keras_robust.evaluation.running import run_state
 
 BALL = kr.LinfBall(0.1)
 X = np.stack([np.linspace(0.55, 0.62, 12), np.full(12, 0.5)], axis=1).astype("float32")

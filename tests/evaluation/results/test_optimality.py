@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.optimality import accuracy_curve, median_distance, optimality
-from keras_robust.evaluation.passes import CountedForward
+from keras_robust.evaluation.results.optimality import accuracy_curve, median_distance, optimality
+from keras_robust.evaluation.running.passes import CountedForward
 
 INF = math.inf
 

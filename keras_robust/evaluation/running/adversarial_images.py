@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.types import Ball, Images
-from keras_robust.evaluation.batching import rows_in_batches
+from keras_robust.evaluation.running.batching import rows_in_batches
 
 # Projections are computed in float32: a pixel may miss the ball by a rounding, not by more.
 _BALL_TOLERANCE = 1e-4

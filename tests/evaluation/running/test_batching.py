@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.batching import attacked, batches
+from keras_robust.evaluation.running.batching import attacked, batches
 
 X, Y = np.arange(14, dtype="float32").reshape(7, 2) / 14, np.arange(7) % 2
 DATA = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)

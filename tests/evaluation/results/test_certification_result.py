@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keras_robust.evaluation import CertificationResult
-from keras_robust.evaluation.results import wilson_interval
+from keras_robust.evaluation.results.parts import wilson_interval
 
 RADII = (None, 0.0, 0.1, 0.3, 0.3)
 

@@ -1,0 +1,1 @@
+"""Results of an evaluation: validated data, and their descriptions."""

@@ -1,0 +1,1 @@
+"""Running attacks on a model: batches, budgets, resuming and warnings."""
