@@ -220,8 +220,22 @@ def did_you_mean(name: object, valid: Iterable[str], limit: int | None = None) -
         "epochs, seed. Did you mean 'epochs'?"
     """
     names = list(dict.fromkeys(valid))
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(str(name), names, n=5)
+    hint = f" Did you mean {min(close, key=lambda n: _edits(str(name), n))!r}?" if close else ""
     cut = limit is not None and len(names) > limit
     rest = f" (the last {limit} of {len(names)})" if cut else ""
     return f"{', '.join(names[-limit:] if limit and cut else names)}{rest}.{hint}"
+
+
+def _edits(name: str, other: str) -> int:
+    """How many insertions, deletions, replacements and swaps of neighbors lead to the other."""
+    rows = [list(range(len(other) + 1))]
+    for i, mine in enumerate(name, 1):
+        row = [i]
+        for j, theirs in enumerate(other, 1):
+            edits = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (mine != theirs))
+            if i > 1 and j > 1 and (mine, name[i - 2]) == (other[j - 2], theirs):
+                edits = min(edits, rows[-2][j - 2] + 1)
+            row.append(edits)
+        rows.append(row)
+    return rows[-1][-1]

@@ -166,6 +166,9 @@ def test_names():
             lookup("solver", name, ("uniform",))
     assert did_you_mean("d", "abc", limit=2) == "b, c (the last 2 of 3)."
     assert did_you_mean("a", ["b", "b"]) == "b."
+    # One swap of neighbors is nearer than two insertions, although more letters are shared.
+    assert did_you_mean("pdg", ["pdpgd", "pgd"]).endswith("Did you mean 'pgd'?")
+    assert did_you_mean("trads", ["trade", "trades"]).endswith("Did you mean 'trades'?")
 
 
 @pytest.mark.parametrize(
