@@ -7,7 +7,13 @@ import importlib.util
 # Extra of the distribution -> its packages: name to import -> name to install.
 EXTRAS = {
     "report": {"matplotlib": "matplotlib", "jinja2": "jinja2"},
-    "serving": {"tensorflow_serving": "tensorflow-serving-api", "grpc": "grpcio"},
+    "serving": {
+        "tensorflow_serving": "tensorflow-serving-api",
+        "grpc": "grpcio",
+        "grpc_health": "grpcio-health-checking",
+        "grpc_reflection": "grpcio-reflection",
+        "prometheus_client": "prometheus-client",
+    },
 }
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.serving.exporting.clean_scores import check_clean_scores
 
 # Bets that a fraction `share` of the p-values is at most `level`, and that the rest is uniform.
 _LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _SHARES = (0.03, 0.1)
-_LEAST = 20  # clean scores
 
 
 class Monitor:
@@ -68,12 +68,7 @@ class Monitor:
         memory: int = 50_000,
         seed: int = 0,
     ):
-        clean = np.asarray(clean_scores, np.float64)
-        if clean.ndim != 1 or len(clean) < _LEAST or not np.isfinite(clean).all():
-            raise ValueError(
-                f"clean_scores has shape {clean.shape}; expected at least {_LEAST} finite numbers, "
-                "one per clean image. Pass `detector.score_dataset(validation)`."
-            )
+        clean = check_clean_scores(clean_scores)
         check_number("alarm_every", alarm_every, above=1, hint=", such as 1_000_000 requests")
         check_integer("memory", memory, len(clean))
         check_integer("seed", seed)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import TypeVar
 
+from keras_robust.serving.server.counted_pool import CountedPool
 from keras_robust.serving.status import Code, ServingError
 
 T = TypeVar("T")
@@ -60,8 +61,13 @@ class Workers:
     """
 
     def __init__(self, threads: int, name: str, timeout_seconds: float) -> None:
-        self._pool = futures.ThreadPoolExecutor(threads, name)
+        self._pool = CountedPool(threads, name)
         self._timeout_seconds = timeout_seconds
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a thread."""
+        return self._pool.waiting
 
     def deadline(self, seconds: float = math.inf) -> Deadline:
         """The deadline of a request that begins now.

@@ -12,6 +12,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from keras_robust.serving.metrics.request_record import current_record
 from keras_robust.serving.server.servable import Servable
 from keras_robust.serving.server.version_manager import VersionManager, no_servable
 from keras_robust.serving.status import Code, ServingError, invalid
@@ -84,6 +85,8 @@ class PredictionService:
         if spec.name != self._versions.name:
             raise no_servable(spec.name, version)
         with self._versions.lease(version) as servable:
+            if (record := current_record()) is not None:
+                record.model = spec.name
             yield servable
 
     @staticmethod

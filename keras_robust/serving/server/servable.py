@@ -16,6 +16,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.warmup import MAX_REQUESTS, read_warmup
+from keras_robust.serving.metrics.request_record import current_record
 from keras_robust.serving.server.deadline import Deadline, current_deadline
 from keras_robust.serving.server.image_files import count_pixels
 from keras_robust.serving.server.tensor_protos import Slot, decode, encode
@@ -119,7 +120,10 @@ class Servable:
         Raises:
             KeyError: unknown name, for which the two services have different codes.
         """
-        return self.signatures[name or DEFAULT_SIGNATURE]
+        signature = self.signatures[name or DEFAULT_SIGNATURE]
+        if (record := current_record()) is not None:
+            record.signature = signature.name
+        return signature
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         """Runs a request; ignores the model that its spec names."""
@@ -166,7 +170,10 @@ class Servable:
         with _tensorflow_errors(deadline):
             arrays = [inputs[alias] for alias in signature.inputs]
             values = signature.call(*arrays, options=options)
-        return dict(zip(signature.outputs, map(np.asarray, values), strict=True))
+        outputs = dict(zip(signature.outputs, map(np.asarray, values), strict=True))
+        if (record := current_record()) is not None:
+            record.answered(self.version, inputs, outputs)
+        return outputs
 
     def _check_pixels(self, alias: str, files: np.ndarray) -> None:
         """Raises if files unpack to more pixels than a request may have."""

@@ -11,12 +11,17 @@ from pathlib import Path
 from types import TracebackType
 
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.serving.metrics.detection_metrics import MAX_VERSIONS
+from keras_robust.serving.metrics.request_metrics import Version
+from keras_robust.serving.metrics.telemetry import Monitoring, Telemetry
 from keras_robust.serving.server.deadline import TIMEOUT_SECONDS
-from keras_robust.serving.server.grpc_service import GrpcServer
+from keras_robust.serving.server.grpc_service import SERVICES, GrpcServer
 from keras_robust.serving.server.http_server import RestServer
 from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.servable import MAX_PIXELS, Servable
+from keras_robust.serving.server.standard_services import StandardServices
 from keras_robust.serving.server.version_manager import VersionManager
+from keras_robust.serving.status import ServingError
 
 LONGEST_SECONDS = 1e6  # TensorFlow counts milliseconds, and Python's waits are bounded too
 
@@ -83,6 +88,7 @@ class Server:
         rest_api_port: REST port; 0 picks a free one.
         host: address to listen on.
         limits: sizes, threads and times.
+        monitoring: the metrics, the alarm of the detection scores, and the log of requests.
 
     Raises:
         ValueError: a name that is not valid in a path, or a port out of range.
@@ -102,6 +108,7 @@ class Server:
         rest_api_port: int = 8501,
         host: str = "127.0.0.1",
         limits: Limits | None = None,
+        monitoring: Monitoring | None = None,
     ) -> None:
         if not model_name or set(model_name) & set("/:?# "):
             raise ValueError(
@@ -118,6 +125,8 @@ class Server:
         self._versions: VersionManager[Servable] = VersionManager(
             model_name, Path(model_base_path), self._load, self.limits.poll_wait_seconds
         )
+        self._base, self._monitoring = model_base_path, monitoring or Monitoring()
+        self._telemetry: Telemetry | None = None
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
 
@@ -134,6 +143,9 @@ class Server:
             OSError: a port cannot be bound.
         """
         service = PredictionService(self._versions)
+        self._telemetry = Telemetry(self._monitoring, self._base)
+        self._telemetry.requests.watch_versions(self._states)
+        standard = StandardServices(SERVICES)
         port, rest_port = self._ports
         try:
             with _bind_errors(self.host, port):
@@ -142,6 +154,8 @@ class Server:
                     _host_port(self.host, port),
                     *self.limits.per_interface,
                     self.limits.grpc_timeout_seconds,
+                    self._telemetry,
+                    standard,
                 )
             with _bind_errors(self.host, rest_port):
                 self._rest = RestServer(
@@ -151,6 +165,7 @@ class Server:
                     self.limits.rest_timeout_seconds,
                 )
             self._versions.start()
+            self._versions.subscribe(lambda version: standard.set_serving(version is not None))
         except BaseException:
             self.stop()
             raise
@@ -171,6 +186,19 @@ class Server:
         ended.append(self._versions.stop())
         self._grpc = self._rest = None
         return all(ended)
+
+    @property
+    def metrics(self) -> str:
+        """The metrics in Prometheus' text format, as at `/metrics`; empty before the start."""
+        return "" if self._telemetry is None else self._telemetry.text().decode()
+
+    def _states(self) -> list[Version]:
+        with contextlib.suppress(ServingError):  # no version at all
+            return [
+                (self.model_name, one.version, one.state.name, one.code.name)
+                for one in self._versions.states()[:MAX_VERSIONS]
+            ]
+        return []
 
     @property
     def version(self) -> int | None:

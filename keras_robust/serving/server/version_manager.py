@@ -101,6 +101,7 @@ class VersionManager(Generic[L]):
         self._current: _Entry[L] | None = None
         self._states: dict[int, VersionState] = {}
         self._failures: dict[int, _Failure] = {}
+        self._listeners: list[Callable[[int | None], None]] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -140,6 +141,11 @@ class VersionManager(Generic[L]):
         """The number of the current version; None without one."""
         with self._lock:
             return self._current.servable.version if self._current else None
+
+    def subscribe(self, listener: Callable[[int | None], None]) -> None:
+        """Calls a function with the number of the current version, now and after each change."""
+        self._listeners.append(listener)
+        listener(self.current)
 
     def states(self, version: int | None = None) -> list[VersionState]:
         """The states of all versions, newest first, or of one.
@@ -233,6 +239,8 @@ class VersionManager(Generic[L]):
             if previous is not None:
                 self._record(VersionState(previous.servable.version, State.UNLOADING))
             idle = previous is not None and not previous.users
+        for listener in self._listeners:
+            listener(self.current)
         if previous is not None and idle:
             self._close(previous.servable)
 

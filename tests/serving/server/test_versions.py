@@ -280,3 +280,14 @@ def test_state_numbers_are_those_of_the_message():
         name: value for name, value in numbers.items() if name != "UNKNOWN"
     }
     assert VersionState(1, State.START).code is Code.OK
+
+
+def test_listeners_hear_of_each_change(base, served):
+    heard = []
+    served.subscribe(heard.append)
+    served.start()
+    (base / "2").mkdir()
+    served.poll()
+    served.poll()
+    served.stop()
+    assert heard == [None, 1, 2, None]

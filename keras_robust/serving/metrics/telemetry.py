@@ -1,0 +1,172 @@
+"""Watches requests: updates the metrics and the alarms, and writes the log."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from keras_robust.core.validation import check_number
+from keras_robust.serving.exporting.clean_scores import find_clean_scores, read_clean_scores
+from keras_robust.serving.exporting.version_directory import versions
+from keras_robust.serving.metrics.detection_metrics import DetectionMetrics
+from keras_robust.serving.metrics.request_log import RequestLog
+from keras_robust.serving.metrics.request_metrics import RequestMetrics
+from keras_robust.serving.metrics.request_record import FLAGS, SCORES, RequestRecord
+from keras_robust.serving.status import Code, ServingError
+
+_LOG = logging.getLogger(__name__)
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+# The second one is TensorFlow Serving's.
+METRICS_PATHS = ("/metrics", "/monitoring/prometheus/metrics")
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitoring:
+    """What a server measures and writes down.
+
+    Args:
+        metrics: whether `/metrics` is served.
+        alarm_every: the alarm of a stream: the mean number of clean images until a false alarm, at
+            least.
+        clean_scores: an `.npy` file with the detection scores of clean images; None for those that
+            the version holds.
+        request_log: a file to which requests are appended as lines of JSON; None for no log.
+        sampling_rate: the share of requests that are logged.
+        log_images: whether the log has the images of the requests.
+        log_max_mb: the size at which the log begins anew, in MiB; the one before is kept.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    metrics: bool = True
+    alarm_every: float = 1_000_000
+    clean_scores: str | os.PathLike[str] | None = None
+    request_log: str | os.PathLike[str] | None = None
+    sampling_rate: float = 1.0
+    log_images: bool = False
+    log_max_mb: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_number("alarm_every", self.alarm_every, above=1)
+        check_number("sampling_rate", self.sampling_rate, 0, 1)
+        check_number("log_max_mb", self.log_max_mb, above=0)
+
+
+class Telemetry:
+    """Watches the requests of a server.
+
+    Args:
+        monitoring: what is measured.
+        model_base_path: parent of the version directories, which hold clean scores; None if they
+            are not known.
+
+    Attributes:
+        requests: the metrics of requests, versions and queues.
+        detection: the metrics of detection scores.
+
+    Raises:
+        ValueError, OSError: the clean scores cannot be read, or the log cannot be opened.
+    """
+
+    def __init__(
+        self,
+        monitoring: Monitoring | None = None,
+        model_base_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.monitoring = monitoring or Monitoring()
+        self._base = model_base_path
+        given = self.monitoring.clean_scores
+        self._given_scores = None if given is None else read_clean_scores(given)
+        self._registry = CollectorRegistry()
+        self.requests = RequestMetrics(self._registry)
+        self.detection = DetectionMetrics(self._clean_scores, self.monitoring.alarm_every)
+        self._registry.register(self.detection)
+        self._log = None
+        if self.monitoring.request_log is not None:
+            self._log = RequestLog(
+                self.monitoring.request_log,
+                self.monitoring.sampling_rate,
+                images=self.monitoring.log_images,
+                max_mb=self.monitoring.log_max_mb,
+            )
+            self._registry.register(_LogLines(self._log))
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(_WithoutCreated(self._registry))
+
+    @contextlib.contextmanager
+    def request(self, interface: str, method: str = "") -> Iterator[RequestRecord]:
+        """Yields the record of a request, which ends with the `with` block.
+
+        An error becomes its status: the code of a `ServingError`, INTERNAL of others.
+        """
+        record = RequestRecord(interface, method)
+        begin = time.perf_counter()
+        running = self.requests.running.labels(interface)
+        running.inc()
+        try:
+            yield record
+        except BaseException as error:
+            code = error.code if isinstance(error, ServingError) else Code.INTERNAL
+            record.status = code.name
+            raise
+        finally:
+            running.dec()
+            record.seconds = time.perf_counter() - begin
+            self.update(record)
+
+    def update(self, record: RequestRecord) -> None:
+        """Takes a request that has been answered; never raises."""
+        try:
+            self.requests.update(record)
+            scores = record.outputs.get(SCORES)
+            if scores is not None and record.status == "OK" and record.version is not None:
+                flags = record.outputs.get(FLAGS, np.zeros(len(scores), bool))
+                self.detection.update(record.model, record.version, scores.tolist(), flags.tolist())
+            if self._log is not None:
+                self._log.write(record)
+        except Exception:  # a request is answered whatever happens to its record
+            _LOG.exception("A request could not be recorded.")
+
+    def _clean_scores(self, model: str, version: int) -> np.ndarray | None:
+        if self._given_scores is not None or self._base is None:
+            return self._given_scores
+        path = versions(self._base).get(version)
+        return None if path is None else find_clean_scores(path)
+
+
+class _WithoutCreated(CollectorRegistry):
+    """The metrics without the times at which their series began, which double their number."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._whole = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._whole.collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            yield metric
+
+
+class _LogLines(Collector):
+    def __init__(self, log: RequestLog) -> None:
+        self._log = log
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "keras_robust_request_log_lines", "Lines of the request log.", labels=("outcome",)
+        )
+        family.add_metric(("written",), self._log.written)
+        family.add_metric(("failed",), self._log.failed)
+        yield family
