@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import math
 import time
@@ -101,9 +102,32 @@ class Workers:
             raise deadline.exceeded()
         return future.result()
 
+    async def run_async(
+        self,
+        call: Callable[[], T],
+        deadline: Deadline,
+        abandoned: Callable[[futures.Future[T]], None] = lambda _: None,
+    ) -> T:
+        """The same as `run`, for event loops."""
+        future = self._pool.submit(_within, deadline, call)
+        waiter = asyncio.wrap_future(future)
+        done, _ = await asyncio.wait([waiter], timeout=deadline.remaining())
+        if not done and not future.cancel():
+            waiter.add_done_callback(_retrieve)
+            abandoned(future)
+        if not done:
+            raise deadline.exceeded()
+        return waiter.result()
+
     def stop(self) -> None:
         """Ends the threads, each after the request that it runs."""
         self._pool.shutdown(wait=False)
+
+
+def _retrieve(waiter: asyncio.Future[T]) -> None:
+    """Looks at the error of a request whose client has its answer; asyncio would log it."""
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 def _within(deadline: Deadline, call: Callable[[], T]) -> T:

@@ -1,31 +1,60 @@
-"""The HTTP front end: limits on connections, body sizes and waiting; every error is JSON."""
+"""The HTTP front end, on aiohttp: limits, deadlines, and a drain; every error is JSON."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import http.server
 import json
 import logging
 import socket
-import socketserver
 import threading
-import time
+from collections.abc import Callable, Mapping
 from concurrent import futures
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+from aiohttp import web
 
 from keras_robust.serving.server.deadline import TIMEOUT_SECONDS, Workers
-from keras_robust.serving.server.http_body import HttpError, content_length, too_large
+from keras_robust.serving.server.http_connection import (
+    DISCARD_SECONDS,
+    SERVER_NAME,
+    Connection,
+    HttpError,
+    error_response,
+    json_response,
+)
 from keras_robust.serving.server.http_places import Places
-from keras_robust.serving.server.http_stream import RequestStream
 from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.rest_service import answer
-from keras_robust.serving.status import Code, ServingError, reason_of_http
+from keras_robust.serving.status import Code, ServingError
 
 _LOG = logging.getLogger(__name__)
-# For how long a client may take to receive an answer.
-SEND_SECONDS = 60.0
-_CHUNK = 2**16
+BACKLOG = 128
+# Turns of the event loop in which a connection is accepted, its request read, and the answer sent.
+TURNS = 20
+# Those that TensorFlow Serving's HTTP library lets through to it.
+METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+}
+_OPTIONS = {
+    "max_line_size": 2**16,
+    "max_field_size": 2**16,
+    "max_headers": 100,
+    "lingering_time": DISCARD_SECONDS,
+    "access_log": None,
+    "logger": _LOG,
+}
+
+
+class Page(NamedTuple):
+    """An answer to GET beside TensorFlow Serving's REST interface, such as metrics."""
+
+    content_type: str
+    content: bytes
 
 
 class RestServer:
@@ -38,6 +67,8 @@ class RestServer:
         queue: requests that wait for a thread; further ones are answered 503.
         max_message_bytes: largest size of a request body and of an answer.
         timeout_seconds: time for a request that has arrived, with its wait for a thread.
+        cors: lets web pages of other origins send requests.
+        pages: path -> makes the answer to GET, in a thread.
 
     Raises:
         OSError: the address cannot be bound.
@@ -51,14 +82,23 @@ class RestServer:
         queue: int,
         max_message_bytes: int,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        cors: bool = False,
+        pages: Mapping[str, Callable[[], Page]] | None = None,
     ) -> None:
+        self.service = service
         self.places = Places(threads, queue)
-        workers = Workers(threads, "rest", timeout_seconds)
-        self._server = _Server(address, service, self.places, workers, max_message_bytes)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
-        )
+        self.pages = dict(pages or {})
+        self._workers = Workers(threads, "rest", timeout_seconds)
+        self._max_message_bytes = max_message_bytes
+        self._headers = _CORS if cors else {}
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
+        self.port: int = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._grace_seconds = 0.0
+        self._ended = True
+        self._thread = threading.Thread(target=self._run, name="rest-loop", daemon=True)
 
     def start(self) -> None:
         """Starts answering requests."""
@@ -66,212 +106,173 @@ class RestServer:
 
     def stop(self, grace_seconds: float) -> bool:
         """Stops accepting requests and waits for the running ones; returns whether all ended."""
-        self.places.draining = True
         if self._thread.is_alive():
-            self._server.shutdown()
-            self._server.answer_backlog()
-        self._server.server_close()
-        ended = self.places.drain(grace_seconds)
-        self._server.workers.stop()
-        return ended
+            self._grace_seconds = grace_seconds
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+        self._socket.close()
+        self._workers.stop()
+        return self._ended
 
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
-    def __init__(
-        self,
-        address: tuple[str, int],
-        service: PredictionService,
-        places: Places,
-        workers: Workers,
-        max_message_bytes: int,
-    ) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.service = service
-        self.places = places
-        self.workers = workers
-        self.max_message_bytes = max_message_bytes
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Binds without a DNS look-up of this host's name, which can take seconds."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self.places.connect(request):
-            super().process_request(request, client_address)
-            return
-        request.settimeout(1.0)
-        with contextlib.suppress(OSError):
-            request.sendall(_FULL)
-        self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
         try:
-            super().process_request_thread(request, client_address)
+            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
-            self.places.disconnect(request)
+            self._loop.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        _LOG.debug("A connection failed.", exc_info=True)
+    async def _serve(self) -> None:
+        manager = web.Server(self._handle)
+        server = await self._loop.create_server(
+            lambda: Connection(manager, self.places, **_OPTIONS), sock=self._socket, backlog=BACKLOG
+        )
+        async with self.places.checked():
+            await self._stop.wait()
+            self.places.draining = True
+            # Connections that were made but not accepted get an answer too.
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            server.close()
+            self._ended = await self.places.drain(self._grace_seconds)
 
-    def answer_backlog(self) -> None:
-        """Accepts the pending connections, so that they get an answer."""
-        self.socket.setblocking(False)
-        with contextlib.suppress(OSError):  # the backlog is empty
-            for _ in range(self.request_queue_size):
-                self.process_request(*self.get_request())
+    # --- requests -------------------------------------------------------------------------------
 
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "keras_robust"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    server: _Server
-    rfile: RequestStream
-
-    def setup(self) -> None:
-        """Prepares to read with deadlines."""
-        super().setup()
-        self.rfile.close()
-        self.rfile = RequestStream(self.connection)
-
-    def handle_one_request(self) -> None:
-        """Reads and answers one request, or closes a connection without any."""
-        self.command = self.requestline = ""
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        connection.part = ""
         try:
-            with contextlib.ExitStack() as self._reading:
-                self._reading.enter_context(self.server.places.reading_head(self.rfile))
-                if self.rfile.wait_for_request():
-                    super().handle_one_request()
-                else:
-                    self.close_connection = True
+            with self.places.admitted(connection):
+                response = await self._answer(request, connection)
+                return await self._send(request, connection, response)
         except HttpError as error:
-            self.send_error(error.status, str(error))
+            return await self._send(request, connection, error_response(error))
 
-    def parse_request(self) -> bool:
-        """Reads the head of a request; answers malformed ones."""
-        with self._reading:
-            return super().parse_request()
+    async def _send(
+        self, request: web.BaseRequest, connection: Connection, response: web.Response
+    ) -> web.Response:
+        response.headers.update(self._headers)
+        if self.places.draining:
+            response.force_close()
+        connection.expect("answer")
+        with contextlib.suppress(ConnectionError):  # aiohttp finds it too, and ends
+            await response.prepare(request)
+            await response.write_eof()
+        connection.expect("idle")
+        return response
 
-    def _answer(self) -> None:
+    async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.Response:
+        path = request.raw_path
+        if not path.startswith(("/", "*")):  # a proxy's absolute form
+            path = urlsplit(path)._replace(scheme="", netloc="").geturl()
+        if request.method not in METHODS:
+            raise HttpError(501, f"The method {request.method} is not supported")
+        if request.method == "GET" and (page := self.pages.get(path)) is not None:
+            return await self._page(page)
+        if request.method == "OPTIONS" and _has_origin(request):
+            return web.Response(headers={"Server": SERVER_NAME})
         try:
-            with self.server.places.admitted():
-                self._answer_admitted()
-        except HttpError as error:
-            self.close_connection = True
-            self._send(error.status, {"error": str(error)})
-            self._discard_rest()
-
-    def _answer_admitted(self) -> None:
-        try:
-            path = unquote(urlsplit(self.path).path)
-            self._send(200, self._result(path))
+            return json_response(200, await self._result(request, connection, path))
         except ServingError as error:
-            self._send(error.http_status, {"error": error.message})
-        except (HttpError, OSError):
-            raise  # rejected by HTTP, or the connection is lost and cannot be answered
+            return json_response(error.http_status, json.dumps({"error": error.message}).encode())
+        except HttpError:
+            raise
         except Exception:  # details stay in the log, and the server keeps running
-            _LOG.exception("A request to %r failed.", self.path)
-            self._send(500, {"error": "Internal error; see the server's log."})
+            _LOG.exception("A request to %r failed.", path)
+            return json_response(500, b'{"error": "Internal error; see the server\'s log."}')
 
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = _answer
+    async def _page(self, page: Callable[[], Page]) -> web.Response:
+        found = await self._loop.run_in_executor(None, page)
+        headers = {"Content-Type": found.content_type, "Server": SERVER_NAME}
+        return web.Response(body=found.content, headers=headers)
 
-    def _result(self, path: str) -> bytes:
-        length = content_length(self.headers)
-        if length > self.server.max_message_bytes:
-            raise too_large(length, self.server.max_message_bytes)
-        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise HttpError(415, "A compressed body was received; expected plain JSON")
-        content = self._run(path, length)
-        if len(content) > self.server.max_message_bytes:
-            raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
-                f"The answer has {len(content)} bytes; expected at most "
-                f"{self.server.max_message_bytes}. Send smaller batches.",
-            )
-        return content
-
-    def _run(self, path: str, length: int) -> bytes:
+    async def _result(self, request: web.BaseRequest, connection: Connection, path: str) -> bytes:
         """Reads the body and answers the request in one of the worker threads."""
-        server, places = self.server, self.server.places
         with contextlib.ExitStack() as held:
-            held.enter_context(places.holding(length))
-            with places.reading_body(self.rfile):
-                body = self.rfile.read_body(length)
-            deadline = server.workers.deadline()
-            held.enter_context(places.alone(length, deadline))
-            command = self.command
+            body = await self._body(request, connection, held)
+            deadline = self._workers.deadline()
+            if self.places.is_large(len(body)):
+                await self.places.alone(held, deadline)
+            method = request.method
 
             def run() -> bytes:
-                return json.dumps(answer(server.service, command, path, body)).encode()
+                return json.dumps(answer(self.service, method, path, body)).encode()
 
             def abandoned(future: futures.Future[bytes]) -> None:
                 """Keeps the places until the request has ended."""
                 kept = held.pop_all()
-                kept.enter_context(places.counted())
-                future.add_done_callback(lambda _: kept.close())
+                kept.callback(self._count_abandoned, -1)
+                self._count_abandoned(1)
+                future.add_done_callback(lambda _: self._call(kept.close))
 
-            return server.workers.run(run, deadline, abandoned)
+            content = await self._workers.run_async(run, deadline, abandoned)
+        if len(content) > self._max_message_bytes:
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                f"The answer has {len(content)} bytes; expected at most "
+                f"{self._max_message_bytes}. Send smaller batches.",
+            )
+        return content
 
-    def handle_expect_100(self) -> bool:
-        """Rejects a body that is too large before the client sends it."""
-        with contextlib.suppress(HttpError):
-            length = content_length(self.headers)
-            if length > self.server.max_message_bytes:
-                self.close_connection = True
-                error = too_large(length, self.server.max_message_bytes)
-                self._send(error.status, {"error": str(error)})
-                return False
-        return super().handle_expect_100()
+    def _count_abandoned(self, change: int) -> None:
+        self.places.abandoned += change
 
-    def _send(self, status: int, content: bytes | dict[str, str]) -> None:
-        if isinstance(content, dict):
-            content = json.dumps(content).encode()
-        if self.server.places.draining:
-            self.close_connection = True
-        self.connection.settimeout(SEND_SECONDS)
-        self.send_response(status, reason_of_http(status))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        elif self.request_version == "HTTP/1.0":  # else the client waits for the end
-            self.send_header("Connection", "keep-alive")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+    def _call(self, function: Callable[[], None]) -> None:
+        """Calls a function in the loop, from a thread; after the loop's end nobody waits for it."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function)
 
-    def _discard_rest(self) -> None:
-        """Reads what the client still sends: closing with unread bytes would lose the answer."""
-        deadline = time.monotonic() + 2.0
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(1.0)
-            while time.monotonic() < deadline and self.connection.recv(_CHUNK):
-                pass
+    async def _body(
+        self, request: web.BaseRequest, connection: Connection, held: contextlib.ExitStack
+    ) -> bytes:
+        declared = request.content_length or 0
+        if declared > self._max_message_bytes:
+            raise self._too_large(declared)
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("identity", "gzip"):
+            raise HttpError(415, f"The body's encoding is {encoding[:40]!r}; expected gzip or none")
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        content = request.content
+        large = self.places.is_large(declared)
+        if large:
+            await self.places.hold(held)
+        elif content.is_eof() and encoding == "identity":
+            return content.read_nowait()
+        reading = self._read(request, connection, held, large)
+        return await connection.read(reading, content.is_eof())
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answers errors of `http.server` itself as JSON."""
-        self.close_connection = True
-        if not getattr(self, "command", None):
-            self.command, self.request_version = "GET", "HTTP/1.1"
-        with contextlib.suppress(OSError):
-            self._send(int(code), {"error": message or reason_of_http(int(code))})
+    async def _read(
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        held: contextlib.ExitStack,
+        large: bool,
+    ) -> bytes:
+        """Reads the body; of a chunked or compressed one, the size is known at its end only."""
+        body = bytearray()
+        try:
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > self._max_message_bytes:
+                    raise self._too_large(len(body))
+                if self.places.is_large(len(body)) and not large:
+                    connection.part = ""
+                    await self.places.hold(held)
+                    connection.expect("body")
+                    large = True
+        except web.RequestPayloadError as error:
+            request.content.feed_eof()  # else aiohttp would read on, and log the error
+            raise HttpError(400, f"The body is malformed: {error}") from error
+        return bytes(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keeps requests out of standard error."""
-        _LOG.debug(format, *args)
+    def _too_large(self, size: int) -> HttpError:
+        return HttpError(
+            413,
+            f"The body has {size} bytes or more; expected at most {self._max_message_bytes}. "
+            "Send smaller batches.",
+        )
 
 
-_BUSY_BODY = json.dumps({"error": "Too many connections; try again later"}).encode()
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    + f"Content-Length: {len(_BUSY_BODY)}\r\n\r\n".encode()
-    + _BUSY_BODY
-)
+def _has_origin(request: web.BaseRequest) -> bool:
+    return request.headers.get("Origin", "").startswith(("http://", "https://"))

@@ -27,21 +27,36 @@ _JSON_TYPES = {
 }
 
 
+def _first_of_equal_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_first_of_equal_names)
+
+
 def parse(body: bytes) -> dict[str, Any]:
-    """Parses the body of a request to a JSON object.
+    r"""Parses the body of a request to a JSON object, as TensorFlow Serving does.
+
+    It ends at the end of the object, whatever follows. Of equal names the first counts. Bytes that
+    are not UTF-8 are no error inside of strings.
 
     Raises:
         ServingError: INVALID_ARGUMENT; not JSON, or not an object.
+
+    Example:
+        >>> parse(b' {"inputs": [1], "inputs": [2]} and more')
+        {'inputs': [1]}
     """
-    if not body:
+    text = body.decode("utf-8", "surrogateescape").lstrip(" \t\n\r")
+    if not text:
         raise invalid("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
+        document, _ = _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except RecursionError as error:
         raise invalid("JSON Parse error: The document is nested too deeply") from error
-    except ValueError as error:  # bytes that are not text, or an integer of thousands of digits
+    except ValueError as error:  # an integer of thousands of digits
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
         raise invalid(f"JSON Value of type {_type(document)} is not object")
@@ -161,7 +176,10 @@ def _leaves(slot: Slot, flat: list[Any], kinds: set[type]) -> np.ndarray:
 
 def _to_bytes(slot: Slot, leaf: Any) -> bytes:
     if isinstance(leaf, str):
-        return leaf.encode("utf-8", "surrogatepass")
+        try:
+            return leaf.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise invalid(f'Input "{slot.alias}" holds half of a surrogate pair') from error
     if _is_base64(leaf):
         try:
             return decode_base64(leaf["b64"])

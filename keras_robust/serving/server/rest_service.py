@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
@@ -34,7 +35,7 @@ def answer(service: PredictionService, method: str, path: str, body: bytes) -> d
     Args:
         service: runs the methods.
         method: HTTP method.
-        path: path without the query.
+        path: the target of the request, as it was sent: with its query, and not decoded.
         body: body of the request.
 
     Returns:
@@ -63,13 +64,13 @@ def answer(service: PredictionService, method: str, path: str, body: bytes) -> d
 
 
 def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=match["name"])
+    spec = model_pb2.ModelSpec(name=unquote(match["name"]))
     if match["version"]:
         if len(match["version"]) > 19 or int(match["version"]) > _INT64_MAX:
             raise invalid(f"Failed to convert version: {match['version']} to numeric.")
         spec.version.value = int(match["version"])
     if match["label"]:
-        spec.version_label = match["label"]
+        spec.version_label = unquote(match["label"])
     return spec
 
 

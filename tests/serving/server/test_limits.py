@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import socket
@@ -16,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
-from keras_robust.serving.server import http_places, http_stream
+from keras_robust.serving.server import http_connection, http_places
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
 
@@ -167,7 +168,7 @@ def test_http_1_0_with_keep_alive_is_told_so(server, path):
     [
         "GET /v1/models/digits HTTP/1.0",
         "GET /v1/models/digits HTTP/1.0\r\nConnection: close",
-        "GET /v1/models/digits HTTP/1.1\r\nConnection: close",
+        "GET /v1/models/digits HTTP/1.1\r\nHost: h\r\nConnection: close",
         "POST /v1/models/digits:predict HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: x",
         "BREW /v1/models/digits HTTP/1.0\r\nConnection: keep-alive",
     ],
@@ -176,21 +177,22 @@ def test_the_end_of_a_connection_is_announced_and_comes(server, head):
     host, port = server.rest_address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         _, headers, _ = exchange(connection, head)
-        assert headers["Connection"] == "close"
+        # An answer to HTTP/1.0 ends the connection unless it says otherwise.
+        assert headers["Connection"] == ("close" if "HTTP/1.1" in head else None)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
 
 
 def test_a_body_too_large(server):
     body = b'{"instances": [' + b"0," * LIMIT
-    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     status, content = raw(server, head, body)
     assert status == 413
     assert "expected at most 262144" in error_of(content)
     # Answered before the body is sent, to clients that expect it.
     status, content = raw(server, head[:-2] + b"Expect: 100-continue\r\n\r\n")
     assert status == 413 and "expected at most" in error_of(content)
-    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {10**17}\r\n\r\n".encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: {10**17}\r\n\r\n".encode()
     status, content = raw(server, head)
     assert status == 413 and "expected at most" in error_of(content)
 
@@ -211,7 +213,7 @@ def test_an_answer_over_rest_too_large(server):
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "1, 2", "٣", "9" * 40, ""])
 def test_a_wrong_content_length(server, length):
-    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
     status, content = raw(server, head.encode(), b"{}")
     assert status == 400
     assert "Content-Length" in error_of(content)
@@ -219,59 +221,93 @@ def test_a_wrong_content_length(server, length):
 
 def test_two_content_lengths(server):
     head = (
-        b"POST %s HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}" % PREDICT.encode()
+        b"POST %s HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"
+        % PREDICT.encode()
     )
     assert raw(server, head)[0] == 400
 
 
 def test_a_body_that_ends_early(server):
-    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n".encode()
     status, content = raw(server, head, b'{"instances"', close=True)
     assert status == 400
-    assert error_of(content) == "The body ended after 12 of 100 bytes"
+    assert error_of(content) == "The body ended before its length was reached"
 
 
 def test_a_body_that_does_not_come(server, monkeypatch):
-    monkeypatch.setattr(http_stream, "BODY_SECONDS", 0.2)
-    head = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode()
+    monkeypatch.setitem(http_connection.SECONDS, "body", 0.2)
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n".encode()
     for parts in ([head], [head, b"{"]):
         status, content = raw(server, *parts)
         assert status == 408
         assert error_of(content) == "The body of the request did not arrive in time"
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ("Transfer-Encoding: chunked", 411),
-        ("Content-Encoding: gzip\r\nContent-Length: 2", 415),
-    ],
-)
-def test_bodies_that_are_not_supported(server, headers, status):
-    found, content = raw(server, f"POST {PREDICT} HTTP/1.1\r\n{headers}\r\n\r\n".encode())
-    assert found == status
-    assert error_of(content)
+def chunked(*chunks):
+    """A body in chunks, with its end."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+
+
+CHUNKED = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n".encode()
+
+
+def test_bodies_in_chunks_have_the_same_limits(server, monkeypatch):
+    body = json.dumps({"instances": [[[[0.5]] * 8] * 8] * 2}).encode()
+    head = CHUNKED + b"\r\n"
+    assert raw(server, head, chunked(body[:7], body[7:]))[0] == 200
+    status, content = raw(server, head, *[b"8000\r\n" + b" " * 2**15 + b"\r\n"] * 9)
+    assert status == 413 and "expected at most 262144" in error_of(content)
+    assert raw(server, head, b"zz\r\n")[0] == 400
+    status, content = raw(server, head, chunked(body)[:-9], close=True)
+    assert status == 400 and "ended before" in error_of(content)
+    monkeypatch.setitem(http_connection.SECONDS, "body", 0.1)
+    assert raw(server, head, b"2\r\n")[0] == 408
+
+
+def test_compressed_bodies_are_bounded_by_what_they_unpack_to(server):
+    def sent(content, encoding="gzip"):
+        fields = f"Content-Encoding: {encoding}\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\n{fields}".encode()
+        return raw(server, head, content)
+
+    body = json.dumps({"instances": [[[[0.5]] * 8] * 8] * 2}).encode()
+    assert sent(gzip.compress(body))[0] == 200
+    assert (
+        raw(server, CHUNKED + b"Content-Encoding: gzip\r\n\r\n", chunked(gzip.compress(body)))[0]
+        == 200
+    )
+    bomb = gzip.compress(body.ljust(2**24))
+    assert len(bomb) < LIMIT
+    status, content = sent(bomb)
+    assert status == 413 and "expected at most 262144" in error_of(content)
+    assert sent(b"not gzip")[0] == 400
+    assert sent(gzip.compress(body)[:-20])[0] == 400
+    status, content = sent(body, "deflate")
+    assert status == 415 and "'deflate'; expected gzip" in error_of(content)
 
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
-        ("PATCH / HTTP/1.1", 501),
+        ("BREW / HTTP/1.1", 501),
+        ("TRACE / HTTP/1.1", 501),
+        ("PATCH / HTTP/1.1", 404),
         ("GET / HTTP/1.1", 404),
         ("GET /v2/models/digits HTTP/1.1", 404),
-        ("GET * HTTP/1.1", 404),
+        ("GET * HTTP/1.1", 400),
         ("GET /v1/models/digits HTTP/9.9", 505),
-        ("GET /v1/models/" + "x" * 70_000 + " HTTP/1.1", 414),
-        ("one two three four five", 400),
+        ("GET /v1/models/" + "x" * 70_000 + " HTTP/1.1", 431),
+        ("GET two three four five", 400),
+        ("one two three four five", 501),
         ("POST /v1/models/digits:classify HTTP/1.1", 501),
         ("POST /v1/models/digits:regress HTTP/1.1", 501),
         ("GET /v1/models/%00%ff%22 HTTP/1.1", 404),
         ("GET /V1/Models/digits HTTP/1.1", 200),
-        ("GET /v1/models/digits?x=1 HTTP/1.1", 200),
+        ("GET http://h:1/v1/models/digits HTTP/1.1", 200),
     ],
 )
 def test_request_lines(server, request_line, status):
-    found, content = raw(server, f"{request_line}\r\n\r\n".encode())
+    found, content = raw(server, f"{request_line}\r\nHost: h\r\n\r\n".encode())
     assert found == status
     assert isinstance(json.loads(content), dict)
 
@@ -298,7 +334,7 @@ def test_connections_are_kept_alive_and_bounded(server, monkeypatch):
         for connection in held * 2:
             connection.request("GET", "/v1/models/digits")
             assert connection.getresponse().read()
-        status, content = raw(server, b"GET /v1/models/digits HTTP/1.1\r\n\r\n")
+        status, content = raw(server, b"GET /v1/models/digits HTTP/1.1\r\nHost: h\r\n\r\n")
         assert status == 503 and "Too many connections" in error_of(content)
         held[0].request("GET", "/v1/models/digits")
         assert held[0].getresponse().status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -122,14 +123,15 @@ def test_large_bodies_wait_for_each_other(cold_model, monkeypatch):
         assert rest.predict("digits", images)
         with contextlib.ExitStack() as stack:
             for _ in range(http_places.LARGE_BODIES):
-                stack.enter_context(server._rest.places.holding(11))
+                held = server._rest.places.hold(stack)
+                asyncio.run_coroutine_threadsafe(held, server._rest._loop).result()
             with pytest.raises(ServingError, match="Too many large requests") as caught:
                 rest.predict("digits", images)
             assert caught.value.code.name == "UNAVAILABLE"
             # The body was not read, and must not be taken for the connection's next request.
             connection = http.client.HTTPConnection(server.rest_address, timeout=10)
             connection.request(
-                "POST", PREDICT, b"GET /v1/models/digits HTTP/1.1\r\n\r\n" + b"0" * 99
+                "POST", PREDICT, b"GET /v1/models/digits HTTP/1.1\r\nHost: h\r\n\r\n" + b"0" * 99
             )
             response = connection.getresponse()
             assert (response.status, response.headers["Connection"]) == (503, "close")

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from keras_robust.serving.client.rest_client import RestClient
-from keras_robust.serving.server import http_places, http_stream
+from keras_robust.serving.server import http_connection, http_places
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
 
 IMAGES = np.full((1, 8, 8, 1), 0.5, np.float32)
 PREDICT = "/v1/models/digits:predict"
-HEAD = f"POST {PREDICT} HTTP/1.1\r\nContent-Length: 1000\r\n\r\n".encode()
+HEAD = f"POST {PREDICT} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n".encode()
 
 
 @pytest.fixture(scope="module")
@@ -63,28 +63,28 @@ def trickle(connection, first, seconds=0.05):
         thread.join()
 
 
-@pytest.mark.parametrize("first", [b"G", b"GET /v1/models/digits HTTP/1.1\r\nHost: x"])
+@pytest.mark.parametrize("first", [b"GET /", b"GET /v1/models/digits HTTP/1.1\r\nHost: x"])
 def test_a_head_has_a_deadline_whatever_arrives(connect, monkeypatch, first):
-    monkeypatch.setattr(http_stream, "HEAD_SECONDS", 0.3)
+    monkeypatch.setitem(http_connection.SECONDS, "head", 0.3)
     assert trickle(connect(), first) == (408, "The head of the request did not arrive in time")
 
 
 def test_the_head_of_a_second_request_has_a_deadline_too(server, connect, monkeypatch):
-    monkeypatch.setattr(http_stream, "HEAD_SECONDS", 0.3)
+    monkeypatch.setitem(http_connection.SECONDS, "head", 0.3)
     connection = connect()
-    connection.sendall(b"HEAD /v1/models/digits HTTP/1.1\r\n\r\n")
+    connection.sendall(b"HEAD /v1/models/digits HTTP/1.1\r\nHost: h\r\n\r\n")
     assert b"\r\n\r\n" in connection.recv(2**16)
-    assert trickle(connection, b"GET ")[0] == 408
+    assert trickle(connection, b"GET /")[0] == 408
 
 
 def test_a_body_has_a_deadline_whatever_arrives(connect, monkeypatch):
-    monkeypatch.setattr(http_stream, "BODY_SECONDS", 0.3)
+    monkeypatch.setitem(http_connection.SECONDS, "body", 0.3)
     assert trickle(connect(), HEAD) == (408, "The body of the request did not arrive in time")
 
 
 def test_the_deadline_of_a_body_grows_with_what_has_arrived(connect, monkeypatch):
-    monkeypatch.setattr(http_stream, "BODY_SECONDS", 0.2)
-    monkeypatch.setattr(http_stream, "BODY_RATE", 100)
+    monkeypatch.setitem(http_connection.SECONDS, "body", 0.2)
+    monkeypatch.setattr(http_connection, "BODY_RATE", 100)
     body = json.dumps({"inputs": IMAGES.tolist()}).encode().ljust(1000)
     connection, pause = connect(), threading.Event()
     connection.sendall(HEAD + body[:400])
@@ -158,5 +158,5 @@ def test_fast_clients_do_not_lose_their_places(server, connect, monkeypatch, wai
 
 
 def test_an_idle_connection_is_closed(connect, monkeypatch):
-    monkeypatch.setattr(http_stream, "IDLE_SECONDS", 0.1)
+    monkeypatch.setitem(http_connection.SECONDS, "idle", 0.1)
     assert connect().recv(1) == b""
