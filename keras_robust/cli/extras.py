@@ -13,6 +13,7 @@ EXTRAS = {
         "grpc_health": "grpcio-health-checking",
         "grpc_reflection": "grpcio-reflection",
         "prometheus_client": "prometheus-client",
+        "aiohttp": "aiohttp",
     },
 }
 
