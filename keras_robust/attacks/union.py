@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.composite import WorstOf
-from keras_robust.attacks.crafting.base import Attack, Round, check_attack
+from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, check_attack
 from keras_robust.attacks.crafting.gradient_ascent import (
     GradientAttack,
     SingleObjective,
@@ -241,7 +241,7 @@ def as_union(attack: Attack | None, strategy: str) -> UnionPGD:
 
 
 @serializable
-class InOneBall(Attack):
+class InOneBall(AttackWrapper):
     """An attack in one ball of a union, as an attack in the union.
 
     Args:
@@ -254,7 +254,7 @@ class InOneBall(Attack):
     """
 
     attack: Attack
-    ball: UnionBall = dataclasses.field()  # without a default, which `Attack` has
+    ball: UnionBall = dataclasses.field()  # without a default, for which the property is taken
     index: int
 
     def __post_init__(self) -> None:
@@ -265,21 +265,6 @@ class InOneBall(Attack):
         """The attack's name, and the ball."""
         own = self.ball.balls[self.index]
         return f"{self.attack.name} in {type(own).__name__}({own.radius:g})"
-
-    @property
-    def gradient_steps(self) -> int | None:
-        """The steps of the attack."""
-        return self.attack.gradient_steps
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the result of the attack depends on the seed."""
-        return self.attack.is_random
-
-    @property
-    def takes_targets(self) -> bool:
-        """Whether the attack needs targets."""
-        return self.attack.takes_targets
 
     def rounds(self, classes: int) -> tuple[Round, ...]:
         """The rounds of the attack, in the ball."""

@@ -119,6 +119,8 @@ def test_the_rounds_of_an_attack_stay_rounds():
     assert len(rounds) == 6 and len({part.fold for part in rounds}) == 6
     assert len({id(part.attack) for part in rounds[:3]}) == 1
     assert all(part.attack.ball == BALL for part in rounds)
+    # Reports look at the attack itself: whether it averages gradients, say.
+    assert [part.attack.inner for part in rounds[::3]] == [kr.attacks.pgd(b, 2) for b in BALL.balls]
     half = attack.at_radius(0.5)
     assert [part.attack.attack.ball.radius for part in half.rounds(2)[::3]] == [0.1, 0.15]
     stored = keras.saving.serialize_keras_object(attack)
