@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_robust.certification import Bounds
 from keras_robust.detection import Detector
@@ -16,9 +17,13 @@ from keras_robust.detection.calibration import check_rate
 from keras_robust.experiments.recipes import build, detector_spec
 from keras_robust.experiments.runs.loaded_run import LoadedRun, load_run
 from keras_robust.experiments.runs.run_directory import CHECKPOINTS, RunDirectory
+from keras_robust.serving.exporting.clean_scores import LEAST
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.verify import stored_reference
 from keras_robust.serving.exporting.version_directory import find_version
+
+# Validation images that are scored for the alarm; more make it hardly more sensitive.
+MOST_SCORED = 5000
 
 
 def export_run(
@@ -184,7 +189,23 @@ def _export(
         class_names=run.class_names,
         recipe=run.config.name or None,
         bounds=bounds,
+        clean_scores=_clean_scores(run, detector),
     )
+
+
+def _clean_scores(run: LoadedRun, detector: Detector) -> np.ndarray | None:
+    """The scores of validation images, for the alarm; None where too few are on this machine."""
+    try:
+        images = run.validation
+    except (FileNotFoundError, ValueError):
+        return None
+    scores: list[np.ndarray] = []
+    for batch in images:
+        scores.append(detector.score_dataset([batch]))
+        if sum(map(len, scores)) >= MOST_SCORED:
+            break
+    found = np.concatenate(scores)
+    return found if len(found) >= LEAST and np.isfinite(found).all() else None
 
 
 def _same_model(candidates: Iterable[LoadedRun], exported: Path) -> LoadedRun:

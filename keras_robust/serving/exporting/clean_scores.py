@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from keras_robust.core.bounded_files import open_arrays
+
 CLEAN_SCORES_FILE = "clean_scores.npy"
 LEAST = 20
 MOST = 50_000
@@ -74,8 +76,8 @@ def read_clean_scores(path: str | os.PathLike[str]) -> np.ndarray:
             f"{most} bytes."
         )
     try:
-        return check_clean_scores(np.load(path, allow_pickle=False))
-    except (ValueError, EOFError, TypeError, OSError, MemoryError) as error:
+        return check_clean_scores(open_arrays(path))
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} does not hold the scores of clean images ({error}); expected what "
             "`numpy.save(path, detector.score_dataset(validation))` writes."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy.typing as npt
 import tensorflow as tf
 
 import keras_robust
@@ -22,6 +23,7 @@ from keras_robust.detection import Detector, FittedDetector
 from keras_robust.evaluation.running.model_warnings import range_warnings
 from keras_robust.serving.exporting import certify_signature
 from keras_robust.serving.exporting.certify_signature import check_bounds
+from keras_robust.serving.exporting.clean_scores import check_clean_scores, write_clean_scores
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
 from keras_robust.serving.exporting.signatures import (
     endpoints,
@@ -54,6 +56,7 @@ def export_model(
     class_names: Sequence[str] | None = None,
     recipe: str | None = None,
     bounds: Bounds | None = None,
+    clean_scores: npt.ArrayLike | None = None,
 ) -> Path:
     """Writes a model and its detector as `<model_base_path>/<version>/`.
 
@@ -70,6 +73,8 @@ def export_model(
         recipe: name of the training recipe, stored in the metadata.
         bounds: adds the signature `certify`, such as `kr.certification.ibp(ball)`. Requests choose
             the radius; the version is verified at that of the ball.
+        clean_scores: `[n]` scores of clean images, such as `detector.score_dataset(validation)`,
+            which the alarm of a served version needs (`keras_robust.serving.Monitor`).
 
     Returns:
         The version directory.
@@ -77,8 +82,8 @@ def export_model(
     Raises:
         TypeError: `model` is not a classifier, or `detector` not a detector.
         ValueError: unsupported image shape, a model of images outside [0, 1], a detector that is
-            not calibrated or belongs to another model, a layer that the bounds do not cover, or an
-            invalid version.
+            not calibrated or belongs to another model, a layer that the bounds do not cover, too
+            few clean scores, or an invalid version.
         FileExistsError: the version exists.
         OSError: the version cannot be written; nothing of it is left.
         VerificationError: the served model differs from the local one.
@@ -94,6 +99,8 @@ def export_model(
             check_free(base, check_version(version))
     if bounds is not None:
         check_bounds(bounds, classifier)
+    if clean_scores is not None:
+        clean_scores = check_clean_scores(clean_scores)
     metadata = _metadata(classifier, detector, class_names, recipe)
     metadata |= _certification(bounds)
     expected = make_reference(classifier, detector, bounds=bounds)
@@ -102,6 +109,8 @@ def export_model(
         extra = draft / "assets.extra"
         extra.mkdir()
         expected.save(extra / REFERENCE_FILE)
+        if clean_scores is not None:
+            write_clean_scores(draft, clean_scores)
         (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", "utf-8")
         verify(draft, expected)
         write_warmup(draft, base.name, shape, radius=expected.radius)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_robust.core.bounded_files import parse_json
 from keras_robust.core.validation import check_number
 from keras_robust.serving.metrics.request_record import CLASSES, FLAGS, SCORES, RequestRecord
 
@@ -141,8 +142,8 @@ def parse_line(line: str | bytes) -> RequestRecord:
         ValueError: the line is not one of this log.
     """
     try:
-        return _record(json.loads(line))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return _record(parse_json(line))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"The line is not one of a request log ({reason}).") from error
 

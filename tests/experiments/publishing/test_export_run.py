@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -19,6 +20,7 @@ from keras_robust.experiments.publishing.export_run import (
     recalibrate,
 )
 from keras_robust.experiments.runs.loaded_run import load_run
+from keras_robust.serving.exporting.clean_scores import find_clean_scores
 from keras_robust.serving.exporting.export import METADATA_FILE, export_model
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.verify import read_threshold
@@ -182,3 +184,17 @@ def test_metadata_without_a_detector(tmp_path, text):
     (tmp_path / "assets.extra" / METADATA_FILE).write_text(text)
     with pytest.raises(ValueError, match="describes no detector"):
         read_detector(tmp_path)
+
+
+def test_a_version_holds_the_scores_of_validation_images(exported, run):
+    found = find_clean_scores(exported / "1")
+    loaded = load_run(run)
+    np.testing.assert_allclose(
+        found, loaded.detector.score_dataset(loaded.validation), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_without_validation_images_a_version_has_no_scores(run):
+    loaded = load_run(run)
+    vars(loaded)["splits"] = dataclasses.replace(loaded.splits, validation=None)
+    assert module._clean_scores(loaded, loaded.detector) is None
