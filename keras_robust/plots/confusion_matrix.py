@@ -12,6 +12,7 @@ from keras_robust.plots.class_colors import MAX_NAMES
 from keras_robust.plots.style import (
     INK,
     NARROW,
+    ON_COLOR,
     WIDE,
     disable_math_text,
     new_figure,
@@ -21,6 +22,7 @@ from keras_robust.plots.style import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -100,10 +102,10 @@ def _panel(axes: Axes, title: str, counts: np.ndarray, names: list[str]) -> Axes
     """Draws one matrix; a class without images has a white row."""
     classes = len(names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+    image = axes.imshow(fractions, cmap=_shades(), vmin=0.0, vmax=1.0, interpolation="none")
     if classes <= MAX_COUNTS:
         for row, column in np.argwhere(counts > 0):
-            ink = "white" if fractions[row, column] > 0.55 else INK
+            ink = ON_COLOR if fractions[row, column] > 0.55 else INK
             text = f"{counts[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7.5)
     shown = np.arange(0, classes, -(-classes // MAX_NAMES))  # every class, or every second, ...
@@ -116,6 +118,13 @@ def _panel(axes: Axes, title: str, counts: np.ndarray, names: list[str]) -> Axes
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class")
     return image
+
+
+def _shades() -> ListedColormap:
+    """From no color to blue, on paper of any color."""
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    return ListedColormap([(*to_rgb("#0b5ea8"), alpha / 255) for alpha in range(256)])
 
 
 def _upright(names: list[str]) -> bool:

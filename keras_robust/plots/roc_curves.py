@@ -12,6 +12,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    legend_height,
     legend_label,
     new_figure,
     percent_ticks,
@@ -65,18 +66,19 @@ def roc_curves(
             f"adaptive has {sorted(map(str, knowing))}; expected some of the curves "
             f"{sorted(map(str, curves))}."
         )
-    legend = 0.18 * (2 * len(curves) + len(knowing) + 3)  # inches
+    names = {key: legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
+             for key in curves}  # fmt: skip
+    legend = legend_height(names.values(), len(curves) + len(knowing) + 4)
     figure = (
         new_figure(NARROW, 3.7 + legend) if narrow else new_figure(WIDE, max(4.6, 0.4 + legend))
     )
     axes = figure.subplots()
     for (key, curve), style in zip(curves.items(), _line_styles(curves), strict=True):
-        name = legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
         axes.plot(
             curve.false_alarm_rates,
             curve.detection_rates,
             **style,
-            label=f"{name}\nAUC {_area(curve)}",
+            label=f"{names[key]}\nAUC {_area(curve)}",
         )
         if key in knowing:
             axes.plot(

@@ -10,6 +10,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    legend_height,
     legend_label,
     new_figure,
     styled,
@@ -47,7 +48,7 @@ def series(
     """
     if not curves:
         raise ValueError("curves is empty; expected at least one series.")
-    figure = new_figure(WIDE, max(3.8, 0.4 + 0.18 * (len(curves) + 1)))
+    figure = new_figure(WIDE, max(3.8, 0.4 + legend_height(map(legend_label, curves), 1)))
     axes = figure.subplots()
     for number, (name, (x, y)) in enumerate(curves.items()):
         band = (intervals or {}).get(name)

@@ -9,6 +9,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    legend_height,
     legend_label,
     new_figure,
     styled,
@@ -49,7 +50,7 @@ def step_curves(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = new_figure(WIDE, max(2.8 * rows, 0.4 + 0.18 * (len(names) + 1)))
+    figure = new_figure(WIDE, max(2.8 * rows, 0.4 + legend_height(map(legend_label, names), 1)))
     grid = figure.subplots(rows, columns, squeeze=False)
     every = list(grid.flat)
     for axes, (label, curves) in zip(every, panels.items(), strict=False):

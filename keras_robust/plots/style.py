@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -25,6 +25,22 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 CLEAN, ATTACKED, ADAPTIVE, INK, FAINT = COLORS[0], COLORS[1], COLORS[3], "#222222", "#767676"
+
+# What becomes of a color on dark paper: the page of a report has the same paper, ink and lines.
+_DARK = {
+    "#ffffff": "#16181c",
+    INK: "#e7e9ee",
+    FAINT: "#a4abb8",
+    "#e4e4e4": "#383d47",  # of the grid
+    "#0072b2": "#4aa3e0",
+    "#d55e00": "#ff8b3d",
+    "#009e73": "#2cc596",
+    "#cc79a7": "#e79cc4",
+    "#e69f00": "#f5b83d",
+    "#56b4e9": "#9ad8fa",
+    "#000000": "#ffffff",
+}
+ON_COLOR = "#fefefe"  # white letters on a dark area, which stay white on dark paper
 
 _ROUNDING = 1e-2  # of bfloat16, as a fraction of the range of a pixel
 
@@ -120,18 +136,34 @@ def draw_image(axes: Axes, image: np.ndarray) -> None:
     """Draws an image `[height, width, 1 or 3]` with square pixels; 0 is black, 1 is white."""
     gray = image.shape[-1] == 1
     pixels = image[..., 0] if gray else image
-    axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="none")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(visible=True, color="#bbbbbb", linewidth=0.6)  # an edge for white on white
 
 
 @styled
-def to_svg(figure: Figure) -> bytes:
-    """A figure as SVG; letters are outlines, so no font is needed to display it."""
+def to_svg(figure: Figure, *, dark: bool = False) -> bytes:
+    """A figure as SVG; letters are outlines, so no font is needed to display it.
+
+    Args:
+        figure: a matplotlib figure.
+        dark: adds colors for readers who prefer dark pages, for figures in the colors of this
+            package's style.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    drawn = buffer.getvalue()
+    if not dark:
+        return drawn
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{color}!important}}'
+        for light, color in _DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media(prefers-color-scheme:dark){{{rules}}}</style>"
+    head, tag, rest = drawn.partition(b"<defs>")
+    return head + style.encode() + tag + rest
 
 
 @styled
@@ -158,12 +190,14 @@ def shorten(name: str, letters: int) -> str:
 def wrap(name: str, letters: int) -> str:
     r"""A name on lines of about `letters` letters, broken after spaces, `_`, `-`, `/` and `,`.
 
+    A part without any of them is broken wherever the line ends.
+
     Example:
         >>> wrap("mnist_cce_robustness_2", 12).split("\n")
         ['mnist_cce_', 'robustness_2']
     """
     lines = [""]
-    for part in re.findall(r"[^ _\-/,]*[ _\-/,]*", name):
+    for part in re.findall(rf"[^ _\-/,]{{0,{letters - 1}}}[ _\-/,]*|.", name):
         if lines[-1] and len(lines[-1] + part.rstrip()) > letters:
             lines.append("")
         lines[-1] += part
@@ -171,9 +205,14 @@ def wrap(name: str, letters: int) -> str:
 
 
 def legend_label(*names: str) -> str:
-    """A short label of names; matplotlib would drop one with a leading underscore."""
-    label = ", ".join(shorten(name, 24) for name in names)
+    """A label of whole names on short lines; matplotlib would drop a leading underscore."""
+    label = wrap(", ".join(shorten(name, 120) for name in names), 28)
     return f" {label}" if label.startswith("_") else label
+
+
+def legend_height(labels: Iterable[str], more: int = 0) -> float:
+    """The height of a legend in inches: of labels of one line or several, and `more` lines."""
+    return 0.18 * (sum(1 + label.count("\n") for label in labels) + more)
 
 
 def curve_style(number: int, dashes: int | None = None) -> dict[str, Any]:

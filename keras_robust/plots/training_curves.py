@@ -11,6 +11,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    legend_height,
     legend_label,
     new_figure,
     styled,
@@ -47,7 +48,7 @@ def training_curves(
 
     if not any(len(values) for values in curves.values()):
         raise ValueError("curves has no values; expected at least one run of an epoch or more.")
-    figure = new_figure(WIDE, max(3.2, 0.6 + 0.18 * (len(curves) + 2)))
+    figure = new_figure(WIDE, max(3.2, 0.6 + legend_height(map(legend_label, curves), 2)))
     axes = figure.subplots()
     seeds = set()
     for number, (name, values) in enumerate(curves.items()):

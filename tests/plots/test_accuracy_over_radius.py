@@ -62,10 +62,40 @@ def test_a_single_point_at_radius_zero_can_be_drawn():
     assert axes.get_xlim()[0] < axes.get_xlim()[1]
 
 
+def test_intervals_are_bands_around_their_curve():
+    bands = {"m": {"a": [(0.8, 0.95), (0.3, 0.6)]}}
+    curves = {"m": {"a": ([0.0, 0.1], [0.9, 0.5]), "b": ([0.0, 0.1], [0.9, 0.4])}}
+    axes = accuracy_over_radius(curves, intervals=bands).axes[0]
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    for radius, (low, high) in zip([0.0, 0.1], bands["m"]["a"], strict=True):
+        heights = corners[corners[:, 0] == radius, 1]
+        assert (heights.min(), heights.max()) == (low, high)
+    with pytest.raises(ValueError, match="1 intervals; expected the same number"):
+        accuracy_over_radius(curves, intervals={"m": {"b": [(0.1, 0.2)]}})
+
+
+def test_chance_is_a_line():
+    axes = accuracy_over_radius({"m": {"a": ([0.0], [0.5])}}, chance=0.125).axes[0]
+    line = axes.get_lines()[-1]
+    assert set(line.get_ydata()) == {0.125} and line.get_label() == "chance (12.5%)"
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_legend_has_whole_names(narrow):
+    name = "a_defense_with_a_long_name, trained with PGD of 40 steps at radius 8/255"
+    figure = accuracy_over_radius({"m": {name: ([0.1], [0.5])}}, narrow=narrow)
+    (text,) = figure.legends[0].get_texts()
+    assert " ".join(text.get_text().split("\n")).replace("_ ", "_") == name
+    figure.canvas.draw()
+    box = text.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
 def test_bad_curves_are_refused():
     with pytest.raises(ValueError, match="curves is empty"):
         accuracy_over_radius({"m": {}})
-    with pytest.raises(ValueError, match="2 radii and 1 accuracies"):
+    with pytest.raises(ValueError, match="2 radii, 1 accuracies"):
         accuracy_over_radius({"m": {"a": ([0.0, 0.1], [0.5])}})
     with pytest.raises(ValueError, match="at least one"):
         accuracy_over_radius({"m": {"a": ([], [])}})

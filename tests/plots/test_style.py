@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import warnings
 
@@ -145,3 +146,28 @@ def test_every_plot_of_curves_has_the_same_styles():
     for name, figure in drawn.items():
         lines = figure.axes[0].get_lines()[:9]
         assert [(line.get_color(), line.get_linestyle()) for line in lines] == expected, name
+
+
+def test_svg_has_colors_for_dark_pages_on_request():
+    figure = DRAWERS["accuracy_over_radius"]()
+    plain, dark = plots.to_svg(figure).decode(), plots.to_svg(figure, dark=True).decode()
+    assert "prefers-color-scheme" not in plain
+    assert "@media(prefers-color-scheme:dark)" in dark
+    style = dark[dark.index("<style>") : dark.index("</style>") + len("</style>")]
+    assert dark.replace(style, "") == plain
+    # Every color that is drawn has one for the dark.
+    for color in set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", plain)):
+        assert f"fill: {color}" in style
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("mnist_cce_robustness_2", ["mnist_cce_", "robustness_2"]),
+        ("short", ["short"]),
+        ("x" * 30, ["x" * 11, "x" * 11, "x" * 8]),
+        ("", [""]),
+    ],
+)
+def test_names_are_wrapped_whole(name, lines):
+    assert style.wrap(name, 12).split("\n") == lines
