@@ -66,9 +66,9 @@ def accuracy_over_radius(
     for line in lines:
         axes.plot(line.radii, line.accuracies, label=line.label, **line.style)
         if line.band is not None:
+            low, high = zip(*line.band, strict=True)
             color = line.style["color"]
-            axes.fill_between(line.radii, *zip(*line.band, strict=True), color=color, alpha=0.15,
-                              linewidth=0)  # fmt: skip
+            axes.fill_between(line.radii, low, high, color=color, alpha=0.15, linewidth=0)
     if chance is not None:
         label = f"chance ({100 * chance:.3g}%)"
         axes.axhline(chance, color=FAINT, linewidth=1.0, linestyle=":", label=label)

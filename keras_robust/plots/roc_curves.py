@@ -66,7 +66,7 @@ def roc_curves(
             f"adaptive has {sorted(map(str, knowing))}; expected some of the curves "
             f"{sorted(map(str, curves))}."
         )
-    names = {key: legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
+    names: dict[Any, str] = {key: legend_label(key) if isinstance(key, str) else f"radius {key:.3g}"
              for key in curves}  # fmt: skip
     legend = legend_height(names.values(), len(curves) + len(knowing) + 4)
     figure = (
