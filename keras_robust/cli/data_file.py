@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.data import image_folders
 from keras_robust.data.splits import Arrays
 
@@ -124,7 +125,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected an .npz file with x and y.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_arrays(path) as archive:
             names = (*IMAGES, *LABELS, *VALIDATION, *CLASS_NAMES)
             return {name: archive[name] for name in archive.files if name in names}
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from keras_robust.cli.extras import require_extra
+from keras_robust.core.bounded_files import read_json
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.flags.recipe_flags import NumberParser
@@ -103,7 +104,7 @@ def _class_names(given: list[str] | None) -> list[str] | None:
         return given
     versions = [file for file in Path(given[0]).glob(_METADATA) if file.parts[-3].isdecimal()]
     newest = max(versions, key=lambda file: int(file.parts[-3]), default=None)
-    names = newest and json.loads(newest.read_text("utf-8")).get("class_names")
+    names = newest and read_json(newest).get("class_names")
     if not names:
         raise ValueError(
             f"{given[0]} has no version with class names; expected what `keras-robust export` "

@@ -59,6 +59,8 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _temporary(path)
+    # Its name can be guessed: a link that somebody else left there would be written through.
+    draft.unlink(missing_ok=True)
     try:
         yield draft
         sync(draft)

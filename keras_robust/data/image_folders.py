@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.validation import check_integer, did_you_mean
+from keras_robust.data.image_headers import check_pixels
 from keras_robust.data.splits import Arrays
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -78,8 +79,8 @@ def read_folder(
         file names.
 
     Raises:
-        ValueError: a subfolder that is no class, no images, a file that cannot be decoded, or
-            images of several sizes.
+        ValueError: a subfolder that is no class, no images, a file that cannot be decoded or has
+            too many pixels, or images of several sizes.
     """
     for name in class_folders(path):
         if name not in class_names:
@@ -149,8 +150,11 @@ def _channels(file: Path) -> int:
 
 def _decode(file: Path, channels: int) -> tf.Tensor:
     try:
-        data = tf.io.read_file(str(file))
+        data = file.read_bytes()
+        check_pixels(data)
         return tf.io.decode_image(data, channels=channels, expand_animations=False)
+    except ValueError as error:
+        raise ValueError(f"{file} is not decoded: {error}") from error
     except tf.errors.OpError as error:
         raise ValueError(f"{file} is not an image that can be decoded: {error.message}") from error
 

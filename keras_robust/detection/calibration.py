@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from fractions import Fraction
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_robust.core.atomic_files import write_json
+from keras_robust.core.bounded_files import read_json
 from keras_robust.core.validation import check_number
 
 
@@ -53,7 +53,7 @@ class Calibration:
         """
         names = [field.name for field in dataclasses.fields(cls)]
         try:
-            content = json.loads(Path(path).read_text("utf-8"))
+            content = read_json(path)
             return cls(**{name: content[name] for name in names})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

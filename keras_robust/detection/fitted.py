@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.atomic_files import replacing
+from keras_robust.core.bounded_files import open_arrays, parse_json
 from keras_robust.core.classifier import bounds_of
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
 from keras_robust.detection.calibration import Calibration
@@ -229,8 +231,8 @@ def read_fitted(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Calibrati
         ValueError: the file holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            about = json.loads(str(archive[_ENTRY]))
+        with open_arrays(path) as archive:
+            about = parse_json(str(archive[_ENTRY]))
             prefix = "statistics/"
             arrays = {
                 name.removeprefix(prefix): archive[name]
@@ -240,7 +242,7 @@ def read_fitted(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Calibrati
         return dict(about["options"]), Calibration(**about["calibration"]), Statistics(arrays)
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} does not contain a fitted detector ({error!r}); expected a file that "
             "`detector.save` wrote."

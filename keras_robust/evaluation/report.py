@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_robust.core.bounded_files import read_json
 from keras_robust.evaluation.rendering.notebook import report_html
 from keras_robust.evaluation.rendering.page import FORMATS, save_page
 from keras_robust.evaluation.rendering.report_json import damage_named, read_fields, report_to_json
@@ -88,7 +89,7 @@ def load_reports(path: str | os.PathLike[str]) -> tuple[Report, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"No report at {path}; expected a report.json or its directory.")
     with damage_named("report"):
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     several = isinstance(document, dict) and "reports" in document
     with damage_named("report"):
         found = document["reports"] if several else [document]

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_robust.core.atomic_files import replacing, write_text
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.core.validation import lookup
 
 DIRECTORY = Path(__file__).with_name("published")
@@ -125,7 +126,8 @@ def read(directory: str | os.PathLike[str]) -> keras.Model:
     directory = Path(directory)
     try:
         model = keras.models.model_from_json((directory / _MODEL).read_text("utf-8"))
-        arrays = dict(np.load(directory / _WEIGHTS, allow_pickle=False))
+        with open_arrays(directory / _WEIGHTS) as archive:
+            arrays = dict(archive)
     except Exception as error:  # damaged files raise errors of many classes
         raise ValueError(f"{directory} holds no readable model: {error}") from error
     if list(arrays) != _keys(model):

@@ -20,6 +20,17 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_nothing_is_written_through_a_link(tmp_path):
+    """In a directory of somebody else's, where the temporary name was guessed."""
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    (tmp_path / f".a.{os.getpid()}.json").symlink_to(other)
+    (tmp_path / "a.json").symlink_to(other)
+    write_text(tmp_path / "a.json", "{}")
+    assert (other.read_text(), (tmp_path / "a.json").read_text()) == ("mine", "{}")
+    assert not (tmp_path / "a.json").is_symlink()
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_the_file_before_is_kept(tmp_path, monkeypatch, links):
     if not links:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.core.atomic_files import replacing
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.evaluation.results.parts import Part
 
 SECONDS = 30.0  # between two checkpoints
@@ -114,7 +115,7 @@ class StateFile:
         """Sets a run to the checkpoint; False if there is none."""
         if self._path is None or not self._path.is_file():
             return False
-        with np.load(self._path) as saved:
+        with open_arrays(self._path) as saved:
             run.robust, run.images, run.remaining = saved["robust"], saved["images"], saved["left"]
             run.round, run.batch = map(int, saved["next"])
             run.seconds = float(saved["seconds"])

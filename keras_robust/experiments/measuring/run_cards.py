@@ -113,13 +113,16 @@ def _source_models(
     where: tuple[str | None, str | None],
 ) -> dict[str, keras.Model]:
     """The models of other runs that the card's attacks are crafted on, by their names."""
-    models = {
-        name: run.model for name, run in load_sources(sources, *where, read_data=False).items()
-    }
+    given = load_sources(sources, *where, read_data=False)
+    models = {name: run.model for name, run in given.items()}
+    paths = {str(run.run.path): run.model for run in given.values()}
     for name in card.sources:
-        places = [directory.absolute().parent / name, Path(name)]  # the name may be a path
-        place = next((path for path in places if RunDirectory(path).is_run), None)
-        if name not in models and place is not None:
+        # A card may be somebody else's: its names lead to runs beside its own, and nowhere else.
+        place = directory.absolute().parent / Path(name).name
+        beside = place.name == name and name != ".." and RunDirectory(place).is_run
+        if name in paths:  # as in a card of runs whose names coincide
+            models[name] = paths[name]
+        if name not in models and beside:
             models[name] = load_run(place, *where, read_data=False).model
         if name not in models:
             raise ValueError(

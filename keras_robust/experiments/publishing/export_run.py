@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_robust.certification import Bounds
+from keras_robust.core.bounded_files import read_json
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate
 from keras_robust.experiments.recipes import build, detector_spec
@@ -137,7 +137,7 @@ def read_detector(exported: Path) -> dict[str, Any]:
             "`keras-robust export`, which writes it."
         )
     try:
-        detector = json.loads(path.read_text("utf-8"))["detector"]
+        detector = read_json(path)["detector"]
         detector_spec.check(_score_text(detector))
         return detector
     except (ValueError, KeyError, TypeError) as error:
@@ -159,7 +159,7 @@ def read_bounds(exported: Path) -> Bounds | None:
         ValueError: the metadata holds something else.
     """
     path = exported / "assets.extra" / METADATA_FILE
-    stored = json.loads(path.read_text("utf-8")).get("bounds")
+    stored = read_json(path).get("bounds")
     if stored is None:
         return None
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_text
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.evaluation import Card
 from keras_robust.evaluation.rendering.markdown import markdown_table
 from keras_robust.evaluation.rendering.tables import Cell, Table
@@ -99,7 +98,7 @@ def _row(name: str, card: Card) -> tuple[Cell, ...]:
     certified = max((c.certified_accuracy for c in report.proofs), default=None)
     methods = [c.name for c in report.proofs if c.certified_accuracy == certified]
     file = zoo.weights_file(name)
-    with np.load(file, allow_pickle=False) as arrays:
+    with open_arrays(file) as arrays:
         parameters = sum(arrays[key].size for key in arrays)
 
     def accuracy(value: float) -> Cell:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
 import keras_robust as kr
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.core.classifier import classifier_of, members_of
 from keras_robust.core.types import Ball
 from keras_robust.core.validation import check_integer, check_number, lookup
@@ -172,7 +172,7 @@ def extra_images(config: ConfigDict) -> kr.data.ExtraImages | None:
     if not settings.file:
         return None
     try:
-        with np.load(settings.file) as arrays:
+        with open_arrays(settings.file) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_robust.core.bounded_files import read_json
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.recipes.schema import defaults, from_document
 
@@ -39,7 +39,7 @@ def from_file(path: str | os.PathLike[str]) -> ConfigDict:
     _check_fields(path, document, defaults().to_dict())
     try:
         config = from_document({"dataset": {}, **document})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a recipe that this release reads ({error}); expected fields of "
             "`keras_robust.experiments.recipes.schema.defaults()`, or a recipe.json that `python "
@@ -66,7 +66,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a recipe: it is not JSON ({error}).") from error
     if not isinstance(document, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from keras_robust.core.bounded_files import read_json
 from keras_robust.experiments.flags.lookup import number
 from keras_robust.experiments.recipes.attack_spec import (
     AttackLike,
@@ -301,8 +301,8 @@ def from_json(path: str | os.PathLike[str]) -> ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(f"There is no recipe at {path}.")
     try:
-        return from_document(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return from_document(read_json(path))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a recipe that this release reads ({error}); expected a recipe.json "
             "that `python -m trainers.train` wrote."

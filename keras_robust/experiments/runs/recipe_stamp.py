@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_robust.core.bounded_files import check_archive, parse_json
 from keras_robust.experiments.flags.recipe_flags import leaves
 
 # Fields that may change between the sessions of a training: its steps do not depend on them.
@@ -46,7 +47,8 @@ def check_stamp(file: Path, config: ConfigDict) -> None:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            stamped = json.loads(archive.read(_ENTRY))
+            check_archive(archive, file.stat().st_size)
+            stamped = parse_json(archive.read(_ENTRY))
     except (KeyError, OSError, ValueError, zipfile.BadZipFile):
         return  # no recipe inside; what is damaged is reported by the one who loads it
     expected = json.loads(json.dumps(training_fields(config)))

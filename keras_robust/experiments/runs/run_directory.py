@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from keras_robust.core.atomic_files import is_draft, write_json, write_text
+from keras_robust.core.bounded_files import check_links, read_json
 from keras_robust.experiments.flags.output_path import check_output
 from keras_robust.experiments.recipes import schema
 
@@ -93,6 +93,8 @@ class RunDirectory:
     def clear(self) -> None:
         """Deletes the run and no other files."""
         for name in _DIRECTORIES:
+            if (self.path / name).is_symlink():  # which what is written later would follow
+                (self.path / name).unlink()
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
@@ -124,6 +126,8 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: the directory does not contain a run.
+            ValueError: the file is not a recipe, or a file of the run is a link that leads out of
+                the directory.
         """
         if not self.is_run:
             what = (
@@ -135,11 +139,12 @@ class RunDirectory:
                 f"{what}; train one with "
                 f"`python -m trainers.train --recipe=digits/trades --output_dir={self.path}`."
             )
+        check_links(self.path, (*_FILES, *_DIRECTORIES))
         return schema.from_json(self.recipe_file)
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes; None in a recipe without them."""
-        names = json.loads(self.recipe_file.read_text("utf-8"))["dataset"].get("class_names")
+        names = read_json(self.recipe_file)["dataset"].get("class_names")
         return None if names is None else tuple(names)
 
     def write_recipe(self, config: ConfigDict, class_names: tuple[str, ...]) -> None:
@@ -150,13 +155,13 @@ class RunDirectory:
 
     def facts(self) -> dict[str, Any]:
         """The contents of `run.json`."""
-        return json.loads(self.run_file.read_text("utf-8")) if self.run_file.is_file() else {}
+        return read_json(self.run_file) if self.run_file.is_file() else {}
 
     def rows(self) -> list[dict[str, float]]:
         """The metrics, one row per epoch."""
         if not self.metrics_file.is_file():
             return []
-        return json.loads(self.metrics_file.read_text("utf-8"))
+        return read_json(self.metrics_file)
 
     def write_rows(self, rows: list[dict[str, float]]) -> None:
         """Writes the metrics as JSON and CSV, if this process may write."""

@@ -22,6 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from keras_robust.core.atomic_files import replacing
+from keras_robust.core.bounded_files import check_archive, open_arrays, parse_json
 from keras_robust.experiments.runs.recipe_stamp import stamp
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.experiments.training.devices import Devices
@@ -145,8 +146,9 @@ def read(path: Path) -> Progress:
         if file.read() != digest:
             raise ValueError(f"{path} is damaged: it was truncated or changed after it was written")
     with zipfile.ZipFile(path) as archive:
-        document = json.loads(archive.read(_PROGRESS))
-        with np.load(io.BytesIO(archive.read(_ARRAYS))) as arrays:
+        check_archive(archive, path.stat().st_size)
+        document = parse_json(archive.read(_PROGRESS))
+        with open_arrays(io.BytesIO(archive.read(_ARRAYS))) as arrays:
             for kind in ("seeds", "metrics"):
                 names = sorted(name for name in arrays if name.startswith(kind))
                 document[kind] = [arrays[name] for name in names]

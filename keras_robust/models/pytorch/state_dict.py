@@ -6,12 +6,13 @@ may run code, and are read by PyTorch's reader that takes tensors and nothing el
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_robust.core.bounded_files import open_arrays, parse_json
 
 # Where checkpoints keep the weights beside other things, such as an optimizer's state.
 _INSIDE = ("state_dict", "model_state_dict", "model", "net")
@@ -66,7 +67,7 @@ def read_state_dict(source: Any) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_arrays(path) as arrays:
         return dict(arrays)
 
 
@@ -74,7 +75,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Reads the format directly: the header's length, the header as JSON, then the bytes."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
-    header, data = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
+    header, data = parse_json(content[8 : 8 + length]), memoryview(content)[8 + length :]
     arrays = {}
     for name, entry in header.items():
         if name == "__metadata__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.serving.client.rest_client import RestClient
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def load_array(path: str) -> np.ndarray:
         ValueError: no array, or several with other names.
     """
     try:
-        found = np.load(path, allow_pickle=False)
+        found = open_arrays(path)
         if isinstance(found, np.ndarray):
             return found
         with found:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.certification import Bounds, is_certified
+from keras_robust.core.bounded_files import open_arrays
 from keras_robust.core.types import Outputs
 from keras_robust.detection import Detector, FittedDetector
 from keras_robust.serving.exporting.signatures import image_shape
@@ -96,7 +97,7 @@ class Reference:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Reference:
         """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
+        with open_arrays(path) as archive:
             outputs = {
                 name.removeprefix("outputs/"): archive[name]
                 for name in archive.files

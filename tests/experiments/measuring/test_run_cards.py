@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,17 @@ def test_source_runs_are_loaded_without_their_data(trained, tmp_path, monkeypatc
     assert list(models) == ["twin"]
     models = run_cards._source_models(card, tmp_path / "run", [tmp_path / "twin"], (None, None))
     assert list(models) == ["twin"]
+
+
+@pytest.mark.parametrize("name", ["../away/twin", "..", "{}/away/twin", "away/twin"])
+def test_the_names_in_a_card_lead_nowhere_else(name, trained, tmp_path):
+    """A card may be somebody else's; the place of a source is given by its user."""
+    name = name.format(tmp_path)
+    shutil.copytree(trained, tmp_path / "away" / "twin")
+    (tmp_path / "recipe.json").touch()  # what `..` would be
+    card = type("Card", (), {"sources": [name]})
+    away, run = tmp_path / "away" / "twin", tmp_path / "runs" / "run"
+    with pytest.raises(ValueError, match="give its place by --transfer_from"):
+        run_cards._source_models(card, run, (), (None, None))
+    if Path(name) == away:
+        assert list(run_cards._source_models(card, run, [away], (None, None))) == ["twin", name]

@@ -85,6 +85,21 @@ def test_clearing_removes_the_run_and_nothing_else(run):
     assert {path.name for path in run.path.iterdir()} == {"notes.txt", "attacks"}
 
 
+@pytest.mark.parametrize("name", ["detector.json", "report", "checkpoints/best.keras"])
+def test_links_that_lead_out_are_not_followed(name, run, tmp_path):
+    """A run of somebody else's would read and write other files of its user."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (run.path / "checkpoints").mkdir()
+    (run.path / "notes").symlink_to(outside)  # not of the run
+    run.recipe()
+    (run.path / name).symlink_to(outside)
+    with pytest.raises(ValueError, match=f"{name} is a link to .*outside, outside"):
+        run.recipe()
+    run.clear()
+    assert outside.is_dir() and {path.name for path in run.path.iterdir()} == {"notes"}
+
+
 def test_a_recipe_comes_back(run, tiny):
     assert run.recipe().to_dict() == tiny().to_dict()
     assert run.class_names() == ("zero", "one")
