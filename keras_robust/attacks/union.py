@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.composite import WorstOf
-from keras_robust.attacks.crafting.base import Attack, AttackWrapper, Round, check_attack
+from keras_robust.attacks.crafting.base import Attack, DelegatingAttack, Round, check_attack
 from keras_robust.attacks.crafting.gradient_ascent import (
     GradientAttack,
     SingleObjective,
@@ -241,7 +241,7 @@ def as_union(attack: Attack | None, strategy: str) -> UnionPGD:
 
 
 @serializable
-class InOneBall(AttackWrapper):
+class InOneBall(DelegatingAttack):
     """An attack in one ball of a union, as an attack in the union.
 
     Args:
@@ -254,7 +254,7 @@ class InOneBall(AttackWrapper):
     """
 
     attack: Attack
-    ball: UnionBall = dataclasses.field()  # without a default, for which the property is taken
+    ball: UnionBall = dataclasses.field()  # without a default, which `Attack` has
     index: int
 
     def __post_init__(self) -> None:

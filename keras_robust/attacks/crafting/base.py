@@ -215,19 +215,14 @@ class Attack(abc.ABC):
         return attack
 
 
-class AttackWrapper(Attack):
-    """An attack that runs another one, in its ball.
+class DelegatingAttack(Attack):
+    """An attack that runs another one, in a ball of its own.
 
     Attributes:
         attack: the attack to run.
     """
 
     attack: Attack
-
-    @property
-    def ball(self) -> Ball:  # type: ignore[override]
-        """The attack's threat model."""
-        return self.attack.ball
 
     @property
     def inner(self) -> Attack:
@@ -248,6 +243,15 @@ class AttackWrapper(Attack):
     def takes_targets(self) -> bool:
         """Whether the attack needs targets."""
         return self.attack.takes_targets
+
+
+class AttackWrapper(DelegatingAttack):
+    """An attack that runs another one, in the other one's ball."""
+
+    @property
+    def ball(self) -> Ball:  # type: ignore[override]
+        """The attack's threat model."""
+        return self.attack.ball
 
     def at_radius(self, radius: Radius, step_size: Scalar | None = None) -> AttackWrapper:
         """The same attack in a ball of another radius."""
