@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from keras_robust.experiments.flags.recipe_flags import NumberParser
 
 if TYPE_CHECKING:
     from keras_robust.evaluation import Report
+
+# What XML cannot hold, not even escaped; a name in a model file may.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 flags.disclaim_key_flags()  # `--help` shows them as the program's own
 
@@ -119,7 +123,8 @@ def junit(report: Report, fail_under: float | None) -> str:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("*/failure"))))
     ElementTree.indent(suite)
-    return ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"
+    text = ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _failure(report: Report, fail_under: float | None) -> str:

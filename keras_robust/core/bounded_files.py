@@ -104,10 +104,19 @@ def check_archive(archive: zipfile.ZipFile, size: int) -> None:
         archive: the archive.
         size: bytes of its file.
     """
-    unpacked = sum(entry.file_size for entry in archive.infolist())
+    check_unpacked(size, sum(entry.file_size for entry in archive.infolist()))
+
+
+def check_unpacked(size: int, unpacked: int) -> None:
+    """Raises ValueError if something would unpack to too many bytes.
+
+    Args:
+        size: the bytes that there are.
+        unpacked: the bytes that they are said to unpack to.
+    """
     if unpacked > max(MAX_UNPACKED, MAX_RATIO * size):
         raise ValueError(
-            f"The archive of {size_text(size)} would unpack to {size_text(unpacked)}; at most "
+            f"{size_text(size)} would unpack to {size_text(unpacked)}; at most "
             f"{size_text(MAX_UNPACKED)}, or {MAX_RATIO} times its size, are read."
         )
 

@@ -15,10 +15,9 @@ import h5py
 import keras
 
 from keras_robust.core.bounded_files import (
-    MAX_RATIO,
     MAX_TEXT,
-    MAX_UNPACKED,
     check_archive,
+    check_unpacked,
     parse_json,
     size_text,
 )
@@ -143,10 +142,7 @@ def _check_hdf5(file: IO[bytes], size: int) -> None:
                     if item.external or item.is_virtual:
                         raise ValueError(f"its weights {name!r} are in another file.")
                     declared += item.size * item.dtype.itemsize
-        if declared > max(MAX_UNPACKED, MAX_RATIO * size):
-            raise ValueError(
-                f"its weights of {size_text(size)} would unpack to {size_text(declared)}."
-            )
+        check_unpacked(size, declared)
 
 
 def _reason(error: Exception) -> str:

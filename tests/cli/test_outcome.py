@@ -52,6 +52,13 @@ def test_the_threshold():
         finish(cut, "--fail_under=0.5")
 
 
+def test_junit_is_xml_whatever_a_file_is_called():
+    """XML has no escape for control characters."""
+    strange = dataclasses.replace(REPORT, model="a\x00\x1b[2J<&>", warnings=("\x07\ud800",))
+    suite = ElementTree.fromstring(outcome.junit(strange, 0.5))
+    assert suite.get("name").startswith("a\ufffd\ufffd[2J<&> on ")
+
+
 def test_junit():
     suite = ElementTree.fromstring(outcome.junit(REPORT, 0.5))
     cases = {case.get("name"): case for case in suite}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import keras_robust as kr
 from keras_robust.cli.data_file import read_data_file
 from keras_robust.core import bounded_files
 from keras_robust.detection.fitted import read_fitted
+from keras_robust.evaluation.results.example_images import decode_images
 from keras_robust.experiments.publishing.export_run import read_detector
 from keras_robust.experiments.recipes import build, own_recipe, schema
 from keras_robust.experiments.runs.run_directory import RunDirectory
@@ -128,14 +132,29 @@ def test_nested_json(reader, depth, tmp_path):
         assert depth == 500 and reader in ("metrics", "run")
 
 
+@pytest.mark.parametrize(
+    ("size", "shape", "text"),
+    [(10**6, [1, 500, 500, 1], "would unpack to"), (10**6, [1, 2, 2, 1], "reshape|buffer size")],
+    ids=["as large as it says", "larger than it says"],
+)
+def test_images_of_a_report_that_unpack_to_too_much(size, shape, text, monkeypatch):
+    monkeypatch.setattr(bounded_files, "MAX_UNPACKED", 10**5)
+    packed = base64.b64encode(zlib.compress(bytes(size))).decode()
+    document = {"shape": shape, "float32_zlib_base64": packed}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=text):
+        decode_images(document)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10**5
+
+
 # What runs code or reads pickles: module -> the calls it may make. A recipe in Python is a program
 # of its user's; a file of torch.save is read as tensors alone.
 ALLOWED = {
     "keras_robust/experiments/recipes/own_recipe.py": {"runpy.run_path"},
     "keras_robust/models/pytorch/state_dict.py": {"torch.load"},
     "keras_robust/core/bounded_files.py": {"np.load"},
-    # Of a version, which is trusted like the SavedModel beside it.
-    "keras_robust/serving/exporting/clean_scores.py": {"np.load"},
     "keras_robust/models/loading.py": {"keras.saving.load_model"},
 }
 DANGEROUS = {

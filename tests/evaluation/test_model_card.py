@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -111,6 +112,22 @@ def test_markdown_contains_everything(card):
         "keras\\_robust.attacks",
     ):
         assert text.replace("\\_", "_") in card_text.replace("\\_", "_"), text
+
+
+def test_markdown_takes_what_a_card_quotes_for_text(card):
+    """A card may be somebody else's: its names and values are no tags, links or images."""
+    evil = "<img src=x onerror=alert(1)> ![x](http://x.org/y) [a](javascript:b) | `c`\n# d"
+    recipe = {evil: evil, "nested": {evil: (evil,)}}
+    changed = dataclasses.replace(
+        card, recipe=recipe, commit=evil, weights=evil, attacks={evil: {"name": evil}}
+    )
+    text = changed.to_markdown()
+    assert "<img" not in text and "&lt;img" in text
+    assert not re.search(
+        r"(?<!\\)[\[\]`]", text.partition("## Serialized attacks")[2].replace("`--verify`", "")
+    )
+    assert "\n# d" not in text
+    assert "<img" not in changed._repr_html_()
 
 
 def test_an_attack_from_another_model_needs_that_model():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 import zlib
 from typing import Any
 
 import numpy as np
 
+from keras_robust.core.bounded_files import check_unpacked
 from keras_robust.evaluation.results.fields import integer, set_fields
 
 
@@ -88,6 +90,14 @@ def encode_images(images: np.ndarray) -> dict[str, Any]:
 
 
 def decode_images(document: dict[str, Any]) -> np.ndarray:
-    """The images that `encode_images` encoded."""
+    """The images that `encode_images` encoded.
+
+    Raises:
+        ValueError: they would unpack to more than their shape says, or to too much.
+    """
     packed = base64.b64decode(document["float32_zlib_base64"])
-    return np.frombuffer(zlib.decompress(packed), dtype="<f4").reshape(document["shape"])
+    size = 4 * math.prod(document["shape"])
+    check_unpacked(len(packed), size)
+    unpacking = zlib.decompressobj()
+    content = unpacking.decompress(packed, size + 1)  # + 1, since 0 is no limit
+    return np.frombuffer(content, dtype="<f4").reshape(document["shape"])
