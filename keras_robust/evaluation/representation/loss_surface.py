@@ -12,13 +12,16 @@ import tensorflow as tf
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
-from keras_robust.core.types import Images, Logits
+from keras_robust.core.types import Ball, Images, Logits
 from keras_robust.core.validation import check_integer, check_number
 from keras_robust.evaluation.representation.classifier_head import head_of
 from keras_robust.evaluation.running.batching import Model
 from keras_robust.losses import classification as losses
 
 _BATCH_SIZE = 256  # points of the grid per forward pass
+_CORNERS = 180  # of the outline of a ball
+_MARGIN = 1.5  # of the square around a ball
+_BISECTIONS, _TOLERANCE = 40, 1e-4  # rounding of an attacked image on the edge of its ball
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,20 +34,24 @@ class LossSurface:
             gradient, rows are steps along a random orthogonal direction.
         labels: `[points, points]`, predicted classes.
         label: true class.
+        ball: `[corners, 2]`, outline of the threat model on the square; None without one.
     """
 
     steps: np.ndarray
     losses: np.ndarray
     labels: np.ndarray
     label: int
+    ball: np.ndarray | None = None
 
 
 def input_surface(
     model: Model,
     image: Images,
     label: int,
-    extent: float,
+    extent: float | None = None,
     *,
+    ball: Ball | None = None,
+    clean: Images | None = None,
     points: int = 41,
     bounds: tuple[float, float] | None = (0.0, 1.0),
     seed: int = 0,
@@ -61,8 +68,12 @@ def input_surface(
         model: a robust model, a classifier, or a function `images -> {"logits", ...}`.
         image: one image `[height, width, channels]`, float.
         label: its true class.
-        extent: half the side of the square, an L2 distance. The corners of an Linf ball of radius r
-            are at the distance `r * sqrt(image.size)`.
+        extent: half the side of the square, an L2 distance; by default 1.5 times the farthest point
+            of `ball` on it. On random planes an Linf ball is small: its corners, at the distance
+            `r * sqrt(image.size)`, are not on them.
+        ball: the threat model, whose outline is returned for the plot, without the bounds of
+            pixels.
+        clean: the center of the ball, if `image` is an attacked image; by default `image`.
         points: number of points per side; odd, so that the image itself is one of them.
         bounds: range of a pixel.
         seed: seed of the random direction.
@@ -71,7 +82,8 @@ def input_surface(
         The losses and the predicted classes.
 
     Raises:
-        TypeError, ValueError: an invalid image, label or setting; a zero gradient, which has no
+        TypeError, ValueError: an invalid image, label or setting; neither extent nor ball; a ball
+            that is not convex or does not contain the image; a zero gradient, which has no
             direction.
 
     Example:
@@ -82,10 +94,15 @@ def input_surface(
     Reference: Bui et al., "Improving Adversarial Robustness by Enforcing Local and Global
     Compactness" (ADR, 2020), Figure 3.
     """
-    _check(extent, points)
+    if extent is None and ball is None:
+        raise ValueError("Received neither extent nor ball; expected one of them.")
+    _check(1.0 if extent is None else extent, points)
     forward = as_forward(classifier_of(model))
     x, y = _as_batch(image, label, bounds or (-np.inf, np.inf))
-    return _surface(lambda x: forward(x)["logits"], x, y, extent, points, bounds, seed)
+    center = None if clean is None else _as_batch(clean, label, (-np.inf, np.inf))[0]
+    return _surface(
+        lambda x: forward(x)["logits"], x, y, extent, points, bounds, seed, ball, center
+    )
 
 
 def latent_surface(
@@ -129,10 +146,12 @@ def _surface(
     logits_of: Callable[[tf.Tensor], Logits],
     center: tf.Tensor,
     label: tf.Tensor,
-    extent: float,
+    extent: float | None,
     points: int,
     bounds: tuple[float, float] | None,
     seed: int,
+    ball: Ball | None = None,
+    clean: tf.Tensor | None = None,
 ) -> LossSurface:
     @compiled
     def gradient(x: tf.Tensor) -> tf.Tensor:
@@ -148,6 +167,15 @@ def _surface(
         return losses.cross_entropy(logits, repeated), tf.argmax(logits, axis=1)
 
     u, v = _directions(gradient(center).numpy().ravel(), seed)
+    outline = (
+        None
+        if ball is None
+        else _outline(ball, center - (center if clean is None else clean), u, v)
+    )
+    if extent is None:
+        farthest = 0.0 if outline is None else float(np.linalg.norm(outline, axis=1).max())
+        extent = _MARGIN * farthest
+        check_number("extent, from a ball of no size on this plane,", extent, above=0)
     steps = np.linspace(-extent, extent, points)
     across, up = (grid.reshape(-1, 1) for grid in np.meshgrid(steps, steps))
     found = []
@@ -161,7 +189,47 @@ def _surface(
         np.concatenate(parts)[: points * points].reshape(points, points)
         for parts in zip(*found, strict=True)
     )
-    return LossSurface(steps, values, labels, int(label[0]))
+    return LossSurface(steps, values, labels, int(label[0]), outline)
+
+
+def _outline(ball: Ball, shift: tf.Tensor, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The outline of a ball on the plane of two unit vectors, `[corners, 2]`.
+
+    A ball is convex, and the point of the plane is inside: each ray from it leaves the ball once,
+    which bisection finds.
+
+    Args:
+        ball: the threat model.
+        shift: `[1, ...]`, from the center of the ball to the point, whose rays are followed.
+        u, v: the unit vectors.
+    """
+    if ball.p == 0 or np.ndim(ball.radius):
+        raise ValueError(
+            f"The ball {ball!r} is not convex; expected an L1, L2 or Linf ball with one radius."
+        )
+    angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+    rays = np.cos(angles)[:, None] * u + np.sin(angles)[:, None] * v
+    origin = np.zeros((_CORNERS, *shift.shape[1:]))
+    start = np.repeat(tf.cast(shift, tf.float64).numpy().reshape(1, -1), _CORNERS, axis=0)
+    radius = float(ball.radius) * (1 + _TOLERANCE)
+
+    def inside(reach: np.ndarray) -> np.ndarray:
+        points = (start + reach[:, None] * rays).reshape(origin.shape)
+        return ball.distance(tf.constant(points), tf.constant(origin)).numpy() <= radius
+
+    low, high = np.zeros(_CORNERS), np.full(_CORNERS, float(ball.radius))
+    if not inside(low).all():
+        raise ValueError(
+            "The image is outside of the ball around its clean image; expected an attacked image "
+            "of this ball."
+        )
+    while (still := inside(high)).any():
+        high[still] *= 2
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        found = inside(middle)
+        low, high = np.where(found, middle, low), np.where(found, high, middle)
+    return np.stack([low * np.cos(angles), low * np.sin(angles)], axis=1)
 
 
 def _directions(gradient: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -124,6 +124,8 @@ class ServedModelAttack:
         ]
         if self.clean_outputs is None or self.adversarial_outputs is None:
             return "\n".join([*lines, "It has no signature 'detect'."])
+        if "is_adversarial" not in self.clean_outputs:
+            return "\n".join([*lines, "Its answers leave out what the detector flags."])
         correct = test_set.clean_predictions == test_set.labels
         fooled = correct & (test_set.predictions != test_set.labels)
         alarms = self.clean_outputs["is_adversarial"]

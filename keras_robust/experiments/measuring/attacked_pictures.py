@@ -9,6 +9,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks.crafting.step_rules import SoftBallStep
+from keras_robust.core.classifier import features_of
+from keras_robust.core.types import Ball
 from keras_robust.evaluation.running.batching import attacked
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.models.loading import load_model
@@ -19,27 +21,35 @@ if TYPE_CHECKING:
 SEARCHED = 512  # test images among which those of both kinds are looked for
 
 
-def surfaces_around(run: LoadedRun, x: tf.Tensor, y: int, radius: float) -> dict[str, Figure]:
+def surfaces_around(
+    run: LoadedRun, x: tf.Tensor, y: int, ball: Ball, clean: tf.Tensor | None = None
+) -> dict[str, Figure]:
     """Draws the loss around an image, and around its latent.
 
     Args:
         run: the run.
         x: the image, clean or attacked.
         y: its label.
-        radius: the largest change of a pixel.
+        ball: the threat model, whose outline is drawn.
+        clean: the clean image of an attacked one, around which is the threat model.
 
     Returns:
         The pictures of the spaces `"input"` and `"latent"`.
     """
-    # The length of a perturbation of all pixels, in the units of the surface's directions.
-    extent = radius * float(x.shape.num_elements()) ** 0.5
+    # Latents have no threat model: the square is as large as a random step to the edge of the
+    # ball changes the latent, thrice.
+    moved = ball.sample_sphere(x[None], tf.constant([0, 1]))
+    both = features_of(run.model(tf.concat([x[None], moved], axis=0), training=False))
+    change = float(tf.norm(tf.cast(both[1] - both[0], tf.float32)))
     around = {
-        "input": kr.evaluation.input_surface(run.model, x, y, extent),
-        "latent": kr.evaluation.latent_surface(run.model, x, y, extent),
+        "input": kr.evaluation.input_surface(run.model, x, y, ball=ball, clean=clean),
+        "latent": kr.evaluation.latent_surface(run.model, x, y, 3 * change or 1.0),
     }
     names = run.splits.info.class_names
     return {
-        space: kr.plots.loss_surface(found.steps, found.losses, found.labels, found.label, names)
+        space: kr.plots.loss_surface(
+            found.steps, found.losses, found.labels, found.label, names, ball=found.ball
+        )
         for space, found in around.items()
     }
 
@@ -55,18 +65,20 @@ def surfaces(run: LoadedRun, attack: kr.Attack, count: int) -> dict[str, Figure]
     Returns:
         Pictures such as `"input_surface_fooling_0"` and `"latent_surface_robust_0"`.
     """
-    found: dict[str, list[tuple[tf.Tensor, int]]] = {"fooling": [], "robust": []}
+    found: dict[str, list[tuple[tf.Tensor, tf.Tensor, int]]] = {"fooling": [], "robust": []}
     if count:
-        for _, x_adv, y in attacked(run.model, run.splits.test, attack, SEARCHED):
+        for x, x_adv, y in attacked(run.model, run.splits.test, attack, SEARCHED):
             predicted = run.model(x_adv, training=False)["logits"].numpy().argmax(axis=1)
-            for image, label, guess in zip(x_adv, np.asarray(y), predicted, strict=True):
-                found["robust" if guess == label else "fooling"].append((image, int(label)))
+            for pair in zip(x, x_adv, np.asarray(y), predicted, strict=True):
+                clean, image, label, guess = pair
+                kind = "robust" if guess == label else "fooling"
+                found[kind].append((clean, image, int(label)))
             if min(map(len, found.values())) >= count:
                 break
     figures: dict[str, Figure] = {}
     for kind, images in found.items():
-        for number, (image, label) in enumerate(images[:count]):
-            drawn = surfaces_around(run, image, label, float(attack.ball.radius))
+        for number, (clean, image, label) in enumerate(images[:count]):
+            drawn = surfaces_around(run, image, label, attack.ball, clean)
             figures |= {f"{space}_surface_{kind}_{number}": one for space, one in drawn.items()}
     return figures
 

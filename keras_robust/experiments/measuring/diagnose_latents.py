@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.core.atomic_files import write_json, write_text
+from keras_robust.core.types import Ball
 from keras_robust.experiments.measuring import attacked_pictures
 from keras_robust.experiments.measuring.pictures import write_pictures
 from keras_robust.experiments.runs.loaded_run import LoadedRun
@@ -186,7 +187,7 @@ def draw(
         z = kr.evaluation.latents(run.model, run.splits.test, attack, limit=points)
         figures["latents"] = _latents(run, z, z.adversarial)
     for number in range(pictures):
-        drawn = surface_pictures(run, float(attack.ball.radius), number)
+        drawn = surface_pictures(run, attack.ball, number)
         figures |= {f"{space}_surface_{number}": figure for space, figure in drawn.items()}
     figures |= attacked_pictures.surfaces(run, attack, pictures)
     if pairs:
@@ -221,19 +222,19 @@ def _latents(run: LoadedRun, z: kr.evaluation.Latents, attacked: np.ndarray) -> 
     )
 
 
-def surface_pictures(run: LoadedRun, radius: float, number: int) -> dict[str, Figure]:
+def surface_pictures(run: LoadedRun, ball: Ball, number: int) -> dict[str, Figure]:
     """Draws the loss around a test image.
 
     Args:
         run: the run.
-        radius: the largest change of a pixel.
+        ball: the threat model, whose outline is drawn.
         number: number of the image.
 
     Returns:
         The pictures of the spaces `"input"` and `"latent"`.
     """
     x, y = (part[number] for part in run.test_images(number + 1))
-    return attacked_pictures.surfaces_around(run, x, y, radius)
+    return attacked_pictures.surfaces_around(run, x, y, ball)
 
 
 def write_tables(directory: Path, results: Sequence[LatentResult], command: str) -> None:

@@ -226,7 +226,6 @@ class EnsembleEvaluation:
         model, names = self.run.model, self.run.splits.info.class_names
         x, y = self.run.test_images(max(count, 1))
         attacked = self.attack(model, x, y, seed=0)
-        extent = self.radius * float(x[0].shape.num_elements()) ** 0.5
         models = {f"member_{n}": m for n, m in enumerate(members_of(model), 1)}
         for row in range(count):
             both = tf.stack([x[row], attacked[row]])
@@ -241,10 +240,13 @@ class EnsembleEvaluation:
             drawn = itertools.product({**models, "ensemble": model}.items(), ("", "attacked_"))
             for (name, one), kind in drawn:
                 image = attacked[row] if kind else x[row]
-                around = kr.evaluation.input_surface(one, image, y[row], extent)
-                figures[f"{name}_{kind}surface_{row}"] = kr.plots.loss_surface(
-                    around.steps, around.losses, around.labels, around.label, names
+                around = kr.evaluation.input_surface(
+                    one, image, y[row], ball=self.attack.ball, clean=x[row]
                 )
+                figures[f"{name}_{kind}surface_{row}"] = kr.plots.loss_surface(
+                    around.steps, around.losses, around.labels, around.label, names,
+                    ball=around.ball,
+                )  # fmt: skip
         return figures
 
 

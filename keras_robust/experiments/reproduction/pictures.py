@@ -220,7 +220,7 @@ class Surface:
 
         run = outcome.load(self.training)
         if self.attack is None:
-            return surface_pictures(run, run.config.ball.radius, 0)[self.space]
+            return surface_pictures(run, run.attack("pgd").ball, 0)[self.space]
         found = surfaces(run, run.attack(outcome.scale.attack(self.attack)), 1)
         picture = found.get(f"{self.space}_surface_{self.kind}_0")
         if picture is None:

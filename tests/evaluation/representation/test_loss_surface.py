@@ -145,3 +145,49 @@ def test_what_cannot_be_drawn_is_refused(make_linear, changes, error, text):
     settings = {"model": make_linear(WEIGHTS), "image": IMAGE, "label": 0, "extent": 0.1}
     with pytest.raises(error, match=text):
         input_surface(**{**settings, **changes})
+
+
+PAIR = np.array([0.5, 0.5], "float32")  # an image of two pixels: the plane holds all of it
+
+
+def two_pixels(**settings):
+    return input_surface(lambda x: {"logits": x}, PAIR, 0, points=3, **settings)
+
+
+@pytest.mark.parametrize(
+    ("ball", "norm"),
+    [(kr.LinfBall(0.1), np.inf), (kr.L2Ball(0.1), 2), (kr.L1Ball(0.1), 1)],
+)
+def test_the_outline_is_the_edge_of_the_ball(ball, norm):
+    """In the plane of two pixels a corner is a step of the ball's radius in its norm.
+
+    The gradient of the logits' loss is along (-1, 1), at a right angle to (1, 1).
+    """
+    corners = two_pixels(ball=ball).ball
+    u, v = np.array([-1, 1]) / 2**0.5, np.array([1, 1]) / 2**0.5
+    steps = corners[:, :1] * u + corners[:, 1:] * v
+    np.testing.assert_allclose(np.linalg.norm(steps, norm, axis=1), 0.1, rtol=2e-4)
+
+
+def test_the_square_holds_the_ball():
+    surface = two_pixels(ball=kr.LinfBall(0.1))  # its corners are at 0.1 * sqrt(2) along u and v
+    assert surface.steps[-1] == pytest.approx(1.5 * 0.1 * 2**0.5, rel=1e-3)
+    assert two_pixels(ball=kr.LinfBall(0.1), extent=0.3).steps[-1] == pytest.approx(0.3)
+    assert two_pixels(extent=0.3).ball is None
+
+
+def test_of_an_attacked_image_the_ball_is_around_the_clean_one():
+    """An attacked image on the edge of its ball: what is beyond it is outside."""
+    clean = PAIR + np.float32([0.1, -0.1])  # PAIR is its corner along the gradient
+    corners = two_pixels(ball=kr.LinfBall(0.1), clean=clean).ball
+    assert corners[:, 0].max() == pytest.approx(0, abs=1e-4)
+    assert corners[:, 0].min() == pytest.approx(-0.2 * 2**0.5, rel=1e-3)
+    with pytest.raises(ValueError, match="outside of the ball around its clean image"):
+        two_pixels(ball=kr.LinfBall(0.05), clean=clean)
+
+
+def test_balls_without_an_outline_are_refused():
+    with pytest.raises(ValueError, match="not convex"):
+        two_pixels(ball=kr.L0Ball(1))
+    with pytest.raises(ValueError, match="neither extent nor ball"):
+        two_pixels()
