@@ -17,10 +17,9 @@ import numpy as np
 
 from keras_robust.core.bounded_files import parse_json
 from keras_robust.core.validation import check_number
-from keras_robust.serving.metrics.request_record import CLASSES, FLAGS, SCORES, RequestRecord
+from keras_robust.serving.metrics.request_record import FLAGS, RECORDED, SCORES, RequestRecord
 
 _LOG = logging.getLogger(__name__)
-_LOGGED = (CLASSES, SCORES, FLAGS)
 PREVIOUS = ".1"  # appended to the name of the previous file
 
 
@@ -109,7 +108,7 @@ def as_json(record: RequestRecord, images: bool = False) -> dict[str, Any]:
         "seconds": round(record.seconds, 6),
         "images": record.images,
     }
-    for name in _LOGGED:
+    for name in RECORDED:
         output = record.outputs.get(name)
         if output is not None and output.ndim == 1 and output.dtype.kind in "biuf":
             line[name] = _values(output)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 SCORES, FLAGS, CLASSES = "detection_score", "is_adversarial", "classes"
+RECORDED = (CLASSES, SCORES, FLAGS)
 
 
 @dataclasses.dataclass
@@ -27,7 +28,7 @@ class RequestRecord:
         version: its number.
         signature: name of the signature; empty before it was found.
         images: size of the batch; 0 for a request without an answer of the model.
-        outputs: the outputs of the signature.
+        outputs: of the outputs of the signature, classes, scores and flags.
         inputs: its inputs.
         status: name of the status code, as in gRPC.
         seconds: from the arrival of the request to its answer.
@@ -50,9 +51,18 @@ class RequestRecord:
         self, version: int, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
     ) -> None:
         """Stores the answer of the model."""
-        self.version, self.inputs, self.outputs = version, inputs, outputs
+        self.version, self.inputs = version, inputs
+        self.outputs = {name: outputs[name] for name in RECORDED if name in outputs}
         first = next(iter(outputs.values()), None)
         self.images = int(first.shape[0]) if first is not None and first.ndim else 0
+
+    @property
+    def input_bytes(self) -> int:
+        """The memory of the inputs; files count by the length of their contents."""
+        return sum(
+            sum(map(len, array.flat)) if array.dtype == object else array.nbytes
+            for array in self.inputs.values()
+        )
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

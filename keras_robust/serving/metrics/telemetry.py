@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -18,12 +17,12 @@ from keras_robust.core.validation import check_number
 from keras_robust.serving.exporting.clean_scores import find_clean_scores, read_clean_scores
 from keras_robust.serving.exporting.version_directory import versions
 from keras_robust.serving.metrics.detection_metrics import DetectionMetrics
+from keras_robust.serving.metrics.recorder import Recorder
 from keras_robust.serving.metrics.request_log import RequestLog
 from keras_robust.serving.metrics.request_metrics import RequestMetrics
 from keras_robust.serving.metrics.request_record import FLAGS, SCORES, RequestRecord
-from keras_robust.serving.status import Code, ServingError
+from keras_robust.serving.status import Code, ServingError, code_of_http
 
-_LOG = logging.getLogger(__name__)
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # The second one is TensorFlow Serving's.
 METRICS_PATHS = ("/metrics", "/monitoring/prometheus/metrics")
@@ -91,6 +90,7 @@ class Telemetry:
         self.requests = RequestMetrics(self._registry)
         self.detection = DetectionMetrics(self._clean_scores, self.monitoring.alarm_every)
         self._registry.register(self.detection)
+        self._recorder = Recorder(self._take)
         self._log = None
         if self.monitoring.request_log is not None:
             self._log = RequestLog(
@@ -99,10 +99,11 @@ class Telemetry:
                 images=self.monitoring.log_images,
                 max_mb=self.monitoring.log_max_mb,
             )
-            self._registry.register(_LogLines(self._log))
+            self._registry.register(_LogLines(self._log, self._recorder))
 
     def text(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+        """The metrics in Prometheus' text format, with all requests that were answered before."""
+        self._recorder.flush()
         return generate_latest(_WithoutCreated(self._registry))
 
     @contextlib.contextmanager
@@ -118,8 +119,7 @@ class Telemetry:
         try:
             yield record
         except BaseException as error:
-            code = error.code if isinstance(error, ServingError) else Code.INTERNAL
-            record.status = code.name
+            record.status = _code(error).name
             raise
         finally:
             running.dec()
@@ -127,23 +127,39 @@ class Telemetry:
             self.update(record)
 
     def update(self, record: RequestRecord) -> None:
-        """Takes a request that has been answered; never raises."""
-        try:
-            self.requests.update(record)
-            scores = record.outputs.get(SCORES)
-            if scores is not None and record.status == "OK" and record.version is not None:
-                flags = record.outputs.get(FLAGS, np.zeros(len(scores), bool))
-                self.detection.update(record.model, record.version, scores.tolist(), flags.tolist())
-            if self._log is not None:
-                self._log.write(record)
-        except Exception:  # a request is answered whatever happens to its record
-            _LOG.exception("A request could not be recorded.")
+        """Takes a request that has been answered."""
+        self.requests.update(record)
+        if self._log is None or not self.monitoring.log_images:
+            record.inputs = {}
+        if self._log is not None or SCORES in record.outputs:
+            self._recorder.put(record)
+
+    def close(self) -> None:
+        """Writes what is left, and ends the thread of the records."""
+        self._recorder.close()
+
+    def _take(self, record: RequestRecord) -> None:
+        scores = record.outputs.get(SCORES)
+        if scores is not None and record.status == "OK" and record.version is not None:
+            flags = record.outputs.get(FLAGS, np.zeros(len(scores), bool))
+            self.detection.update(record.model, record.version, scores.tolist(), flags.tolist())
+        if self._log is not None:
+            self._log.write(record)
 
     def _clean_scores(self, model: str, version: int) -> np.ndarray | None:
         if self._given_scores is not None or self._base is None:
             return self._given_scores
         path = versions(self._base).get(version)
         return None if path is None else find_clean_scores(path)
+
+
+def _code(error: BaseException) -> Code:
+    """The code of an error; other layers give theirs as an HTTP status."""
+    if isinstance(error, ServingError):
+        return error.code
+    if isinstance(status := getattr(error, "status", None), int):
+        return code_of_http(status)
+    return Code.INTERNAL if isinstance(error, Exception) else Code.CANCELLED
 
 
 class _WithoutCreated(CollectorRegistry):
@@ -160,13 +176,13 @@ class _WithoutCreated(CollectorRegistry):
 
 
 class _LogLines(Collector):
-    def __init__(self, log: RequestLog) -> None:
-        self._log = log
+    def __init__(self, log: RequestLog, recorder: Recorder) -> None:
+        self._log, self._recorder = log, recorder
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(
             "keras_robust_request_log_lines", "Lines of the request log.", labels=("outcome",)
         )
         family.add_metric(("written",), self._log.written)
-        family.add_metric(("failed",), self._log.failed)
+        family.add_metric(("failed",), self._log.failed + self._recorder.dropped)
         yield family

@@ -8,13 +8,15 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from keras_robust.serving.metrics.request_record import RequestRecord
+from keras_robust.serving.metrics.telemetry import Telemetry
 from keras_robust.serving.server.deadline import TIMEOUT_SECONDS, Workers
 from keras_robust.serving.server.http_connection import (
     DISCARD_SECONDS,
@@ -69,6 +71,7 @@ class RestServer:
         timeout_seconds: time for a request that has arrived, with its wait for a thread.
         cors: lets web pages of other origins send requests.
         pages: path -> makes the answer to GET, in a thread.
+        telemetry: records the requests; default one of its own.
 
     Raises:
         OSError: the address cannot be bound.
@@ -84,11 +87,14 @@ class RestServer:
         timeout_seconds: float = TIMEOUT_SECONDS,
         cors: bool = False,
         pages: Mapping[str, Callable[[], Page]] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.service = service
         self.places = Places(threads, queue)
         self.pages = dict(pages or {})
         self._workers = Workers(threads, "rest", timeout_seconds)
+        self._telemetry = telemetry or Telemetry()
+        self._telemetry.requests.watch_queue("rest", lambda: self._workers.waiting)
         self._max_message_bytes = max_message_bytes
         self._headers = _CORS if cors else {}
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -142,11 +148,21 @@ class RestServer:
         connection = cast(Connection, request.protocol)
         connection.part = ""
         try:
-            with self.places.admitted(connection):
+            with self._admitted(connection):
                 response = await self._answer(request, connection)
                 return await self._send(request, connection, response)
         except HttpError as error:
             return await self._send(request, connection, error_response(error))
+
+    @contextlib.contextmanager
+    def _admitted(self, connection: Connection) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.places.admitted(connection))
+            except HttpError:
+                with self._telemetry.request("rest"):  # refused ones are counted too
+                    raise
+            yield
 
     async def _send(
         self, request: web.BaseRequest, connection: Connection, response: web.Response
@@ -172,7 +188,9 @@ class RestServer:
         if request.method == "OPTIONS" and _has_origin(request):
             return web.Response(headers={"Server": SERVER_NAME})
         try:
-            return json_response(200, await self._result(request, connection, path))
+            with self._telemetry.request("rest") as record:
+                content = await self._result(request, connection, path, record)
+            return json_response(200, content)
         except ServingError as error:
             return json_response(error.http_status, json.dumps({"error": error.message}).encode())
         except HttpError:
@@ -186,7 +204,13 @@ class RestServer:
         headers = {"Content-Type": found.content_type, "Server": SERVER_NAME}
         return web.Response(body=found.content, headers=headers)
 
-    async def _result(self, request: web.BaseRequest, connection: Connection, path: str) -> bytes:
+    async def _result(
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        path: str,
+        record: RequestRecord,
+    ) -> bytes:
         """Reads the body and answers the request in one of the worker threads."""
         with contextlib.ExitStack() as held:
             body = await self._body(request, connection, held)
@@ -196,7 +220,8 @@ class RestServer:
             method = request.method
 
             def run() -> bytes:
-                return json.dumps(answer(self.service, method, path, body)).encode()
+                with record.active():
+                    return json.dumps(answer(self.service, method, path, body)).encode()
 
             def abandoned(future: futures.Future[bytes]) -> None:
                 """Keeps the places until the request has ended."""

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import (
     model_pb2,
 )
 
+from keras_robust.serving.metrics.request_record import current_record
 from keras_robust.serving.server import json_tensors
 from keras_robust.serving.server.prediction_service import SIGNATURE_FIELD, PredictionService
 from keras_robust.serving.server.servable import Servable, Signature
@@ -52,15 +53,23 @@ def answer(service: PredictionService, method: str, path: str, body: bytes) -> d
                 Code.UNIMPLEMENTED,
                 f"This server does not implement {match['method']}; expected predict",
             )
+        _record("Predict")
         return _predict(service, _model_spec(match), body)
     if method == "GET" and (match := _MODEL.fullmatch(path)):
         if not match["name"]:
             raise invalid("Missing model name in request.")
+        _record("GetModelMetadata" if match["part"] else "GetModelStatus")
         if match["part"]:
             return _metadata(service, _model_spec(match))
         return _status(service, _model_spec(match))
     # TensorFlow Serving answers 400, not 405, to an unsupported method.
     raise invalid(f"Malformed request: {method} {path}")
+
+
+def _record(method: str) -> None:
+    """Notes the method for the metrics, by its name in gRPC."""
+    if (record := current_record()) is not None:
+        record.method = method
 
 
 def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:

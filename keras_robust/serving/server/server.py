@@ -6,17 +6,22 @@ import contextlib
 import dataclasses
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 from keras_robust.core.validation import check_integer, check_number
 from keras_robust.serving.metrics.detection_metrics import MAX_VERSIONS
 from keras_robust.serving.metrics.request_metrics import Version
-from keras_robust.serving.metrics.telemetry import Monitoring, Telemetry
+from keras_robust.serving.metrics.telemetry import (
+    CONTENT_TYPE,
+    METRICS_PATHS,
+    Monitoring,
+    Telemetry,
+)
 from keras_robust.serving.server.deadline import TIMEOUT_SECONDS
 from keras_robust.serving.server.grpc_service import SERVICES, GrpcServer
-from keras_robust.serving.server.http_server import RestServer
+from keras_robust.serving.server.http_server import Page, RestServer
 from keras_robust.serving.server.prediction_service import PredictionService
 from keras_robust.serving.server.servable import MAX_PIXELS, Servable
 from keras_robust.serving.server.standard_services import StandardServices
@@ -163,6 +168,8 @@ class Server:
                     (self.host, rest_port),
                     *self.limits.per_interface,
                     self.limits.rest_timeout_seconds,
+                    pages=self._pages(),
+                    telemetry=self._telemetry,
                 )
             self._versions.start()
             self._versions.subscribe(lambda version: standard.set_serving(version is not None))
@@ -184,6 +191,8 @@ class Server:
         ended = [self._rest.stop(grace)] if self._rest else []
         ended += [wait() for wait in waits]
         ended.append(self._versions.stop())
+        if self._telemetry is not None:
+            self._telemetry.close()
         self._grpc = self._rest = None
         return all(ended)
 
@@ -191,6 +200,12 @@ class Server:
     def metrics(self) -> str:
         """The metrics in Prometheus' text format, as at `/metrics`; empty before the start."""
         return "" if self._telemetry is None else self._telemetry.text().decode()
+
+    def _pages(self) -> dict[str, Callable[[], Page]]:
+        telemetry = self._telemetry
+        if telemetry is None or not self._monitoring.metrics:
+            return {}
+        return dict.fromkeys(METRICS_PATHS, lambda: Page(CONTENT_TYPE, telemetry.text()))
 
     def _states(self) -> list[Version]:
         with contextlib.suppress(ServingError):  # no version at all
