@@ -77,16 +77,8 @@ def crown_ibp(
     Args:
         classifier: a classifier whose layers bounds cover (`keras_robust.certification`).
         ball: the threat model, an `LinfBall`, `L2Ball` or `L1Ball`.
-        train_radius: the largest radius of training, in the units of the images; default 1.1 times
-            that of the ball.
-        clean_weight: the last kappa, from 0 to 1.
-        warmup_steps: number of first steps with radius 0.
-        ramp_steps: number of steps over which the radius grows.
-        ramp: `"smooth"` or `"linear"`.
-        regularization: weight of a penalty on loose bounds during the ramp; 0 for none.
-        initialization: `"ibp"` draws new kernels whose bounds do not grow with depth; None keeps
-            the weights of the classifier.
-        steps: number of steps of PGD, the attack of validation.
+        train_radius, clean_weight, warmup_steps, ramp_steps, ramp, regularization,
+            initialization, steps: as for `ibp`.
 
     Raises:
         TypeError: a ball of your own.

@@ -78,16 +78,8 @@ def sabr(
         ball: the threat model, an `LinfBall`, `L2Ball` or `L1Ball`.
         box_ratio: the radius of the box divided by that of training, in (0, 1].
         search_steps: number of steps of PGD, in training.
-        train_radius: the largest radius of training, in the units of the images; default 1.1 times
-            that of the ball. The paper trains at the radius of the ball.
-        clean_weight: the last kappa, from 0 to 1.
-        warmup_steps: number of first steps with radius 0.
-        ramp_steps: number of steps over which the radius grows.
-        ramp: `"smooth"` or `"linear"`.
-        regularization: weight of a penalty on loose bounds during the ramp; 0 for none.
-        initialization: `"ibp"` draws new kernels whose bounds do not grow with depth; None keeps
-            the weights of the classifier.
-        steps: number of steps of PGD, the attack of validation.
+        train_radius, clean_weight, warmup_steps, ramp_steps, ramp, regularization,
+            initialization, steps: as for `ibp`.
 
     Raises:
         TypeError: a ball of your own.
@@ -102,8 +94,8 @@ def sabr(
 
     Reference: Müller et al., "Certified Training: Small Boxes are All You Need" (2023), Eq. 5.
 
-    Differs: kappa follows the radius as in `ibp`; the paper has no clean term, and certifies by
-    branch and bound, which proves more than intervals.
+    Differs: kappa follows the radius as in `ibp`, and training exceeds the radius of the ball; the
+    paper has no clean term, and certifies by branch and bound, which proves more than intervals.
     """
     return SabrModel.against(
         classifier,

@@ -144,10 +144,11 @@ def _described(doc: str | None, signature: inspect.Signature) -> str | None:
 
 
 def _arguments(doc: str) -> dict[str, str]:
-    """The descriptions in the section `Args` of a docstring, by name."""
+    """The descriptions in the section `Args` of a docstring, by name; `a, b: ...` is of both."""
     section = re.search(r"^Args:\n((?: {4}.*\n)+)", inspect.cleandoc(doc) + "\n", flags=re.M)
     lines = section[1] if section else ""
-    return dict(re.findall(r"^ {4}\**(\w+): (.*(?:\n {8}.*)*)", lines, flags=re.M))
+    found = re.findall(r"^ {4}\**(\w+(?:,\s+\w+)*): (.*(?:\n {8}.*)*)", lines, flags=re.M)
+    return {name: text for names, text in found for name in re.split(r",\s+", names)}
 
 
 def _check_names(name: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
