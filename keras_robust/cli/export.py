@@ -50,6 +50,13 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     attack_flags.define_ball(values)
+    flags.DEFINE_list(
+        "withhold",
+        [],
+        "Outputs to leave out of all answers, since attacks over the network use them: of "
+        "detection_score, is_adversarial, member_probabilities.",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> str:
@@ -77,4 +84,6 @@ def run(values: flags.FlagValues) -> str:
     if values.certify is not None:
         ball = loaded.ball(values.norm, values.radius)
         bounds = getattr(certification, values.certify)(ball)
-    return str(export_run(loaded, base, version=values.version, bounds=bounds))
+    return str(
+        export_run(loaded, base, version=values.version, bounds=bounds, withhold=values.withhold)
+    )

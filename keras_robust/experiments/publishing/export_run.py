@@ -32,6 +32,7 @@ def export_run(
     *,
     version: int | None = None,
     bounds: Bounds | None = None,
+    withhold: Iterable[str] = (),
 ) -> Path:
     """Exports the loaded checkpoint of a run with its detector.
 
@@ -40,6 +41,7 @@ def export_run(
         model_base_path: the directory that a server watches; its name is the name of the model.
         version: a positive integer; default the next free one.
         bounds: adds the signature `certify`; None for no such signature.
+        withhold: outputs to leave out of all answers; see `export_model`.
 
     Returns:
         The version directory.
@@ -55,7 +57,7 @@ def export_run(
             "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)"
             f".calibration.save({str(run.run.detector_file)!r})`."
         )
-    return _export(run, model_base_path, run.detector, version, bounds)
+    return _export(run, model_base_path, run.detector, version, bounds, withhold)
 
 
 def recalibrate(
@@ -101,7 +103,8 @@ def recalibrate(
         false_alarm_rate,
         train_size=size,
     )
-    return _export(run, model_base_path, detector, bounds=read_bounds(exported))
+    withheld = stored_reference(exported).withheld
+    return _export(run, model_base_path, detector, bounds=read_bounds(exported), withhold=withheld)
 
 
 def checkpoints(path: str | os.PathLike[str], data_dir: str | None = None) -> Iterator[LoadedRun]:
@@ -180,6 +183,7 @@ def _export(
     detector: Detector,
     version: int | None = None,
     bounds: Bounds | None = None,
+    withhold: Iterable[str] = (),
 ) -> Path:
     return export_model(
         run.model,
@@ -190,6 +194,7 @@ def _export(
         recipe=run.config.name or None,
         bounds=bounds,
         clean_scores=_clean_scores(run, detector),
+        withhold=withhold,
     )
 
 

@@ -175,7 +175,9 @@ def table(rows: Rows) -> str:
     if not all("class_name" in row for row in rows):
         del columns["class_name"]
     if all("detection_score" in row for row in rows):
-        columns |= {"detection_score": "{:.4f}".format, "is_adversarial": _yes_no}
+        columns["detection_score"] = "{:.4f}".format
+    if all("is_adversarial" in row for row in rows):
+        columns["is_adversarial"] = _yes_no
     if all("certified" in row for row in rows):
         columns["certified"] = _yes_no
     if all("member_probabilities" in row for row in rows):

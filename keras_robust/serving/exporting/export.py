@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from keras_robust.serving.exporting.certify_signature import check_bounds
 from keras_robust.serving.exporting.clean_scores import check_clean_scores, write_clean_scores
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
 from keras_robust.serving.exporting.signatures import (
+    check_withheld,
     endpoints,
     exportable_classifier,
     image_shape,
     signatures_of,
+    without,
 )
 from keras_robust.serving.exporting.verify import DETECTOR_COLLECTION, verify
 from keras_robust.serving.exporting.version_directory import (
@@ -57,6 +60,7 @@ def export_model(
     recipe: str | None = None,
     bounds: Bounds | None = None,
     clean_scores: npt.ArrayLike | None = None,
+    withhold: Iterable[str] = (),
 ) -> Path:
     """Writes a model and its detector as `<model_base_path>/<version>/`.
 
@@ -75,6 +79,8 @@ def export_model(
             the radius; the version is verified at that of the ball.
         clean_scores: `[n]` scores of clean images, such as `detector.score_dataset(validation)`,
             which the alarm of a served version needs (`keras_robust.serving.Monitor`).
+        withhold: outputs to leave out of all answers, of `"detection_score"`, `"is_adversarial"`
+            and `"member_probabilities"`: attacks over the network use them.
 
     Returns:
         The version directory.
@@ -102,10 +108,12 @@ def export_model(
     if clean_scores is not None:
         clean_scores = check_clean_scores(clean_scores)
     metadata = _metadata(classifier, detector, class_names, recipe)
-    metadata |= _certification(bounds)
+    withheld = check_withheld(withhold)
+    metadata |= {**_certification(bounds), "withheld": list(withheld)}
     expected = make_reference(classifier, detector, bounds=bounds)
+    expected = dataclasses.replace(expected, withheld=withheld)
     with write_errors(base, _NOTHING), workspace(base) as draft:
-        _write_saved_model(draft, classifier, detector, bounds)
+        _write_saved_model(draft, classifier, detector, bounds, withheld)
         extra = draft / "assets.extra"
         extra.mkdir()
         expected.save(extra / REFERENCE_FILE)
@@ -201,7 +209,11 @@ def _certification(bounds: Bounds | None) -> dict[str, Any]:
 
 
 def _write_saved_model(
-    path: Path, classifier: keras.Model, detector: Detector, bounds: Bounds | None
+    path: Path,
+    classifier: keras.Model,
+    detector: Detector,
+    bounds: Bounds | None,
+    withheld: tuple[str, ...],
 ) -> None:
     threshold = tf.Variable(detector.threshold, dtype=tf.float32, trainable=False, name="threshold")
     # TensorFlow Serving cannot load what `tf.saved_model.save` writes for a Keras 3 model.
@@ -213,10 +225,10 @@ def _write_saved_model(
         if statistics:
             archive.add_variable_collection(STATISTICS_COLLECTION, statistics)
     for name, (function, spec) in endpoints(classifier, detector, threshold).items():
-        archive.add_endpoint(name, function, input_signature=[spec])
+        archive.add_endpoint(name, without(function, withheld), input_signature=[spec])
     if bounds is not None:
         certify = certify_signature.endpoint(classifier, bounds)
         specs = certify_signature.input_specs(classifier)
-        archive.add_endpoint("certify", certify, input_signature=specs)
+        archive.add_endpoint("certify", without(certify, withheld), input_signature=specs)
     with quiet_logger():
         archive.write_out(str(path), verbose=False)

@@ -40,6 +40,7 @@ class Reference:
         undecided: `[batch]` bool, where rounding may decide whether an image is certified; None
             without bounds.
         score_tolerance: largest allowed difference of a detection score; None for `tolerance`.
+        withheld: the outputs that the version leaves out of its answers.
     """
 
     pixels: np.ndarray
@@ -49,6 +50,7 @@ class Reference:
     radius: float | None = None
     undecided: np.ndarray | None = None
     score_tolerance: float | None = None
+    withheld: tuple[str, ...] = ()
 
     def tolerance_of(self, output: str) -> float:
         """The largest allowed difference of an output, by its name."""
@@ -92,6 +94,8 @@ class Reference:
             arrays |= {"radius": self.radius, "undecided": self.undecided}
         if self.score_tolerance is not None:
             arrays["score_tolerance"] = self.score_tolerance
+        if self.withheld:
+            arrays["withheld"] = np.array(self.withheld)
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -111,6 +115,8 @@ class Reference:
             }
             if "undecided" in archive.files:
                 optional["undecided"] = archive["undecided"]
+            if "withheld" in archive.files:
+                optional["withheld"] = tuple(archive["withheld"].tolist())
             return cls(archive["pixels"], outputs, *numbers, **optional)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import tensorflow as tf
 
 from keras_robust.core.classifier import classifier_of
+from keras_robust.core.validation import lookup
 from keras_robust.detection import Detector
 from keras_robust.detection.calibration import exceeds
 
@@ -32,6 +33,8 @@ INPUTS = {
     "serving_bytes": "image_bytes",
     "detect_bytes": "image_bytes",
 }
+# Outputs that an export can leave out of all answers: they help who attacks over the network.
+WITHHOLDABLE = (*DETECTION, *MEMBERS)
 CERTIFY_INPUTS = ("images", "radius")
 # A few kilobytes of PNG can unpack to gigabytes; images of classifiers are smaller than this.
 MAX_PIXELS = 2**24
@@ -51,6 +54,22 @@ def signatures_of(certifies: bool) -> dict[str, tuple[str, ...]]:
     if certifies:
         signatures["certify"] = CERTIFY_INPUTS
     return signatures
+
+
+def check_withheld(names: Iterable[str]) -> tuple[str, ...]:
+    """The outputs to leave out of answers, without duplicates.
+
+    Raises:
+        ValueError: another output.
+
+    Example:
+        >>> check_withheld(["is_adversarial", "is_adversarial"])
+        ('is_adversarial',)
+    """
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        lookup("output to withhold", name, WITHHOLDABLE)
+    return names
 
 
 def exportable_classifier(model: keras.Model) -> keras.Model:
@@ -139,6 +158,16 @@ def classification(outputs: Mapping[str, tf.Tensor]) -> Outputs:
     if "member_logits" in outputs:
         members = tf.cast(outputs["member_logits"], tf.float32)
         answer["member_probabilities"] = tf.nn.softmax(members)
+    return answer
+
+
+def without(function: Callable[..., Outputs], withheld: Iterable[str]) -> Callable[..., Outputs]:
+    """The function of a signature without some of its outputs."""
+    kept_out = frozenset(withheld)
+
+    def answer(*inputs: tf.Tensor) -> Outputs:
+        return {name: one for name, one in function(*inputs).items() if name not in kept_out}
+
     return answer
 
 

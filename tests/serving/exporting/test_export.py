@@ -19,6 +19,7 @@ from keras_robust.detection import EntropyDetector
 from keras_robust.losses.robust_loss import Adversarial, Clean
 from keras_robust.serving.exporting import export
 from keras_robust.serving.exporting.export import export_model
+from keras_robust.serving.exporting.reference import REFERENCE_FILE, Reference
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.signatures import INPUTS, MAX_PIXELS
 from keras_robust.serving.exporting.verify import (
@@ -569,3 +570,29 @@ def test_a_diverged_model_is_refused(tmp_path, tiny_classifier):
 def test_a_wrong_number_of_class_names_is_refused(tmp_path, classifier, detector):
     with pytest.raises(ValueError, match="2 class names were received for 10 classes"):
         export_model(classifier, tmp_path / "m", detector, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("withheld", [("detection_score", "member_probabilities")])
+def test_outputs_can_be_left_out(withheld, tmp_path, tiny_classifier, calibrated, random_images):
+    """No signature answers them; the others, and a calibration later, are as before."""
+    classifier = tiny_classifier(members=2)
+    detector = calibrated(classifier)
+    path = export_model(classifier, tmp_path / "m", detector, withhold=[*withheld, withheld[0]])
+    images = random_images(3)
+    with SavedModelSession(path) as model:
+        outputs = {name: set(one.outputs) for name, one in model.signatures.items()}
+        found = model.predict("detect", images)
+    assert outputs == {
+        name: {"probabilities", "classes"} | ({"is_adversarial"} if "detect" in name else set())
+        for name in SIGNATURES
+    }
+    np.testing.assert_array_equal(found["is_adversarial"], detector.is_adversarial(images))
+    assert Reference.load(path / "assets.extra" / REFERENCE_FILE).withheld == withheld
+    metadata = json.loads((path / "assets.extra" / "keras_robust.json").read_text())
+    assert metadata["withheld"] == list(withheld)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "classes", "score"])
+def test_other_outputs_are_not_left_out(name, tmp_path, classifier, detector):
+    with pytest.raises(ValueError, match=f"no output to withhold '{name}'"):
+        export_model(classifier, tmp_path / "m", detector, withhold=[name])
