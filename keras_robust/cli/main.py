@@ -14,7 +14,8 @@ from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags import command_line
 
 COMMANDS = (
-    "evaluate", "compare", "check", "attack", "export", "calibrate", "serve", "query", "verify",
+    "evaluate", "compare", "check", "attack", "export", "calibrate", "serve", "monitor", "query",
+    "verify",
 )  # fmt: skip
 _HELP, _FULL = {"--help", "-help", "-h"}, {"--helpfull", "--help-full"}
 _WIDTH = 100

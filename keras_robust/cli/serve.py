@@ -9,7 +9,6 @@ work with both.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -17,12 +16,11 @@ import threading
 
 from absl import flags
 
-from keras_robust.cli import model_flags
+from keras_robust.cli import model_flags, monitoring_flags
 from keras_robust.cli.extras import require_extra
+from keras_robust.cli.logs import LOGGER, log_to_stderr
 from keras_robust.experiments.flags import command_line
 from keras_robust.serving.status import ServingError, connection_error
-
-_LOGGER = logging.getLogger("keras_robust.serving")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -69,6 +67,8 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     number("file_system_poll_wait_seconds", 1.0, "Seconds between two scans for a new version.")
     number("drain_seconds", 10.0, "Seconds that a stop waits for running requests.")
+    monitoring_flags.define_alarm(values)
+    monitoring_flags.define_log(values)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -80,7 +80,7 @@ def run(values: flags.FlagValues) -> None:
     command_line.required(values, "model_name", "digits")
     command_line.required(values, "model_base_path", "exported/digits")
     require_extra("serving", "The server")
-    _log_to_stderr()
+    log_to_stderr()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -89,7 +89,7 @@ def run(values: flags.FlagValues) -> None:
     except ServingError as error:
         raise connection_error(error) from error
     if not ended:
-        _LOGGER.warning(
+        LOGGER.warning(
             "Requests, or the load of a version, took longer than --drain_seconds; they are "
             "abandoned without an answer."
         )
@@ -124,6 +124,7 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
         rest_api_port=values.rest_api_port,
         host=values.host,
         limits=limits,
+        monitoring=monitoring_flags.monitoring(values),
     )
     server.start()
     try:
@@ -139,11 +140,3 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
     finally:
         ended = server.stop()
     return ended
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _LOGGER.addHandler(handler)
-    _LOGGER.setLevel(logging.INFO)
-    _LOGGER.propagate = False

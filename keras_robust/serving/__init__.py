@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_robust.serving.client.rest_client import RestClient
     from keras_robust.serving.exporting.export import export_model
     from keras_robust.serving.exporting.verify import verify
+    from keras_robust.serving.metrics.telemetry import Monitoring
     from keras_robust.serving.monitor import Monitor
     from keras_robust.serving.server.server import Limits, Server
     from keras_robust.serving.status import ServingError
@@ -26,6 +27,7 @@ __all__ = [
     "Client",
     "Limits",
     "Monitor",
+    "Monitoring",
     "RestClient",
     "Server",
     "ServingError",
@@ -37,6 +39,7 @@ _DEFINED_IN = {
     "Client": "client.grpc_client",
     "Limits": "server.server",
     "Monitor": "monitor",
+    "Monitoring": "metrics.telemetry",
     "RestClient": "client.rest_client",
     "Server": "server.server",
     "ServingError": "status",

@@ -20,7 +20,7 @@ from keras_robust.detection import NAMES
 from keras_robust.experiments.flags import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("export", "calibrate", "serve", "query", "verify")
+PROGRAMS = ("export", "calibrate", "serve", "monitor", "query", "verify")
 
 
 def test_the_entry_point_is_the_console_script():
@@ -104,6 +104,7 @@ def test_unknown_commands_and_flags_name_the_valid_ones(fails):
         (["verify", "--signatures"], "--model_base_path is missing"),
         (["serve", "--port=0"], "--model_name is missing"),
         (["serve", "--model_name=a"], "--model_base_path is missing"),
+        (["monitor", "--port=0"], "Expected either --server=localhost:8501 or --request_log"),
         (["query", "--rest"], "--model is missing"),
         (["query", "--model=a"], "--images is missing"),
     ],

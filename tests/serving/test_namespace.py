@@ -19,9 +19,10 @@ def test_it_lists_what_it_has():
         serving.Servant  # noqa: B018
 
 
-def test_the_rest_client_needs_no_tensorflow():
+def test_the_rest_client_and_the_sidecar_need_no_tensorflow():
     code = (
-        "import sys; from keras_robust.serving import RestClient, ServingError\n"
+        "import sys; from keras_robust.serving import Monitor, RestClient, ServingError\n"
+        "import keras_robust.serving.sidecar.rest_proxy, keras_robust.serving.sidecar.log_reader\n"
         "assert not {'tensorflow', 'keras', 'grpc'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -53,10 +53,15 @@ class DetectionMetrics(Collector):
             self._streams.move_to_end(key)
             return self._streams[key]
 
+    def streams(self) -> dict[tuple[str, int], ScoreStream]:
+        """`{(model, version): stream}` of the versions that were last used."""
+        with self._lock:
+            return dict(self._streams)
+
     def update(
-        self, model: str, version: int, scores: Sequence[float], flags: Sequence[bool]
+        self, model: str, version: int, scores: Sequence[float] | None, flags: Sequence[bool]
     ) -> None:
-        """Takes the images of a request: their scores, and whether each was flagged."""
+        """Takes the images of a request: their scores, if known, and whether each was flagged."""
         self.stream(model, version).update(scores, flags)
 
     def _new_stream(self, model: str, version: int) -> ScoreStream:
@@ -70,8 +75,7 @@ class DetectionMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics, with the labels `model` and `version`."""
-        with self._lock:
-            streams = [((model, str(number)), s) for (model, number), s in self._streams.items()]
+        streams = [((model, str(number)), one) for (model, number), one in self.streams().items()]
         for name, text, read in _COUNTERS:
             counter = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=LABELS)
             for labels, stream in streams:

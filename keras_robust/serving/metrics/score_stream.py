@@ -97,16 +97,17 @@ class ScoreStream:
             upto = itertools.accumulate(self.counts)
             return list(zip(bounds, map(float, upto), strict=True)), self.total
 
-    def update(self, scores: Sequence[float], flags: Sequence[bool]) -> None:
-        """Takes the images of a request: their scores, and whether each was flagged."""
+    def update(self, scores: Sequence[float] | None, flags: Sequence[bool]) -> None:
+        """Takes the images of a request: their scores, if known, and whether each was flagged."""
         with self._lock:
-            for score, flag in zip(scores, flags, strict=True):
-                self._count(float(score), bool(flag))
+            for index, flag in enumerate(flags):
+                self.images += 1
+                self.flagged += bool(flag)
+                self._recent.append(bool(flag))
+                if scores is not None:
+                    self._count(float(scores[index]))
 
-    def _count(self, score: float, flag: bool) -> None:
-        self.images += 1
-        self.flagged += flag
-        self._recent.append(flag)
+    def _count(self, score: float) -> None:
         # NaN is larger than everything, as for the alarm.
         place = len(self.bounds) if math.isnan(score) else bisect.bisect_left(self.bounds, score)
         self.counts[place] += 1

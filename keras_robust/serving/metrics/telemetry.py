@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
@@ -72,6 +72,8 @@ class Telemetry:
     Attributes:
         requests: the metrics of requests, versions and queues.
         detection: the metrics of detection scores.
+        registry: a registry of `prometheus_client`, for further metrics.
+        exposed: all metrics as they are shown.
 
     Raises:
         ValueError, OSError: the clean scores cannot be read, or the log cannot be opened.
@@ -86,11 +88,12 @@ class Telemetry:
         self._base = model_base_path
         given = self.monitoring.clean_scores
         self._given_scores = None if given is None else read_clean_scores(given)
-        self._registry = CollectorRegistry()
-        self.requests = RequestMetrics(self._registry)
+        self.registry = CollectorRegistry()
+        self.requests = RequestMetrics(self.registry)
         self.detection = DetectionMetrics(self._clean_scores, self.monitoring.alarm_every)
-        self._registry.register(self.detection)
+        self.registry.register(self.detection)
         self._recorder = Recorder(self._take)
+        self.exposed = _Exposed(self.registry, self._recorder.flush)
         self._log = None
         if self.monitoring.request_log is not None:
             self._log = RequestLog(
@@ -99,12 +102,11 @@ class Telemetry:
                 images=self.monitoring.log_images,
                 max_mb=self.monitoring.log_max_mb,
             )
-            self._registry.register(_LogLines(self._log, self._recorder))
+            self.registry.register(_LogLines(self._log, self._recorder))
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format, with all requests that were answered before."""
-        self._recorder.flush()
-        return generate_latest(_WithoutCreated(self._registry))
+        return generate_latest(self.exposed)
 
     @contextlib.contextmanager
     def request(self, interface: str, method: str = "") -> Iterator[RequestRecord]:
@@ -131,20 +133,34 @@ class Telemetry:
         self.requests.update(record)
         if self._log is None or not self.monitoring.log_images:
             record.inputs = {}
-        if self._log is not None or SCORES in record.outputs:
+        if self._log is not None or record.outputs:
             self._recorder.put(record)
+
+    def replay(self, record: RequestRecord) -> None:
+        """Takes a request of a log, in this thread."""
+        self.requests.update(record)
+        self._take(record)
 
     def close(self) -> None:
         """Writes what is left, and ends the thread of the records."""
         self._recorder.close()
 
     def _take(self, record: RequestRecord) -> None:
-        scores = record.outputs.get(SCORES)
-        if scores is not None and record.status == "OK" and record.version is not None:
-            flags = record.outputs.get(FLAGS, np.zeros(len(scores), bool))
-            self.detection.update(record.model, record.version, scores.tolist(), flags.tolist())
+        if record.status == "OK" and record.version is not None:
+            self._detect(record, record.version)
         if self._log is not None:
             self._log.write(record)
+
+    def _detect(self, record: RequestRecord, version: int) -> None:
+        """Takes scores and flags; a version may withhold one of them."""
+        scores, flags = record.outputs.get(SCORES), record.outputs.get(FLAGS)
+        if scores is None and flags is None:
+            return
+        both = np.broadcast_arrays(
+            np.nan if scores is None else scores, False if flags is None else flags
+        )
+        values, flagged = (array.tolist() for array in both)
+        self.detection.update(record.model, version, None if scores is None else values, flagged)
 
     def _clean_scores(self, model: str, version: int) -> np.ndarray | None:
         if self._given_scores is not None or self._base is None:
@@ -162,14 +178,15 @@ def _code(error: BaseException) -> Code:
     return Code.INTERNAL if isinstance(error, Exception) else Code.CANCELLED
 
 
-class _WithoutCreated(CollectorRegistry):
-    """The metrics without the times at which their series began, which double their number."""
+class _Exposed(CollectorRegistry):
+    """The metrics, once all records before are taken, and without the times of their beginning."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, flush: Callable[[], None]) -> None:
         super().__init__()
-        self._whole = registry
+        self._whole, self._flush = registry, flush
 
     def collect(self) -> Iterator[Metric]:
+        self._flush()
         for metric in self._whole.collect():
             metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
             yield metric

@@ -1,0 +1,1 @@
+"""A program beside TensorFlow Serving that reads its answers, and exports detection metrics."""
