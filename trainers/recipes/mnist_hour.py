@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from trainers.recipes import mnist
 
-DEFENSES = ("trades",)
+DEFENSES = ("pgd_at", "trades", "udr_trades")
 
 
 def get_config(defense: str) -> ConfigDict:
@@ -22,6 +22,10 @@ def get_config(defense: str) -> ConfigDict:
     config.optimizer.ema = 0.998
     config.optimizer.schedule.kind = "one_cycle"
     config.optimizer.schedule.peak = 0.3
-    config.defense.options.beta = 4.0
     config.defense.options.radius_warmup = 1500
+    if defense != "pgd_at":
+        config.defense.options.beta = 4.0
+    if defense == "udr_trades":
+        # Lambda falls from 1 to about 0.2 over all steps, with which images change by up to 0.38.
+        config.defense.options.dual_learning_rate = 4e-4
     return config
