@@ -9,10 +9,12 @@ work with both.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -21,6 +23,9 @@ from keras_robust.cli.extras import require_extra
 from keras_robust.cli.logs import LOGGER, log_to_stderr
 from keras_robust.experiments.flags import command_line
 from keras_robust.serving.status import ServingError, connection_error
+
+if TYPE_CHECKING:
+    from keras_robust.serving.server.batching import Batching
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -65,6 +70,19 @@ def define_flags(values: flags.FlagValues) -> None:
         64.0,
         "Most million pixels of the PNG and JPEG files of a request, together.",
     )
+    integer(
+        "max_batch_size",
+        0,
+        "Most images in a run of the model for several requests; 0 runs each request by itself.",
+    )
+    number("batch_timeout_in_ms", 1.0, "Milliseconds that a request waits for others in its batch.")
+    integer("batch_queue", 128, "Requests that wait for a batch; further ones are rejected.")
+    flags.DEFINE_bool(
+        "rest_api_enable_cors_support",
+        False,
+        "Let web pages of any origin send REST requests.",
+        flag_values=values,
+    )
     number("file_system_poll_wait_seconds", 1.0, "Seconds between two scans for a new version.")
     number("drain_seconds", 10.0, "Seconds that a stop waits for running requests.")
     monitoring_flags.define_alarm(values)
@@ -107,6 +125,9 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
     model_flags.start_tensorflow()
     from keras_robust.serving.server.server import Limits, Server
 
+    # A collection would walk over all objects of TensorFlow, which stops every thread for up to a
+    # second. Those of versions are made later, and stay collectable.
+    gc.freeze()
     limits = Limits(
         max_message_mb=values.max_message_mb,
         threads=values.threads,
@@ -124,6 +145,8 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
         rest_api_port=values.rest_api_port,
         host=values.host,
         limits=limits,
+        batching=_batching(values),
+        cors=values.rest_api_enable_cors_support,
         monitoring=monitoring_flags.monitoring(values),
     )
     server.start()
@@ -140,3 +163,11 @@ def serve(values: flags.FlagValues, stop: threading.Event) -> bool:
     finally:
         ended = server.stop()
     return ended
+
+
+def _batching(values: flags.FlagValues) -> Batching | None:
+    from keras_robust.serving.server.batching import Batching
+
+    if not values.max_batch_size:
+        return None
+    return Batching(values.max_batch_size, values.batch_timeout_in_ms, values.batch_queue)

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from keras_robust.serving.exporting.verify import verify
     from keras_robust.serving.metrics.telemetry import Monitoring
     from keras_robust.serving.monitor import Monitor
+    from keras_robust.serving.server.batching import Batching
     from keras_robust.serving.server.server import Limits, Server
     from keras_robust.serving.status import ServingError
 
 __all__ = [
+    "Batching",
     "Client",
     "Limits",
     "Monitor",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _DEFINED_IN = {
+    "Batching": "server.batching",
     "Client": "client.grpc_client",
     "Limits": "server.server",
     "Monitor": "monitor",

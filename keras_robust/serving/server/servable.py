@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import os
@@ -17,6 +18,7 @@ from tensorflow_serving.apis import predict_pb2
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.warmup import MAX_REQUESTS, read_warmup
 from keras_robust.serving.metrics.request_record import current_record
+from keras_robust.serving.server.batching import Batcher, Batching
 from keras_robust.serving.server.deadline import Deadline, current_deadline
 from keras_robust.serving.server.image_files import count_pixels
 from keras_robust.serving.server.tensor_protos import Slot, decode, encode
@@ -34,6 +36,12 @@ class Signature:
     inputs: dict[str, Slot]
     outputs: dict[str, Slot]
     call: Callable[..., Sequence[np.ndarray]]
+
+    @property
+    def by_row(self) -> bool:
+        """Whether all inputs and outputs have one row per example, in any number."""
+        slots = [*self.inputs.values(), *self.outputs.values()]
+        return all(slot.dims and slot.dims[0] is None for slot in slots)
 
     def check_inputs(self, names: Sequence[str]) -> None:
         """Raises on missing and unknown inputs."""
@@ -66,6 +74,7 @@ class Servable:
         version: its number.
         max_bytes: largest size of an input tensor.
         max_pixels: most pixels of the image files of a request, together.
+        batching: joins requests to batches; None runs each by itself.
 
     Raises:
         ValueError: the SavedModel cannot be loaded, has no signature, or too many warm-up requests.
@@ -78,10 +87,12 @@ class Servable:
         version: int,
         max_bytes: int,
         max_pixels: int = MAX_PIXELS,
+        batching: Batching | None = None,
     ) -> None:
         self.version = version
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels
+        self._batchers: dict[str, Batcher] = {}
         self._model = SavedModelSession(path)
         try:
             self.definitions = self._model.signatures
@@ -97,6 +108,12 @@ class Servable:
         except BaseException:
             self._model.close()
             raise
+        if batching is not None:
+            self._batchers = {
+                name: Batcher(functools.partial(self._call, signature), batching)
+                for name, signature in self.signatures.items()
+                if signature.by_row
+            }
 
     def _signature(self, name: str, definition: meta_graph_pb2.SignatureDef) -> Signature:
         inputs, outputs = _slots(definition.inputs), _slots(definition.outputs)
@@ -161,19 +178,26 @@ class Servable:
         for alias, array in inputs.items():
             if signature.inputs[alias].dtype == tf.string:
                 self._check_pixels(alias, array)
-        deadline, options = current_deadline(), None
+        arrays = [inputs[alias] for alias in signature.inputs]
+        batcher = self._batchers.get(signature.name)
+        run = functools.partial(self._call, signature) if batcher is None else batcher.run
+        values = run(arrays, current_deadline())
+        outputs = dict(zip(signature.outputs, values, strict=True))
+        if (record := current_record()) is not None:
+            record.answered(self.version, inputs, outputs)
+        return outputs
+
+    def _call(
+        self, signature: Signature, arrays: Sequence[np.ndarray], deadline: Deadline | None
+    ) -> Sequence[np.ndarray]:
+        options = None
         if deadline is not None:
             milliseconds = math.ceil(1000 * deadline.remaining())
             if not milliseconds:
                 raise deadline.exceeded()
             options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds)
         with _tensorflow_errors(deadline):
-            arrays = [inputs[alias] for alias in signature.inputs]
-            values = signature.call(*arrays, options=options)
-        outputs = dict(zip(signature.outputs, map(np.asarray, values), strict=True))
-        if (record := current_record()) is not None:
-            record.answered(self.version, inputs, outputs)
-        return outputs
+            return [np.asarray(value) for value in signature.call(*arrays, options=options)]
 
     def _check_pixels(self, alias: str, files: np.ndarray) -> None:
         """Raises if files unpack to more pixels than a request may have."""
@@ -194,7 +218,7 @@ class Servable:
         self._model.close()
         # The calls hold the session, and graphs are full of reference cycles: without this a server
         # grows by one graph with each version.
-        self.signatures = {}
+        self.signatures, self._batchers = {}, {}
         del self._model
         gc.collect()
 

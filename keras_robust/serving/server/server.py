@@ -19,6 +19,7 @@ from keras_robust.serving.metrics.telemetry import (
     Monitoring,
     Telemetry,
 )
+from keras_robust.serving.server.batching import Batching
 from keras_robust.serving.server.deadline import TIMEOUT_SECONDS
 from keras_robust.serving.server.grpc_service import SERVICES, GrpcServer
 from keras_robust.serving.server.http_server import Page, RestServer
@@ -93,6 +94,8 @@ class Server:
         rest_api_port: REST port; 0 picks a free one.
         host: address to listen on.
         limits: sizes, threads and times.
+        batching: joins requests to batches; None runs each by itself.
+        cors: lets web pages of any origin send REST requests.
         monitoring: the metrics, the alarm of the detection scores, and the log of requests.
 
     Raises:
@@ -113,6 +116,8 @@ class Server:
         rest_api_port: int = 8501,
         host: str = "127.0.0.1",
         limits: Limits | None = None,
+        batching: Batching | None = None,
+        cors: bool = False,
         monitoring: Monitoring | None = None,
     ) -> None:
         if not model_name or set(model_name) & set("/:?# "):
@@ -126,6 +131,8 @@ class Server:
         self.model_name = model_name
         self.host = host
         self.limits = limits or Limits()
+        self.batching = batching
+        self.cors = cors
         self._ports = (port, rest_api_port)
         self._versions: VersionManager[Servable] = VersionManager(
             model_name, Path(model_base_path), self._load, self.limits.poll_wait_seconds
@@ -137,7 +144,8 @@ class Server:
 
     def _load(self, path: Path, version: int) -> Servable:
         max_pixels = int(self.limits.max_megapixels * 1e6)
-        return Servable(path, version, self.limits.max_message_bytes, max_pixels)
+        max_bytes = self.limits.max_message_bytes
+        return Servable(path, version, max_bytes, max_pixels, self.batching)
 
     def start(self) -> None:
         """Binds the ports, loads the newest version, then starts answering.
@@ -168,6 +176,7 @@ class Server:
                     (self.host, rest_port),
                     *self.limits.per_interface,
                     self.limits.rest_timeout_seconds,
+                    self.cors,
                     pages=self._pages(),
                     telemetry=self._telemetry,
                 )
