@@ -4,7 +4,8 @@
 
 trains a standard and a hardened classifier of handwritten digits, and an ensemble whose uncertainty
 detects attacked images (CCE); evaluates them, exports the ensemble, serves it on the loopback
-address, and queries the server about clean and attacked images over gRPC and REST.
+address, lets an attack wave raise the alarm of its detection scores, and queries the server about
+clean and attacked images over gRPC and REST.
 """
 
 from __future__ import annotations

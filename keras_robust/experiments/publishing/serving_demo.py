@@ -22,7 +22,7 @@ def serve_and_query(
     adaptive: AttackedTestSet,
     log: Callable[[str], None],
 ) -> None:
-    """Starts a server, queries it about all images over gRPC and REST, and stops it.
+    """Starts a server, sends an attack wave, queries it over gRPC and REST, and stops it.
 
     Args:
         model: the name of the served model.
@@ -31,6 +31,7 @@ def serve_and_query(
         adaptive: the same images, of an attack that also lowers the score.
         log: called with lines of text.
     """
+    from keras_robust.experiments.publishing.attack_wave import attack_wave
     from keras_robust.serving.client.grpc_client import Client
     from keras_robust.serving.client.rest_client import RestClient
     from keras_robust.serving.server.server import Server
@@ -42,6 +43,8 @@ def serve_and_query(
         )
         rest = RestClient(server.rest_address)
         with Client(server.grpc_address) as grpc:
+            images, adversarial = oblivious.images, oblivious.adversarial
+            attack_wave(grpc, server.rest_address, model, images, adversarial, log)
             outputs, largest = [], 0.0
             for images in (oblivious.images, oblivious.adversarial, adaptive.adversarial):
                 outputs.append(grpc.predict(model, images, "detect"))
