@@ -44,6 +44,8 @@ def test_the_whole_demo(tiny, tmp_path, recwarn):
     assert "(false alarms)" in text
     assert re.search(r"evades the detector:\n[\d.]+% of the images are misclassified", text)
     assert "gRPC and REST agree" in text
+    assert re.search(r"clean images, then a wave of \d+, every second one attacked. /metrics", text)
+    assert re.search(r"^  images +\d+ +\d+$", text, flags=re.MULTILINE)
     assert f"open {tmp_path}/report/report.html" in text
     times = re.findall(r"^  (\w[\w ]+?) +(\d+) s +\d+%$", text, flags=re.MULTILINE)
     assert [step for step, _ in times] == ["train cce", "evaluate", "export", "serve and query"]
