@@ -81,6 +81,10 @@ class RequestMetrics:
         if record.images and record.status == "OK":
             self.images.labels(record.model, record.signature).observe(record.images)
 
+    def batch(self, model: str, signature: str, images: int) -> None:
+        """Takes a batch that the model runs."""
+        self.batches.labels(model, signature).observe(images)
+
     def watch_queue(self, interface: str, length: Callable[[], float]) -> None:
         """Reads the length of a queue whenever the metrics are collected."""
         self.waiting.labels(interface).set_function(length)

@@ -66,6 +66,11 @@ class Batcher:
         self._gathering: _Request | None = None
         self._running = 0
 
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a batch."""
+        return len(self._waiting)
+
     def run(self, arrays: Arrays, deadline: Deadline | None) -> Arrays:
         """Runs a request, with others if there are any.
 

@@ -93,6 +93,8 @@ class Servable:
         self.max_bytes = max_bytes
         self.max_pixels = max_pixels
         self._batchers: dict[str, Batcher] = {}
+        # Called with the signature and the size of each batch, once the version is warm.
+        self.on_batch: Callable[[str, int], None] | None = None
         self._model = SavedModelSession(path)
         try:
             self.definitions = self._model.signatures
@@ -167,6 +169,11 @@ class Servable:
             response.outputs[alias].CopyFrom(encoded)
         return response
 
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a batch."""
+        return sum(batcher.waiting for batcher in self._batchers.values())
+
     def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs a signature on arrays that fit its inputs.
 
@@ -196,6 +203,8 @@ class Servable:
             if not milliseconds:
                 raise deadline.exceeded()
             options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds)
+        if self.on_batch is not None and arrays and arrays[0].ndim:
+            self.on_batch(signature.name, len(arrays[0]))
         with _tensorflow_errors(deadline):
             return [np.asarray(value) for value in signature.call(*arrays, options=options)]
 

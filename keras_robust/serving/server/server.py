@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -145,7 +146,16 @@ class Server:
     def _load(self, path: Path, version: int) -> Servable:
         max_pixels = int(self.limits.max_megapixels * 1e6)
         max_bytes = self.limits.max_message_bytes
-        return Servable(path, version, max_bytes, max_pixels, self.batching)
+        servable = Servable(path, version, max_bytes, max_pixels, self.batching)
+        if self._telemetry is not None:
+            servable.on_batch = functools.partial(self._telemetry.requests.batch, self.model_name)
+        return servable
+
+    def _waiting(self) -> float:
+        """Number of requests that wait for a batch."""
+        with contextlib.suppress(ServingError), self._versions.lease() as servable:
+            return servable.waiting
+        return 0
 
     def start(self) -> None:
         """Binds the ports, loads the newest version, then starts answering.
@@ -158,6 +168,8 @@ class Server:
         service = PredictionService(self._versions)
         self._telemetry = Telemetry(self._monitoring, self._base)
         self._telemetry.requests.watch_versions(self._states)
+        if self.batching is not None:
+            self._telemetry.requests.watch_queue("batch", self._waiting)
         standard = StandardServices(SERVICES)
         port, rest_port = self._ports
         try:

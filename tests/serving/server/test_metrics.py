@@ -61,6 +61,7 @@ def test_requests_over_both_interfaces(embedded, served, channel, interface):
     after = [counted("keras_robust_requests_total", **one) for one in (ok, bad, unknown)]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 1]
     assert counted("keras_robust_detection_images_total") - images == 3
+    assert counted("keras_robust_batch_images_sum", signature="detect") >= 3
     assert (
         counted("keras_robust_request_seconds_count", interface=interface, signature="detect")
         == seconds + 2
