@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -107,6 +108,6 @@ def test_a_lowered_training_learns(benchmark, precision, tmp_path, monkeypatch, 
     assert "robust" in said
     file, output = tmp_path / "pgd_at" / "seed0.npz", tmp_path / "model.keras"
     training.main([f"--read={file}", f"--output={output}", *recipe])
-    model = kr.models.load_model(output)
+    model = keras.models.load_model(output)
     clean = model.predict(arrays["test"].images / np.float32(255), verbose=0)["logits"].argmax(1)
     assert np.mean(clean == arrays["test"].labels) > 0.5
