@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import http.client
 import json
 import os
@@ -53,6 +54,14 @@ def _random_images(count, shape=SHAPE, seed=0):
 def _calibrated(model, shape=SHAPE, false_alarm_rate=0.25):
     images = tf.constant(_random_images(64, shape, seed=1))
     return EntropyDetector(model).calibrate([(images, tf.zeros(64))], false_alarm_rate)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen():
+    """Keeps TensorFlow's objects from the collections with which each server ends."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

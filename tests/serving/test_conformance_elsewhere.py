@@ -17,7 +17,7 @@ def run_tests(**variables):
     """Runs the conformance tests in a process of their own; returns its status and output."""
     names = ("SERVING_ADDRESS", "SERVING_REST_ADDRESS", "SERVING_MODEL")
     environment = {name: value for name, value in os.environ.items() if name not in names}
-    files = [str(HERE / f"test_conformance{part}.py") for part in ("", "_refusals")]
+    files = [str(HERE / f"test_conformance{part}.py") for part in ("", "_refusals", "_http")]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *files],
         env=environment | variables,

@@ -202,7 +202,7 @@ def test_the_program_says_that_requests_are_left(monkeypatch, caplog):
     serve.define_flags(values)
     values(["serve", "--model_name=digits", "--model_base_path=x"])
     monkeypatch.setattr(serve, "serve", lambda *_: False)
-    monkeypatch.setattr(serve, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(serve, "log_to_stderr", lambda: None)
     monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
     monkeypatch.setattr(serve.os, "_exit", ends.append)
     serve.run(values)
