@@ -28,6 +28,12 @@ tf.config.set_logical_device_configuration(
 
 pytest_plugins = ["tests.run_fixtures"]
 
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: no collection of garbage has to look at it again."""
+    gc.freeze()
+
+
 SHAPE = (6, 6, 1)
 CLASSES = 3
 FGSM = kr.attacks.fgsm(kr.LinfBall(0.1))

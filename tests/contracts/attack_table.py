@@ -54,6 +54,12 @@ BALLS = {
     "l0": kr.L0Ball(6.0),
 }
 LP = ("linf", "l2", "l1")
+# Attacks that run others, and steps of the one loop: they meet the ball inside of what they run.
+RUN_OTHERS = (
+    *("restarts", "worst_of", "multi_targeted", "transfer", "per_member", "smooth_adv"),
+    "in_each_ball",
+)
+ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim", "union_pgd")
 
 
 @registered

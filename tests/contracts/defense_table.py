@@ -13,6 +13,8 @@ CERTIFIED = ("ibp", "crown_ibp", "sabr")
 # Defenses whose classifier is an ensemble.
 ENSEMBLES = ("adp", "cce", "ensemble_at", "ta_moo")
 
+# One of each kind: with state, latents, contrast, an ensemble, bounds (which craft nothing).
+KINDS = ("trades", "udr", "adr", "ascl", "cce", "ibp")
 # Members that train as pgd_at does; all their rows are of the slow run.
 LIKE_PGD_AT = ("n_fgsm", "free", "union")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.core.classifier import as_forward
-from tests.contracts.attack_table import BALLS, CLASSES, ROWS
+from tests.contracts.attack_table import BALLS, CLASSES, ONE_LOOP, ROWS, RUN_OTHERS
 
 PAIRS = [(row, ball) for row in ROWS for ball in BALLS if ball in ROWS[row].norms]
 
@@ -28,12 +28,6 @@ def in_another_ball(row, ball):
     return ball != ROWS[row].norms[0] or ROWS[row].slow
 
 
-# Attacks that run others, and steps of the one loop: they meet the ball inside of what they run.
-RUN_OTHERS = (
-    *("restarts", "worst_of", "multi_targeted", "transfer", "per_member", "smooth_adv"),
-    "in_each_ball",
-)
-ONE_LOOP = ("fgsm", "r_fgsm", "bim", "mim", "union_pgd")
 # Their own tests know the result in every norm.
 KNOWN_IN_EVERY_NORM = ("brendel_bethge", "hop_skip_jump", "boundary", "spsa", "multi_task", "fmn")
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.training.robust_model import model_options
-from tests.contracts.defense_table import ENSEMBLES
+from tests.contracts.defense_table import ENSEMBLES, KINDS
 
 BALL = kr.LinfBall(0.1)
 # Required arguments after the classifier and the ball.
@@ -39,6 +39,11 @@ OPTIONS = {
 # Their losses need one label of an image, so that images cannot be mixed.
 ONE_LABEL = ("adr", "ascl", "crown_ibp", "ibp", "sabr", "scl")
 every_defense = pytest.mark.parametrize("name", kr.defenses.__all__)
+# One of each kind by default: that an option reaches its model is tested of all.
+every_kind = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in kr.defenses.__all__],
+)
 
 
 @pytest.fixture
@@ -111,7 +116,7 @@ def test_a_loss_of_one_label_refuses_mixed_images(name, build):
         build(name, mixing=kr.data.mixup())
 
 
-@every_defense
+@every_kind
 def test_validation_uses_the_validation_attack(name, build, make_batch):
     counting = Counting([])
     model = build(name, validation_attack=counting)
@@ -123,7 +128,7 @@ def test_validation_uses_the_validation_attack(name, build, make_batch):
     assert logs["robust_accuracy"] == pytest.approx((predicted == y).mean())
 
 
-@every_defense
+@every_kind
 def test_none_is_the_validation_attack_of_the_defense(name, build):
     assert build(name, validation_attack=None).validation_attack == build(name).validation_attack
 

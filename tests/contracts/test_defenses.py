@@ -16,32 +16,28 @@ from tests.contracts.defense_table import (
     CERTIFIED,
     DEFENSES,
     ENSEMBLES,
+    KINDS,
     LIKE_PGD_AT,
     WITHOUT_ATTACK,
 )
 
 # Each member once: its variations only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
-# One of each kind: without attack, with state, latents, contrast, an ensemble, bounds.
-KINDS = ("standard", "trades", "udr", "adr", "ascl", "cce", "ibp")
-every_kind = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in MEMBERS]
-)
-kinds_quickly = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in DEFENSES]
-)
+
+
+def each(names, by_default):
+    """A test of each name, which only in the slow run is not of `by_default`."""
+    slow = {name: [pytest.mark.slow] * (name not in by_default) for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=slow[n]) for n in names])
+
+
+every_kind = each(MEMBERS, KINDS)
+kinds_quickly = each(DEFENSES, KINDS)
 # Where a promise depends little on the member: of one member by default.
-one_member = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "trades")) for n in MEMBERS]
-)
+one_member = each(MEMBERS, ["trades"])
 EAGER_HALF = ("mixed_float16", True)
-variations_slowly = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in MEMBERS or name in LIKE_PGD_AT))
-        for name in DEFENSES
-    ],
-)
+HALVED = ("trades", "ascl", "cce", "ibp")  # another loss, and bounds in float32
+variations_slowly = each(DEFENSES, set(MEMBERS) - set(LIKE_PGD_AT))
 
 
 def sgd_with_all_the_extras(updates=1):
@@ -168,7 +164,7 @@ def test_it_logs_its_loss_its_terms_and_both_accuracies(name, trained):
     assert all(np.any(a != b) for a, b in zip(run.start, run.weights[0], strict=True) if np.ndim(a))
 
 
-@every_kind
+@each(MEMBERS, ["udr", "adr", "ibp"])  # variables of their own: a dual, a second model, a ramp
 def test_a_checkpoint_evaluates_and_resumes(name, trained, batch):
     """Bit for bit, with every part of the optimizer; Keras saves no dropout seeds."""
     run = trained(name)
@@ -219,7 +215,7 @@ def test_eager_is_the_graph(name, build, batch, trained):
             name,
             policy,
             eager,
-            marks=[pytest.mark.slow] * (name not in KINDS or (policy, eager) != EAGER_HALF),
+            marks=[pytest.mark.slow] * (name not in HALVED or (policy, eager) != EAGER_HALF),
         )
         for name in MEMBERS
         for policy, eager in (("mixed_bfloat16", True), EAGER_HALF, ("mixed_float16", False))
@@ -251,7 +247,7 @@ def test_tensorboard(build, batch, tmp_path):
     assert list(tmp_path.glob("train/events*")) and list(tmp_path.glob("validation/events*"))
 
 
-@kinds_quickly
+@each(DEFENSES, ["trades", "ascl", "cce"])
 def test_class_weights_are_sample_weights(name, build, batch):
     """A class of weight 0 does not affect the step; losses of a whole batch refuse weights."""
     x, y = batch
@@ -269,7 +265,7 @@ def test_class_weights_are_sample_weights(name, build, batch):
     assert_weights(models[0].get_weights(), models[1].get_weights())
 
 
-@kinds_quickly
+@each(DEFENSES, ["trades", "cce"])
 def test_dropout_is_random_in_training_and_off_in_evaluation(name, build, batch):
     model = build(name, dropout=0.5, run_eagerly=True)
     seed = next(v for v in model.variables if "seed" in v.path)

@@ -1,4 +1,4 @@
-"""One step of training against the step on paper."""
+"""One step of training against the step on paper, eagerly: contracts compare it with the graph."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def one_step(make_linear, make_batch):
     def check(defense, loss_on_paper):
         x, y = make_batch(6, (4, 1, 1))
         model = defense(make_linear(WEIGHTS, BIAS))
-        model.compile(keras.optimizers.SGD(RATE))
+        model.compile(keras.optimizers.SGD(RATE), run_eagerly=True)
         crafted = model.attack is not None
         x_adv = model.craft(tf.constant(x), tf.constant(y)).numpy() if crafted else x
 
@@ -72,7 +72,7 @@ def one_step_of_two(make_linear, make_batch):
         parameters = np.stack([np.vstack([w, BIAS]) for w in (WEIGHTS, WEIGHTS[::-1] * 0.7)])
         members = [make_linear(p[:4], p[4]) for p in parameters]
         model = defense(kr.models.ensemble(members))
-        model.compile(keras.optimizers.SGD(RATE))
+        model.compile(keras.optimizers.SGD(RATE), run_eagerly=True)
         crafted = tf.nest.flatten(model.craft(tf.constant(x), tf.constant(y)))
 
         def log_p(parameters, images):
