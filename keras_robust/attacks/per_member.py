@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, AttackWrapper, check_attack
+from keras_robust.core import random
 from keras_robust.core.classifier import each_member
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Forward, Images, Labels
@@ -60,9 +61,7 @@ class PerMember(AttackWrapper):
     ) -> tuple[Images, ...]:
         """One batch for each member, in their order."""
         return tuple(
-            self.attack.craft(
-                member, x, y, tf.random.experimental.stateless_fold_in(seed, number), targets
-            )
+            self.attack.craft(member, x, y, random.fold_in(seed, number), targets)
             for number, member in enumerate(each_member("An attack on each member", forward, x))
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, AttackWrapper, check_attack
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Forward, Images, Labels, Outputs
@@ -90,10 +91,10 @@ class SmoothAdv(AttackWrapper):
 
     def noise(self, x: Images, seed: tf.Tensor) -> tf.Tensor:
         """The noise that `craft` adds with this seed, `[batch, samples, ...]`, at least float32."""
-        seed = tf.random.experimental.stateless_fold_in(seed, _NOISE)
+        seed = random.fold_in(seed, _NOISE)
         shape, dtype = tf.shape(x), upcast_half(x).dtype
         shape = tf.concat([shape[:1], [self.samples], shape[1:]], axis=0)
-        noise = tf.random.stateless_normal(shape, seed, dtype=dtype)
+        noise = random.normal(shape, seed, dtype=dtype)
         noise.set_shape([x.shape[0], self.samples, *x.shape[1:]])
         return scalar(self.sigma, dtype) * noise
 

@@ -2,7 +2,8 @@
 
 An augmentation is any function `(image, seed) -> image` that keeps the shape: `image` float32
 `[h, w, c]`, `seed` an int64 tensor of shape `[2]`. It draws from the seed alone
-(`tf.random.stateless_*`, `tf.random.split`), so that the same seed always gives the same image.
+(`tf.random.stateless_*`, or `keras_robust.core.random`), so that the same seed always gives the same
+image.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_choice, check_integer, check_number
 
@@ -40,10 +42,10 @@ class PadCropFlip:
                 f"padding is {self.padding} with mode='reflect' for an image of shape "
                 f"{tuple(image.shape)}; expected padding <= {smaller - 1}, or mode='zero'."
             )
-        position, coin = tf.unstack(tf.random.split(seed))
+        position, coin = tf.unstack(random.split(seed, 2))
         border = [self.padding, self.padding]
         padded = tf.pad(image, [border, border, [0, 0]], _PADDING_MODES[self.mode])
-        corner = tf.random.stateless_uniform([2], position, 0, 2 * self.padding + 1, tf.int32)
+        corner = random.integers([2], position, 2 * self.padding + 1)
         cropped = tf.slice(padded, tf.concat([corner, [0]], axis=0), image.shape)
         return _random_flip(cropped, coin) if self.flip else cropped
 
@@ -60,8 +62,8 @@ class ShiftFlip:
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augments one image `[h, w, c]` with a seed of shape `[2]`."""
-        position, coin = tf.unstack(tf.random.split(seed))
-        offsets = tf.random.stateless_uniform([2], position, -self.fraction, self.fraction)
+        position, coin = tf.unstack(random.split(seed, 2))
+        offsets = random.uniform([2], position, -self.fraction, self.fraction)
         for axis in (0, 1):
             image = _shift(image, offsets[axis] * image.shape[axis], axis)
         return _random_flip(image, coin) if self.flip else image
@@ -84,18 +86,18 @@ class RandomErasing:
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augments one image `[h, w, c]` with a seed of shape `[2]`."""
-        of_coin, of_shape, of_corner, of_noise = tf.unstack(tf.random.split(seed, 4))
+        of_coin, of_shape, of_corner, of_noise = tf.unstack(random.split(seed, 4))
         size = tf.constant(list(image.shape[:2]), tf.float32)
-        share, tilt = tf.unstack(tf.random.stateless_uniform([2], of_shape))
+        share, tilt = tf.unstack(random.uniform([2], of_shape))
         area = (self.least + share * (self.most - self.least)) * tf.reduce_prod(size)
         bound = -math.log(self.aspect)
         slope = tf.exp(tf.stack([0.5, -0.5]) * bound * (2 * tilt - 1))
         sides = tf.clip_by_value(tf.round(tf.sqrt(area) * slope), 1.0, size)
-        corner = tf.floor(tf.random.stateless_uniform([2], of_corner) * (size - sides + 1))
+        corner = tf.floor(random.uniform([2], of_corner) * (size - sides + 1))
         row, column = (_inside(image.shape[axis], corner[axis], sides[axis]) for axis in (0, 1))
         erased = row[:, None, None] & column[None, :, None]
-        erased &= tf.random.stateless_uniform([], of_coin) < self.probability
-        noise = tf.random.stateless_uniform(image.shape, of_noise, dtype=image.dtype)
+        erased &= random.uniform([], of_coin) < self.probability
+        noise = random.uniform(image.shape, of_noise, dtype=image.dtype)
         return tf.where(erased, noise, image)
 
 
@@ -107,7 +109,7 @@ class Chain:
 
     def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augments one image `[h, w, c]` with a seed of shape `[2]`."""
-        seeds = tf.unstack(tf.random.split(seed, len(self.augmentations)))
+        seeds = tf.unstack(random.split(seed, len(self.augmentations)))
         for augment, own in zip(self.augmentations, seeds, strict=True):
             image = augment(image, own)
         return image
@@ -231,7 +233,7 @@ def chain(*augmentations: Augmentation) -> Chain:
 
 
 def _random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    heads = tf.random.stateless_uniform([], seed) < 0.5
+    heads = random.uniform([], seed) < 0.5
     return tf.where(heads, tf.reverse(image, axis=[1]), image)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_number
@@ -30,10 +31,10 @@ class MixUp:
 
     def __call__(self, x: Images, y: Labels, seed: tf.Tensor) -> Mixed:
         """Mixes images `[batch, ...]` with a seed of shape `[2]`."""
-        partners, of_share = tf.unstack(tf.random.split(seed))
+        partners, of_share = tf.unstack(random.split(seed, 2))
         share = _beta(tf.shape(x)[0], self.alpha, of_share)
         share = tf.maximum(share, 1 - share)  # the distribution is symmetric
-        other = _permutation(tf.shape(x)[0], partners)
+        other = random.permutation(tf.shape(x)[0], partners)
         weight = tf.cast(tf.reshape(share, [-1, *[1] * (len(x.shape) - 1)]), x.dtype)
         partner = tf.gather(x, other)
         # In this form the result stays between both images.
@@ -53,14 +54,14 @@ class CutMix:
         """Mixes images `[batch, h, w, c]` with a seed of shape `[2]`."""
         if len(x.shape) != 4:
             raise ValueError(f"cutmix: images have shape {x.shape}; expected [batch, h, w, c].")
-        partners, of_share, of_center = tf.unstack(tf.random.split(seed, 3))
+        partners, of_share, of_center = tf.unstack(random.split(seed, 3))
         count, (height, width) = tf.shape(x)[0], x.shape[1:3]
         side = tf.sqrt(1 - _beta(count, self.alpha, of_share))
-        center = tf.random.stateless_uniform([2, count], of_center)
+        center = random.uniform([2, count], of_center)
         rows = _segment(height, side, center[0])
         columns = _segment(width, side, center[1])
         inside = rows[:, :, None] & columns[:, None, :]
-        other = _permutation(count, partners)
+        other = random.permutation(count, partners)
         mixed = tf.where(inside[..., None], tf.gather(x, other), x)
         share = 1 - tf.reduce_mean(tf.cast(inside, tf.float32), axis=[1, 2])
         first, second = y, tf.gather(y, other)
@@ -124,17 +125,9 @@ def cutmix(alpha: float = 1.0) -> CutMix:
 
 def _beta(count: tf.Tensor, alpha: float, seed: tf.Tensor) -> tf.Tensor:
     """Draws from Beta(alpha, alpha), float32 `[count]`."""
-    first, second = tf.unstack(
-        # In float64, where gamma variates of a small alpha do not vanish.
-        tf.random.stateless_gamma(
-            [2, count], seed, tf.constant(alpha, tf.float64), dtype=tf.float64
-        )
-    )
+    # In float64, where gamma variates of a small alpha do not vanish.
+    first, second = tf.unstack(random.gamma([2, count], seed, alpha, tf.float64))
     return tf.cast(first / (first + second), tf.float32)
-
-
-def _permutation(count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_shuffle(tf.range(count), seed)
 
 
 def _segment(length: int, share: tf.Tensor, center: tf.Tensor) -> tf.Tensor:

@@ -22,6 +22,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.data.augmentation import Augmentation
@@ -50,7 +51,7 @@ def shuffled_rows(step: int | tf.Tensor, batch_size: int, size: int, seed: int) 
     epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
     positions = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
     pair = tf.stack([tf.constant(seed, tf.int64), epoch])
-    keys = tf.random.stateless_uniform([2, 2], pair, None, None, tf.int32, alg="philox")
+    keys = random.bits([2, 2], pair)
     once = tf.random.experimental.index_shuffle(positions, keys[0], size - 1)
     return tf.random.experimental.index_shuffle(once, keys[1], size - 1)
 
@@ -132,7 +133,7 @@ class Batches:
         x = tf.concat([x, to_unit(tf.gather(extra.images, rows))], axis=0)
         y = tf.concat([y, tf.gather(extra.labels, rows)], axis=0)
         key = tf.stack([tf.constant(seed, tf.int64), step])
-        order = tf.random.experimental.stateless_shuffle(tf.range(self.batch_size), key)
+        order = random.permutation(self.batch_size, key)
         return tf.gather(x, order), tf.gather(y, order)
 
     def _augmented(self, images: tf.Tensor, step: tf.Tensor, augment: Augmentation) -> tf.Tensor:

@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
 from keras_robust.attacks.smooth_adv import SmoothAdv
+from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius, Scalar
@@ -53,7 +54,7 @@ class GaussianNoise(Attack):
     ) -> Images:
         """The images, attacked if there is an attack, with noise."""
         if self.attack is None:
-            noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=upcast_half(x).dtype)
+            noise = random.normal(tf.shape(x), seed, dtype=upcast_half(x).dtype)
             return tf.cast(upcast_half(x) + scalar(self.sigma, noise.dtype) * noise, x.dtype)
         x_adv = self.attack.craft(forward, x, y, seed, targets)
         return tf.cast(upcast_half(x_adv) + self.attack.noise(x, seed)[:, 0], x.dtype)

@@ -14,6 +14,7 @@ from keras_robust.attacks.crafting.initialization import AtInput, Uniform
 from keras_robust.attacks.crafting.objectives import LabelLoss
 from keras_robust.attacks.crafting.step_rules import FixedStep, UnprojectedStep
 from keras_robust.attacks.pgd import pgd
+from keras_robust.core import random
 from keras_robust.core.config import register, serializable
 from keras_robust.core.types import (
     Ball,
@@ -80,7 +81,7 @@ class AlignedModel(RobustModel):
         def loss(images: Images) -> PerExample:
             return losses.negative_log_likelihood(self._crafting_forward(images)["logits"], y)
 
-        seed = tf.random.experimental.stateless_fold_in(self._fold(self.step), _ALIGNMENT)
+        seed = random.fold_in(self._fold(self.step), _ALIGNMENT)
         nearby = self.training_attack(x.dtype).ball.sample(x, seed)
         return {"alignment": cosine(*(value_and_gradient(loss, at)[1] for at in (x, nearby)))}
 

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.pgd import pgd
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.types import Ball, Forward, Images, Labels, Radius
 from keras_robust.core.validation import check_choice
@@ -41,7 +42,7 @@ class AugmentedView(Attack):
     ) -> Images:
         """An augmented view of each image."""
         del forward, y, targets
-        seeds = tf.cast(tf.random.split(seed, tf.shape(x)[0]), tf.int64)
+        seeds = tf.cast(random.split(seed, tf.shape(x)[0]), tf.int64)
         return tf.vectorized_map(lambda both: self.augment(*both), (x, seeds))
 
     def at_radius(self, radius: Radius, step_size: Radius | None = None) -> AugmentedView:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from keras_robust.core import random
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.labels import class_numbers
@@ -21,7 +22,6 @@ ABSTAIN = -1
 # Folded into the seed: the samples that select a class are independent of those that bound its
 # probability, as the guarantee needs.
 _SELECTION, _ESTIMATION, _PREDICTION = range(3)
-_PER_COUNT = 4  # numbers that the Philox generator draws for each value of its counter
 
 
 class Certificates(NamedTuple):
@@ -194,10 +194,8 @@ class SmoothedClassifier:
         Sample `j` of image `i` is number `i n + j`, which decides its noise.
         """
         count = self._counter(x.shape[1:])
-        folded = tf.random.experimental.stateless_fold_in(
-            tf.constant([seed[0], 0], tf.int64), seed[1]
-        )
-        key, _ = tf.raw_ops.StatelessRandomGetKeyCounter(seed=folded)
+        folded = random.fold_in(tf.constant([seed[0], 0], tf.int64), seed[1])
+        key = random.key_of(folded)
         counts: np.ndarray | None = None
         for begin in range(0, len(x) * n, batch_size):
             rows = np.arange(begin, min(begin + batch_size, len(x) * n)) // n
@@ -217,7 +215,7 @@ class SmoothedClassifier:
 
         @compiled
         def count(x: Images, rows: tf.Tensor, first: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-            noise = standard_normal(key, first, tf.shape(rows)[0], size)
+            noise = random.numbered_normal(key, first, tf.shape(rows)[0], size)
             noisy = tf.gather(x, rows) + sigma * tf.reshape(noise, [-1, *shape])
             logits = forward(noisy)["logits"]
             classes = tf.one_hot(tf.argmax(logits, axis=1), tf.shape(logits)[1], dtype=tf.int64)
@@ -235,29 +233,6 @@ class SmoothedClassifier:
 
 
 smoothed = SmoothedClassifier
-
-
-def standard_normal(key: tf.Tensor, first: tf.Tensor, count: tf.Tensor, size: int) -> tf.Tensor:
-    """Standard normal noise of the samples `first`, `first + 1`, ..., `[count, size]` float32.
-
-    A sample does not depend on the others that are drawn with it: each has its own part of the
-    counter of the Philox generator.
-
-    Args:
-        key: `[1]` uint64, the key of the generator.
-        first: the number of the first sample, uint64.
-        count: how many samples to draw.
-        size: the length of a sample.
-    """
-    blocks = -(-size // _PER_COUNT)
-    counter = tf.stack([first * blocks, tf.zeros_like(first)])
-    noise = tf.raw_ops.StatelessRandomNormalV2(
-        shape=tf.stack([count, blocks * _PER_COUNT]),
-        key=key,
-        counter=counter,
-        alg=tf.random.Algorithm.PHILOX.value,
-    )
-    return noise[:, :size]
 
 
 def _checked(x: Any, alpha: float, batch_size: int, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Images, PerExample, Radius
 from keras_robust.core.validation import check_ball, is_number
@@ -103,8 +104,8 @@ class SparseBall(LpBall, abc.ABC):
 
     def _random(self, x: Images, seed: tf.Tensor, at_bounds: bool) -> Images:
         center = self._center(x)
-        dtype, seeds = center.dtype, tf.random.split(seed, 2)
-        noise = tf.random.stateless_uniform(tf.shape(x), seeds[0], -1.0, 1.0, dtype)
+        dtype, seeds = center.dtype, random.split(seed, 2)
+        noise = random.uniform(tf.shape(x), seeds[0], -1.0, 1.0, dtype)
         if at_bounds:
             noise = tf.where(noise < 0, -tf.ones_like(noise), tf.ones_like(noise))
         low, high = self.bounds
@@ -114,7 +115,7 @@ class SparseBall(LpBall, abc.ABC):
             moved = center + noise
         moved = masks.restored(self, moved, center)
         pixels = self._pixels(center)
-        score = tf.random.stateless_uniform(tf.shape(pixels)[:2], seeds[1], dtype=dtype)
+        score = random.uniform(tf.shape(pixels)[:2], seeds[1], dtype=dtype)
         if masks.mask_of(self) is not None:
             free = masks.without_masked(self, tf.ones_like(center))
             score += tf.reduce_max(self._pixels(free), axis=2)  # pixels that may change first

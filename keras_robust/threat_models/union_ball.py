@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Images, PerExample, Radius
@@ -157,8 +158,8 @@ class UnionBall:
 
 def draw(count: int, x: Images, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """The number of a ball for each image of `x`, `[batch]`, and a seed for each of the balls."""
-    first, *seeds = tf.unstack(tf.random.split(seed, count + 1))
-    return tf.random.stateless_uniform(tf.shape(x)[:1], first, 0, count, tf.int32), seeds
+    first, *seeds = tf.unstack(random.split(seed, count + 1))
+    return random.integers(tf.shape(x)[:1], first, count), seeds
 
 
 def chosen(index: tf.Tensor, candidates: Sequence[Images]) -> Images:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.core import random
 from keras_robust.core.types import Images, Labels
 from keras_robust.training.distribution import batch_norms
 from keras_robust.training.robust_model import RobustModel
@@ -75,11 +76,11 @@ class BatchNormStatistics:
             self._set(self._of_all, batches)
 
     def _set(self, of_batch: _OfBatch, batches: Iterable[tuple[Any, Any]]) -> None:
-        begin = tf.random.experimental.stateless_fold_in(as_seed(self.model.seed), _RECOMPUTATION)
+        begin = random.fold_in(as_seed(self.model.seed), _RECOMPUTATION)
         sums: list[tf.Tensor] = []
         count = 0
         for count, (x, y) in enumerate(batches, start=1):
-            seed = tf.random.experimental.stateless_fold_in(begin, count)
+            seed = random.fold_in(begin, count)
             found = of_batch(tf.convert_to_tensor(x), tf.convert_to_tensor(y), seed)
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
         if not count:

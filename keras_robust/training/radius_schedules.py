@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.validation import check_integer, check_number
 
@@ -98,7 +99,7 @@ class RandomRadius(RadiusSchedule):
     def radius(self, step: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """The radius of a step."""
         del step
-        return tf.random.stateless_uniform([], seed, self.low, self.high)
+        return random.uniform([], seed, self.low, self.high)
 
 
 def check_radius_schedule(value: Any) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.inputs import as_seed
-from keras_robust.core import collectives
+from keras_robust.core import collectives, random
 from keras_robust.core.config import register
 from keras_robust.core.types import Images, Labels, Outputs, RobustLoss, Seed
 from keras_robust.core.validation import check_integer
@@ -226,8 +226,8 @@ class RobustModel(KerasLoop):
             raise ValueError("The model has no training attack; expected one to craft images.")
         radius = self.attack.ball.radius
         if self.radius_schedule is not None:
-            seed = tf.random.experimental.stateless_fold_in(as_seed(self.seed), _RADIUS)
-            seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(step, tf.int32))
+            seed = random.fold_in(as_seed(self.seed), _RADIUS)
+            seed = random.fold_in(seed, tf.cast(step, tf.int32))
             radius = tf.cast(self.radius_schedule.radius(tf.convert_to_tensor(step), seed), dtype)
         elif not self.radius_warmup:
             return self.attack
@@ -275,7 +275,7 @@ class RobustModel(KerasLoop):
         self.check_trainable()
         batch, others = self._unpack(data), None
         if self.mixing is not None:
-            seed = tf.random.experimental.stateless_fold_in(self._fold(self.step), _MIXING)
+            seed = random.fold_in(self._fold(self.step), _MIXING)
             batch, others = label_mixing.mixed(self.mixing, batch, seed)
         # On replicas, a step begins after the last batch of a data set of unknown size, and fails:
         # counters would have counted it, as they do not depend on the batch.
@@ -315,7 +315,7 @@ class RobustModel(KerasLoop):
         if "adversarial" in self.robust_loss.required_outputs:
             seed = self._fold(self.step)
             if self.microbatches > 1:
-                seed = tf.random.experimental.stateless_fold_in(seed, part)
+                seed = random.fold_in(seed, part)
             x_adv = self.craft(x, y, seed)
         with smoothed_labels(self.label_smoothing):  # not those of the attack
             gradients, outputs, means = self.training_loss().gradients(
@@ -365,12 +365,10 @@ class RobustModel(KerasLoop):
 
     def _fold(self, number: int | tf.Tensor) -> tf.Tensor:
         """The seed of a step, different on each replica."""
-        seed = tf.random.experimental.stateless_fold_in(
-            as_seed(self.seed), tf.cast(number, tf.int32)
-        )
+        seed = random.fold_in(as_seed(self.seed), tf.cast(number, tf.int32))
         if collectives.replicas() == 1:
             return seed
-        return tf.random.experimental.stateless_fold_in(seed, collectives.replica_id())
+        return random.fold_in(seed, collectives.replica_id())
 
     def parts(self) -> dict[str, Any]:
         """The arguments of the constructor that rebuild the model."""

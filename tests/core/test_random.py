@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_robust
 from keras_robust.core import random
 
 SEED = tf.constant([7, 2])
@@ -17,6 +21,7 @@ def draws(seed, shape):
         "uniform": random.uniform(shape, seed, -1.0, 1.0),
         "unit": random.uniform(shape, seed),
         "integers": random.integers(shape, seed, 2),
+        "bits": random.bits(shape, seed),
         "normal": random.normal(shape, seed),
         "split": random.split(seed, 3),
         "fold_in": random.fold_in(seed, 5),
@@ -31,6 +36,7 @@ def test_they_are_those_of_the_kernels_for_the_cpu(shape):
         "uniform": tf.random.stateless_uniform(shape, SEED, -1.0, 1.0),
         "unit": tf.random.stateless_uniform(shape, SEED),
         "integers": tf.random.stateless_uniform(shape, SEED, 0, 2, tf.int32),
+        "bits": tf.random.stateless_uniform(shape, SEED, None, None, tf.int32),
         "split": tf.random.split(SEED, 3),
         "fold_in": tf.random.experimental.stateless_fold_in(SEED, 5),
     }
@@ -58,6 +64,33 @@ def test_shapes_may_be_tensors():
 def test_other_dtypes(dtype):
     assert random.uniform([2], SEED, dtype=dtype).dtype == dtype
     assert random.normal([2], SEED, dtype).dtype == dtype
+
+
+def test_numbers_of_other_distributions_are_those_of_the_kernels_for_the_cpu():
+    permutation = tf.random.experimental.stateless_shuffle(tf.range(9), SEED)
+    np.testing.assert_array_equal(random.permutation(9, SEED), permutation)
+    alpha = tf.constant(0.3, tf.float64)
+    gamma = tf.random.stateless_gamma([2, 5], SEED, alpha, dtype=tf.float64)
+    np.testing.assert_array_equal(random.gamma([2, 5], SEED, 0.3), gamma)
+    ends = random.uniform([50], SEED, 0.3, 0.7)
+    np.testing.assert_array_equal(ends, tf.random.stateless_uniform([50], SEED, 0.3, 0.7))
+
+
+def test_a_single_number():
+    assert random.normal([], SEED).shape == []
+    assert random.uniform([], SEED).shape == []
+
+
+def test_no_other_file_draws_by_tensorflow():
+    """Elsewhere the device would choose the generator, or XLA its own floats."""
+    root = Path(keras_robust.__file__).parent
+    drawn = re.compile(r"tf\.random\.(?!experimental\.index_shuffle)\w+[.\w]*\(|StatelessRandom")
+    found = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if drawn.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"core/random.py"}
 
 
 def test_normal_numbers_have_the_moments():

@@ -8,7 +8,8 @@ import tensorflow as tf
 from scipy import special
 
 import keras_robust as kr
-from keras_robust.models.smoothed import ABSTAIN, Certificates, standard_normal
+from keras_robust.core import random
+from keras_robust.models.smoothed import ABSTAIN, Certificates
 
 SIGMA = 0.5
 NORMAL = np.array([0.6, -0.8, 2.4], "float32")  # of length 2.6
@@ -76,14 +77,14 @@ def test_far_from_the_boundary_it_decides(smooth):
 @pytest.mark.parametrize("size", [3, 8])
 def test_a_sample_does_not_depend_on_its_batch(size):
     key = tf.constant([123456789], tf.uint64)
-    whole = standard_normal(key, np.uint64(0), 40, size).numpy()
+    whole = random.numbered_normal(key, np.uint64(0), 40, size).numpy()
     for first, count in ((0, 1), (1, 2), (7, 33), (39, 1)):
-        part = standard_normal(key, np.uint64(first), count, size)
+        part = random.numbered_normal(key, np.uint64(first), count, size)
         np.testing.assert_array_equal(part, whole[first : first + count])
 
 
 def test_noise_is_standard_normal_and_samples_differ():
-    draws = standard_normal(tf.constant([5], tf.uint64), np.uint64(2**40), 20_000, 6).numpy()
+    draws = random.numbered_normal(tf.constant([5], tf.uint64), np.uint64(2**40), 20_000, 6).numpy()
     assert len(np.unique(draws)) > 0.99 * draws.size
     covariance = np.cov(draws.T)
     np.testing.assert_allclose(draws.mean(axis=0), 0, atol=0.03)

@@ -20,6 +20,7 @@ from keras_robust.attacks.crafting.minimum_norm import (
     initial_best,
     keep_closest,
 )
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
@@ -88,14 +89,14 @@ class Boundary(MinimumNormAttack):
     ) -> BestSoFar:
         """The closest adversarial example of the walk."""
         objectives.refuse_targets("Boundary", targets)
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         is_adversarial = label_query(forward, y)
         begin = starting_point(self.ball, self.start, forward, x, y, seeds[0])
         best = initial_best(x, is_adversarial(x))
         best = keep_closest(self.ball, best, x, begin.x, begin.found)
 
         def body(index: tf.Tensor, x_adv: Images, lengths: tuple, best: BestSoFar) -> tuple:
-            step_seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
+            step_seed = random.fold_in(seeds[1], index)
             on_sphere, closer = _proposals(self.ball, x, x_adv, lengths, step_seed)
             sphere_success = is_adversarial(on_sphere) & begin.found
             success = is_adversarial(closer) & begin.found
@@ -136,7 +137,7 @@ def _proposals(
     delta = here - clean
     distance = broadcast_to_images(euclidean(delta), x)
     outward = tf.math.divide_no_nan(delta, distance)
-    noise = tf.random.stateless_normal(tf.shape(x), seed, dtype=clean.dtype)
+    noise = random.normal(tf.shape(x), seed, dtype=clean.dtype)
     noise = without_masked(ball, noise)
     noise -= outward * broadcast_to_images(_inner(noise, outward), x)
     tangent = tf.math.divide_no_nan(noise, broadcast_to_images(euclidean(noise), x))

@@ -16,6 +16,7 @@ from keras_robust.attacks.crafting.minimum_norm import (
     initial_best,
     keep_closest,
 )
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample
@@ -87,7 +88,7 @@ class HopSkipJump(MinimumNormAttack):
     ) -> BestSoFar:
         """The closest adversarial example of all steps."""
         objectives.refuse_targets("HopSkipJump", targets)
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         is_adversarial = decision_boundary.label_query(forward, y)
         begin = decision_boundary.starting_point(self.ball, self.start, forward, x, y, seeds[0])
         best = initial_best(x, is_adversarial(x))
@@ -98,7 +99,7 @@ class HopSkipJump(MinimumNormAttack):
         search_steps = max(10, math.ceil(power * math.log2(pixels)))
 
         def body(index: tf.Tensor, x_adv: Images, best: BestSoFar) -> tuple:
-            step_seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
+            step_seed = random.fold_in(seeds[1], index)
             step = tf.cast(index + 1, upcast_half(x).dtype)
             delta = self._delta(x, x_adv, index, pixels)
             count = tf.cast(tf.cast(self.n_directions, step.dtype) * tf.sqrt(step), tf.int32)
@@ -181,8 +182,8 @@ class HopSkipJump(MinimumNormAttack):
         def body(
             index: tf.Tensor, total: PerExample, plain: tf.Tensor, weighted: tf.Tensor
         ) -> tuple:
-            direction_seed = tf.random.experimental.stateless_fold_in(seed, index)
-            noise = tf.random.stateless_normal(tf.shape(x_adv), direction_seed, dtype=here.dtype)
+            direction_seed = random.fold_in(seed, index)
+            noise = random.normal(tf.shape(x_adv), direction_seed, dtype=here.dtype)
             noise = without_masked(self.ball, noise)
             noise /= broadcast_to_images(euclidean(noise), x_adv)
             point = allowed(self.ball, here + length * noise, x_adv)

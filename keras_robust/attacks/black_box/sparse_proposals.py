@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Images
 from keras_robust.core.validation import is_number
@@ -68,7 +69,7 @@ def _is_masked(ball: Any) -> bool:
 def _corners(ball: Ball, shape: Any, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """One of the bounds for each value, at random."""
     low, high = (scalar(bound, dtype) for bound in ball.bounds)
-    return tf.where(tf.random.stateless_uniform(shape, seed) < 0.5, low, high)
+    return tf.where(random.uniform(shape, seed) < 0.5, low, high)
 
 
 def _fraction(
@@ -89,20 +90,20 @@ class _Pixels:
         self._ball, self._queries, self._alpha = ball, queries, alpha
 
     def start(self, x: Images, seed: tf.Tensor) -> Any:
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         free = self._free(x)
-        score = tf.where(free, tf.random.stateless_uniform(tf.shape(free), seeds[0]), -1.0)
+        score = tf.where(free, random.uniform(tf.shape(free), seeds[0]), -1.0)
         chosen = largest(score, self._count(free)) & free
         return chosen, _corners(self._ball, tf.shape(x), seeds[1], x.dtype)
 
     def next(self, x: Images, state: Any, index: tf.Tensor, seed: tf.Tensor) -> Any:
         chosen, content = state
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         count = self._count(chosen)
         share = _fraction(self._alpha, _FEW, index, self._queries)
         moved = tf.cast(share * tf.cast(count, share.dtype), tf.int32)
         moved = tf.minimum(tf.maximum(moved, 1), count)
-        score = tf.random.stateless_uniform(tf.shape(chosen), seeds[0])
+        score = random.uniform(tf.shape(chosen), seeds[0])
         others = ~chosen & self._free(x)
         dropped = largest(tf.where(chosen, score, -1.0), moved) & chosen
         added = largest(tf.where(others, score, -1.0), moved) & others
@@ -160,7 +161,7 @@ class _Painted:
 
 def _places(count: tf.Tensor, most: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Random integers from 0 to `most`, `[count, 2]`."""
-    uniform = tf.random.stateless_uniform([count, 2], seed)
+    uniform = random.uniform([count, 2], seed)
     return tf.minimum(tf.cast(uniform * tf.cast(most + 1, uniform.dtype), tf.int32), most)
 
 
@@ -171,13 +172,13 @@ class _Patch(_Painted):
     """
 
     def start(self, x: Images, seed: tf.Tensor) -> Any:
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         location = _places(tf.shape(x)[0], self._room(x), seeds[0])
         return self._stripes(x, seeds[1]), location
 
     def next(self, x: Images, state: Any, index: tf.Tensor, seed: tf.Tensor) -> Any:
         canvas, location = state
-        seeds = tf.random.split(seed, 3)
+        seeds = random.split(seed, 3)
         side = self._ball.side(x)
         square = tf.minimum(self._square(index, side * side), tf.maximum(side, 1))
         corner = _places(self._rows(x), tf.maximum(side - square, 0), seeds[0])
@@ -217,11 +218,11 @@ class _Masked(_Painted):
         return (self._stripes(x, seed),)
 
     def next(self, x: Images, state: Any, index: tf.Tensor, seed: tf.Tensor) -> Any:
-        seeds = tf.random.split(seed, 3)
+        seeds = random.split(seed, 3)
         shape = tf.concat([[self._rows(x)], tf.shape(x)[1:]], axis=0)
         free = tf.reduce_any(without_masked(self._ball, tf.ones(shape)) > 0, axis=3)
         free = tf.reshape(free, [shape[0], -1])
-        score = tf.where(free, tf.random.stateless_uniform(tf.shape(free), seeds[0]), -1.0)
+        score = tf.where(free, random.uniform(tf.shape(free), seeds[0]), -1.0)
         pixel = tf.argmax(score, axis=1, output_type=tf.int32)
         side = self._square(index, tf.reduce_sum(tf.cast(free[0], tf.int32)))
         shift = _places(shape[0], side - 1, seeds[1])

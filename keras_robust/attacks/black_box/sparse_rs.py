@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks.black_box.sparse_proposals import proposals_in
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.attacks.crafting.objectives import refuse_targets
+from keras_robust.core import random
 from keras_robust.core.config import replace, serializable
 from keras_robust.core.numerics import broadcast_to_images
 from keras_robust.core.types import Ball, Forward, Images, Labels, PerExample, Radius, Scalar
@@ -78,7 +79,7 @@ class SparseRS(Attack):
         refuse_targets("SparseRS", targets)
         proposals = proposals_in(self.ball, self.queries, self.alpha_init, self.universal)
         # An int32 seed and the same int64 seed are split differently.
-        seeds = tf.random.split(tf.cast(seed, tf.int64), 2)
+        seeds = random.split(tf.cast(seed, tf.int64), 2)
 
         def query(state: Any) -> tuple[PerExample, tf.Tensor]:
             logits = forward(proposals.images(x, state))["logits"]
@@ -88,7 +89,7 @@ class SparseRS(Attack):
             return margin, losses.misclassified(logits, y)
 
         def body(index: tf.Tensor, state: Any, margin: PerExample, done: tf.Tensor) -> tuple:
-            own_seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
+            own_seed = random.fold_in(seeds[1], index)
             candidate = proposals.next(x, state, index, own_seed)
             value, misclassified = query(candidate)
             better = self._better(value, misclassified, margin, done)

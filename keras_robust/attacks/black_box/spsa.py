@@ -10,6 +10,7 @@ from keras_robust.attacks.crafting import initialization, objectives
 from keras_robust.attacks.crafting.gradient_ascent import GradientAttack, gradient_ascent, noinline
 from keras_robust.attacks.crafting.step_rules import MomentumStep, default_step_size
 from keras_robust.attacks.pgd import needs_gradient_at_clean
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, pixel_range, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
@@ -58,8 +59,8 @@ class SpsaEstimator:
         delta = scalar(self._delta, center.dtype)
 
         def body(drawn: tf.Tensor, total: tf.Tensor, gradient: tf.Tensor) -> tuple:
-            seed = tf.random.experimental.stateless_fold_in(self._seed, drawn)
-            bits = tf.random.stateless_uniform(tf.shape(x_adv), seed, 0, 2, tf.int32)
+            seed = random.fold_in(self._seed, drawn)
+            bits = random.integers(tf.shape(x_adv), seed, 2)
             direction = without_masked(self._ball, tf.cast(2 * bits - 1, center.dtype))
             ahead, behind = (
                 tf.cast(self._value(allowed(self._ball, point, x_adv)), center.dtype)
@@ -112,7 +113,7 @@ class Spsa(GradientAttack):
         self, forward: Forward, x: Images, y: Labels, seed: tf.Tensor, targets: Labels | None
     ) -> Images:
         """Starts near the images and ascends along estimates."""
-        seeds = tf.random.split(seed, 2)
+        seeds = random.split(seed, 2)
         oracle = SpsaEstimator(
             self.objective(forward, x, y, targets),
             self.ball,

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core import random
 from keras_robust.core.labels import class_numbers
 from keras_robust.core.numerics import clip_rounding, scalar
 from keras_robust.core.types import Images, Labels, Seed
@@ -47,7 +48,7 @@ def craft_seed(seed: Seed) -> tf.Tensor:
     if wide.dtype == tf.int32:
         return narrow
     fits = tf.reduce_all(tf.equal(tf.cast(narrow, wide.dtype), wide))
-    return tf.where(fits, narrow, tf.random.stateless_uniform([2], wide, None, None, tf.int32))
+    return tf.where(fits, narrow, random.bits([2], wide))
 
 
 def check_batch(

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.gradient_ascent import noinline, value_and_gradient
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import broadcast_to_images, scalar, upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Objective, PerExample
@@ -142,17 +143,17 @@ class TransferableGradient:
     def __call__(self, x_adv: Images, state: Any) -> tuple[PerExample, tf.Tensor, Any]:
         """The value and the tuned gradient."""
         index, variance = state
-        seed = tf.random.experimental.stateless_fold_in(self._seed, index)
+        seed = random.fold_in(self._seed, index)
         value, gradient = self._mean(lambda k: x_adv, self._settings.eot_iter, seed, x_adv)
         tuned = gradient + variance
         if self._settings.samples:
             ball = self._ball.replace(
                 radius=self._settings.neighborhood * scalar(self._ball.radius, gradient.dtype)
             )
-            draws, seed = tf.unstack(tf.random.split(seed, 2))
+            draws, seed = tf.unstack(random.split(seed, 2))
 
             def near(k: tf.Tensor) -> Images:
-                own = tf.random.experimental.stateless_fold_in(draws, k)
+                own = random.fold_in(draws, k)
                 return ball.sample(x_adv, own)
 
             _, around = self._mean(near, self._settings.samples, seed, x_adv)
@@ -165,7 +166,7 @@ class TransferableGradient:
         """The mean value and gradient over `count` points."""
 
         def body(k: tf.Tensor, value: PerExample, gradient: tf.Tensor) -> tuple:
-            own = tf.random.experimental.stateless_fold_in(seed, k)
+            own = random.fold_in(seed, k)
             here, there = self._gradient(point(k), own)
             return k + 1, value + tf.cast(here, value.dtype), gradient + upcast_half(there)
 
@@ -213,7 +214,7 @@ def shrunk(x: Images, seed: tf.Tensor, settings: Transferability, low: float) ->
     Two matrix products, one for rows and one for columns, whose entries are bilinear weights.
     """
     count, dtype = tf.shape(x)[0], upcast_half(x).dtype
-    chosen, size, top, left = tf.unstack(tf.random.stateless_uniform([4, count], seed, dtype=dtype))
+    chosen, size, top, left = tf.unstack(random.uniform([4, count], seed, dtype=dtype))
     scale = settings.smallest + (1 - settings.smallest) * size
     value = upcast_half(x) - scalar(low, dtype)
     for axis, place in ((1, top), (2, left)):

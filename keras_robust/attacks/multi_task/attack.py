@@ -25,6 +25,7 @@ from keras_robust.attacks.multi_task import tasks as task_kinds
 from keras_robust.attacks.multi_task.combined_gradient import CombinedGradient, Evaluate
 from keras_robust.attacks.multi_task.tasks.problem import Problem, TaskKind
 from keras_robust.attacks.multi_task.trace import RecordingOracle, Records, Trace
+from keras_robust.core import random
 from keras_robust.core.classifier import as_forward
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import pixel_range
@@ -226,9 +227,7 @@ class MultiTask(Attack):
 
         def evaluate(copies: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # Step 0 is left to the initialization, which draws from the seed itself.
-            logits = problem.logits(
-                copies, tf.random.experimental.stateless_fold_in(seed, step + 1)
-            )
+            logits = problem.logits(copies, random.fold_in(seed, step + 1))
             shape = tf.shape(logits)[:2]
             rows = _rows(logits)
             values = loss(rows, y, lambda: clean)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed, check_batch
+from keras_robust.core import random
 from keras_robust.core.classifier import as_forward, classifier_of, features_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Ball, Images, Logits
@@ -243,7 +244,7 @@ def _directions(gradient: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
             "loss does not round to 0. A model with dead units has no gradient at any image."
         )
     u = gradient / length
-    v = tf.random.stateless_normal([gradient.size], as_seed(seed), dtype=tf.float64).numpy()
+    v = random.normal([gradient.size], as_seed(seed), dtype=tf.float64).numpy()
     for _ in range(2):  # the second time removes what rounding left
         v -= (v @ u) * u
     return u, v / np.linalg.norm(v)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, Round
 from keras_robust.attacks.crafting.inputs import check_batch
+from keras_robust.core import random
 from keras_robust.core.classifier import as_forward, classifier_of
 from keras_robust.core.kept_graphs import compiled_forward
 from keras_robust.core.types import Ball, Forward, Images
@@ -243,7 +244,7 @@ class AttackRunner:
                 return
             self._counted.reset(left)
         x, y = tf.constant(self.x[rows]), tf.constant(self.y[rows])
-        seed = tf.random.experimental.stateless_fold_in(part.seed(self.seed), number)
+        seed = random.fold_in(part.seed(self.seed), number)
         targets = part.targets(y, tf.constant(self.clean_logits[rows]))
         x_adv = self._compiled[part.attack](x, y, seed, radius, targets)
         check_within_threat_model(name, part.attack, radius, x, x_adv)

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.core import random
 from keras_robust.core.batches import read_batches
 from keras_robust.core.classifier import classifier_of
 from keras_robust.core.types import Forward, Images, Labels
@@ -54,7 +54,7 @@ def attacked(
     check_attack("attack", attack)
     craft = attack.compiled(classifier_of(model))
     for number, (x, y) in enumerate(batches(data, limit)):
-        own = tf.random.experimental.stateless_fold_in(as_seed(seed), number)
+        own = random.fold_in(as_seed(seed), number)
         yield x, craft(x, y, own), y
 
 

@@ -177,8 +177,7 @@ def multiplications(model: keras.Model) -> float:
 
 def multiplications_per_second(repetitions: int = 3) -> float:
     """Measures a convolution with its gradient on this machine."""
-    x = tf.random.normal([64, 16, 16, 64])
-    kernel = tf.random.normal([3, 3, 64, 64])
+    x, kernel = tf.ones([64, 16, 16, 64]), tf.ones([3, 3, 64, 64])
 
     @tf.function
     def gradient(x: tf.Tensor) -> tf.Tensor:

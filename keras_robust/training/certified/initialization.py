@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.crafting.inputs import as_seed
+from keras_robust.core import random
 from keras_robust.core.classifier import members_of
 from keras_robust.core.validation import check_choice
 
@@ -48,8 +49,8 @@ def ibp_initialization(classifier: keras.Model, seed: int = 0) -> None:
     number = 0
     for member in members_of(classifier) or (classifier,):
         for kernel, fan_in in list(_kernels(member))[:-1]:
-            folded = tf.random.experimental.stateless_fold_in(as_seed(seed), number)
-            drawn = tf.random.stateless_normal(kernel.shape, folded)
+            folded = random.fold_in(as_seed(seed), number)
+            drawn = random.normal(kernel.shape, folded)
             kernel.assign(tf.cast(drawn * (math.sqrt(2 * math.pi) / fan_in), kernel.dtype))
             number += 1
 

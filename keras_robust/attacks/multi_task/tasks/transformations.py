@@ -13,6 +13,7 @@ from keras_robust.attacks.multi_task.tasks.problem import (
     repeat,
     stacked_logits,
 )
+from keras_robust.core import random
 from keras_robust.core.config import serializable
 from keras_robust.core.numerics import upcast_half
 from keras_robust.core.types import Ball, Forward, Images, Labels, Logits
@@ -69,7 +70,7 @@ class Transformations:
 
         def logits(copies: tf.Tensor, seed: tf.Tensor) -> Logits:
             one = tf.ones([], x.dtype)
-            p = tf.random.stateless_uniform([], seed, dtype=x.dtype) if self.stochastic else one
+            p = random.uniform([], seed, dtype=x.dtype) if self.stochastic else one
             transformed = [
                 _transformed(function, images, p, ball.bounds)
                 for function, images in zip(self.functions, tf.unstack(copies), strict=True)
