@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.core.bounded_files import open_arrays
 from keras_robust.data import image_folders
+from keras_robust.data.own_data import with_channels
 from keras_robust.data.splits import Arrays
 
 # Names under which an array is looked up, in this order.
@@ -40,10 +41,10 @@ def read_data_file(path: Path, classes: int, batch_size: int) -> kr.data.Splits:
         ValueError: not an `.npz` file, a missing array, or values that do not fit.
     """
     arrays = _load(path)
-    images = _images(path, _required(path, arrays, IMAGES))
+    images = with_channels(f"{path}:", _required(path, arrays, IMAGES))
     labels = _labels(path, _required(path, arrays, LABELS), classes)
     held_out = _first(arrays, VALIDATION)
-    validation = None if held_out is None else _images(path, held_out)
+    validation = None if held_out is None else with_channels(f"{path}: validation", held_out)
     names = _class_names(path, _first(arrays, CLASS_NAMES), classes)
     return _test_only(path, (images, labels), validation, names, batch_size)
 
@@ -141,18 +142,6 @@ def _required(path: Path, arrays: dict[str, np.ndarray], names: Sequence[str]) -
     if array is None:
         raise ValueError(f"{path} has no array named {' or '.join(names)}.")
     return array
-
-
-def _images(path: Path, images: np.ndarray) -> np.ndarray:
-    """Images with a channel axis."""
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.ndim != 4:
-        raise ValueError(
-            f"{path} holds images of shape {list(images.shape)}; expected "
-            "[n, height, width, channels]."
-        )
-    return images
 
 
 def _labels(path: Path, labels: np.ndarray, classes: int) -> np.ndarray:

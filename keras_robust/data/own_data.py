@@ -222,17 +222,7 @@ def unit_images(what: str, images: Images, pixel_range: tuple[float, float] = (0
     low, high = map(float, pixel_range)
     if not low < high:
         raise ValueError(f"pixel_range is {pixel_range!r}; expected (black, white), as (0, 255).")
-    try:
-        pixels = np.asarray(images)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{what} images vary in size; expected images of one size.") from error
-    if pixels.ndim == 3:
-        pixels = pixels[..., np.newaxis]
-    if pixels.ndim != 4 or not pixels.size:
-        raise ValueError(
-            f"{what} images have shape {list(pixels.shape)}; expected [size, height, width, "
-            "channels] or [size, height, width], not empty."
-        )
+    pixels = with_channels(what, images)
     if pixels.dtype == np.uint8:
         return pixels
     least, most = pixels.min(), pixels.max()
@@ -254,3 +244,23 @@ def unit_images(what: str, images: Images, pixel_range: tuple[float, float] = (0
         )
     unit = (pixels.astype(np.float64) - low) / (high - low) if (low, high) != (0, 1) else pixels
     return unit.clip(0, 1).astype(np.float32)
+
+
+def with_channels(what: str, images: Images) -> np.ndarray:
+    """Images `[size, h, w, c]` of images `[size, h, w, c]` or `[size, h, w]`.
+
+    Raises:
+        ValueError: another shape, or no images; the message names `what`.
+    """
+    try:
+        pixels = np.asarray(images)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{what} images vary in size; expected images of one size.") from error
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    if pixels.ndim != 4 or not pixels.size:
+        raise ValueError(
+            f"{what} images have shape {list(pixels.shape)}; expected [size, height, width, "
+            "channels] or [size, height, width], not empty."
+        )
+    return pixels

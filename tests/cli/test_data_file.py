@@ -55,9 +55,13 @@ def test_validation_images_and_names_of_classes(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, r"have shape \[0, 4, 4, 1\]; expected .*, not empty"),
         ({"y": LABELS}, "has no array named x or images or x_test"),
         ({"x": IMAGES}, "has no array named y or labels or y_test"),
-        ({"x": IMAGES[0, 0], "y": LABELS}, r"images of shape \[4, 1\]; expected \[n, height"),
+        (
+            {"x": IMAGES[0, 0], "y": LABELS},
+            r"images.npz: images have shape \[4, 1\]; expected \[size, he",
+        ),
         ({"x": IMAGES, "y": LABELS / 2}, "labels of type float64"),
         ({"x": IMAGES, "y": np.ones((5, 5))}, r"shape \[5, 5\]; expected one class number"),
         ({"x": IMAGES, "y": LABELS + 1}, "the label 5; the model has the classes 0 to 4"),
