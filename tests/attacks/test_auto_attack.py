@@ -100,7 +100,7 @@ def test_parts_follow_the_radius():
         assert part.attack.ball == kr.LinfBall(0.05)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_few_classes_run(classes):
     """A linear model falls where the radius times the dual norm exceeds the margin."""
     weights = np.random.default_rng(0).normal(size=(6, classes))
