@@ -31,6 +31,7 @@ from keras_robust.evaluation.results.parts import (
     FooledImages,
 )
 from keras_robust.evaluation.results.report_data import FOOLED, MISCLASSIFIED, ROBUST
+from keras_robust.evaluation.running import machine
 from keras_robust.evaluation.running.adversarial_images import distances_between
 from keras_robust.evaluation.running.attack_runner import AttackRunner
 from keras_robust.evaluation.running.batching import Data, Model, Progress
@@ -240,6 +241,8 @@ def _measured(
         "confusion_clean": _confusion(runner, runner.clean_predictions),
         "confusion_adversarial": _confusion(runner, predictions) if results else None,
         "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "date": machine.now(),
+        "hardware": machine.hardware(),
         "warnings": (*runner.warnings, *_result_warnings(runner, named, runs)),
         "examples": _examples(runner, worst, predictions, robust) if results else None,
         "unfinished": runner.budget.summary(runner.interrupted, runner.skipped, resumable),

@@ -19,6 +19,7 @@ from keras_robust.evaluation.results.parts import (
 pytestmark = pytest.mark.browser
 
 PHONE, DESK = 360, 1280
+PHONE_HEIGHT = 844
 EVIL = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"
 LONG = "a_name_without_any_space_" * 5
 
@@ -129,3 +130,42 @@ def test_the_title_is_shown_as_it_was_given(browser, pages):
     browser.open(pages["evil"][0], DESK)
     assert EVIL in browser.run("return document.title")
     assert EVIL in browser.run("return document.querySelector('h1').textContent")
+
+
+def test_the_worst_case_is_on_the_first_screen_of_a_phone(browser, pages, tmp_path):
+    bare = {"curves": (), "confusion_clean": None, "confusion_adversarial": None,
+            "examples": None, "detection": None, "warnings": ()}  # fmt: skip
+    several = save_page([_report(name, **bare) for name in ("TRADES", "PGD-AT")], tmp_path)
+    for name, page, place in (
+        ("one", pages["one"][0], ".key dd"),
+        ("several", several / "report.html", "td:nth-of-type(2)"),
+    ):
+        browser.open(page, 390)
+        boxes = browser.run(
+            f"return [...document.querySelectorAll({place!r})].map(part => {{"
+            "const box = part.getBoundingClientRect(); return [part.textContent, box.bottom, "
+            "box.right]})"
+        )
+        text, bottom, right = boxes[1] if name == "one" else boxes[0]
+        assert text.startswith("60.0%") and bottom <= PHONE_HEIGHT and right <= 390, boxes
+
+
+def test_plots_follow_dark_mode(browser, pages):
+    """The corner of each plot is paper: light on a light page, dark on a dark one."""
+    corner = """
+return [...document.images].map(image => {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 50;
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  context.drawImage(image, 0, 0, 50, 50);
+  return context.getImageData(0, 0, 1, 1).data[0];
+});
+"""
+    shades = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.open(pages["one"][0], DESK)
+        shades[scheme] = browser.run(corner)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert min(shades["light"]) > 240 and max(shades["dark"]) < 40, shades

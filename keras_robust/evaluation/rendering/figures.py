@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import keras_robust.plots as plots
 from keras_robust.detection.roc import roc as roc_of
-from keras_robust.evaluation.rendering import wording
+from keras_robust.evaluation.rendering import tables, wording
+from keras_robust.evaluation.results.parts import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,13 +55,29 @@ def radius(reports: Sequence[ReportData]) -> Picture | None:
         for label, by_name in curves.items()
         for name, (radii, accuracies) in by_name.items()
     )
+    intervals = {
+        label: {
+            name: [wilson_interval(accuracy, report.samples) for accuracy in accuracies]
+            for name, (_, accuracies) in curves[label].items()
+        }
+        for label, report in zip(wording.labels(reports), reports, strict=True)
+        if label in curves
+    }
+    guesses = {tables.chance(report) for report in reports}
     evaluated = {report.radius for report in reports}
     marked = evaluated.pop() if len(evaluated) == 1 else None
     return _picture(
-        "Accuracy over radius; higher is better."
+        "Accuracy over radius, with the 95% interval of the limited number of test images as a "
+        "band; higher is better."
         + (_CERTIFIED if any(report.certificates for report in reports) else ""),
         f"Lines of accuracy over radius. {'; '.join(texts)}.",
-        functools.partial(plots.accuracy_over_radius, curves, radius=marked),
+        functools.partial(
+            plots.accuracy_over_radius,
+            curves,
+            intervals=intervals,
+            chance=guesses.pop() if len(guesses) == 1 else None,
+            radius=marked,
+        ),
     )
 
 
@@ -100,7 +117,6 @@ def examples(report: ReportData) -> Picture | None:
         f"{len(labels)} example images, their perturbations, and the attacked images, "
         f"{fooled} of which fool the model.",
         draw,
-        pixels=True,
     )
 
 
@@ -110,8 +126,10 @@ def detection(report: ReportData) -> Picture | None:
     if found is None or not found.clean_scores or not found.oblivious.scores:
         return None
     clean, attacked = found.clean_scores, found.oblivious.scores
+    adaptive = found.adaptive.scores if found.adaptive else ()
     return _picture(
-        "Scores of clean and of attacked images; scores above the threshold are flagged.",
+        "Scores of clean images and of attacked ones: the oblivious attack ignores the detector, "
+        "the adaptive one evades it. Scores above the threshold are flagged.",
         f"Histograms of the score {found.score_name} on {len(clean)} clean and {len(attacked)} "
         f"attacked images. {wording.detection_text(found)}",
         functools.partial(
@@ -119,6 +137,7 @@ def detection(report: ReportData) -> Picture | None:
             clean,
             attacked,
             found.threshold,
+            adaptive_scores=adaptive or None,
             score_name=found.score_name,
         ),
     )
@@ -143,17 +162,12 @@ def roc(report: ReportData) -> Picture | None:
     )
 
 
-def _picture(caption: str, alt: str, draw: Callable[..., Figure], pixels: bool = False) -> Picture:
-    return Picture(
-        caption,
-        alt,
-        _image(draw(narrow=False), pixels),
-        _image(draw(narrow=True), pixels),
-    )
+def _picture(caption: str, alt: str, draw: Callable[..., Figure]) -> Picture:
+    return Picture(caption, alt, _image(draw(narrow=False)), _image(draw(narrow=True)))
 
 
-def _image(figure: Figure, pixels: bool) -> tuple[str, int, int]:
-    """A figure as a data URI; as PNG if it shows images, whose pixels stay sharp."""
-    kind, data = ("png", plots.to_png(figure)) if pixels else ("svg+xml", plots.to_svg(figure))
+def _image(figure: Figure) -> tuple[str, int, int]:
+    """A figure as a data URI, with colors for dark pages."""
+    data = base64.b64encode(plots.to_svg(figure, dark=True)).decode()
     width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.get_size_inches())
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height
+    return f"data:image/svg+xml;base64,{data}", width, height

@@ -20,7 +20,7 @@ def markdown_page(reports: Sequence[ReportData], title: str) -> str:
     names = wording.labels(reports)
     blocks = [f"# {escape(title)}"]
     summaries = [escape(summary) for summary in wording.summaries(reports)]
-    blocks += summaries if len(reports) == 1 else ["\n".join(f"- {s}" for s in summaries)]
+    blocks += summaries if len(summaries) == 1 else ["\n".join(f"- {s}" for s in summaries)]
     blocks += [f"> **{escape(error)}**" for error in wording.errors(reports)]
     warnings = wording.all_warnings(reports)
     if warnings:
@@ -54,8 +54,7 @@ def _model(report: ReportData, heading: str) -> list[str]:
         blocks += ["### Detection", *map(escape, texts)]
     if report.checks:
         blocks += ["### Sanity checks", wording.CHECKS, markdown_pairs(tables.checks(report))]
-    pairs = (*tables.facts(report), *report.versions.items())
-    blocks += ["### Evaluation settings", markdown_pairs(pairs)]
+    blocks += ["### Evaluation settings", markdown_pairs(tables.facts(report))]
     if report.command:
         # The fence is longer than any run of backticks inside, so nothing closes it early.
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))

@@ -24,6 +24,7 @@ class Section(NamedTuple):
 
     report: ReportData
     label: str
+    figures: tuple[tuple[str, tables.Cell], ...]
     attacks: tables.Table
     parts: tuple[tables.Table, ...]
     facts: tuple[tuple[str, str], ...]
@@ -84,6 +85,8 @@ def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
     template = _environment().get_template("report.html.j2")
     several = len(reports) > 1
     labeled = zip(reports, wording.labels(reports), strict=True)
+    sections = [_section(report, label) for report, label in labeled]
+    radius_plot = figures.radius(reports)
     return template.render(
         title=heading,
         several=several,
@@ -92,12 +95,29 @@ def html_page(reports: Sequence[ReportData], title: str | None = None) -> str:
         warnings=wording.all_warnings(reports),
         comparison=tables.comparison(reports) if several else None,
         curves=tables.curves(reports),
-        radius_plot=figures.radius(reports),
-        sections=[_section(report, label) for report, label in labeled],
+        radius_plot=radius_plot,
+        sections=sections,
+        contents=_contents(sections, radius_plot is not None),
         caveat=wording.CAVEAT,
         about_checks=wording.CHECKS,
         glossary=glossary(reports),
     )
+
+
+def _contents(sections: Sequence[Section], has_radius: bool) -> list[tuple[str, str]]:
+    """The table of contents: (anchor, title)."""
+    several = len(sections) > 1
+    found = [("comparison", "Comparison")] if several else [("results", "Results")]
+    found += [("radius", "Accuracy over radius")] if has_radius else []
+    for number, section in enumerate(sections, 1):
+        if several:
+            found.append((f"model-{number}", section.label))
+            continue
+        found += [("pictures-1", "Confusion and examples")] if section.pictures else []
+        found += [("detection-1", "Detection")] if section.report.detection else []
+        found += [("checks-1", "Sanity checks")] if section.checks else []
+        found.append(("settings-1", "Evaluation settings"))
+    return [*found, ("terms", "Terms")]
 
 
 def _heading(reports: Sequence[ReportData], title: str | None) -> str:
@@ -129,6 +149,7 @@ def _section(report: ReportData, label: str) -> Section:
     return Section(
         report=report,
         label=label,
+        figures=tables.key_figures(report),
         attacks=tables.attacks(report),
         parts=(*tables.parts(report), *tables.certificates(report)),
         facts=tables.facts(report),

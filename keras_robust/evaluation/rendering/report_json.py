@@ -104,7 +104,7 @@ def _read_fields(document: Any) -> dict[str, Any]:
     values = {name: value for name, value in document.items() if name != "schema_version"}
     # Absent from the reports of earlier releases.
     absent = {"checks": [], "unfinished": "", "worst_case_found_by": {}, "certificates": [],
-              "outcomes": "", "images_digest": ""}  # fmt: skip
+              "outcomes": "", "images_digest": "", "date": "", "hardware": ""}  # fmt: skip
     values = {**absent, "budget_per_image": None, **values}
     known = {field.name for field in dataclasses.fields(ReportData)}
     if set(values) != known:

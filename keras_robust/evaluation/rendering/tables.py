@@ -16,6 +16,7 @@ from keras_robust.evaluation.rendering.wording import (
     radius_text,
     seconds_text,
     settings_text,
+    threat_text,
 )
 from keras_robust.evaluation.results.optimality import median_distance
 from keras_robust.evaluation.results.parts import wilson_interval
@@ -63,18 +64,23 @@ def comparison(reports: Sequence[ReportData]) -> Table:
             ]
             for found, names in ((by_name, attacks), (proven, certified))
         )
-        rows.append((Cell(label), clean, *under, _worst(report), *above))
+        rows.append((Cell(label), clean, _worst(report), *under, *above))
     return Table(
         "Accuracy of each model, with the 95% interval",
-        ("Model", "Clean", *attacks, "Worst case", *(f"Certified by {name}" for name in certified)),
+        ("Model", "Clean", "Worst case", *attacks, *(f"Certified by {name}" for name in certified)),
         tuple(rows),
     )
 
 
 def attacks(report: ReportData) -> Table:
-    """One row per attack on a model, between the clean accuracy and the worst case."""
+    """Clean accuracy, worst case, then one row per attack on a model."""
     clean = _accuracy(report.clean_accuracy, report.samples)
-    rows = [(Cell("Clean", "no attack"), clean, *(Cell(ABSENT),) * 3)]
+    radius = Cell(radius_text(report.radius))
+    worst = Cell("Worst case", "all attacks together")
+    rows = [
+        (Cell("Clean", "no attack"), clean, *(Cell(ABSENT),) * 3),
+        (worst, _worst(report), radius, Cell(ABSENT), Cell(ABSENT)),
+    ]
     for attack in report.attacks:
         rows.append(
             (
@@ -85,13 +91,10 @@ def attacks(report: ReportData) -> Table:
                 Cell(seconds_text(attack.seconds)),
             )
         )
-    radius = Cell(radius_text(report.radius))
     adaptive = report.detection and report.detection.adaptive
     if adaptive and adaptive.accuracy is not None:
         accuracy = _accuracy(adaptive.accuracy, report.samples)
         rows.append((Cell(adaptive.name), accuracy, radius, Cell(ABSENT), Cell(ABSENT)))
-    worst = Cell("Worst case", "all attacks together")
-    rows.append((worst, _worst(report), radius, Cell(ABSENT), Cell(ABSENT)))
     return Table(
         f"Accuracy on {report.samples:,} images, with the 95% interval. Attacks skip images that "
         "are already misclassified.",
@@ -234,6 +237,7 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
         ("Model", report.model),
         ("Training", report.defense),
         ("Threat model", report.threat_model),
+        ("In words", threat_text(report)),
         ("Radius", radius_text(report.radius)),
         ("Test images", f"{report.samples:,}"),
         ("Seed", str(report.seed)),
@@ -242,8 +246,32 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
     found += [
         (f"Certificate {result.name}", settings_text(result)) for result in report.certificates
     ]
-    found.append(("Worst case found by", found_by_text(report.worst_case_found_by)))
+    found += [
+        ("Worst case found by", found_by_text(report.worst_case_found_by)),
+        ("Date", report.date),
+        ("Hardware", report.hardware),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+    ]
     return tuple((name, value) for name, value in found if value)
+
+
+def key_figures(report: ReportData) -> tuple[tuple[str, Cell], ...]:
+    """The numbers to see first: clean, worst case, certified, and the accuracy of a guess."""
+    found = [
+        ("Clean", _accuracy(report.clean_accuracy, report.samples)),
+        ("Worst case", _worst(report)),
+    ]
+    found += [
+        (f"Certified ({result.name})", _accuracy(result.certified_accuracy, report.samples))
+        for result in report.proofs
+    ]
+    guess = chance(report)
+    return (*found, *([] if guess is None else [("Chance", Cell(percent(guess)))]))
+
+
+def chance(report: ReportData) -> float | None:
+    """The accuracy of a guess; None for an unknown number of classes."""
+    return 1 / len(report.class_names) if report.class_names else None
 
 
 def checks(report: ReportData) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,34 @@ def radius_text(radius: float) -> str:
     levels = round(radius * 255)
     is_level = radius < 1 and abs(radius * 255 - levels) <= 1e-4
     return f"{levels}/255" if is_level else f"{radius:.4g}"
+
+
+def threat_text(report: ReportData) -> str:
+    """The threat model in words.
+
+    Example:
+        >>> from keras_robust.evaluation import Report
+        >>> threat = "LinfBall, radius 0.0313725, bounds (0, 1)"
+        >>> threat_text(Report("", "", "", threat, 8 / 255, 1, 0, 1.0, (), 1.0))
+        'every pixel may change by at most 8/255, on a scale from 0 to 1'
+    """
+    text, radius = report.threat_model, radius_text(report.radius)
+    kind = re.split(r"\W", text, maxsplit=1)[0].removesuffix("Ball")
+    words = _THREATS.get(kind)
+    if words is None or "per_channel True" in text:
+        return f"perturbations stay inside the threat model {text}" if text else ""
+    scale = re.search(r"bounds [(\[]([^,]+), ([^)\]]+)[)\]]", text)
+    inside = " inside the mask" if "mask" in text.lower() else ""
+    range_text = f", on a scale from {scale[1]} to {scale[2]}" if scale else ""
+    return words.format(radius=radius, inside=inside) + range_text
+
+
+_THREATS = {
+    "Linf": "every pixel{inside} may change by at most {radius}",
+    "L2": "the changes of all pixels{inside} together may have a length (L2 norm) of {radius}",
+    "L1": "the changes of all pixels{inside} may add up to {radius}",
+    "L0": "at most {radius} pixels{inside} may change, by any amount",
+}
 
 
 def found_by_text(found_by: Mapping[str, int]) -> str:
@@ -116,10 +145,10 @@ def summary(report: ReportData, label: str) -> str:
     end = "; other attacks may fool more."
     if report.unfinished:
         end = ". The evaluation is unfinished; the attacks left out may fool more."
+    threat = threat_text(report) or "perturbations stay inside the threat model"
     return (
-        f"{clean} With perturbations inside the threat model ({report.threat_model}), "
-        f"{percent(report.worst_case_accuracy)} are still classified correctly under {by}{end}"
-        f"{_proofs(report)}"
+        f"{clean} If {threat}, {percent(report.worst_case_accuracy)} are still classified "
+        f"correctly under {by}{end}{_proofs(report)}"
     )
 
 
@@ -175,18 +204,39 @@ def errors(reports: Sequence[ReportData]) -> tuple[str, ...]:
 
 
 def summaries(reports: Sequence[ReportData]) -> tuple[str, ...]:
-    """One `summary` per report."""
+    """One `summary`, of models that can be compared too; else one per report."""
     if len(reports) == 1:
         return (summary(reports[0], _name(reports[0])),)
+    settings = {(r.dataset, r.samples, r.threat_model, len(r.attacks) > 0) for r in reports}
+    if len(settings) == 1 and reports[0].attacks:
+        return (_joint_summary(reports),)
     return tuple(
         summary(report, f"the model “{label}”")
         for report, label in zip(reports, labels(reports), strict=True)
     )
 
 
+def _joint_summary(reports: Sequence[ReportData]) -> str:
+    """The most and the least robust of several models, in one sentence and a caveat."""
+    named = sorted(
+        zip(labels(reports), reports, strict=True), key=lambda pair: pair[1].worst_case_accuracy
+    )
+    (low, least), (high, most) = named[0], named[-1]
+    data = f" of {most.dataset}" if most.dataset else ""
+    threat = threat_text(most) or "perturbations stay inside the threat model"
+    proven = " The table has what is certified." if any(r.certificates for r in reports) else ""
+    return (
+        f"If {threat}, the most robust of {len(reports)} models, “{high}”, still classifies "
+        f"{percent(most.worst_case_accuracy)} of {most.samples:,} test images{data} correctly in "
+        f"the worst case of all attacks, and the least robust, “{low}”, "
+        f"{percent(least.worst_case_accuracy)}. Other attacks may fool more.{proven}"
+    )
+
+
 def _name(report: ReportData) -> str:
-    model = report.model or "the model"
-    return f"{model} ({report.defense})" if report.defense else model
+    """The model and its defense, without the options of the defense."""
+    model, defense = report.model or "the model", report.defense.split(", ")[0]
+    return f"{model} ({defense})" if defense else model
 
 
 def all_warnings(reports: Sequence[ReportData]) -> tuple[str, ...]:

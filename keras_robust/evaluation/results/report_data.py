@@ -69,6 +69,9 @@ class ReportData:
             already; empty in reports of earlier releases.
         images_digest: SHA-256 of the images and labels; empty in reports of earlier releases.
         budget_per_image: the largest number of passes of one attack on one image, or None.
+        date: when the evaluation ended, in UTC; empty in reports of earlier releases. Equal
+            measurements of other days are equal reports.
+        hardware: the machine that ran it; as for `date`.
 
     Raises:
         ValueError: out-of-range values, attacks with the same name, a confusion matrix of
@@ -101,10 +104,12 @@ class ReportData:
     outcomes: str = ""
     images_digest: str = ""
     budget_per_image: int | None = None
+    date: str = dataclasses.field(default="", compare=False)
+    hardware: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         names = ("dataset", "model", "defense", "threat_model", "command", "unfinished",
-                 "outcomes", "images_digest")  # fmt: skip
+                 "outcomes", "images_digest", "date", "hardware")  # fmt: skip
         set_fields(self, **{name: text(name, getattr(self, name)) for name in names})
         for name in ("versions", "worst_case_found_by"):
             if not isinstance(getattr(self, name), Mapping):

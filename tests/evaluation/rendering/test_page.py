@@ -144,15 +144,16 @@ def test_markdown_contains_everything(make_report, tmp_path):
     assert "70.0% are misclassified and not flagged. Expect the adaptive rates" in text
     assert "- Attack PGD-20: 20 steps of 0.02" in text
     assert "```sh\npython -m trainers.evaluate --run=runs/digits\n```" in text
-    assert "- keras: 3.15.1" in text
+    assert "- Versions: keras 3.15.1" in text
+    assert "- In words: every pixel may change by at most 0.1, on a scale from 0 to 1" in text
     assert "- **Radius**:" in text
 
 
 def test_markdown_compares_models(make_report, standard, tmp_path):
     save_page((standard, make_report(checks=())), tmp_path, formats=("md",))
     text = (tmp_path / "report.md").read_text("utf-8")
-    assert "| Model | Clean | PGD-20 | FGSM | Worst case |" in text
-    assert re.search(r"\| standard \| 98\.0% .* \| 2\.0% .* \| . \| 2\.0% ", text)
+    assert "| Model | Clean | Worst case | PGD-20 | FGSM |" in text
+    assert re.search(r"\| standard \| 98\.0% .* \| 2\.0% .* \| 2\.0% .* \| . \|", text)
     assert "| Radius | standard, PGD-20 | TRADES, PGD-20 |" in text
     assert "> **Warning:** TRADES: Only 100 images.\n>\n> **Warning:** These reports" in text
 
@@ -281,6 +282,69 @@ def test_labels_are_as_short_as_keeps_them_apart(make_report):
     assert wording.labels([trades, trades])[1] == "TRADES, mlp, digits (2)"
     unnamed = make_report(defense="", model="", dataset="")
     assert wording.labels([unnamed]) == ("model (1)",)
+
+
+def test_models_that_can_be_compared_have_one_summary(make_report, standard):
+    (text,) = wording.summaries([make_report(), standard])
+    assert text.startswith(
+        "If every pixel may change by at most 0.1, on a scale from 0 to 1, the most robust of 2 "
+        "models, “TRADES”, still classifies 50.0% of 100 test images of digits correctly"
+    )
+    assert "the least robust, “standard”, 2.0%" in text
+    assert len(wording.summaries([make_report(), make_report(defense="b", dataset="c")])) == 2
+
+
+@pytest.mark.parametrize(
+    ("threat", "radius", "text"),
+    [
+        ("LinfBall, radius 0.3, bounds (0, 1)", 0.3,
+         "every pixel may change by at most 0.3, on a scale from 0 to 1"),
+        ("LinfBall, radius 8, bounds (0, 255), mask Mask(784)", 8,
+         "every pixel inside the mask may change by at most 8, on a scale from 0 to 255"),
+        ("L2, radius 1", 1.0,
+         "the changes of all pixels together may have a length (L2 norm) of 1"),
+        ("L1Ball, radius 12, bounds (0, 1)", 12,
+         "the changes of all pixels may add up to 12, on a scale from 0 to 1"),
+        ("L0Ball, radius 5, bounds (0, 1), per_channel False", 5,
+         "at most 5 pixels may change, by any amount, on a scale from 0 to 1"),
+        ("PatchBall, size 5", 1.0, "perturbations stay inside the threat model PatchBall, size 5"),
+        ("", 0.0, ""),
+    ],
+)  # fmt: skip
+def test_the_threat_model_in_words(make_report, threat, radius, text):
+    assert wording.threat_text(make_report(threat_model=threat, radius=radius)) == text
+
+
+def test_date_and_hardware_are_told_and_not_compared(make_report):
+    report = make_report(date="2026-01-02 03:04 UTC", hardware="2 CPU cores (x86_64, Linux)")
+    assert report == make_report() and Report.from_json(report.to_json()).date == report.date
+    found = Reader(html_page([dataclasses.replace(report, **NO_PLOTS)])).text
+    for text in ("2026-01-02 03:04 UTC", "2 CPU cores (x86_64, Linux)"):
+        assert text in found
+
+
+def test_the_contents_lead_to_every_part(make_report, standard, page):
+    for text, parts in (
+        (page, ["Results", "Accuracy over radius", "Confusion and examples", "Detection",
+                "Sanity checks", "Evaluation settings", "Terms"]),
+        (html_page([make_report(**NO_PLOTS), standard]),
+         ["Comparison", "Accuracy over radius", "TRADES", "standard", "Terms"]),
+    ):  # fmt: skip
+        reader = Reader(text)
+        ids = {attrs["id"] for _, attrs in reader.tags if "id" in attrs}
+        anchors = [attrs["href"].removeprefix("#") for attrs in reader.all("a")]
+        assert len(anchors) == len(parts) and set(anchors) <= ids
+        assert all(part in reader.text for part in parts)
+
+
+def test_the_attacks_come_before_the_confusion(page):
+    assert page.index('<th scope="row">FGSM') < page.index("Confusion matrices")
+    assert page.index('<th scope="row">Worst case') < page.index('<th scope="row">FGSM')
+
+
+def test_options_of_a_defense_are_not_in_the_title(make_report):
+    report = make_report(defense="IBP, ramp_steps 600, warmup_steps 60")
+    assert wording.page_title([report]) == "Robustness of mlp (IBP) on digits"
 
 
 def test_what_cannot_be_compared_is_said(make_report):
