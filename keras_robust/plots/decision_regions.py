@@ -97,7 +97,7 @@ def decision_regions(
     handles = _legend_handles(grid.flat)
     names = list(handles)
     figure.legend(
-        handles.values(), names, loc="outside lower center", ncols=len(names), markerscale=2
+        handles.values(), names, loc="outside upper center", ncols=len(names), markerscale=2
     )
     disable_math_text(figure)
     return figure
