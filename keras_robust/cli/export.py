@@ -3,16 +3,19 @@
     keras-robust export --model=my.keras --data=images.npz --model_base_path=exported/my
     keras-robust export --run=runs/digits --model_base_path=exported/digits
 
-writes `exported/digits/<version>/`, verified, by one atomic rename. The detector of a model file is
+writes `exported/digits/<version>/`, verified, by one atomic rename. --format=onnx (or tflite,
+openvino, keras) with --output=my.onnx writes one file instead. The detector of a model file is
 calibrated on the validation images of --data (the array x_validation of a file); a run has its own.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from absl import flags
 
 from keras_robust.cli import model_flags
-from keras_robust.cli.extras import require_extra
+from keras_robust.cli.extras import EXTRAS, require_extra
 from keras_robust.experiments.flags import attack_flags, command_line
 from keras_robust.experiments.flags.output_path import check_output
 
@@ -24,8 +27,11 @@ MAIN_FLAGS = (
     "certify",
     "radius",
     "preprocess",
+    "format",
+    "output",
 )
 positional = model_flags.positional
+_SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml", "keras": ".keras"}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -50,6 +56,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     attack_flags.define_ball(values)
+    _define_formats(values)
     flags.DEFINE_list(
         "withhold",
         [],
@@ -59,11 +66,34 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
+def _define_formats(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "format",
+        "saved_model",
+        ["saved_model", *_SUFFIXES],
+        "Format: a version directory of TensorFlow Serving, or a file, --output.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "File of another format than saved_model, such as my.onnx; openvino's is my.xml.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "quantize",
+        None,
+        ["float16", "dynamic"],
+        "Weights of --format=tflite in 16 or 8 bits; the answers change, and how many is printed.",
+        flag_values=values,
+    )
+
+
 def run(values: flags.FlagValues) -> str:
     """Exports the model that the flags name.
 
     Returns:
-        The version directory.
+        The version directory, or the file and how it differs from the model.
 
     Raises:
         ValueError, OSError, ImportError: a user error.
@@ -73,6 +103,11 @@ def run(values: flags.FlagValues) -> str:
         raise command_line.UsageError(
             "--norm and --radius belong to --certify, as in --certify=ibp."
         )
+    if values.format != "saved_model":
+        return _convert(values)
+    for name in ("output", "quantize"):
+        if values[name].present:
+            raise command_line.UsageError(f"--{name} belongs to another --format, such as tflite.")
     base = command_line.required(values, "model_base_path", "exported/digits")
     check_output(base, "model_base_path")
     require_extra("serving", "Export")
@@ -87,3 +122,25 @@ def run(values: flags.FlagValues) -> str:
     return str(
         export_run(loaded, base, version=values.version, bounds=bounds, withhold=values.withhold)
     )
+
+
+def _convert(values: flags.FlagValues) -> str:
+    """Writes the model in one file."""
+    for name in ("model_base_path", "version", "certify"):
+        if values[name].present:
+            raise command_line.UsageError(f"--{name} belongs to --format=saved_model.")
+    suffix = _SUFFIXES[values.format]
+    path = Path(command_line.required(values, "output", f"exported/my{suffix}"))
+    if path.suffix != suffix:
+        raise command_line.UsageError(
+            f"--output is {path}; expected a name that ends with {suffix}, as --format="
+            f"{values.format} has it."
+        )
+    check_output(path.parent, "output")
+    if values.format in EXTRAS:
+        require_extra(values.format, f"--format={values.format}")
+    loaded = model_flags.load(values, read_data=False)
+    from keras_robust.experiments.publishing.convert_run import convert_run
+
+    found = convert_run(loaded, path, quantize=values.quantize, withhold=values.withhold)
+    return found.summary()

@@ -15,6 +15,8 @@ EXTRAS = {
         "prometheus_client": "prometheus-client",
         "aiohttp": "aiohttp",
     },
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
+    "openvino": {"openvino": "openvino"},
 }
 
 

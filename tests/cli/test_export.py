@@ -9,6 +9,7 @@ import pytest
 
 from keras_robust.cli.main import main
 from keras_robust.experiments.publishing.export_run import read_detector
+from keras_robust.serving.exporting.converted_model import ConvertedModel
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.verify import read_threshold
 
@@ -87,3 +88,29 @@ def test_user_errors_are_one_line(fails, base, trained, model_file, data_file, t
     message = fails("verify", f"--model_base_path={tmp_path}/m")
     assert message.startswith("keras-robust verify: ") and "holds no version" in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", [None, "dynamic"])
+def test_a_file_of_another_format(quantize, command, robust_file, data_file, tmp_path):
+    path = tmp_path / "robust.tflite"
+    options = [] if quantize is None else [f"--quantize={quantize}"]
+    source = ["export", f"--model={robust_file}", f"--data={data_file}", "--false_alarm_rate=0.1"]
+    text = command(*source, "--format=tflite", f"--output={path}", *options)
+    images = 6 if quantize is None else 100  # of x_validation
+    assert text.startswith(f"{path}\n  {images} images: largest difference ")
+    with np.load(data_file) as arrays:
+        x = arrays["x"]
+    assert ConvertedModel(path)(x)["probabilities"].shape == (len(x), 10)
+
+
+def test_flags_of_formats(fails, robust_file, data_file, tmp_path):
+    source = ["export", f"--model={robust_file}", f"--data={data_file}"]
+    for flags, text in (
+        (["--format=tflite"], "--output"),
+        (["--format=tflite", "--output=a.onnx"], "expected a name that ends with .tflite"),
+        (["--format=onnx", "--output=a.onnx", "--version=2"], "--version belongs to --format="),
+        (["--model_base_path=m", "--output=a.onnx"], "--output belongs to another --format"),
+        (["--format=keras", "--output=a.keras", "--quantize=dynamic"], "only .tflite files"),
+    ):
+        assert text in fails(*source, *flags)

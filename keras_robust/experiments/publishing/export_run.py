@@ -50,6 +50,16 @@ def export_run(
         FileNotFoundError: the run has no calibrated detector.
         ValueError, FileExistsError, VerificationError: see `export_model`.
     """
+    detector = calibrated_detector(run)
+    return _export(run, model_base_path, detector, version, bounds, withhold)
+
+
+def calibrated_detector(run: LoadedRun) -> Detector:
+    """The detector of a run.
+
+    Raises:
+        FileNotFoundError: it has none.
+    """
     if run.detector is None:
         raise FileNotFoundError(
             f"{run.run.detector_file} does not exist, so the run has no threshold for a detector. "
@@ -57,7 +67,7 @@ def export_run(
             "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)"
             f".calibration.save({str(run.run.detector_file)!r})`."
         )
-    return _export(run, model_base_path, run.detector, version, bounds, withhold)
+    return run.detector
 
 
 def recalibrate(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,15 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-import keras_robust
 from keras_robust.certification import Bounds
 from keras_robust.core.atomic_files import write_errors
-from keras_robust.core.classifier import bounds_of, classifier_of
 from keras_robust.core.quiet_tensorflow import quiet_logger
 from keras_robust.detection import Detector, FittedDetector
-from keras_robust.evaluation.running.model_warnings import range_warnings
 from keras_robust.serving.exporting import certify_signature
 from keras_robust.serving.exporting.certify_signature import check_bounds
 from keras_robust.serving.exporting.clean_scores import check_clean_scores, write_clean_scores
+from keras_robust.serving.exporting.detector_checks import check_detector, check_range
+from keras_robust.serving.exporting.metadata import model_metadata
 from keras_robust.serving.exporting.reference import REFERENCE_FILE, make_reference
 from keras_robust.serving.exporting.signatures import (
     check_withheld,
@@ -96,8 +93,8 @@ def export_model(
     """
     classifier = exportable_classifier(model)
     shape = image_shape(classifier)
-    _check_detector(detector, classifier)
-    _check_range(model, detector, classifier)
+    check_detector(detector, classifier)
+    check_range(model, detector, classifier)
     base = Path(os.path.abspath(model_base_path))
     with write_errors(base, _NOTHING):
         check_base(base)
@@ -107,7 +104,7 @@ def export_model(
         check_bounds(bounds, classifier)
     if clean_scores is not None:
         clean_scores = check_clean_scores(clean_scores)
-    metadata = _metadata(classifier, detector, class_names, recipe)
+    metadata = model_metadata(classifier, detector, class_names, recipe)
     withheld = check_withheld(withhold)
     metadata |= {**_certification(bounds), "withheld": list(withheld)}
     expected = make_reference(classifier, detector, bounds=bounds)
@@ -123,83 +120,6 @@ def export_model(
         verify(draft, expected)
         write_warmup(draft, base.name, shape, radius=expected.radius)
         return publish(draft, base, version)
-
-
-def _check_detector(detector: Detector, classifier: keras.Model) -> None:
-    """Raises unless `detector` is a calibrated detector of the classifier."""
-    if not isinstance(detector, Detector):
-        raise TypeError(
-            f"export_model was given {type(detector).__name__} as detector; expected "
-            "`kr.detection.Detector(model).calibrate(validation, false_alarm_rate=0.05)`."
-        )
-    if classifier_of(detector.model) is not classifier:
-        raise ValueError(
-            "The detector belongs to another model than the one to export. Calibrate a detector of "
-            "the same model: a threshold holds for one model only."
-        )
-    if detector.threshold is None:
-        raise ValueError(
-            "The detector has no threshold; export the one that "
-            "`detector.calibrate(validation, false_alarm_rate=0.05)` returns."
-        )
-
-
-def _check_range(model: keras.Model, detector: Detector, classifier: keras.Model) -> None:
-    """Raises if the model is known to take other images than served models, [0, 1]."""
-    for robust in (model, detector.model):
-        bounds = bounds_of(robust)
-        if bounds is not None and bounds != (0.0, 1.0):
-            low, high = bounds
-            raise ValueError(
-                f"The model takes images in [{low:g}, {high:g}], the bounds of its attack; a "
-                "served model takes [0, 1]. Export `kr.models.adapt(model.classifier, preprocess="
-                f"keras.layers.Rescaling({high - low:g}, offset={low:g}))`, with a detector that "
-                "is calibrated for it on images in [0, 1]."
-            )
-    for warning in range_warnings(classifier, (0.0, 1.0)):
-        warnings.warn(f"A served model takes images in [0, 1]. {warning}", stacklevel=3)
-
-
-def _metadata(
-    classifier: keras.Model,
-    detector: Detector,
-    class_names: Sequence[str] | None,
-    recipe: str | None,
-) -> dict[str, Any]:
-    output = classifier.output
-    classes = output["logits"].shape[-1]
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(
-            f"{len(class_names)} class names were received for {classes} classes: {class_names!r}."
-        )
-    members = output["member_logits"].shape[1] if "member_logits" in output else None
-    return {
-        "input_shape": list(image_shape(classifier)),
-        "classes": classes,
-        "class_names": None if class_names is None else list(class_names),
-        "members": members,
-        "detector": {
-            "score": detector.scored_by,
-            "threshold": detector.threshold,
-            "false_alarm_rate": detector.false_alarm_rate,
-            "samples": detector.samples,
-            **_fitted(detector),
-        },
-        "recipe": recipe,
-        "versions": {
-            "keras_robust": keras_robust.__version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _fitted(detector: Detector) -> dict[str, Any]:
-    """The options and the memory of a fitted detector."""
-    if not isinstance(detector, FittedDetector):
-        return {}
-    return {"options": detector.options, "statistics_bytes": detector.fitted.nbytes}
 
 
 def _certification(bounds: Bounds | None) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def verify(path: str | os.PathLike[str], expected: Reference | None = None) -> d
         _check_rejections(model, expected.images)
         differences = {}
         for signature, names in signatures_of(expected.radius is not None).items():
-            compare = functools.partial(_difference, signature, expected)
+            compare = functools.partial(difference, signature, expected)
             differences[signature] = max(
                 compare(model.predict(signature, {n: feeds[n][rows] for n in names}), rows)
                 for rows in (slice(None), slice(1))
@@ -168,8 +168,11 @@ def _text(specs: Specs) -> str:
     )
 
 
-def _difference(
-    signature: str, expected: Reference, served: dict[str, np.ndarray], rows: slice
+def difference(
+    signature: str,
+    expected: Reference,
+    served: dict[str, np.ndarray],
+    rows: slice = slice(None),
 ) -> float:
     """The largest difference of a float output from the local model's.
 
@@ -179,12 +182,12 @@ def _difference(
     local = {name: values[rows] for name, values in expected.outputs.items()}
     floats = [name for name in served if served[name].dtype.kind == "f"]
     largest = {name: float(np.abs(served[name] - local[name]).max()) for name in floats}
-    for name, difference in largest.items():
+    for name, found in largest.items():
         allowed = expected.tolerance_of(name)
-        if not difference <= allowed:  # also rejects NaN
+        if not found <= allowed:  # also rejects NaN
             raise VerificationError(
                 f"The output {name!r} of {signature!r} differs from the local model's by "
-                f"{difference:.3g}; at most {allowed:g} is allowed."
+                f"{found:.3g}; at most {allowed:g} is allowed."
             )
     for name, decisive in _decisive(local, expected).items():
         if name in served and ((served[name] != local[name]) & decisive).any():

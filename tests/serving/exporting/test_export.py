@@ -339,6 +339,7 @@ def test_metadata(exported_model, detector):
             "samples": 64,
         },
         "recipe": "digits/tiny",
+        "withheld": [],
     }
 
 
