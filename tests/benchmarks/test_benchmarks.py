@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +194,21 @@ def test_serving(started):
     rows, _ = started(
         "serving", "--channels=2", "--loads=2x1,1x2", "--seconds=0", "--repeats=1"
     )  # fmt: skip
-    assert len(rows) == 2 * 2 + 2 * 2  # a net alone and an ensemble have `detect`
+    # With single images, batching too; a net alone and an ensemble have `detect`.
+    assert len(rows) == 2 + 4 + 2 * 2
     assert all(row.measured.median > 0 for row in rows)
     assert "batch 1, 2 clients" in rows[2].what and "`detect`" in rows[-1].what
+    assert "requests/s of gRPC, batching / in process" in rows[4].what
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+def test_rest_load(started):
+    arguments = ["--clients=1,2", "--seconds=1", "--repeats=1", f"--checkout={ROOT}"]
+    rows, _ = started("rest_load", *arguments)
+    assert len(rows) == 2 * 4 and all(row.measured.median > 0 for row in rows)
+    assert rows[0].what == "requests/s, 1 client: this checkout / the other"
+    assert rows[6].what.startswith("latency of 99 % in ms, 2 clients")
 
 
 @pytest.mark.slow
