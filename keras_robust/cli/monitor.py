@@ -3,7 +3,7 @@
     keras-robust monitor --server=localhost:8501 --port=8502 --model_base_path=exported/digits
 
 listens on --port, passes REST requests to the model server at --server, reads the detection scores
-of its answers, and serves the metrics at --metrics_port. With
+of its answers, and serves the metrics at --metrics_port; --grpc_server does the same for gRPC. With
 
     keras-robust monitor --request_log=requests.jsonl --model_base_path=exported/digits
 
@@ -14,8 +14,11 @@ versions hold (--model_base_path), or --clean_scores.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -23,16 +26,22 @@ from absl import flags
 from keras_robust.cli import monitoring_flags
 from keras_robust.cli.extras import require_extra
 from keras_robust.cli.logs import log_to_stderr
+from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
 
 if TYPE_CHECKING:
     from keras_robust.serving.metrics.telemetry import Telemetry
+    from keras_robust.serving.sidecar.grpc_proxy import GrpcProxy
+    from keras_robust.serving.sidecar.rest_proxy import RestProxy
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Declares the flags of the command."""
     flags.DEFINE_string(
         "server", None, "Address host:port of a model server's REST interface.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "grpc_server", None, "Address host:port of its gRPC interface.", flag_values=values
     )
     flags.DEFINE_string(
         "request_log",
@@ -52,6 +61,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     for name, default, text in (
         ("port", 8502, "Port for the requests that are passed to --server; 0 picks a free one."),
+        ("grpc_port", 8503, "The same for --grpc_server."),
         ("metrics_port", 9464, "Port of /metrics; 0 picks a free one."),
     ):
         flags.DEFINE_integer(
@@ -75,11 +85,13 @@ def run(values: flags.FlagValues) -> str | None:
     Raises:
         ValueError, OSError, ImportError: a user error.
     """
-    if (values.server is None) == (values.request_log is None):
+    proxied = values.server is not None or values.grpc_server is not None
+    if proxied == (values.request_log is not None):
         raise command_line.UsageError(
-            "Expected either --server=localhost:8501 or --request_log=requests.jsonl."
+            "Expected either --server=localhost:8501, --grpc_server=localhost:8500 or both, or "
+            "--request_log=requests.jsonl."
         )
-    if values.server is not None and not values.follow:
+    if proxied and not values.follow:
         raise command_line.UsageError("--nofollow belongs to --request_log.")
     require_extra("serving", "The monitor")
     from keras_robust.serving.metrics.telemetry import Telemetry
@@ -99,24 +111,50 @@ def watch(values: flags.FlagValues, telemetry: Telemetry, stop: threading.Event)
     """Watches until the event is set; prints one line when it is ready."""
     from keras_robust.serving.sidecar.log_reader import LogReader
     from keras_robust.serving.sidecar.metrics_server import MetricsServer
-    from keras_robust.serving.sidecar.rest_proxy import RestProxy
 
-    with MetricsServer(telemetry, values.host, values.metrics_port) as metrics:
+    with (
+        MetricsServer(telemetry, values.host, values.metrics_port) as metrics,
+        contextlib.ExitStack() as proxies,
+    ):
         where = f"metrics http://{metrics.address}/metrics"
         if values.request_log is not None:
             reader = LogReader(values.request_log, telemetry.replay, telemetry.registry)
             print(f"Reading {values.request_log}: {where}", flush=True)
             reader.follow(stop)
             return
-        limit = int(values.max_message_mb * 2**20)
+        passed = [proxies.enter_context(one) for one in _proxies(values, telemetry)]
+        print(f"Passing {' and '.join(passed)}: {where}", flush=True)
+        stop.wait()
+
+
+def _proxies(
+    values: flags.FlagValues, telemetry: Telemetry
+) -> Iterator[contextlib.AbstractContextManager[str]]:
+    """The proxies that the flags ask for; each yields what it passes, and runs until its end."""
+    limit = int(values.max_message_mb * 2**20)
+    if values.server is not None:
+        from keras_robust.serving.sidecar.rest_proxy import RestProxy
+
         address = values.host, values.port
-        proxy = RestProxy(values.server, address, telemetry, limit, values.timeout)
-        proxy.start()
-        try:
-            print(f"Passing {values.host}:{proxy.port} to {values.server}: {where}", flush=True)
-            stop.wait()
-        finally:
-            proxy.stop()
+        rest = RestProxy(values.server, address, telemetry, limit, values.timeout)
+        yield _running(rest, f"REST {values.host}", values.server)
+    if values.grpc_server is not None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        with quiet_start():
+            from keras_robust.serving.sidecar.grpc_proxy import GrpcProxy  # imports TensorFlow
+
+        target = f"{values.host}:{values.grpc_port}"
+        grpc = GrpcProxy(values.grpc_server, target, telemetry, limit, values.timeout)
+        yield _running(grpc, f"gRPC {values.host}", values.grpc_server)
+
+
+@contextlib.contextmanager
+def _running(proxy: RestProxy | GrpcProxy, host: str, server: str) -> Iterator[str]:
+    proxy.start()
+    try:
+        yield f"{host}:{proxy.port} to {server}"
+    finally:
+        proxy.stop()
 
 
 def _read_once(values: flags.FlagValues, telemetry: Telemetry) -> str:

@@ -104,7 +104,7 @@ def test_unknown_commands_and_flags_name_the_valid_ones(fails):
         (["verify", "--signatures"], "--model_base_path is missing"),
         (["serve", "--port=0"], "--model_name is missing"),
         (["serve", "--model_name=a"], "--model_base_path is missing"),
-        (["monitor", "--port=0"], "Expected either --server=localhost:8501 or --request_log"),
+        (["monitor", "--port=0"], "Expected either --server=localhost:8501, --grpc_server"),
         (["query", "--rest"], "--model is missing"),
         (["query", "--model=a"], "--images is missing"),
     ],

@@ -52,12 +52,14 @@ def values_of(module, *arguments):
     return values
 
 
-@pytest.mark.parametrize("source", ["--request_log={log}", "--server=127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "source", ["--request_log={log}", "--server=127.0.0.1:9", "--grpc_server=127.0.0.1:9"]
+)
 def test_metrics_are_served_until_the_stop(log, capsys, wait_for_output, source):
     from keras_robust.serving.metrics.telemetry import Telemetry
 
     given = source.format(log=log.path)
-    values = values_of(monitor, given, "--port=0", "--metrics_port=0")
+    values = values_of(monitor, given, "--port=0", "--grpc_port=0", "--metrics_port=0")
     stop = threading.Event()
     telemetry = Telemetry(monitoring_flags.monitoring(values))
     thread = threading.Thread(target=monitor.watch, args=(values, telemetry, stop))
@@ -69,8 +71,8 @@ def test_metrics_are_served_until_the_stop(log, capsys, wait_for_output, source)
         while source.startswith("--request") and b'images_total{model="digits"' not in found:
             with urllib.request.urlopen(url, timeout=10) as response:
                 found = response.read()
-        if "Passing" in line:
-            address = re.search(r"Passing (\S+) to 127.0.0.1:9", line)[1]
+        if "Passing REST" in line:
+            address = re.search(r"Passing REST (\S+) to 127.0.0.1:9", line)[1]
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 urllib.request.urlopen(f"http://{address}/v1/models/digits", timeout=10)
     finally:
@@ -96,7 +98,7 @@ def wait_for_output():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--port=0"], "Expected either --server=localhost:8501 or --request_log"),
+        (["--port=0"], "Expected either --server=localhost:8501, --grpc_server"),
         (["--server=a:1", "--request_log=b"], "Expected either"),
         (["--server=a:1", "--nofollow"], "--nofollow belongs to --request_log"),
         (["--server=a:1", "--alarm_every=1"], "alarm_every is 1.0; expected a finite number"),

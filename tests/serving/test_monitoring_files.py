@@ -141,7 +141,9 @@ def test_the_compose_file_starts_what_the_others_name():
     monitor.define_flags(values)
     values(["monitor", *arguments])
     assert values.server == "tensorflow-serving:8501"
-    assert any(f":{values.port}:{values.port}" in port for port in services["monitor"]["ports"])
+    assert values.grpc_server == "tensorflow-serving:8500"
+    published = [f"127.0.0.1:{port}:{port}" for port in (values.port, values.grpc_port)]
+    assert services["monitor"]["ports"] == published
     jobs = {one["job_name"]: one for one in parsed("prometheus.yml")["scrape_configs"]}
     targets = {name: job["static_configs"][0]["targets"][0] for name, job in jobs.items()}
     assert targets == {
