@@ -96,13 +96,13 @@ class Conformal(FittedDetector):
         statistics = None if self.statistics is None else self.statistics.below(_BASE)
         return BASES[self.base](self.model, statistics=statistics)
 
-    def fit(self, train: Iterable[Any], *, bounds: tuple[float, float] | None = None) -> Conformal:
-        """A new detector with the statistics of the base score, not calibrated; see its `fit`."""
+    def gather(
+        self, train: Iterable[Any], bounds: tuple[float, float] | None
+    ) -> Mapping[str, np.ndarray]:
+        """The statistics of the base score."""
         base = self.base_detector
-        found: Mapping[str, Any] = {}
-        if isinstance(base, FittedDetector):
-            found = base.fit(train, bounds=bounds).fitted
-        return self._with({f"{_BASE}{name}": array for name, array in found.items()})
+        found = base.gather(train, bounds) if isinstance(base, FittedDetector) else {}
+        return {f"{_BASE}{name}": array for name, array in found.items()}
 
     def calibrate(
         self,
@@ -137,7 +137,7 @@ class Conformal(FittedDetector):
             )
         kept = {name: self.fitted[name] for name in self.fitted if name != _CLEAN}
         return dataclasses.replace(
-            self._with({**kept, _CLEAN: clean}),
+            self.with_statistics({**kept, _CLEAN: clean}),
             # Half a step below the smallest score to flag: p-values are multiples of 1 / (n + 1).
             threshold=1 - (allowed + 0.5) / (len(clean) + 1),
             false_alarm_rate=float(false_alarm_rate),
@@ -168,15 +168,6 @@ class Conformal(FittedDetector):
 
     def _altered_count(self, count: int) -> int:
         return math.floor(Fraction(str(float(self.altered))) * count)
-
-    def _with(self, arrays: Mapping[str, Any]) -> Conformal:
-        return dataclasses.replace(
-            self,
-            statistics=Statistics(arrays),
-            threshold=None,
-            false_alarm_rate=None,
-            samples=None,
-        )
 
     @property
     def adaptive_score(self) -> Any:

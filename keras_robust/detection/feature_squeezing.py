@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.classifier import as_forward, bounds_of
@@ -57,12 +58,12 @@ class FeatureSqueezing(FittedDetector):
         if self.statistics is None:
             object.__setattr__(self, "statistics", Statistics({}))
 
-    def fit(
-        self, train: Iterable[Any], *, bounds: tuple[float, float] | None = None
-    ) -> FeatureSqueezing:
-        """This detector: there is nothing to fit, and the images are not read."""
+    def gather(
+        self, train: Iterable[Any], bounds: tuple[float, float] | None
+    ) -> Mapping[str, np.ndarray]:
+        """Nothing; the images are not read."""
         del train, bounds
-        return self
+        return {}
 
     def extended_outputs(self, x: Images, forward: Forward | None = None) -> Outputs:
         """The model's outputs, with the logarithms of predictions of squeezed images."""

@@ -1,7 +1,8 @@
-"""The base of detectors with statistics of clean images; a new one is a file with two methods."""
+"""The bases of detectors with statistics of clean images; a new one is a file."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import io
 import json
@@ -30,11 +31,11 @@ D = TypeVar("D", bound="FittedDetector")
 
 
 @dataclasses.dataclass(frozen=True)
-class FittedDetector(Detector):
+class FittedDetector(Detector, abc.ABC):
     """A detector whose score compares an image with clean training images.
 
     `detector.fit(train).calibrate(validation, 0.05)` is ready for use. Subclasses define `NAME`,
-    `TITLE`, `observe` and `summarize`, and `measure`; fields of theirs are options.
+    `TITLE`, `gather` and `measure`; fields of theirs are options.
 
     Args:
         statistics: what `fit` measured; None before.
@@ -45,7 +46,6 @@ class FittedDetector(Detector):
 
     NAME: ClassVar[str] = ""
     TITLE: ClassVar[str] = ""
-    NEEDS_LABELS: ClassVar[bool] = False
 
     statistics: Statistics | None = dataclasses.field(default=None, repr=False, kw_only=True)
 
@@ -58,17 +58,15 @@ class FittedDetector(Detector):
                 f"{self.NAME!r}. Calibrate this detector."
             )
 
-    def observe(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """What of a batch's outputs the fit reads: name -> `[batch, ...]`."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def gather(
+        self, train: Iterable[Any], bounds: tuple[float, float] | None
+    ) -> Mapping[str, np.ndarray]:
+        """The statistics of clean training images, name -> array; arguments as for `fit`."""
 
-    def summarize(self, observed: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
-        """The statistics of all observations; `y` is empty unless `NEEDS_LABELS`."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def measure(self, outputs: Outputs, statistics: Mapping[str, Any]) -> PerExample:
         """The score of outputs, `[batch]` float32."""
-        raise NotImplementedError
 
     def fit(self: D, train: Iterable[Any], *, bounds: tuple[float, float] | None = None) -> D:
         """A new detector with the statistics of clean training images, not calibrated.
@@ -82,30 +80,13 @@ class FittedDetector(Detector):
             TypeError, ValueError: as for `calibrate`; a model without features; values that are
                 not finite.
         """
-        bounds = bounds or bounds_of(self.model) or (0.0, 1.0)
-        parts, labels = [], []
-        observing = map_batches(
-            lambda x: self.observe(self.extended_outputs(x)),
-            train,
-            bounds,
-            labels=self.NEEDS_LABELS,
-        )
-        for part, y in observing:
-            parts.append(part)
-            labels.append(np.zeros(0, np.int64) if y is None else y)
-        if not parts:
-            raise ValueError("The training data is empty; expected batches of clean images.")
-        observed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for name, values in observed.items():
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"The {name} of some training images are not finite, so {self.NAME!r} cannot "
-                    "be fitted. Look for NaN in the images or in the model's weights."
-                )
-        found = self.summarize(observed, np.concatenate(labels))
+        return self.with_statistics(self.gather(train, bounds))
+
+    def with_statistics(self: D, arrays: Mapping[str, Any]) -> D:
+        """This detector with other statistics, not calibrated."""
         return dataclasses.replace(
             self,
-            statistics=Statistics(found),
+            statistics=Statistics(arrays),
             threshold=None,
             false_alarm_rate=None,
             samples=None,
@@ -195,6 +176,50 @@ class FittedDetector(Detector):
         with replacing(path) as draft:
             draft.write_bytes(content.getvalue())
         return path
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedToOutputs(FittedDetector):
+    """A fitted detector whose statistics are those of the model's outputs.
+
+    Subclasses define `observe` and `summarize`.
+    """
+
+    NEEDS_LABELS: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def observe(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """What of a batch's outputs the fit reads: name -> `[batch, ...]`."""
+
+    @abc.abstractmethod
+    def summarize(self, observed: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
+        """The statistics of all observations; `y` is empty unless `NEEDS_LABELS`."""
+
+    def gather(
+        self, train: Iterable[Any], bounds: tuple[float, float] | None
+    ) -> Mapping[str, np.ndarray]:
+        """Observes all images, and summarizes."""
+        bounds = bounds or bounds_of(self.model) or (0.0, 1.0)
+        parts, labels = [], []
+        observing = map_batches(
+            lambda x: self.observe(self.extended_outputs(x)),
+            train,
+            bounds,
+            labels=self.NEEDS_LABELS,
+        )
+        for part, y in observing:
+            parts.append(part)
+            labels.append(np.zeros(0, np.int64) if y is None else y)
+        if not parts:
+            raise ValueError("The training data is empty; expected batches of clean images.")
+        observed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for name, values in observed.items():
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"The {name} of some training images are not finite, so {self.NAME!r} cannot "
+                    "be fitted. Look for NaN in the images or in the model's weights."
+                )
+        return self.summarize(observed, np.concatenate(labels))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_robust.core.classifier import as_forward, classifier_of, contract_of
 from keras_robust.core.functional_graph import Graph, is_functional, trace
 from keras_robust.core.types import Forward, Images, Outputs, PerExample
-from keras_robust.detection.fitted import FittedDetector
+from keras_robust.detection.fitted import FittedToOutputs
 from keras_robust.detection.mahalanobis import whitening
 from keras_robust.losses.uncertainty import mean_log_probability
 
@@ -25,7 +25,7 @@ _INVERSE_TEMPERATURES = 2.0 ** -np.arange(0, 14)
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerInconsistency(FittedDetector):
+class LayerInconsistency(FittedToOutputs):
     """Mean cross-entropy of linear class probabilities of several layers under the prediction.
 
     `-(1/L) sum_l sum_c p_c log q_lc`, with `p` the model's prediction and `q_l` the posterior of a

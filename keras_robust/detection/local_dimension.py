@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_robust.core.classifier import features_of
 from keras_robust.core.types import Outputs, PerExample
-from keras_robust.detection.fitted import FittedDetector
+from keras_robust.detection.fitted import FittedToOutputs
 from keras_robust.detection.nearest_neighbors import check_bank, kept
 
 _TINY = 1e-12
@@ -19,7 +19,7 @@ _LEAST = 1e-6  # of the mean log-ratio: all neighbors at one distance
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalDimension(FittedDetector):
+class LocalDimension(FittedToOutputs):
     """Local intrinsic dimensionality (LID) of the features, estimated from k neighbors in a bank.
 
     `-1 / mean_i log(r_i / r_k)` over the distances `r_1 <= ... <= r_k`: how fast the number of

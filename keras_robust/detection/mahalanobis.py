@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from keras_robust.core.classifier import features_of
 from keras_robust.core.types import Images, Outputs, PerExample
-from keras_robust.detection.fitted import FittedDetector
+from keras_robust.detection.fitted import FittedToOutputs
 
 
 @dataclasses.dataclass(frozen=True)
-class Mahalanobis(FittedDetector):
+class Mahalanobis(FittedToOutputs):
     """Squared Mahalanobis distance of the features to the nearest class mean.
 
     `min_c (f - mu_c)^T S^-1 (f - mu_c)`, with the class means and the covariance within classes of

@@ -12,13 +12,13 @@ import tensorflow as tf
 from keras_robust.core.classifier import features_of
 from keras_robust.core.types import Outputs, PerExample
 from keras_robust.core.validation import check_integer
-from keras_robust.detection.fitted import FittedDetector, subset
+from keras_robust.detection.fitted import FittedToOutputs, subset
 
 _TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class NearestNeighbors(FittedDetector):
+class NearestNeighbors(FittedToOutputs):
     """Distance of the normalized features to the k-th nearest of a bank of clean images.
 
     Memory and cost of an image: `bank d` numbers and multiplications, for `d` features.

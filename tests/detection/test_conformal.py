@@ -40,7 +40,7 @@ def _false_alarms(random, altered, replaced):
         clean[:replaced] = 1.0  # by images of the lowest score
         detector = kr.detection.Conformal(lambda x: x, altered=altered)
         scores = np.sort(-clean).astype(np.float32)
-        detector = detector._with({"clean_scores": scores})
+        detector = detector.with_statistics({"clean_scores": scores})
         found = detector._of_base(tf.constant(-random.uniform(size=400), tf.float32)).numpy()
         rates.append(np.mean(found > 1 - (np.floor(0.2 * 21) + 0.5) / 21))
     return np.mean(rates)
