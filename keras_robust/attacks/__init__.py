@@ -9,6 +9,7 @@ from keras_robust.attacks.black_box.spsa import spsa
 from keras_robust.attacks.black_box.square import square
 from keras_robust.attacks.composite import multi_targeted, restarts, worst_of
 from keras_robust.attacks.fast_auto_attack import fast_auto_attack
+from keras_robust.attacks.in_each_ball import in_each_ball
 from keras_robust.attacks.minimum_norm.brendel_bethge import brendel_bethge
 from keras_robust.attacks.minimum_norm.carlini_wagner import carlini_wagner
 from keras_robust.attacks.minimum_norm.ddn import ddn
@@ -24,7 +25,7 @@ from keras_robust.attacks.pgd import bim, fgsm, mim, pgd, r_fgsm
 from keras_robust.attacks.pgd_l0 import pgd_l0
 from keras_robust.attacks.smooth_adv import smooth_adv
 from keras_robust.attacks.transfer import transfer
-from keras_robust.attacks.union import in_each_ball, union_pgd
+from keras_robust.attacks.union import union_pgd
 
 __all__ = [
     "apgd",
