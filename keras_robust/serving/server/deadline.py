@@ -95,12 +95,14 @@ class Workers:
             ServingError: DEADLINE_EXCEEDED, or an error of the function.
         """
         future = self._pool.submit(_within, deadline, call)
-        done, _ = futures.wait([future], deadline.remaining())
-        if not done and not future.cancel():
-            abandoned(future)
-        if not done:
-            raise deadline.exceeded()
-        return future.result()
+        try:
+            return future.result(deadline.remaining())
+        except futures.TimeoutError as error:
+            if future.done():  # it is the function's own
+                return future.result()
+            if not future.cancel():
+                abandoned(future)
+            raise deadline.exceeded() from error
 
     async def run_async(
         self,
