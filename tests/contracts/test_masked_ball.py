@@ -258,7 +258,7 @@ def test_checks_run_within_it():
 def test_a_trained_model_keeps_it(tmp_path):
     classifier = kr.models.mlp(SHAPE, CLASSES)
     robust = kr.defenses.pgd_at(classifier, BALLS["linf"], steps=1)
-    robust.compile("sgd")
+    robust.compile("sgd", run_eagerly=True)
     robust.fit(images(8), np.arange(8) % CLASSES, batch_size=8, verbose=0)
     robust.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -67,7 +67,7 @@ def test_a_multiplier_that_projects_trains_as_the_base(make_classifier, make_bat
     soft = udr(make_classifier(dropout=0), tau=0.05, dual=DualVariable(learning_rate=0.0))
     hard = kr.defenses.pgd_at(make_classifier(dropout=0), BALL, steps=3, step_size=0.05)
     for model in (soft, hard):
-        model.compile(keras.optimizers.SGD(0.5))
+        model.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
         fit_once(model, x, y)
     pairs = zip(soft.classifier.get_weights(), hard.classifier.get_weights(), strict=True)
     for found, value in pairs:

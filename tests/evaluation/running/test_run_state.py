@@ -63,7 +63,9 @@ def always_saved(monkeypatch):
     monkeypatch.setattr(run_state, "SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 5, 6])
+@pytest.mark.parametrize(
+    "at", [1, 5, *(pytest.param(call, marks=pytest.mark.slow) for call in (2, 4, 6))]
+)
 def test_it_ends_with_the_result_of_an_uninterrupted_one(at, tmp_path):
     uninterrupted = Draws()
     expected = evaluated(uninterrupted)

@@ -39,7 +39,14 @@ def attacks(timed):
     return {"both": kr.attacks.worst_of(kr.attacks.restarts(low, 2), high), "high": high}
 
 
-@pytest.mark.parametrize("budgets", [[0.5, 2.5], [4.5], [8.5], [9.5, 2.5], [13.5], [1.5] * 3])
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        [1.5] * 3,
+        [13.5],
+        *(pytest.param(b, marks=pytest.mark.slow) for b in ([0.5, 2.5], [4.5], [8.5], [9.5, 2.5])),
+    ],
+)
 def test_a_resumed_evaluation_has_the_result_of_an_uninterrupted_one(attacks, budgets, tmp_path):
     """9 seconds for `both`, 3 for `high`, and 2 radii of which `both` takes 9 seconds or fewer.
 
