@@ -3,12 +3,14 @@
     keras-robust evaluate my.keras --data=images/ --radius=8/255 --attacks=auto_attack
     keras-robust evaluate --model=my.keras --data=digits --radius=0.1 --attacks=pgd,fgsm
     keras-robust evaluate --run=runs/digits
+    keras-robust evaluate my.onnx --data=images/ --radius=8/255 --attacks=square
 
 writes report.html, report.md and report.json. --model takes a Keras classifier or a RobustModel of
 your own with --data and a threat model; --run takes a run directory, whose recipe sets what is not
-given. The same command resumes an interrupted evaluation. --certify=ibp,crown also proves on which
-images no attack can succeed. For continuous integration: --fail_under=0.45 exits with code 3 if the
-worst-case accuracy is lower or not complete, --junit=results.xml and --json write the result.
+given. An ONNX, TFLite or OpenVINO file is attacked without gradients. The same command resumes an
+interrupted evaluation. --certify=ibp,crown also proves on which images no attack can succeed. For
+continuous integration: --fail_under=0.45 exits with code 3 if the worst-case accuracy is lower or
+not complete, --junit=results.xml and --json write the result.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def run(values: flags.FlagValues) -> str:
         ValueError, OSError, ImportError: a user error, if possible before the first attack.
         NotPassed: the worst-case accuracy is below --fail_under.
     """
-    model_flags.check(values, threat_model=True)
+    model_flags.check(values, threat_model=True, converted=True)
     radii = None if values.radii is None else [number("radius", text) for text in values.radii]
     report = check_output(_report(values))
     if values.junit is not None:

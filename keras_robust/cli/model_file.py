@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 import keras_robust as kr
 from keras_robust.cli.data_file import read_data_file, read_image_folder
@@ -136,19 +137,58 @@ def load_model_file(
     if preprocess is None:
         _check_range(path, model, pixel_range or (0.0, 1.0))
     classifier = _classifier(model, pixel_range or (0.0, 1.0), preprocess)
-    classes = int(classifier.output["logits"].shape[-1])
+    splits = load_data(
+        path,
+        data,
+        classifier.input_shape[1:],
+        int(classifier.output["logits"].shape[-1]),
+        data_dir=data_dir,
+        batch_size=batch_size,
+        class_names=class_names,
+        note=note,
+    )
+    config = recipe_of(path, norm, radius, batch_size)
+    config.defense.name = _defense(model)
+    return LoadedModelFile(RunDirectory(path), config, "", classifier, splits)
+
+
+def load_data(
+    path: Path,
+    data: str,
+    shape: Sequence[int],
+    classes: int,
+    *,
+    data_dir: str | None,
+    batch_size: int,
+    class_names: Sequence[str] | None,
+    note: Callable[[str], None],
+) -> kr.data.Splits:
+    """Reads the data of a model; the arguments of `load_model_file`.
+
+    Args:
+        path: the model, for messages.
+        shape: `(height, width, channels)` of its images.
+        classes: its number of classes.
+
+    Raises:
+        FileNotFoundError: the data is missing.
+        ValueError: it does not fit the model.
+    """
     if Path(data).is_dir() or data.endswith("/"):  # with the slash, a folder that is missing
-        shape = classifier.input_shape[1:]
         splits = read_image_folder(Path(data), shape, batch_size, class_names, note)
     else:
         splits = _read_data(data, classes, data_dir, batch_size)
-    _check_data(path, classifier, classes, splits.info)
+    _check_data(path, tuple(shape), classes, splits.info)
+    return splits
+
+
+def recipe_of(path: Path, norm: str, radius: float, batch_size: int) -> ConfigDict:
+    """The recipe that stands for a model file: its name and the threat model."""
     config = schema.defaults()
     config.model.name = path.stem
-    config.defense.name = _defense(model)
     config.ball.norm, config.ball.radius = norm, radius
     config.dataset.batch_size = batch_size
-    return LoadedModelFile(RunDirectory(path), config, "", classifier, splits)
+    return config
 
 
 def _check_range(path: Path, model: keras.Model, pixel_range: Sequence[float]) -> None:
@@ -191,9 +231,8 @@ def _read_data(data: str, classes: int, data_dir: str | None, batch_size: int) -
 
 
 def _check_data(
-    path: Path, classifier: keras.Model, classes: int, info: kr.data.DatasetInfo
+    path: Path, shape: tuple[int, ...], classes: int, info: kr.data.DatasetInfo
 ) -> None:
-    shape = tuple(classifier.input_shape[1:])
     if shape != tuple(info.image_shape):
         raise ValueError(
             f"{path} takes images of shape {shape}; those of {info.name} have "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -27,7 +27,10 @@ _DETECTOR = ("score", "false_alarm_rate")
 # Names of `keras_robust.models.adapting.backbone.PREPROCESSING`, for the same reason.
 PREPROCESSING = ("bytes", "tf", "torch", "caffe")
 _OF_MODEL_FILES = ("data", "batch_size", "pixel_range", "preprocess", "class_names")
-_SUFFIXES = (".keras", ".h5", ".hdf5")
+_CONVERTED = (".onnx", ".tflite", ".xml")
+_SUFFIXES = (".keras", ".h5", ".hdf5", *_CONVERTED)
+# Attacks that ask a model for its predictions alone.
+GRADIENT_FREE = ("square", "sparse_rs", "spsa", "boundary", "hop_skip_jump")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -133,8 +136,36 @@ def define_score(values: flags.FlagValues, default: str | None, text: str) -> No
     )
 
 
+def is_converted(values: flags.FlagValues) -> bool:
+    """Whether the model is a converted file, which has no gradients."""
+    return values.model is not None and values.model.endswith(_CONVERTED)
+
+
+def check_converted(values: flags.FlagValues) -> None:
+    """Raises ValueError if a converted model is given what needs a Keras model."""
+    for name in ("preprocess", "score", "certify"):
+        if _is_given(values, name):
+            raise ValueError(
+                f"--{name} needs a Keras model file; {values.model} is a converted one."
+            )
+    attacks = values.attacks or ["pgd"]
+    needing = [name for name in attacks if name.partition(":")[0] not in GRADIENT_FREE]
+    if needing:
+        given = (
+            f"the attack {needing[0]} follows" if values.attacks else "the default attacks follow"
+        )
+        raise ValueError(
+            f"{values.model} has no gradients, which {given}; expected --attacks="
+            f"{','.join(GRADIENT_FREE[:1])}, or others of {', '.join(GRADIENT_FREE)}."
+        )
+
+
 def check(
-    values: flags.FlagValues, *, threat_model: bool = False, own_detector: bool = True
+    values: flags.FlagValues,
+    *,
+    threat_model: bool = False,
+    own_detector: bool = True,
+    converted: bool = False,
 ) -> None:
     """Raises unless the flags name one model, with what it needs.
 
@@ -142,6 +173,7 @@ def check(
         values: the parsed flags.
         threat_model: whether a model file needs a radius.
         own_detector: whether a run has its detector, so that the flags of one belong to --model.
+        converted: whether the command takes converted models.
 
     Raises:
         ValueError: no model or two, a missing flag, or a flag that the model does not take.
@@ -157,6 +189,13 @@ def check(
         if given:
             raise ValueError(f"--{given[0]} belongs to --model; a run has its own.")
         return
+    if is_converted(values):
+        if not converted:
+            raise ValueError(
+                f"{values.model} is a converted model, which `keras-robust evaluate` attacks; "
+                "expected a Keras model file."
+            )
+        check_converted(values)
     command_line.required(values, "data", "digits")
     if threat_model:
         command_line.required(values, "radius", "8/255")
@@ -193,17 +232,19 @@ def load(values: flags.FlagValues, *, read_data: bool = True) -> LoadedRun:
     if values.run is not None:
         return load_run(values.run, checkpoint, values.data_dir, read_data=read_data)
     ball = {name: values[name].value for name in ("norm", "radius") if name in values}
-    loaded = load_model_file(
-        values.model,
-        values.data,
-        data_dir=values.data_dir,
-        batch_size=values.batch_size,
-        pixel_range=_pixel_range(values),
-        preprocess=values.preprocess,
-        class_names=values.class_names,
-        note=note,
+    options: dict[str, Any] = {
+        "data_dir": values.data_dir,
+        "batch_size": values.batch_size,
+        "pixel_range": _pixel_range(values),
+        "class_names": values.class_names,
+        "note": note,
         **{name: value for name, value in ball.items() if value is not None},
-    )
+    }
+    if is_converted(values):
+        from keras_robust.cli.converted_file import load_converted_file
+
+        return load_converted_file(values.model, values.data, **options)
+    loaded = load_model_file(values.model, values.data, preprocess=values.preprocess, **options)
     if "score" not in values:
         return loaded
     return loaded.with_detector(values.score, values.false_alarm_rate)
