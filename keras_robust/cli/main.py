@@ -10,6 +10,7 @@ from types import ModuleType
 from absl import flags, logging
 
 from keras_robust import __version__
+from keras_robust.cli import completion
 from keras_robust.core.validation import did_you_mean
 from keras_robust.experiments.flags import command_line
 
@@ -17,6 +18,7 @@ COMMANDS = (
     "evaluate", "compare", "check", "attack", "export", "calibrate", "serve", "monitor", "query",
     "verify",
 )  # fmt: skip
+_COMPLETION = "completion"
 _HELP, _FULL = {"--help", "-help", "-h"}, {"--helpfull", "--help-full"}
 _WIDTH = 100
 _EXIT_CODES = """exit codes: 0 done; 1 an error of the model, the data or a value; 2 a command line
@@ -37,13 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"keras-robust {__version__}")
         return
     name, *rest = arguments
+    if name == _COMPLETION:
+        print(_completion(rest))
+        return
     if name not in COMMANDS:
-        expected = did_you_mean(name, COMMANDS)
+        expected = did_you_mean(name, (*COMMANDS, _COMPLETION))
         error = f"There is no command {name!r}; expected one of {expected}"
         command_line.fail("keras-robust", command_line.UsageError(error))
     module = _module(name)
-    values = flags.FlagValues()
-    module.define_flags(values)
+    values = _flags(name)
     if (_HELP | _FULL).intersection(rest):
         main_flags = None if _FULL.intersection(rest) else getattr(module, "MAIN_FLAGS", None)
         print(f"{_document(name, module)}\n\nflags:\n{_flag_help(name, values, main_flags)}")
@@ -71,8 +75,26 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"keras_robust.cli.{name}")
 
 
+def _flags(name: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    _module(name).define_flags(values)
+    return values
+
+
+def _completion(arguments: Sequence[str]) -> str:
+    """The completion script of a shell, or the help of that."""
+    if _HELP.union(_FULL).intersection(arguments) or not arguments:
+        return f"keras-robust {_COMPLETION}\n\n{completion.HELP}"
+    if len(arguments) > 1 or arguments[0] not in completion.SHELLS:
+        expected = " or ".join(completion.SHELLS)
+        error = f"keras-robust {_COMPLETION} takes {expected}; received {' '.join(arguments)!r}"
+        command_line.fail("keras-robust", command_line.UsageError(error))
+    return completion.script(arguments[0], {name: _flags(name) for name in COMMANDS}).rstrip("\n")
+
+
 def _usage() -> str:
     summaries = {name: (_module(name).__doc__ or "").splitlines()[0] for name in COMMANDS}
+    summaries[_COMPLETION] = completion.HELP.splitlines()[0]
     width = max(map(len, summaries))
     lines = [f"  {name.ljust(width)}  {summary}" for name, summary in summaries.items()]
     return "\n".join(
