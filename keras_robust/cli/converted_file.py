@@ -43,8 +43,8 @@ class ConvertedClassifier:
                 f"{model.path} takes arrays of shape {list(sides)}; expected images of a known "
                 "size, [height, width, channels] or [channels, height, width]."
             )
-        self.input_shape = (None, *shape)
-        probe = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+        self.shape = tuple(int(side) for side in shape if side is not None)
+        probe = np.random.default_rng(0).random((2, *self.shape)).astype(np.float32)
         answer = self._answer(probe)
         wanted = [name for name in ("logits", "probabilities", *answer) if name in answer]
         found = [n for n in wanted if answer[n].ndim == 2 and answer[n].dtype.kind == "f"]
@@ -101,7 +101,7 @@ def load_converted_file(
     splits = load_data(
         path,
         data,
-        classifier.input_shape[1:],
+        classifier.shape,
         classifier.classes,
         data_dir=data_dir,
         batch_size=batch_size,

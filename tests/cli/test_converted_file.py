@@ -75,7 +75,7 @@ def test_logits_and_probabilities(outputs, expected, tmp_path):
 def test_channels_first_and_other_pixels(tmp_path):
     model = Model(tmp_path / "a.onnx", (3, 4, 5), logits=np.array([[1.0, 2.0]]))
     classifier = ConvertedClassifier(model, (-1.0, 1.0))
-    assert classifier.input_shape == (None, 4, 5, 3)
+    assert classifier.shape == (4, 5, 3)
     x = np.random.default_rng(0).random((2, 4, 5, 3)).astype(np.float32)
     classifier(tf.constant(x))
     np.testing.assert_allclose(model.received[-1], 2 * x.transpose(0, 3, 1, 2) - 1, rtol=1e-6)
