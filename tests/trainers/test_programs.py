@@ -74,7 +74,10 @@ print(sorted({{"tensorflow", "keras"}} & set(sys.modules)))
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "train")) for name in PROGRAMS],
+)
 def test_a_typo_is_answered_at_once_in_one_sentence(program):
     done = subprocess.run(
         command(program, "--outptu_dir=x"), capture_output=True, text=True, check=False
