@@ -163,6 +163,11 @@ class Connection(web.RequestHandler):
             self._fail(_ended_early())
         return True
 
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Logs faults; a body that is malformed is none, also where nobody reads it."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **options)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -287,7 +287,6 @@ class RestServer:
                     connection.expect("body")
                     large = True
         except web.RequestPayloadError as error:
-            request.content.feed_eof()  # else aiohttp would read on, and log the error
             raise HttpError(400, f"The body is malformed: {error}") from error
         return bytes(body)
 
