@@ -18,6 +18,8 @@ from keras_robust.serving.monitor import Monitor
 _LOG = logging.getLogger(__name__)
 # Of the share of flagged images.
 RECENT = 1000
+# An attack that lasts raises the alarm again and again; a line of the log is enough.
+LOG_SECONDS = 60.0
 # Without clean scores, their size is unknown.
 _ANY_SIZE = (-100, -10, -1, 0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -69,7 +71,7 @@ class ScoreStream:
         self.images = self.flagged = 0
         self.bounds = score_buckets(clean)
         self.counts = [0] * (len(self.bounds) + 1)
-        self.total, self.alarmed = 0.0, 0.0
+        self.total, self.alarmed, self._logged = 0.0, 0.0, 0.0
         self._recent: collections.deque[bool] = collections.deque(maxlen=RECENT)
         self._lock = threading.Lock()
         self._monitor = None if clean is None else Monitor(clean, alarm_every)
@@ -113,8 +115,11 @@ class ScoreStream:
         self.counts[place] += 1
         if math.isfinite(score):
             self.total += score
-        if self._monitor is not None and self._monitor.update(score):
-            self.alarmed = time.time()
+        if self._monitor is None or not self._monitor.update(score):
+            return
+        before, self.alarmed = self._logged, time.time()
+        if self.alarmed - before >= LOG_SECONDS:
+            self._logged = self.alarmed
             _LOG.warning(
                 "The detection scores of %s have drifted: alarm %d, after %d images; %.1f %% of "
                 "the last %d were flagged.",
