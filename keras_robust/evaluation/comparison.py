@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.results.report_data import FOOLED, MISCLASSIFIED, ReportData
 
 _SIGNIFICANT = 0.05
@@ -69,6 +71,25 @@ class ReportComparison:
     clean: PairedTest
     worst_case: PairedTest
     warnings: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        """One row per accuracy: of the first and the second model, the p-value, what differs."""
+        rows = tuple(
+            (
+                Cell(name),
+                *(Cell(percent(accuracy)) for accuracy in test.accuracies),
+                Cell(f"{test.p_value:.3g}", "" if test.is_significant else "not significant"),
+                Cell(f"{len(test.only_first):,}"),
+                Cell(f"{len(test.only_second):,}"),
+            )
+            for name, test in (("Clean", self.clean), ("Worst case", self.worst_case))
+        )
+        columns = ("Accuracy", "First", "Second", "p (McNemar)", "Only first", "Only second")
+        return Table(f"Two models on the same {self.clean.samples:,} images", columns, rows)
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return self.table()._repr_html_()
 
 
 def compare_reports(first: ReportData, second: ReportData) -> ReportComparison:

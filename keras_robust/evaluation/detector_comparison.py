@@ -15,6 +15,7 @@ from keras_robust.detection import Detector
 from keras_robust.detection.calibration import check_rate, exceeds
 from keras_robust.detection.detector import check_detector
 from keras_robust.detection.roc import roc
+from keras_robust.evaluation.results.display import html_table
 from keras_robust.evaluation.results.parts import wilson_interval
 from keras_robust.evaluation.running.attack_runner import AttackRunner, is_correct
 from keras_robust.evaluation.running.batching import Data, Model, Progress
@@ -102,20 +103,26 @@ class DetectorComparison:
 
     def markdown(self) -> str:
         """A table for each kind of images, and one of false alarms, as Markdown."""
-        return "\n\n".join([self._alarms_table(), *filter(None, map(self._table, KINDS))]) + "\n"
+        return "\n\n".join(_markdown(*table) for table in self._tables()) + "\n"
 
-    def _alarms_table(self) -> str:
+    def _repr_html_(self) -> str:
+        """The same tables in a notebook."""
+        return "\n".join(html_table(*table) for table in self._tables())
+
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        kinds = [kind for kind in KINDS if any(row.kind == kind for row in self.rows)]
+        return [self._alarms_table(), *map(self._table, kinds)]
+
+    def _alarms_table(self) -> tuple[list[str], list[list[str]]]:
         head = [f"false alarms, aimed at {rate:g}" for rate in self.rates]
         rows = [
             [name, *(_rate(alarm, wilson_interval(alarm, self.samples)) for alarm in alarms)]
             for name, alarms in self.false_alarms.items()
         ]
-        return _markdown(["detector", *head], rows)
+        return ["detector", *head], rows
 
-    def _table(self, kind: str) -> str:
+    def _table(self, kind: str) -> tuple[list[str], list[list[str]]]:
         rows = [row for row in self.rows if row.kind == kind]
-        if not rows:
-            return ""
         rates = range(len(self.rates))
         head = ["images", "detector", "samples", "AUROC"]
         head += [f"detected at {rate:g}" for rate in self.rates]
@@ -129,7 +136,7 @@ class DetectorComparison:
             if kind != "other":
                 line += [_rate(row.evaded[n], row.evaded_interval(n)) for n in rates]
             cells.append(line)
-        return _markdown(head, cells)
+        return head, cells
 
 
 def compare_detectors(

@@ -18,6 +18,7 @@ from keras_robust.core.classifier import as_forward, bounds_of, classifier_of
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Labels
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.evaluation.results.display import pairs_html
 from keras_robust.evaluation.running.batching import Data, Model, batches
 from keras_robust.threat_models.balls import L2Ball
 
@@ -43,6 +44,8 @@ class DistributionalRisk:
     attacked_costs: tuple[float, ...]
     certified: bool
     samples: int
+
+    _repr_html_ = pairs_html
 
     def bound(self, rho: float | Sequence[float]) -> np.ndarray:
         """The bound `min over gamma of gamma * rho + mean phi_gamma`, of the shape of `rho`.

@@ -81,6 +81,10 @@ class Transfer:
             tuple((Cell(name), *(Cell(percent(a)) for a in row)) for name, row in rows),
         )
 
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return self.table()._repr_html_()
+
     def markdown(self) -> str:
         """The table as Markdown."""
         return markdown_table(self.table())

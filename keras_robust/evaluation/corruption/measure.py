@@ -132,6 +132,10 @@ class CorruptionAccuracy:
         )
         return Table(title, headers, tuple(rows))
 
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return self.table()._repr_html_()
+
     def markdown(self) -> str:
         """The table as Markdown."""
         return markdown_table(self.table())

@@ -69,6 +69,10 @@ class TaskGradients:
         caption = f"Gradients of the tasks at {self.num_points:,} points"
         return Table(caption, ("Task", "Norm", *weight, *cosines), tuple(rows))
 
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return self.table()._repr_html_()
+
 
 def task_gradients(
     model: Model,

@@ -39,6 +39,10 @@ class TaskSuccess:
     ensemble: float | None
     num_points: int
 
+    def _repr_html_(self) -> str:
+        """The rates in a notebook."""
+        return success_table({"this attack": self})._repr_html_()
+
     @classmethod
     def of(
         cls,

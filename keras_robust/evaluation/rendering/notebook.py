@@ -6,7 +6,6 @@ import html
 from typing import TYPE_CHECKING
 
 from keras_robust.evaluation.rendering import tables, wording
-from keras_robust.evaluation.results.display import html_table
 
 if TYPE_CHECKING:
     from keras_robust.evaluation.results.report_data import ReportData
@@ -26,15 +25,7 @@ def report_html(report: ReportData) -> str:
     blocks = [f"<p>{html.escape(text)}</p>" for text in wording.summaries((report,))]
     blocks += [f"<p><strong>Warning:</strong> {html.escape(text)}</p>" for text in notes]
     found = (tables.attacks(report), *tables.parts(report), *tables.certificates(report))
-    blocks += map(_table, found)
+    blocks += [table._repr_html_() for table in found]
     if report.detection:
         blocks.append(f"<p>{html.escape(wording.detection_text(report.detection))}</p>")
     return "\n".join(blocks)
-
-
-def _table(table: tables.Table) -> str:
-    rows = [
-        tuple(f"{cell.text}\n\n{cell.note}" if cell.note else cell.text for cell in cells)
-        for cells in table.rows
-    ]
-    return html_table(table.columns, rows, table.caption)

@@ -18,6 +18,7 @@ from keras_robust.evaluation.rendering.wording import (
     settings_text,
     threat_text,
 )
+from keras_robust.evaluation.results.display import html_table
 from keras_robust.evaluation.results.optimality import median_distance
 from keras_robust.evaluation.results.parts import wilson_interval
 
@@ -42,6 +43,14 @@ class Table(NamedTuple):
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        rows = [
+            tuple(f"{cell.text}\n\n{cell.note}" if cell.note else cell.text for cell in cells)
+            for cells in self.rows
+        ]
+        return html_table(self.columns, rows, self.caption)
 
 
 def _accuracy(accuracy: float, samples: int) -> Cell:

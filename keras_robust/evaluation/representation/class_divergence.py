@@ -16,6 +16,7 @@ from keras_robust.core.labels import class_numbers
 from keras_robust.core.types import Labels
 from keras_robust.core.validation import check_integer
 from keras_robust.evaluation.representation.embeddings import Latents
+from keras_robust.evaluation.results.display import pairs_html
 from keras_robust.evaluation.running.batching import Data, Model, attacked
 from keras_robust.losses.pairwise_distance import unit
 
@@ -41,6 +42,8 @@ class Divergence:
     clean_inter: float
     own: float
     samples: int
+
+    _repr_html_ = pairs_html
 
     @property
     def ratio(self) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_robust.attacks.crafting.base import Attack, check_attack
 from keras_robust.core.numerics import upcast_half
+from keras_robust.evaluation.results.display import pairs_html
 from keras_robust.evaluation.running.batching import Data, Model, attacked
 
 RADIUS_FRACTIONS = (0.9, 1.0, 1.1)
@@ -29,6 +30,8 @@ class Perturbations:
     linf: float
     within: tuple[float, ...]
     samples: int
+
+    _repr_html_ = pairs_html
 
 
 def perturbations(

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+import keras_robust as kr
 from keras_robust.evaluation import (
     AttackResult,
     Card,
@@ -67,3 +68,26 @@ def test_a_report_in_a_notebook_has_its_tables_and_warnings_and_no_markup_of_its
 def test_fields_at_their_default_are_omitted():
     assert "finished" not in repr(PGD)
     assert "finished=False" in repr(dataclasses.replace(PGD, finished=False))
+
+
+def test_results_of_all_kinds_are_tables_in_notebooks():
+    """Everything that a function of this room returns as one result shows itself."""
+    paired = kr.evaluation.comparison.PairedTest(10, 6, (1, 2), (3,))
+    success = kr.evaluation.TaskSuccess.of([[True, False], [True, True]])
+    transfer = kr.evaluation.Transfer(
+        ("a<b", "c"), ((0.1, 0.8), (0.7, 0.2)), (1, 1), "PGD", 0.1, 9, 0
+    )
+    results = {
+        "<td>0.25</td>": kr.evaluation.Divergence(0.25, 1.0, 0.1, 0.9, 0.2, 8),
+        "<td>0.031</td>": kr.evaluation.Perturbations(0.031, 0.1, (0.5, 0.9, 1.0), 8),
+        "<td>True</td>": kr.evaluation.DistributionalRisk(
+            (1.0,), 0.5, (0.7,), (0.6,), (0.1,), certified=True, samples=8
+        ),
+        "<td>a&lt;b</td>": transfer,
+        "80.0%": kr.evaluation.comparison.ReportComparison(paired, paired),
+        "<td>50.0%</td>": success,
+        "<td>3</td>": kr.evaluation.TaskGradients(("x",), (3.0,), (0.0,), ((1.0,),), None, None, 5),
+    }
+    for cell, result in results.items():
+        found = result._repr_html_()
+        assert found.startswith("<table>") and cell.removesuffix("</td>") in found, found
