@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_robust.serving.client.grpc_client import Client
     from keras_robust.serving.client.rest_client import RestClient
+    from keras_robust.serving.exporting.convert import convert_model
+    from keras_robust.serving.exporting.converted_model import ConvertedModel
     from keras_robust.serving.exporting.export import export_model
+    from keras_robust.serving.exporting.mlflow_model import save_mlflow
     from keras_robust.serving.exporting.verify import verify
     from keras_robust.serving.metrics.telemetry import Monitoring
     from keras_robust.serving.monitor import Monitor
@@ -27,26 +30,32 @@ if TYPE_CHECKING:
 __all__ = [
     "Batching",
     "Client",
+    "ConvertedModel",
     "Limits",
     "Monitor",
     "Monitoring",
     "RestClient",
     "Server",
     "ServingError",
+    "convert_model",
     "export_model",
+    "save_mlflow",
     "verify",
 ]
 
 _DEFINED_IN = {
     "Batching": "server.batching",
     "Client": "client.grpc_client",
+    "ConvertedModel": "exporting.converted_model",
     "Limits": "server.server",
     "Monitor": "monitor",
     "Monitoring": "metrics.telemetry",
     "RestClient": "client.rest_client",
     "Server": "server.server",
     "ServingError": "status",
+    "convert_model": "exporting.convert",
     "export_model": "exporting.export",
+    "save_mlflow": "exporting.mlflow_model",
     "verify": "exporting.verify",
 }
 
