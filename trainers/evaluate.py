@@ -23,7 +23,7 @@ also proves on which images no attack can succeed: the report has the certified 
 accuracy under attack. The norm L2 has smoothing as well, as in --certify=smoothing:sigma=0.25.
 
 --corruptions=all, or some of them, as in --corruptions=fog,snow, also measures accuracy under the
-corruptions of CIFAR-10-C, computed from the test images, and writes report/corruptions.md.
+corruptions of CIFAR-10-C, computed from the test images, for the report and report/corruptions.md.
 
 Options belong to all attacks, as in --attacks=pgd,bim --steps=40, or to one of them, as in
 --attacks=pgd:steps=100:restarts=5,fgsm.
@@ -85,7 +85,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     attack_flags.define(values)
-    attack_flags.define_time_budget(values)
+    attack_flags.define_budgets(values)
     certify_flags.define(values)
 
 
@@ -109,6 +109,7 @@ def plan(values: flags.FlagValues, sources: Mapping[str, LoadedRun]) -> Evaluati
         checks=values.checks,
         sources=sources,
         time_budget=values.time_budget,
+        budget_per_image=values.budget_per_image,
         certify=values.certify,
     )
 
@@ -144,12 +145,10 @@ def run(values: flags.FlagValues, command: str) -> list[Path]:
         plan(values, load_sources(values.transfer_from or (), *where)),
         output_dir=values.output_dir,
         card=values.card,
+        corruptions=corruptions,
         command=command,
         log=_log,
     )
-    if corruptions:
-        for one in runs:
-            corruption_tables.write(one, corruptions, values.limit, values.seed, _log)
     return written
 
 

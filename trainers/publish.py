@@ -47,7 +47,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "verify", None, "A published model to verify on a sample.", flag_values=values
     )
     attack_flags.define(values)
-    attack_flags.define_time_budget(values)
+    attack_flags.define_budgets(values)
     certify_flags.define(values)
 
 
@@ -79,6 +79,7 @@ def run(values: flags.FlagValues, command: str) -> Path:
         limit=values.limit,
         seed=values.seed,
         time_budget=values.time_budget,
+        budget_per_image=values.budget_per_image,
         certify=values.certify,
     )
     directory = publish_run(

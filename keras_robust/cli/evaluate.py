@@ -39,7 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     model_flags.define(values)
     model_flags.define_detector(values, score=None)
     attack_flags.define(values)
-    attack_flags.define_time_budget(values)
+    attack_flags.define_budgets(values)
     certify_flags.define(values)
     outcome.define(values)
     flags.DEFINE_list(
@@ -92,6 +92,7 @@ def run(values: flags.FlagValues) -> str:
         limit=values.limit,
         seed=values.seed,
         time_budget=values.time_budget,
+        budget_per_image=values.budget_per_image,
         certify=values.certify,
     )
     write_reports([loaded], plan, command=_command(), log=outcome.progress(values))

@@ -59,9 +59,22 @@ def test_corruptions_are_next_to_the_report(run, capsys):
     assert set(found["accuracy"]) == {"contrast", "pixelate"} and found["samples"] == 20
     assert all(len(values) == 5 for values in found["accuracy"].values())
     assert "| contrast |" in (directory / "corruptions.md").read_text()
+    assert "| contrast |" in (directory / "report.md").read_text()
+    (report,) = kr.evaluation.load_reports(directory)
+    assert set(report.corruptions.accuracy) == {"contrast", "pixelate"}
     assert "corruptions: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="There is no corruption 'fogg'"):
         evaluate.run(parsed(*arguments, "--corruptions=fogg"), "")
+
+
+@pytest.mark.slow
+def test_a_budget_of_passes_ends_an_attack(run):
+    arguments = [f"--run={run}", "--limit=20", "--attacks=pgd:steps=20", "--radii="]
+    (directory,) = evaluate.run(parsed(*arguments, "--budget_per_image=6"), "")
+    (report,) = kr.evaluation.load_reports(directory)
+    (attack,) = report.attacks
+    assert report.budget_per_image == 6
+    assert 0 < attack.forward_passes + attack.backward_passes <= 6
 
 
 @pytest.mark.slow

@@ -94,8 +94,16 @@ def _define_number(name: str, text: str, values: flags.FlagValues) -> None:
     flags.DEFINE(NumberParser(), name, None, text, values)
 
 
-def define_time_budget(values: flags.FlagValues) -> None:
-    """Declares the time limit for the attacks on a run."""
+def define_budgets(values: flags.FlagValues) -> None:
+    """Declares the limits of time and of passes for the attacks on a run."""
+    flags.DEFINE_integer(
+        "budget_per_image",
+        None,
+        "Passes through the model, forward and backward, of each attack on an image, which are "
+        "counted; an attack that needs more ends there.",
+        lower_bound=1,
+        flag_values=values,
+    )
     name = "time_budget"
     flags.DEFINE(
         NumberParser(),

@@ -38,6 +38,7 @@ class EvaluationPlan:
         checks: whether to run the sanity checks, after the attacks are finished.
         sources: name -> another run, on which the iterated attacks are crafted as well.
         time_budget: seconds for the attacks on a run; None for no limit.
+        budget_per_image: passes of an attack on an image; None for no limit.
         certify: methods of certification, such as `"ibp"` or `"smoothing:sigma=0.25"`.
         detector: whether to evaluate the detector of the run, if it has one.
     """
@@ -52,6 +53,7 @@ class EvaluationPlan:
     checks: bool = False
     sources: Mapping[str, LoadedRun] = dataclasses.field(default_factory=dict)
     time_budget: float | None = None
+    budget_per_image: int | None = None
     certify: Sequence[AttackLike] = ()
     detector: bool = True
 
@@ -127,6 +129,7 @@ def evaluate_run(
         progress=progress,
         resume_dir=resume_dir,
         time_budget=plan.time_budget,
+        budget_per_image=plan.budget_per_image,
         dataset=info.name,
         model_name=_architecture(config),
         defense=_defense(config),
