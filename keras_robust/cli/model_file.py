@@ -186,6 +186,7 @@ def recipe_of(path: Path, norm: str, radius: float, batch_size: int) -> ConfigDi
     """The recipe that stands for a model file: its name and the threat model."""
     config = schema.defaults()
     config.model.name = path.stem
+    config.defense.name = ""
     config.ball.norm, config.ball.radius = norm, radius
     config.dataset.batch_size = batch_size
     return config
