@@ -42,7 +42,12 @@ def is_repetition(row, ball):
     )
 
 
-in_one_ball = pytest.mark.parametrize("case", pairs(in_another_ball), indirect=True)
+# Other losses and starts of PGD are traced in the slow run only.
+in_one_ball = pytest.mark.parametrize(
+    "case",
+    pairs(lambda row, ball: in_another_ball(row, ball) or row.startswith("pgd ")),
+    indirect=True,
+)
 
 
 class Case:

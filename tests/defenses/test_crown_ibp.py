@@ -25,7 +25,7 @@ def worst_of_a_step(defense, x, y, **options):
     return outputs["bounds"]["logits"].numpy()
 
 
-@pytest.mark.parametrize("steps", [4, 2])
+@pytest.mark.parametrize("steps", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_margins_are_mixed_on_the_ramp(make_batch, steps):
     """At the first of `steps` steps, beta is `1 - 1 / steps` and the radius `0.1 / steps`."""
     x, y = make_batch(6, (3, 3, 1))

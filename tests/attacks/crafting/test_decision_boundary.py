@@ -42,7 +42,7 @@ def misclassified(x):
     ("factory", "norm", "steps", "slack"),
     [
         (boundary, kr.L2Ball, 600, 1e-3),
-        (hop_skip_jump, kr.L2Ball, 20, 0.02),
+        pytest.param(hop_skip_jump, kr.L2Ball, 20, 0.02, marks=pytest.mark.slow),
         (hop_skip_jump, kr.LinfBall, 20, 0.02),
     ],
     ids=["boundary l2", "hop_skip_jump l2", "hop_skip_jump linf"],

@@ -185,7 +185,7 @@ def trained():
     return classifier, x[right], y[right]
 
 
-@pytest.mark.parametrize("name", ["entropy", "disagreement"])
+@pytest.mark.parametrize("name", ["entropy", pytest.param("disagreement", marks=pytest.mark.slow)])
 def test_the_adaptive_attack_evades_the_detector(trained, name):
     """It fools as many images as PGD, with lower scores."""
     classifier, x, y = trained

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import deepfool
-from tests.attacks.linear_model import WHOLE, images, linear, ratios
+from tests.attacks.linear_model import WHOLE, images, in_default_run, linear, ratios
 
 
-@pytest.mark.parametrize("norm", WHOLE)
+@pytest.mark.parametrize("norm", in_default_run("l2"))
 def test_the_closest_boundary_of_a_linear_model(norm):
     """One step is enough, and leads 5 % beyond it."""
     ball, dual = WHOLE[norm]

@@ -17,7 +17,13 @@ BALLS = {
     "l2": (kr.L2Ball(20.0, FAR), 2),
     "l1": (kr.L1Ball(20.0, FAR), np.inf),
 }
-every_ball = pytest.mark.parametrize(("ball", "dual"), BALLS.values(), ids=BALLS)
+every_ball = pytest.mark.parametrize(
+    ("ball", "dual"),
+    [
+        pytest.param(*BALLS[norm], marks=[pytest.mark.slow] * (norm != "l1"), id=norm)
+        for norm in BALLS
+    ],
+)
 
 
 def images(count):

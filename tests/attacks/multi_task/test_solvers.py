@@ -133,7 +133,7 @@ def test_gradients_of_any_size(name, scale):
 
 @every_solver
 @pytest.mark.parametrize(
-    "bad", [np.nan, np.inf, *(pytest.param(v, marks=pytest.mark.slow) for v in (-np.inf, 3e38))]
+    "bad", [np.nan, *(pytest.param(v, marks=pytest.mark.slow) for v in (np.inf, -np.inf, 3e38))]
 )
 @pytest.mark.parametrize(
     "tasks", [pytest.param([0], marks=pytest.mark.slow), [1, 3], [0, 1, 2, 3, 4]]
