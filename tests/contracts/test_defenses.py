@@ -234,8 +234,10 @@ def test_mixed_precision(name, policy, eager, build, batch):
     assert BALL.distance(x_adv, batch[0]).numpy().max() <= BALL.radius * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_xla_trains_too(build, batch):
-    """It draws other noise from the same seed, so only that it works is promised."""
+    """It draws other noise from the same seed, so only that it works is promised. By default a
+    small model is trained by XLA in the tests of checked batches."""
     history, _ = fit(build("pgd_at", jit_compile=True), batch)
     assert all(np.isfinite(values).all() for values in history.values())
 

@@ -85,7 +85,7 @@ class Given(kr.RobustModel):
         return self.given
 
 
-@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("eager", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_update_is_in_float32(make_classifier, make_batch, fit_once, eager):
     """Trained on the same adversarial images, both precisions end in the same bits."""
     x, y = make_batch(8)

@@ -103,7 +103,7 @@ DEFENSES = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("standard", "mart", "adr")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("mart", "adr")))
         for name in DEFENSES
     ],
 )

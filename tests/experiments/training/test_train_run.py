@@ -77,11 +77,10 @@ def test_the_detector_keeps_to_its_rate_on_the_validation_images(trained, loaded
 @pytest.mark.parametrize(
     "defense",
     [
-        "standard",
         "udr_trades",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("pgd_at", "trades", "mart", "wrm")
+            for name in ("standard", "pgd_at", "trades", "mart", "wrm")
         ),
     ],
 )
