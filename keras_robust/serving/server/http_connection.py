@@ -93,6 +93,8 @@ class Connection(web.RequestHandler):
             self.refuse(error)
         elif self.part == "body":
             self._fail(error)
+        elif self.part == "answer" and self.transport is not None:
+            self.transport.abort()  # a close would wait until the client has read the answer
         else:
             self.force_close()
 

@@ -7,7 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from absl import flags
 
+from keras_robust.cli import serve
 from keras_robust.serving.client.grpc_client import Client
 from keras_robust.serving.client.rest_client import RestClient
 from keras_robust.serving.server.batching import Batcher, Batching
@@ -178,6 +180,15 @@ def test_outputs_of_other_rows_are_a_fault():
 def test_numbers_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Batching(**wrong)
+
+
+def test_the_flags_turn_it_on():
+    values = flags.FlagValues()
+    serve.define_flags(values)
+    values(["serve"])
+    assert serve._batching(values) is None
+    values.max_batch_size, values.batch_timeout_in_ms, values.batch_queue = 16, 2.5, 7
+    assert serve._batching(values) == Batching(max_batch_size=16, delay_ms=2.5, queue=7)
 
 
 # --- the server ---------------------------------------------------------------------------------

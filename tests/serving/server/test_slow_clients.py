@@ -14,6 +14,7 @@ import pytest
 
 from keras_robust.serving.client.rest_client import RestClient
 from keras_robust.serving.server import http_connection, http_places
+from keras_robust.serving.server.http_server import Page, RestServer
 from keras_robust.serving.server.server import Limits, Server
 from keras_robust.serving.status import ServingError
 
@@ -160,3 +161,17 @@ def test_fast_clients_do_not_lose_their_places(server, connect, monkeypatch, wai
 def test_an_idle_connection_is_closed(connect, monkeypatch):
     monkeypatch.setitem(http_connection.SECONDS, "idle", 0.1)
     assert connect().recv(1) == b""
+
+
+def test_a_client_that_does_not_read_its_answer_is_dropped(monkeypatch, wait_for):
+    """The answer is larger than what the system keeps of it."""
+    monkeypatch.setitem(http_connection.SECONDS, "answer", 0.2)
+    pages = {"/large": lambda: Page("text/plain", bytes(2**25))}
+    server = RestServer(None, ("127.0.0.1", 0), 1, 1, 2**20, pages=pages)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_for(lambda: server.places.connections == 1)
+        wait_for(lambda: server.places.connections == 0)
+    assert server.places.busy == 0
+    assert server.stop(1.0)
