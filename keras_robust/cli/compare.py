@@ -88,7 +88,7 @@ def _json(found: ReportComparison) -> str:
 
 
 def _text(paths: Sequence[str], reports: Sequence[Report], found: ReportComparison) -> str:
-    from keras_robust.evaluation.rendering.wording import percent
+    from keras_robust.evaluation.rendering.wording import percent, threat_text
 
     worst = found.worst_case
     rows = [("", "first", "second", "only first", "only second", "p")]
@@ -101,10 +101,12 @@ def _text(paths: Sequence[str], reports: Sequence[Report], found: ReportComparis
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
     named = [
-        f"{number}: {path} ({report.model} on {report.dataset}, {report.threat_model})"
+        f"{number}: {path} ({report.model} on {report.dataset})"
         for number, path, report in zip(("first", "second"), paths, reports, strict=True)
     ]
-    lines = [*named, f"on the same {worst.samples:,} images", "", *table, "", _verdict(worst)]
+    threats = dict.fromkeys(threat_text(report) or report.threat_model for report in reports)
+    named += [f"on the same {worst.samples:,} images; {'; and '.join(threats)}"]
+    lines = [*named, "", *table, "", _verdict(worst)]
     for name, images in (("first", worst.only_first), ("second", worst.only_second)):
         if images:
             more = "" if len(images) <= _SHOWN else f" and {len(images) - _SHOWN:,} more (--json)"

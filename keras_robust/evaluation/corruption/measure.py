@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from keras_robust.core.types import Images
 from keras_robust.core.validation import check_choice, check_integer, lookup
 from keras_robust.evaluation.corruption import blur, digital, noise, weather
 from keras_robust.evaluation.rendering.markdown import markdown_table
-from keras_robust.evaluation.rendering.tables import Cell, Table
-from keras_robust.evaluation.rendering.wording import percent
+from keras_robust.evaluation.rendering.tables import Table, corruption_table
+from keras_robust.evaluation.results.corruption_data import CorruptionData
 from keras_robust.evaluation.running import attack_runner, batching
 from keras_robust.evaluation.running.batching import Data, Model
 
@@ -93,44 +93,12 @@ def corrupt(
 
 
 @dataclasses.dataclass(frozen=True)
-class CorruptionAccuracy:
-    """Accuracy under corruptions.
-
-    Args:
-        accuracy: corruption -> accuracy at each severity.
-        severities: the severities.
-        clean: accuracy on the clean images.
-        samples: number of images.
-        seed: seed of the corruptions.
-    """
-
-    accuracy: Mapping[str, tuple[float, ...]]
-    severities: tuple[int, ...]
-    clean: float
-    samples: int
-    seed: int
-
-    @property
-    def mean(self) -> float:
-        """The mean over all corruptions and severities."""
-        return float(np.mean(list(self.accuracy.values())))
+class CorruptionAccuracy(CorruptionData):
+    """Accuracy under corruptions; see `CorruptionData` for its fields."""
 
     def table(self) -> Table:
         """One row per corruption, one column per severity, and the means."""
-        headers = ("Corruption", *(f"severity {s}" for s in self.severities), "mean")
-        rows = [
-            (
-                Cell(name.replace("_", " ")),
-                *(Cell(percent(a)) for a in (*values, float(np.mean(values)))),
-            )
-            for name, values in self.accuracy.items()
-        ]
-        means = np.mean(list(self.accuracy.values()), axis=0)
-        rows.append((Cell("mean"), *(Cell(percent(a)) for a in (*means, self.mean))))
-        title = (
-            f"Accuracy under corruptions of {self.samples:,} images, clean {percent(self.clean)}"
-        )
-        return Table(title, headers, tuple(rows))
+        return corruption_table(self)
 
     def _repr_html_(self) -> str:
         """The table in a notebook."""

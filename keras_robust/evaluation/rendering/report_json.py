@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.corruption_data import CorruptionData
 from keras_robust.evaluation.results.example_images import (
     ExampleImages,
     decode_images,
@@ -105,7 +106,7 @@ def _read_fields(document: Any) -> dict[str, Any]:
     # Absent from the reports of earlier releases.
     absent = {"checks": [], "unfinished": "", "worst_case_found_by": {}, "certificates": [],
               "outcomes": "", "images_digest": "", "date": "", "hardware": ""}  # fmt: skip
-    values = {**absent, "budget_per_image": None, **values}
+    values = {**absent, "budget_per_image": None, "corruptions": None, **values}
     known = {field.name for field in dataclasses.fields(ReportData)}
     if set(values) != known:
         missing, unknown = sorted(known - set(values)), sorted(set(values) - known)
@@ -114,6 +115,8 @@ def _read_fields(document: Any) -> dict[str, Any]:
     values["curves"] = tuple(Curve(**curve) for curve in values["curves"])
     values["certificates"] = tuple(CertificationResult(**c) for c in values["certificates"])
     values["checks"] = tuple(_read_check(_renamed(c, _FORMER_CHECK)) for c in values["checks"])
+    if values["corruptions"] is not None:
+        values["corruptions"] = CorruptionData(**values["corruptions"])
     if values["detection"] is not None:
         values["detection"] = _read_detection(values["detection"])
     if values["examples"] is not None:

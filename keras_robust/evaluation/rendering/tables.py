@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from keras_robust.evaluation.rendering.wording import (
     certificate_text,
     found_by_text,
@@ -24,6 +26,7 @@ from keras_robust.evaluation.results.parts import wilson_interval
 
 if TYPE_CHECKING:
     from keras_robust.evaluation.results.certification_result import CertificationResult
+    from keras_robust.evaluation.results.corruption_data import CorruptionData
     from keras_robust.evaluation.results.report_data import ReportData
 
 ABSENT = "\N{EN DASH}"
@@ -113,7 +116,7 @@ def attacks(report: ReportData) -> Table:
 
 
 def parts(report: ReportData) -> tuple[Table, ...]:
-    """One table per combined attack, a row for each of its parts; then distances and passes."""
+    """One table per combined attack, a row for each part; distances and passes; corruptions."""
     combined = tuple(
         Table(
             f"Parts of {attack.name}. Each part runs on the images that withstood the previous "
@@ -132,7 +135,8 @@ def parts(report: ReportData) -> tuple[Table, ...]:
         for attack in report.attacks
         if attack.parts
     )
-    return (*combined, *_distances_and_passes(report))
+    corruptions = () if report.corruptions is None else (corruption_table(report.corruptions),)
+    return (*combined, *_distances_and_passes(report), *corruptions)
 
 
 def _distances_and_passes(report: ReportData) -> tuple[Table, ...]:
@@ -262,6 +266,22 @@ def facts(report: ReportData) -> tuple[tuple[str, str], ...]:
         ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
     ]
     return tuple((name, value) for name, value in found if value)
+
+
+def corruption_table(found: CorruptionData) -> Table:
+    """One row per corruption, one column per severity, and the means."""
+    headers = ("Corruption", "Mean", *(f"Severity {severity}" for severity in found.severities))
+    means = np.mean(list(found.accuracy.values()), axis=0)
+    rows = {name.replace("_", " "): values for name, values in found.accuracy.items()}
+    rows["mean"] = tuple(means.tolist())
+    return Table(
+        f"Accuracy under corruptions of {found.samples:,} images, clean {percent(found.clean)}",
+        headers,
+        tuple(
+            (Cell(name), Cell(percent(float(np.mean(values)))), *(Cell(percent(v)) for v in values))
+            for name, values in rows.items()
+        ),
+    )
 
 
 def key_figures(report: ReportData) -> tuple[tuple[str, Cell], ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_robust.evaluation.results.certification_result import CertificationResult
+from keras_robust.evaluation.results.corruption_data import CorruptionData
 from keras_robust.evaluation.results.example_images import ExampleImages
 from keras_robust.evaluation.results.fields import (
     fraction,
@@ -72,6 +73,7 @@ class ReportData:
         date: when the evaluation ended, in UTC; empty in reports of earlier releases. Equal
             measurements of other days are equal reports.
         hardware: the machine that ran it; as for `date`.
+        corruptions: accuracy under common corruptions, or None.
 
     Raises:
         ValueError: out-of-range values, attacks with the same name, a confusion matrix of
@@ -106,6 +108,7 @@ class ReportData:
     budget_per_image: int | None = None
     date: str = dataclasses.field(default="", compare=False)
     hardware: str = dataclasses.field(default="", compare=False)
+    corruptions: CorruptionData | None = None
 
     def __post_init__(self) -> None:
         names = ("dataset", "model", "defense", "threat_model", "command", "unfinished",
@@ -135,6 +138,10 @@ class ReportData:
         )
         for name in ("confusion_clean", "confusion_adversarial"):
             set_fields(self, **{name: self._counts(name)})
+        if self.corruptions is not None:  # also of a class that can do more
+            fields = dataclasses.fields(CorruptionData)
+            plain = CorruptionData(**{f.name: getattr(self.corruptions, f.name) for f in fields})
+            set_fields(self, corruptions=plain)
         if self.budget_per_image is not None:
             budget = integer("budget_per_image", self.budget_per_image, least=1)
             set_fields(self, budget_per_image=budget)

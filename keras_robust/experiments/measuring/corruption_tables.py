@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import keras_robust as kr
 from keras_robust.core import atomic_files
@@ -35,7 +34,7 @@ def write(
     limit: int | None = None,
     seed: int = 0,
     log: Callable[[str], None] = print,
-) -> Path:
+) -> kr.evaluation.CorruptionAccuracy:
     """Measures a run under corruptions, and writes `corruptions.md` and `.json` into its report.
 
     Args:
@@ -45,7 +44,7 @@ def write(
         log: called with a line of text.
 
     Returns:
-        The file with the table.
+        The accuracies.
     """
     x, y = run.test_images(limit)
     found = kr.evaluation.corruptions(
@@ -66,4 +65,4 @@ def write(
         },
     )
     log(f"  corruptions: {found.mean:.1%} on average, clean {found.clean:.1%}: {path}")
-    return path
+    return found

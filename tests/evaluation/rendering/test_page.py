@@ -13,7 +13,9 @@ import sys
 import numpy as np
 import pytest
 
+import keras_robust as kr
 from keras_robust.evaluation.rendering import wording
+from keras_robust.evaluation.rendering.markdown import markdown_page
 from keras_robust.evaluation.rendering.page import html_page, save_page
 from keras_robust.evaluation.report import Report, load_reports
 from keras_robust.evaluation.results.example_images import ExampleImages
@@ -321,6 +323,17 @@ def test_date_and_hardware_are_told_and_not_compared(make_report):
     found = Reader(html_page([dataclasses.replace(report, **NO_PLOTS)])).text
     for text in ("2026-01-02 03:04 UTC", "2 CPU cores (x86_64, Linux)"):
         assert text in found
+
+
+def test_corruptions_are_a_table_of_the_report(make_report):
+    found = kr.evaluation.CorruptionAccuracy({"fog": (0.9, 0.7)}, (1, 5), 0.95, 100, 0)
+    report = make_report(corruptions=found)
+    assert Report.from_json(report.to_json()) == report
+    text = markdown_page([report], "x")
+    assert "Accuracy under corruptions of 100 images, clean 95.0%" in text
+    assert "| fog | 80.0% | 90.0% | 70.0% |" in text
+    with pytest.raises(ValueError, match=r"accuracy has \[1\] values per corruption; expected 2"):
+        make_report(corruptions=dataclasses.replace(found, accuracy={"fog": (0.9,)}))
 
 
 def test_the_contents_lead_to_every_part(make_report, standard, page):
