@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -78,18 +80,24 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page for each case, written once."""
+    """A page for each case, written when a test asks for it."""
     folder = tmp_path_factory.mktemp("pages")
-    return {
-        name: (save_page(reports, folder / name) / "report.html", plots)
-        for name, (reports, plots) in PAGES.items()
-    }
+
+    @functools.cache
+    def written(name):
+        reports, plots = PAGES[name]
+        return save_page(reports, folder / name) / "report.html", plots
+
+    return written
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "many classes")) for name in PAGES],
+)
 def test_page(browser, pages, name, width):
-    page, plots = pages[name]
+    page, plots = pages(name)
     browser.open(page, width)
 
     drawn = browser.run(PLOTS)
@@ -109,7 +117,7 @@ def test_page(browser, pages, name, width):
 
 
 def test_a_wide_table_scrolls_in_its_own_frame(browser, pages):
-    browser.open(pages["several"][0], PHONE)
+    browser.open(pages("several")[0], PHONE)
     frames = browser.run(
         "return [...document.querySelectorAll('.scroll')]"
         ".map(frame => [frame.clientWidth, frame.scrollWidth])"
@@ -121,13 +129,13 @@ def test_a_wide_table_scrolls_in_its_own_frame(browser, pages):
 def test_a_phone_gets_the_drawings_made_for_it(browser, pages):
     widths = {}
     for width in (PHONE, DESK):
-        browser.open(pages["one"][0], width)
+        browser.open(pages("one")[0], width)
         widths[width] = [plot["natural"] for plot in browser.run(PLOTS)]
     assert all(phone < desk for phone, desk in zip(widths[PHONE], widths[DESK], strict=True))
 
 
 def test_the_title_is_shown_as_it_was_given(browser, pages):
-    browser.open(pages["evil"][0], DESK)
+    browser.open(pages("evil")[0], DESK)
     assert EVIL in browser.run("return document.title")
     assert EVIL in browser.run("return document.querySelector('h1').textContent")
 
@@ -137,7 +145,7 @@ def test_the_worst_case_is_on_the_first_screen_of_a_phone(browser, pages, tmp_pa
             "examples": None, "detection": None, "warnings": ()}  # fmt: skip
     several = save_page([_report(name, **bare) for name in ("TRADES", "PGD-AT")], tmp_path)
     for name, page, place in (
-        ("one", pages["one"][0], ".key dd"),
+        ("one", pages("one")[0], ".key dd"),
         ("several", several / "report.html", "td:nth-of-type(2)"),
     ):
         browser.open(page, 390)
@@ -165,7 +173,7 @@ return [...document.images].map(image => {
     for scheme in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.open(pages["one"][0], DESK)
+        browser.open(pages("one")[0], DESK)
         shades[scheme] = browser.run(corner)
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     assert min(shades["light"]) > 240 and max(shades["dark"]) < 40, shades
