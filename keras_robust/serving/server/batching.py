@@ -162,6 +162,8 @@ class Batcher:
         if not free or not self._waiting:
             return None
         self._gathering = self._waiting[0]
+        if self._rows() >= self._batching.max_batch_size:
+            self._gathering.full.set()
         return self._gathering
 
     def _answer(self, batch: Sequence[_Request]) -> None:

@@ -87,6 +87,21 @@ def test_the_next_batch_gathers_while_one_runs(wait_for):
     assert [len(batch) for batch in model.batches] == [1, 4, 2]
 
 
+def test_a_batch_that_is_full_when_another_ends_does_not_wait(wait_for):
+    model = Doubled()
+    model.go.clear()
+    batcher = Batcher(model, Batching(4, delay_ms=10_000))
+    first = ask(batcher, *[[[number]] for number in range(4)])
+    wait_for(lambda: model.batches)
+    rest = ask(batcher, *[[[number]] for number in range(4, 12)])
+    wait_for(lambda: len(batcher._waiting) == 8)
+    begin = time.monotonic()
+    model.go.set()
+    assert [answer[1] for answer in first() + rest()] == [[number] for number in range(12)]
+    assert time.monotonic() - begin < 9
+    assert [len(batch) for batch in model.batches] == [4, 4, 4]
+
+
 @pytest.mark.parametrize("bad", [{0}, {3}, {6}, {1, 2}, {0, 6}, set(range(8))])
 def test_a_bad_request_fails_alone(bad):
     model = Doubled()
