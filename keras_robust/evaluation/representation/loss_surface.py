@@ -70,8 +70,8 @@ def input_surface(
         image: one image `[height, width, channels]`, float.
         label: its true class.
         extent: half the side of the square, an L2 distance; by default 1.5 times the farthest point
-            of `ball` on it. On random planes an Linf ball is small: its corners, at the distance
-            `r * sqrt(image.size)`, are not on them.
+            on it of `ball` around `image`. On random planes an Linf ball is small: its corners, at
+            the distance `r * sqrt(image.size)`, are not on them.
         ball: the threat model, whose outline is returned for the plot, without the bounds of
             pixels.
         clean: the center of the ball, if `image` is an attacked image; by default `image`.
@@ -174,8 +174,10 @@ def _surface(
         else _outline(ball, center - (center if clean is None else clean), u, v)
     )
     if extent is None:
-        farthest = 0.0 if outline is None else float(np.linalg.norm(outline, axis=1).max())
-        extent = _MARGIN * farthest
+        # An attacked image is at an edge of its ball, and may be at a corner: hardly any of the
+        # plane is inside. The square has the size of the ball around the image itself.
+        around = None if ball is None else _outline(ball, tf.zeros_like(center), u, v)
+        extent = 0.0 if around is None else _MARGIN * float(np.linalg.norm(around, axis=1).max())
         check_number("extent, from a ball of no size on this plane,", extent, above=0)
     steps = np.linspace(-extent, extent, points)
     across, up = (grid.reshape(-1, 1) for grid in np.meshgrid(steps, steps))

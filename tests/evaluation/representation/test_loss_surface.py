@@ -179,7 +179,9 @@ def test_the_square_holds_the_ball():
 def test_of_an_attacked_image_the_ball_is_around_the_clean_one():
     """An attacked image on the edge of its ball: what is beyond it is outside."""
     clean = PAIR + np.float32([0.1, -0.1])  # PAIR is its corner along the gradient
-    corners = two_pixels(ball=kr.LinfBall(0.1), clean=clean).ball
+    surface = two_pixels(ball=kr.LinfBall(0.1), clean=clean)
+    assert surface.steps[-1] == pytest.approx(1.5 * 0.1 * 2**0.5, rel=1e-3)  # as around itself
+    corners = surface.ball
     assert corners[:, 0].max() == pytest.approx(0, abs=1e-4)
     assert corners[:, 0].min() == pytest.approx(-0.2 * 2**0.5, rel=1e-3)
     with pytest.raises(ValueError, match="outside of the ball around its clean image"):
