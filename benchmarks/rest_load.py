@@ -94,7 +94,7 @@ def rows(found: dict[tuple[int, str], list[Load]], clients: int) -> Iterator[rep
         ("rate", 1.0, True),
         ("median", 1.0, False),
         ("tail", 1.0, False),
-        ("cpu", 1.0, False),
+        ("cpu", None, False),
     ):
         values = {
             name: [getattr(load, field) for load in found[clients, name]]
@@ -108,7 +108,7 @@ def rows(found: dict[tuple[int, str], list[Load]], clients: int) -> Iterator[rep
         yield report.Row(
             f"{what}: {THIS} / {OTHER}",
             timing.ratio(values[THIS], values[OTHER]),
-            report.Target(bound, least),
+            None if bound is None else report.Target(bound, least),
             "{:.3g} / {:.3g}".format(*medians),
         )
 
