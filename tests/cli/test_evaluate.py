@@ -17,6 +17,7 @@ from keras_robust.evaluation import load_reports
 from keras_robust.evaluation.results.parts import Check
 from keras_robust.experiments.flags import command_line
 from keras_robust.experiments.measuring import evaluate_run
+from keras_robust.experiments.runs.run_lock import RunLock
 
 BALL = ("--norm=linf", "--radius=0.1")
 
@@ -169,6 +170,19 @@ def test_user_errors_are_one_line(fails, folder, model_file, data_file, argument
     message = fails("evaluate", *(f"{name}={value}" for name, value in given.items()))
     assert message.startswith("keras-robust evaluate: ") and says in message
     assert not list(folder.iterdir())
+
+
+def test_two_evaluations_into_one_directory(fails, folder, model_file, data_file):
+    """The second one would overwrite the report and the checkpoint of the first."""
+    (folder / "my_report").mkdir()
+    lock = RunLock(folder / "my_report")
+    source = [f"--model={model_file}", f"--data={data_file}", "--radius=0.1", "--attacks=fgsm"]
+    try:
+        message = fails("evaluate", *source)
+    finally:
+        lock.release()
+    assert "my_report is being evaluated by another process. Wait for" in message
+    assert list(folder.iterdir()) == [] or not list((folder / "my_report").iterdir())
 
 
 def test_check_prints_each_check(command, model_file, data_file):

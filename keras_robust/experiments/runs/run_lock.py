@@ -1,4 +1,4 @@
-"""One run has one writer: a lock on the run directory, which ends with the process that holds it."""
+"""One directory has one writer: a lock on it, which ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ except ImportError:  # Windows has none; there, two trainings in one directory a
 
 
 class RunLock:
-    """The right to write a run directory, taken at once or refused.
+    """The right to write a run directory or a report's, taken at once or refused.
 
     The kernel releases the lock when the process ends, also by `kill -9`. No file is left behind:
     the directory itself is locked.
 
     Args:
-        path: the run directory, which exists.
+        path: the directory, which exists.
+        activity: what is done with it, for the message.
 
     Raises:
-        BlockingIOError: another training holds the lock.
+        BlockingIOError: another process holds the lock.
 
     Example:
         >>> import tempfile
@@ -29,7 +30,7 @@ class RunLock:
         ...     RunLock(Path(path)).release()
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, activity: str = "is being trained"):
         self._descriptor: int | None = None
         if fcntl is None:
             return
@@ -39,7 +40,7 @@ class RunLock:
         except BlockingIOError:
             os.close(descriptor)
             raise BlockingIOError(
-                f"{path} is being trained by another process. Wait for its end, or choose another "
+                f"{path} {activity} by another process. Wait for its end, or choose another "
                 "--output_dir."
             ) from None
         except OSError:  # a file system without locks
