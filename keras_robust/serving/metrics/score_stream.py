@@ -84,13 +84,16 @@ class ScoreStream:
 
     @property
     def alarms(self) -> int | None:
-        """Number of alarms so far; None without clean scores."""
-        return None if self._monitor is None else self._monitor.alarms
+        """Number of alarms so far; None without clean scores, or where answers have no scores."""
+        monitor = self._monitor
+        if monitor is None or (self.images and not monitor.requests):
+            return None
+        return monitor.alarms
 
     @property
     def evidence(self) -> float | None:
-        """How close the alarm is, from 0 to 1; None without clean scores."""
-        return None if self._monitor is None else self._monitor.evidence
+        """How close the alarm is, from 0 to 1; None where there is no alarm."""
+        return None if self._monitor is None or self.alarms is None else self._monitor.evidence
 
     def histogram(self) -> tuple[list[tuple[str, float]], float]:
         """`(upper bound, number of images up to it)` of each bucket, and the sum of all scores."""

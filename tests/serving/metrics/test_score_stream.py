@@ -64,6 +64,18 @@ def test_an_attack_wave_raises_the_alarm_and_is_logged(caplog):
     assert caplog.text.count("have drifted") == 1
 
 
+def test_flags_alone_are_counted_and_claim_no_alarm():
+    """A version may withhold the score: nobody can tell whether it drifts."""
+    stream = ScoreStream("digits", CLEAN, 1e6)
+    assert stream.alarms == 0
+    stream.update(None, [True, False])
+    assert (stream.images, stream.flagged, stream.flagged_ratio) == (2, 1, 0.5)
+    assert stream.alarms is None and stream.evidence is None
+    assert stream.histogram()[0][-1] == ("+Inf", 0)
+    stream.update([0.5], [False])
+    assert stream.alarms == 0 and stream.evidence is not None
+
+
 def samples(metrics):
     return {
         (one.name, *one.labels.values()): one.value

@@ -84,6 +84,20 @@ def test_an_answered_request_is_counted_with_its_images(telemetry):
     assert json.loads(line)["detection_score"] == [0.5, 0.5] and "inputs" not in json.loads(line)
 
 
+def test_a_version_may_withhold_scores_or_flags(telemetry):
+    for version, name in ((1, "detection_score"), (2, "is_adversarial")):
+        with telemetry.request("grpc") as record:
+            answer(record)
+            record.version = version
+            del record.outputs[name]
+    found = values(telemetry.text().decode())
+    for version in (1, 2):
+        labels = f",model=digits,version={version}"
+        assert found[f"keras_robust_detection_images_total{labels}"] == 2
+    bucket = "keras_robust_detection_score_bucket,le=+Inf,model=digits,version="
+    assert (found[f"{bucket}1"], found[f"{bucket}2"]) == (0, 2)
+
+
 def test_given_clean_scores_raise_the_alarm(tmp_path):
     np.save(tmp_path / "clean.npy", np.linspace(0, 1, 200))
     telemetry = Telemetry(Monitoring(clean_scores=tmp_path / "clean.npy", alarm_every=1000))
