@@ -54,7 +54,11 @@ def test_they_are_the_means_over_the_batches(batches):
 
 
 @pytest.mark.parametrize(
-    ("defense", "kinds"), [("pgd_at", ["adversarial"]), ("trades", ["clean", "adversarial"])]
+    ("defense", "kinds"),
+    [
+        ("trades", ["clean", "adversarial"]),
+        pytest.param("pgd_at", ["adversarial"], marks=pytest.mark.slow),
+    ],
 )
 def test_images_are_those_that_the_loss_reads(defense, kinds, batches):
     """Each kind counts the same. FGSM, so that the images can be crafted here again: with the

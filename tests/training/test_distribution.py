@@ -170,7 +170,7 @@ def test_parts_of_different_sizes(eager, pair, make_batch):
     metric = "sparse_categorical_crossentropy"
     compiled = {"metrics": [metric], "run_eagerly": eager}
     models = pair(regularizer=keras.regularizers.L2(0.1), compiled=compiled)
-    logs = check_the_same(models, (*make_batch(13), weights), epochs=2)
+    logs = check_the_same(models, (*make_batch(13), weights))
     assert logs["regularization"][0] > 0 and metric in logs
 
 
@@ -296,8 +296,8 @@ def test_microbatches_on_replicas(eager, pair, make_batch):
     """Each replica cuts its part again; without batch norm, the result is the same."""
     models = pair(make_without_batch_norm, compiled={"run_eagerly": eager})
     whole = pair(lambda c: make_without_batch_norm(c, 1))[0]
-    logs = check_the_same(models, make_batch(13), epochs=2)
-    expected = fit(whole, *make_batch(13), epochs=2)
+    logs = check_the_same(models, make_batch(13))
+    expected = fit(whole, *make_batch(13))
     for name, values in expected.items():
         np.testing.assert_allclose(logs[name], values, rtol=1e-5, err_msg=name)
     for found, value in zip(models[0].get_weights(), whole.get_weights(), strict=True):
