@@ -136,7 +136,7 @@ def test_both_interfaces_are_reached_over_one_port(proxy, call, rest):
     status, content = rest("POST", PREDICT, body)
     assert status == 200
     np.testing.assert_allclose(json.loads(content)["outputs"]["probabilities"], expected, atol=1e-6)
-    # A chunked body, which the embedded server itself rejects, arrives with a length.
+    # A chunked body arrives with a length.
     assert rest("POST", PREDICT, iter([body]), encode_chunked=True)[0] == 200
     # Errors of the model server pass unchanged.
     assert rest("GET", "/v1/models/nobody")[0] == 404
