@@ -13,7 +13,9 @@ import tensorflow as tf
 _numbers = itertools.count(1)
 
 
-def compiled(function: Callable[..., Any], reduce_retracing: bool = True) -> Any:
+def compiled(
+    function: Callable[..., Any], reduce_retracing: bool = True, jit_compile: bool = False
+) -> Any:
     """A `tf.function` whose traces are counted by themselves.
 
     TensorFlow warns of retracing if functions from one place of the source are traced several
@@ -23,6 +25,7 @@ def compiled(function: Callable[..., Any], reduce_retracing: bool = True) -> Any
     Args:
         function: a function that was defined for this purpose, inside another one.
         reduce_retracing: give up the sizes of axes that differ between calls.
+        jit_compile: compile by XLA, for each shape of the arguments.
 
     Example:
         >>> double = compiled(lambda x: 2 * x)
@@ -33,7 +36,12 @@ def compiled(function: Callable[..., Any], reduce_retracing: bool = True) -> Any
     if isinstance(inner, FunctionType):
         code = inner.__code__
         inner.__code__ = code.replace(co_name=f"{code.co_name}_{next(_numbers)}")
-    return tf.function(function, autograph=False, reduce_retracing=reduce_retracing)
+    return tf.function(
+        function,
+        autograph=False,
+        reduce_retracing=reduce_retracing,
+        jit_compile=jit_compile or None,
+    )
 
 
 class AnyBatch:
@@ -42,6 +50,7 @@ class AnyBatch:
     Args:
         function: as for `compiled`; its arguments are tensors or None.
         batched: the positions of the arguments whose first axis is the batch.
+        jit_compile: compile by XLA, for each size of batch.
 
     Example:
         >>> double = AnyBatch(lambda x: 2 * x)
@@ -49,8 +58,13 @@ class AnyBatch:
         ([4, 3], 1)
     """
 
-    def __init__(self, function: Callable[..., Any], batched: Collection[int] = (0,)):
-        self._run = compiled(function, reduce_retracing=False)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        batched: Collection[int] = (0,),
+        jit_compile: bool = False,
+    ):
+        self._run = compiled(function, reduce_retracing=False, jit_compile=jit_compile)
         self._batched = batched
         self._graphs: dict[tuple, Callable[..., Any] | None] = {}
 

@@ -2,8 +2,7 @@
 
 An augmentation is any function `(image, seed) -> image` that keeps the shape: `image` float32
 `[h, w, c]`, `seed` an int64 tensor of shape `[2]`. It draws from the seed alone
-(`tf.random.stateless_*`, or `keras_robust.core.random`), so that the same seed always gives the same
-image.
+(`tf.random.stateless_*`, or `keras_robust.core.random`): the same seed always gives the same image.
 """
 
 from __future__ import annotations

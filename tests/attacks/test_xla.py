@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import apgd, auto_attack, fab, mim, multi_targeted, pgd, square
+from keras_robust.attacks.crafting.gradient_ascent import value_and_gradient
 
 X = np.random.default_rng(0).random((4, 4, 3, 1)).astype("float32")
 Y = np.arange(4)
@@ -60,3 +61,23 @@ def test_auto_attack():
 @pytest.mark.slow
 def test_pgd_starts_at_the_same_point():
     assert_same(pgd(BALLS["linf"], 0))
+
+
+@pytest.mark.slow
+def test_signs_part_only_where_the_gradient_is_zero():
+    """DLR is constant where the label has the third-largest logit; rounding has a sign there."""
+    order = tf.argsort(model(tf.constant(X))["logits"], axis=1, direction="DESCENDING")
+    labels = tf.gather(order, [2, 0, 2, 0], axis=1, batch_dims=0)
+    labels = tf.linalg.diag_part(labels)
+    value = kr.objectives.LabelLoss("dlr")(model, tf.constant(X), labels, None)
+
+    def gradient(x):
+        return value_and_gradient(value, x)[1]
+
+    graph, compiled = (
+        tf.function(gradient, autograph=False, jit_compile=jit)(tf.constant(X)).numpy()
+        for jit in (False, True)
+    )
+    for found in (graph, compiled):
+        assert np.abs(found[::2]).max() < 1e-5 * np.abs(found[1::2]).max()
+    np.testing.assert_array_equal(np.sign(graph[1::2]), np.sign(compiled[1::2]))

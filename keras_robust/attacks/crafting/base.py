@@ -174,7 +174,9 @@ class Attack(abc.ABC):
         ball = self.ball
         return check_batch(x, y, targets, ball.bounds, _classes(model), mask_of(ball))
 
-    def compiled(self, model: keras.Model | Forward) -> Callable[..., Images]:
+    def compiled(
+        self, model: keras.Model | Forward, jit_compile: bool = False
+    ) -> Callable[..., Images]:
         """The attack on one model as a graph, traced once for each shape and dtype of images.
 
         The size of the batch, the seed, the radius and the targets need no other trace. The graphs
@@ -182,6 +184,8 @@ class Attack(abc.ABC):
 
         Args:
             model: as for a call.
+            jit_compile: compile the graph by XLA, anew for each size of batch; a batch is checked
+                before.
 
         Returns:
             A function `(x, y, seed=0, radius=None, targets=None) -> x_adv`.
@@ -196,7 +200,7 @@ class Attack(abc.ABC):
             >>> attack(x, y, radius=0.5).numpy().tolist()
             [[0.0, 1.0]]
         """
-        graphs = traced(self, model)
+        graphs = traced(self, model, jit_compile)
 
         def attack(
             x: Images,

@@ -25,7 +25,7 @@ class TracedAttack:
     batch norm is folded into the layers before.
     """
 
-    def __init__(self, attack: Attack, model: keras.Model | Forward):
+    def __init__(self, attack: Attack, model: keras.Model | Forward, jit_compile: bool = False):
         model = folded(model)
 
         def run(
@@ -35,7 +35,7 @@ class TracedAttack:
             return own(model, x, y, seed=seed, targets=targets)
 
         self._own_radius = _own_radius(attack)
-        self._run = AnyBatch(run, batched=(0, 1, 4))
+        self._run = AnyBatch(run, batched=(0, 1, 4), jit_compile=jit_compile)
 
     @property
     def traces(self) -> int:
@@ -53,13 +53,13 @@ class TracedAttack:
         return self._run(x, y, seed, radius, targets)
 
 
-def traced(attack: Attack, model: keras.Model | Forward) -> TracedAttack:
+def traced(attack: Attack, model: keras.Model | Forward, jit_compile: bool = False) -> TracedAttack:
     """The graphs of an attack on a model; those of a Keras model are kept with it."""
     try:
         hash(attack)
     except TypeError:  # its settings hold an array or a tensor
-        return TracedAttack(attack, model)
-    return kept(model, attack, lambda: TracedAttack(attack, model))
+        return TracedAttack(attack, model, jit_compile)
+    return kept(model, (attack, jit_compile), lambda: TracedAttack(attack, model, jit_compile))
 
 
 def _own_radius(attack: Attack) -> float | None:
