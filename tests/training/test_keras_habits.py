@@ -18,11 +18,23 @@ FGSM = kr.attacks.fgsm(BALL)
 # The names of the numbers of `evaluate`.
 
 
-@pytest.mark.parametrize("regularizer", [None, "l2"])
+TRAINED = [(FGSM, Adversarial()), (FGSM, Trades(2.0)), (None, Clean())]
+METRICS = ["sparse_top_k_categorical_accuracy", "accuracy"]
+
+
 @pytest.mark.parametrize(
-    ("attack", "loss"), [(FGSM, Adversarial()), (FGSM, Trades(2.0)), (None, Clean())]
+    ("regularizer", "attack", "loss", "metrics"),
+    [
+        *((None, *trained, None) for trained in TRAINED),
+        ("l2", *TRAINED[0], METRICS),
+        *(
+            pytest.param(regularizer, *trained, metrics, marks=pytest.mark.slow)
+            for trained in TRAINED
+            for regularizer, metrics in (("l2", None), (None, METRICS), ("l2", METRICS))
+            if (regularizer, metrics, trained) != ("l2", METRICS, TRAINED[0])
+        ),
+    ],
 )
-@pytest.mark.parametrize("metrics", [None, ["sparse_top_k_categorical_accuracy", "accuracy"]])
 def test_names_are_those_of_the_list(
     make_classifier, tiny_batch, regularizer, attack, loss, metrics
 ):
@@ -69,7 +81,7 @@ def test_a_metric_with_a_name_of_the_models_own(make_classifier, name, key):
     ("monitor", "mode"),
     [("robust_accuracy", "max"), ("accuracy", "max"), ("loss", "min"), ("adversarial", "min")],
 )
-@pytest.mark.parametrize("position", [False, True])
+@pytest.mark.parametrize("position", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_keras_knows_which_way_is_better(
     make_robust, make_classifier, tiny_batch, tmp_path, monitor, mode, position
 ):
