@@ -77,6 +77,10 @@ def loss_surface(
     colors.bar(figure, axes, "", narrow)
     marks = axes.get_legend_handles_labels()[0]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
+    # The layout forgets a part of the titles above axes of a fixed aspect.
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.set(rect=(0, 0, 1, 0.97))
     disable_math_text(figure)
     return figure
 
