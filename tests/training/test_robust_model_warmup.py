@@ -32,7 +32,7 @@ def test_validation_attacks_at_the_whole_radius(make_classifier, make_batch):
         for warmup in (0, 100)
     )
     for model in (cold, warm):
-        model.compile(optimizer="sgd")
+        model.compile(optimizer="sgd", run_eagerly=True)
     assert cold.evaluate(x, y, verbose=0) == pytest.approx(warm.evaluate(x, y, verbose=0))
 
 

@@ -43,7 +43,7 @@ def test_a_tiny_gamma_changes_nothing(make_robust, make_classifier, make_batch, 
 def test_the_step_starts_at_the_weights_as_they_were(make_classifier, make_batch, fit_once):
     """Decoupled decay shrinks them, not the perturbed ones: without a rate nothing moves."""
     model = kr.RobustModel(make_classifier(), FGSM, Adversarial(), weight_perturbation=kr.AWP(0.5))
-    model.compile(keras.optimizers.SGD(0.0, weight_decay=0.5))
+    model.compile(keras.optimizers.SGD(0.0, weight_decay=0.5), run_eagerly=True)
     before = [w.numpy() for w in model.trainable_variables]
     fit_once(model, *make_batch(8))
     for found, value in zip(model.trainable_variables, before, strict=True):
