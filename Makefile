@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.10 to 3.12 with venv, and nothing else.
+# `make demo` and `make test` need Python 3.10 to 3.13 with venv, and nothing else.
 # uv is used where it is found, pip otherwise. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,7 +23,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "keras_robust needs Python 3.10 to 3.12; $(PYTHON) is %d.%d. Choose one with: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "keras_robust needs Python 3.10 to 3.13; $(PYTHON) is %d.%d. Choose one with: make PYTHON=python3.12" % v)'
 ifneq ($(UV),)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[test]'

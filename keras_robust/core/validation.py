@@ -122,9 +122,10 @@ def check_ball(ball: Any) -> Any:
         >>> check_ball(LinfBall(0.25))
         0.25
     """
-    if not isinstance(ball, Ball):
-        members = [name for name in vars(Ball) if not name.startswith("_")]
-        missing = [name for name in members if not hasattr(ball, name)]
+    # Not isinstance: since Python 3.12 it does not see what `__getattr__` hands on.
+    members = [name for name in vars(Ball) if not name.startswith("_")]
+    missing = [name for name in members if not hasattr(ball, name)]
+    if missing:
         lacks = f", which lacks {', '.join(missing)}" if len(missing) < len(members) else ""
         raise TypeError(
             f"ball is {ball!r}{lacks}; expected a threat model, such as "

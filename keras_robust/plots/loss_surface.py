@@ -62,6 +62,8 @@ def loss_surface(
     Reference: Bui et al., "Improving Adversarial Robustness by Enforcing Local and Global
     Compactness" (ADR, 2020), Figure 3.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     steps, losses, labels = _checked(steps, losses, labels)
     outline = _outline(ball)
     figure = new_figure(NARROW, 7.6) if narrow else new_figure(WIDE, 3.9)
@@ -79,7 +81,7 @@ def loss_surface(
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
     # The layout forgets a part of the titles above axes of a fixed aspect.
     layout = figure.get_layout_engine()
-    if layout is not None:
+    if isinstance(layout, ConstrainedLayoutEngine):
         layout.set(rect=(0, 0, 1, 0.97))
     disable_math_text(figure)
     return figure
