@@ -196,13 +196,16 @@ CHEAP = ("fgsm", "mim", "pgd_l0")
 )
 def test_it_is_the_attack_on_the_other_pixels_alone(name, norm):
     x = images().astype("float64")  # where sums of other zeros round alike
+    if name == "square":  # its batch shrinks, so that all images have the same surroundings
+        x = np.where(MASK > 0, x, x[:1])
+    around = x[:1] if name == "square" else x
     y = tf.argmax(logits(x, 0), axis=1).numpy()
     attacked = ensemble if name == "multi_task" else model
     plain = PLAIN[norm]
     masked = kr.replace(plain, mask=MASK)
 
     found = ATTACKS[name](masked)(attacked, x, y).numpy()
-    expected = ATTACKS[name](plain)(on_the_box(attacked, x), x[INSIDE], y).numpy()
+    expected = ATTACKS[name](plain)(on_the_box(attacked, around), x[INSIDE], y).numpy()
     # Brendel and Bethge's trust region ends a step within 1 % of the way.
     atol = 2e-3 if name == "brendel_bethge" else 2e-5
     np.testing.assert_allclose(found[INSIDE], expected, atol=atol)

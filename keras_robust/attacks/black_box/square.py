@@ -17,6 +17,9 @@ from keras_robust.core.validation import check_integer, check_norm, check_number
 from keras_robust.losses import classification as losses
 from keras_robust.threat_models.masks import Mask, mask_of
 
+# Queries after which the images that are misclassified leave the batch.
+_COMPACTED_AFTER = 50
+
 
 @serializable
 class Square(Attack):
@@ -85,33 +88,58 @@ class Square(Attack):
         area = _Area(self.ball, x)
         grid = area.cut(x)
         proposals = PROPOSALS[self.ball.p](area.ball, area.size, self.queries, self.p_init)
-        proposals.part = part
+        proposals.part = part  # of the start as well
         # An int32 seed and the same int64 seed are split differently.
         seeds = random.split(tf.cast(seed, tf.int64), 2)
 
-        def query(candidate: Images) -> tuple[tf.Tensor, tf.Tensor]:
+        start = proposals.start(grid, seeds[0]) if start is None else area.cut(start)
+        start.set_shape(grid.shape)
+
+        def query(candidate: Images, x: Images, y: Labels) -> tuple[tf.Tensor, tf.Tensor]:
             logits = forward(area.pasted(candidate, x))["logits"]
             margin = losses.margin(logits, y)
             # No margin exceeds NaN, so that the search would end here.
             margin = tf.where(tf.math.is_nan(margin), margin.dtype.min, margin)
             return margin, losses.misclassified(logits, y)
 
-        def body(index: tf.Tensor, best: Images, best_margin: tf.Tensor, done: tf.Tensor) -> tuple:
-            step_seed = random.fold_in(seeds[1], index)
-            candidate = proposals.next(grid, best, index, step_seed)
-            margin, misclassified = query(candidate)
-            better = ((margin > best_margin) | misclassified) & ~done
-            best = tf.where(better[:, None, None, None], candidate, best)
-            best.set_shape(grid.shape)
-            best_margin = tf.where(better, margin, best_margin)
-            return index + 1, best, best_margin, done | misclassified
+        def some(begin: tf.Tensor, best: Images, margin: tf.Tensor, done: tf.Tensor) -> tuple:
+            """The next queries, for the images that are left."""
+            rows = tf.where(~done)[:, 0]
+            own_x, own_y, clean = (tf.gather(whole, rows) for whole in (x, y, grid))
+            if part is None:
+                proposals.part = rows, tf.shape(x)[0]
+            else:
+                proposals.part = tf.gather(part[0], rows), part[1]
 
-        start = proposals.start(grid, seeds[0]) if start is None else area.cut(start)
-        start.set_shape(grid.shape)
+            def body(
+                index: tf.Tensor, best: Images, best_margin: tf.Tensor, done: tf.Tensor
+            ) -> tuple:
+                candidate = proposals.next(clean, best, index, random.fold_in(seeds[1], index))
+                margin, misclassified = query(candidate, own_x, own_y)
+                better = ((margin > best_margin) | misclassified) & ~done
+                best = tf.where(better[:, None, None, None], candidate, best)
+                best.set_shape(clean.shape)
+                best_margin = tf.where(better, margin, best_margin)
+                return index + 1, best, best_margin, done | misclassified
+
+            end = tf.minimum(begin + _COMPACTED_AFTER, self.queries)
+            index, *found = tf.while_loop(
+                lambda index, best, margin, done: (index < end) & ~tf.reduce_all(done),
+                body,
+                (begin, *(tf.gather(whole, rows) for whole in (best, margin, done))),
+                parallel_iterations=1,
+            )
+            state = [
+                tf.tensor_scatter_nd_update(whole, rows[:, None], own)
+                for whole, own in zip((best, margin, done), found, strict=True)
+            ]
+            state[0].set_shape(grid.shape)
+            return index, *state
+
         _, best, *_ = tf.while_loop(
             lambda index, best, margin, done: (index < self.queries) & ~tf.reduce_all(done),
-            body,
-            (tf.constant(0), start, *query(start)),
+            some,
+            (tf.constant(0), start, *query(start, x, y)),
             parallel_iterations=1,
         )
         return area.pasted(best, x)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import square
+from keras_robust.attacks.black_box import square as square_module
 from keras_robust.attacks.black_box.square_proposals import (
     PROPOSALS,
     Size,
@@ -173,3 +174,21 @@ def test_what_is_refused():
         square(0.1)
     with pytest.raises(ValueError, match="does not use"):
         square(BALLS[0], 2)(lambda x: {"logits": x}, tf.zeros([1, 2]), [0], targets=[1])
+
+
+def test_fallen_images_leave_the_batch(monkeypatch):
+    """And the others' results are those of a batch that stays whole."""
+    sizes = []
+
+    def forward(x):
+        sizes.append(len(x))
+        score = 20 * tf.reduce_mean(x - 0.5, axis=[1, 2, 3])
+        return {"logits": tf.stack([tf.zeros_like(score), score], axis=1)}
+
+    x = np.stack([np.full([3, 3, 1], v, "float32") for v in (0.45, 0.1, 0.44)])
+    attack, y = kr.attacks.square(kr.LinfBall(0.1), 12), np.zeros(3, int)
+    monkeypatch.setattr(square_module, "_COMPACTED_AFTER", 5)
+    x_adv = attack(forward, x, y, seed=1)
+    assert sizes[0] == 3 and sizes[-1] == 1 and len(sizes) == 13
+    monkeypatch.setattr(square_module, "_COMPACTED_AFTER", 12)
+    np.testing.assert_array_equal(x_adv, attack(forward, x, y, seed=1))
