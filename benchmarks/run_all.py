@@ -28,6 +28,7 @@ PARTS = {
     "attack_resnet20": ["attack_throughput", "--net=resnet20"],
     "auto_attack": ["auto_attack"],
     "folded_batch_norm": ["folded_batch_norm"],
+    "attack_steps": ["attack_steps"],
     "tracing": ["tracing"],
     "train_step": ["train_step"],
     "defense_cost": ["defense_cost"],

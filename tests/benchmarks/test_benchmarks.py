@@ -114,6 +114,12 @@ def test_folded_batch_norm(started):
     assert time.measured.median > 0 and other.measured == 0
 
 
+@pytest.mark.slow
+def test_attack_steps(started):
+    rows, _ = started("attack_steps", "--batch_size=2", "--steps=2", "--repeats=1")
+    assert len(rows) == 4 and all(row.measured.median > 0 for row in rows)
+
+
 def test_a_copy_in_pytorch_has_the_logits_of_the_network(benchmark):
     """The copy compares them itself."""
     torch = pytest.importorskip("torch")
