@@ -236,7 +236,7 @@ def test_mixed_precision(name, policy, eager, build, batch):
 
 @pytest.mark.slow
 def test_xla_trains_too(build, batch):
-    """It draws other noise from the same seed, so only that it works is promised. By default a
+    """`test_xla.py` compares every defense with its graph, in the slow run. By default a
     small model is trained by XLA in the tests of checked batches."""
     history, _ = fit(build("pgd_at", jit_compile=True), batch)
     assert all(np.isfinite(values).all() for values in history.values())
