@@ -325,7 +325,7 @@ def test_pages_have_the_proofs(report, proof):
     assert "lies between the certified accuracy and the accuracy under attack" in picture.caption
     plain = dataclasses.replace(report, certificates=(), defense="plain")
     table = tables.comparison([plain, report])
-    assert table.columns == ("Model", "Clean", "FGSM", "Worst case", "Certified by exact")
+    assert table.columns == ("Model", "Clean", "Worst case", "FGSM", "Certified by exact")
     assert [row[-1].text for row in table.rows] == [tables.ABSENT, "51.2%"]
     assert html_page([report]).count("Neither broken nor proven") == 2  # in the table and the terms
     assert "Certified" not in markdown_page([plain], "Title")

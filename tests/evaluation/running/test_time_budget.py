@@ -81,7 +81,7 @@ def test_it_says_where_it_stopped(attacks, tmp_path):
         "any time budget, to resume from here."
     )
     assert wording.all_warnings([report])[0] == report.unfinished
-    assert tables.attacks(report).rows[1][0] == ("both", "unfinished")
+    assert ("both", "unfinished") in [row[0] for row in tables.attacks(report).rows]
     assert "The evaluation is unfinished; the attacks left out may fool more" in wording.summary(
         report, "m"
     )
