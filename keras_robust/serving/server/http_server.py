@@ -287,7 +287,9 @@ class RestServer:
                     connection.expect("body")
                     large = True
         except web.RequestPayloadError as error:
-            raise HttpError(400, f"The body is malformed: {error}") from error
+            # aiohttp's text has a line for the status, and one for the reason.
+            reason = str(error).strip().rpartition("\n")[2].strip()
+            raise HttpError(400, f"The body is malformed: {reason}") from error
         return bytes(body)
 
     def _too_large(self, size: int) -> HttpError:
