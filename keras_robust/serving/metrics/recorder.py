@@ -37,13 +37,13 @@ class Recorder:
 
     def put(self, record: RequestRecord) -> None:
         """Takes a record, unless 10,000 wait; never waits."""
+        size = record.input_bytes
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
                 self._thread.start()
-            if self._bytes + record.input_bytes > MAX_BYTES:
-                record.inputs = {}
-            size = record.input_bytes
+            if self._bytes + size > MAX_BYTES:
+                record.inputs, size = {}, 0
             try:
                 self._queue.put_nowait((record, size))
                 self._bytes += size
