@@ -54,11 +54,9 @@ class LogReader:
             OSError: the file cannot be read.
         """
         previous = Path(f"{self.path}{PREVIOUS}")
-        for path in [previous] if previous.is_file() else []:
+        for path in [previous, self.path] if previous.is_file() else [self.path]:
             with path.open("rb") as file:
                 self._read(file)
-        with self.path.open("rb") as file:
-            self._read(file)
         self._line(self._part)
         self._part = b""
 
@@ -67,8 +65,6 @@ class LogReader:
         file: IO[bytes] | None = None
         try:
             while not stop.is_set():
-                if file is not None:
-                    self._read(file)
                 if file is None or _replaced(file, self.path):
                     if file is not None:
                         self._read(file)  # what came before it was replaced
