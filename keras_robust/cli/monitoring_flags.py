@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -54,16 +55,17 @@ def define_log(values: flags.FlagValues) -> None:
 
 
 def monitoring(values: flags.FlagValues) -> Monitoring:
-    """What the flags say."""
+    """What the flags say; those of the log are the server's alone."""
     from keras_robust.serving.metrics.telemetry import Monitoring
 
-    logged = "metrics" in values
-    return Monitoring(
-        alarm_every=values.alarm_every,
-        clean_scores=values.clean_scores,
-        metrics=values.metrics if logged else True,
-        request_log=values.request_log if logged else None,
-        sampling_rate=values.request_log_sampling_rate if logged else 1.0,
-        log_images=values.request_log_images if logged else False,
-        log_max_mb=values.request_log_max_mb if logged else 100.0,
+    alarm = Monitoring(alarm_every=values.alarm_every, clean_scores=values.clean_scores)
+    if "metrics" not in values:
+        return alarm
+    return dataclasses.replace(
+        alarm,
+        metrics=values.metrics,
+        request_log=values.request_log,
+        sampling_rate=values.request_log_sampling_rate,
+        log_images=values.request_log_images,
+        log_max_mb=values.request_log_max_mb,
     )
