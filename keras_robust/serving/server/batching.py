@@ -147,7 +147,7 @@ class Batcher:
 
     def _take(self) -> list[_Request]:
         """The requests at the head of the queue that fit in a batch."""
-        batch, rows = [self._waiting.popleft()], 0
+        batch = [self._waiting.popleft()]
         rows = batch[0].rows
         while self._waiting and self._waiting[0].shapes == batch[0].shapes:
             rows += self._waiting[0].rows
