@@ -12,6 +12,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    draw_band,
     legend_height,
     legend_label,
     new_figure,
@@ -67,8 +68,7 @@ def accuracy_over_radius(
         axes.plot(line.radii, line.accuracies, label=line.label, **line.style)
         if line.band is not None:
             low, high = zip(*line.band, strict=True)
-            color = line.style["color"]
-            axes.fill_between(line.radii, low, high, color=color, alpha=0.15, linewidth=0)
+            draw_band(axes, line.radii, low, high, line.style["color"])
     if chance is not None:
         label = f"chance ({100 * chance:.3g}%)"
         axes.axhline(chance, color=FAINT, linewidth=1.0, linestyle=":", label=label)

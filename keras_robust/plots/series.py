@@ -10,6 +10,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    draw_band,
     legend_height,
     legend_label,
     new_figure,
@@ -62,7 +63,7 @@ def series(
         axes.plot(x, y, marker=MARKERS[number % len(MARKERS)], label=legend_label(name), **style)
         if band is not None:
             low, high = zip(*band, strict=True)
-            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+            draw_band(axes, x, low, high, style["color"])
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(True)

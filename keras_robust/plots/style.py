@@ -215,6 +215,11 @@ def legend_height(labels: Iterable[str], more: int = 0) -> float:
     return 0.18 * (sum(1 + label.count("\n") for label in labels) + more)
 
 
+def draw_band(axes: Axes, x: Any, low: Any, high: Any, color: Any) -> None:
+    """Draws the area between two curves, such as an interval around a line of the same color."""
+    axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+
+
 def curve_style(number: int, dashes: int | None = None) -> dict[str, Any]:
     """Color and dashes of a curve by its number: the next one differs in both, 28 in one of them.
 

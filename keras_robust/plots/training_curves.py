@@ -11,6 +11,7 @@ from keras_robust.plots.style import (
     WIDE,
     curve_style,
     disable_math_text,
+    draw_band,
     legend_height,
     legend_label,
     new_figure,
@@ -56,8 +57,7 @@ def training_curves(
         epochs, style = range(1, rows.shape[1] + 1), curve_style(number)
         axes.plot(epochs, rows.mean(axis=0), label=legend_label(name), **style)
         if len(rows) > 1:
-            ends = (rows.min(axis=0), rows.max(axis=0))
-            axes.fill_between(epochs, *ends, color=style["color"], alpha=0.18, linewidth=0)
+            draw_band(axes, epochs, rows.min(axis=0), rows.max(axis=0), style["color"])
             seeds.add(len(rows))
     axes.set_xlabel("Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
