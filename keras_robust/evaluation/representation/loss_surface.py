@@ -168,15 +168,14 @@ def _surface(
         return losses.cross_entropy(logits, repeated), tf.argmax(logits, axis=1)
 
     u, v = _directions(gradient(center).numpy().ravel(), seed)
-    outline = (
-        None
-        if ball is None
-        else _outline(ball, center - (center if clean is None else clean), u, v)
-    )
+    shift = tf.zeros_like(center) if clean is None else center - clean
+    outline = None if ball is None else _outline(ball, shift, u, v)
     if extent is None:
         # An attacked image is at an edge of its ball, and may be at a corner: hardly any of the
         # plane is inside. The square has the size of the ball around the image itself.
-        around = None if ball is None else _outline(ball, tf.zeros_like(center), u, v)
+        around = outline
+        if ball is not None and clean is not None:
+            around = _outline(ball, tf.zeros_like(center), u, v)
         extent = 0.0 if around is None else _MARGIN * float(np.linalg.norm(around, axis=1).max())
         check_number("extent, from a ball of no size on this plane,", extent, above=0)
     steps = np.linspace(-extent, extent, points)
