@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.rendering.tables import Cell, Table, table_html
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.results.report_data import FOOLED, MISCLASSIFIED, ReportData
 
@@ -87,9 +87,7 @@ class ReportComparison:
         columns = ("Accuracy", "First", "Second", "p (McNemar)", "Only first", "Only second")
         return Table(f"Two models on the same {self.clean.samples:,} images", columns, rows)
 
-    def _repr_html_(self) -> str:
-        """The table in a notebook."""
-        return self.table()._repr_html_()
+    _repr_html_ = table_html
 
 
 def compare_reports(first: ReportData, second: ReportData) -> ReportComparison:

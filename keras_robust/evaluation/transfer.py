@@ -15,7 +15,7 @@ from keras_robust.core.classifier import as_forward, check_ensemble, classifier_
 from keras_robust.core.graphs import compiled
 from keras_robust.core.types import Images, Logits
 from keras_robust.evaluation.rendering.markdown import markdown_table
-from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.rendering.tables import Cell, Table, table_html
 from keras_robust.evaluation.rendering.wording import percent
 from keras_robust.evaluation.results.parts import FooledImages
 from keras_robust.evaluation.running import attack_runner, batching
@@ -81,9 +81,7 @@ class Transfer:
             tuple((Cell(name), *(Cell(percent(a)) for a in row)) for name, row in rows),
         )
 
-    def _repr_html_(self) -> str:
-        """The table in a notebook."""
-        return self.table()._repr_html_()
+    _repr_html_ = table_html
 
     def markdown(self) -> str:
         """The table as Markdown."""

@@ -13,7 +13,7 @@ from keras_robust.core.types import Images
 from keras_robust.core.validation import check_choice, check_integer, lookup
 from keras_robust.evaluation.corruption import blur, digital, noise, weather
 from keras_robust.evaluation.rendering.markdown import markdown_table
-from keras_robust.evaluation.rendering.tables import Table, corruption_table
+from keras_robust.evaluation.rendering.tables import Table, corruption_table, table_html
 from keras_robust.evaluation.results.corruption_data import CorruptionData
 from keras_robust.evaluation.running import attack_runner, batching
 from keras_robust.evaluation.running.batching import Data, Model
@@ -100,9 +100,7 @@ class CorruptionAccuracy(CorruptionData):
         """One row per corruption, one column per severity, and the means."""
         return corruption_table(self)
 
-    def _repr_html_(self) -> str:
-        """The table in a notebook."""
-        return self.table()._repr_html_()
+    _repr_html_ = table_html
 
     def markdown(self) -> str:
         """The table as Markdown."""

@@ -26,7 +26,7 @@ from keras_robust.evaluation.multi_task.crafted_batches import (
     task_kind,
     task_names,
 )
-from keras_robust.evaluation.rendering.tables import Cell, Table
+from keras_robust.evaluation.rendering.tables import Cell, Table, table_html
 from keras_robust.evaluation.running import batching
 from keras_robust.evaluation.running.batching import Data, Model, Progress
 from keras_robust.losses import classification as losses
@@ -69,9 +69,7 @@ class TaskGradients:
         caption = f"Gradients of the tasks at {self.num_points:,} points"
         return Table(caption, ("Task", "Norm", *weight, *cosines), tuple(rows))
 
-    def _repr_html_(self) -> str:
-        """The table in a notebook."""
-        return self.table()._repr_html_()
+    _repr_html_ = table_html
 
 
 def task_gradients(

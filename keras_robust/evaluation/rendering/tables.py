@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,11 @@ class Table(NamedTuple):
             for cells in self.rows
         ]
         return html_table(self.columns, rows, self.caption)
+
+
+def table_html(part: Any) -> str:
+    """The `table()` of a result in a notebook, as its `_repr_html_`."""
+    return part.table()._repr_html_()
 
 
 def _accuracy(accuracy: float, samples: int) -> Cell:
