@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 from keras_robust.attacks.pgd import pgd
 from keras_robust.core.classifier import check_ensemble
 from keras_robust.core.config import serializable
+from keras_robust.core.labels import of_other_classes
 from keras_robust.core.types import Ball, Labels, Logits, Outputs, PerExample, RobustLoss
 from keras_robust.core.validation import check_number
 from keras_robust.losses import classification as losses
@@ -82,10 +83,9 @@ def log_det_diversity(member_logits: Logits, y: Labels) -> PerExample:
         >>> log_det_diversity(z, tf.constant([0])).numpy().round(4).tolist()
         [0.0]
     """
-    is_label = tf.one_hot(y, member_logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
     # Only directions matter, so the softmax is over the wrong classes alone, which does not
     # underflow if the member is certain of the label.
-    others = tf.where(is_label[:, None], member_logits.dtype.min, member_logits)
+    others = of_other_classes(member_logits, y[:, None])
     directions = tf.math.l2_normalize(tf.nn.softmax(others), axis=-1)
     # In float64: rounding would make the determinant negative if members agree.
     directions = tf.cast(directions, tf.float64)
