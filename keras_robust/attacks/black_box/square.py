@@ -88,12 +88,13 @@ class Square(Attack):
         area = _Area(self.ball, x)
         grid = area.cut(x)
         proposals = PROPOSALS[self.ball.p](area.ball, area.size, self.queries, self.p_init)
-        proposals.part = part  # of the start as well
         # An int32 seed and the same int64 seed are split differently.
         seeds = random.split(tf.cast(seed, tf.int64), 2)
 
         start = proposals.start(grid, seeds[0]) if start is None else area.cut(start)
         start.set_shape(grid.shape)
+        size = tf.shape(x)[0]
+        numbers, size = (tf.range(size), size) if part is None else part
 
         def query(candidate: Images, x: Images, y: Labels) -> tuple[tf.Tensor, tf.Tensor]:
             logits = forward(area.pasted(candidate, x))["logits"]
@@ -106,10 +107,7 @@ class Square(Attack):
             """The next queries, for the images that are left."""
             rows = tf.where(~done)[:, 0]
             own_x, own_y, clean = (tf.gather(whole, rows) for whole in (x, y, grid))
-            if part is None:
-                proposals.part = rows, tf.shape(x)[0]
-            else:
-                proposals.part = tf.gather(part[0], rows), part[1]
+            proposals.part = tf.gather(numbers, rows), size
 
             def body(
                 index: tf.Tensor, best: Images, best_margin: tf.Tensor, done: tf.Tensor
