@@ -55,7 +55,7 @@ def load_model(path: str | os.PathLike[str], compile: bool = False) -> keras.Mod
     if path.suffix == ".keras":
         _check_archive(path)
     try:
-        if path.suffix != ".keras" and h5py.is_hdf5(path):
+        if path.suffix != ".keras":
             with path.open("rb") as file:
                 _check_hdf5(file, path.stat().st_size)
         return keras.saving.load_model(path, compile=compile, safe_mode=True)
