@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import keras_robust as kr
 
 BALL = kr.LinfBall(0.1)
@@ -188,3 +190,9 @@ DEFENSES = {
         ["adversarial", "clean"],
     ),
 }
+
+
+def each(names, by_default):
+    """A test of each name, which only in the slow run is not of `by_default`."""
+    slow = {name: [pytest.mark.slow] * (name not in by_default) for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=slow[n]) for n in names])

@@ -118,13 +118,6 @@ def models(make_classifier):
     return {0: members[0], 2: kr.models.ensemble(members[1:])}
 
 
-@pytest.fixture(scope="module")
-def batch(make_batch):
-    """Images with pixels on both ends of the range."""
-    x, y = make_batch(6, classes=CLASSES)
-    return np.clip(1.4 * x - 0.2, 0, 1), y
-
-
 @pytest.fixture(scope="module", params=pairs(is_repetition))
 def case(request, models, batch):
     row, ball = request.param

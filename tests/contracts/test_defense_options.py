@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.training.robust_model import model_options
-from tests.contracts.defense_table import ENSEMBLES, KINDS
+from tests.contracts.defense_table import ENSEMBLES, KINDS, each
 
 BALL = kr.LinfBall(0.1)
 # Required arguments after the classifier and the ball.
@@ -40,10 +40,7 @@ OPTIONS = {
 ONE_LABEL = ("adr", "ascl", "crown_ibp", "ibp", "sabr", "scl")
 every_defense = pytest.mark.parametrize("name", kr.defenses.__all__)
 # One of each kind by default: that an option reaches its model is tested of all.
-every_kind = pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in kr.defenses.__all__],
-)
+every_kind = each(kr.defenses.__all__, KINDS)
 
 
 @pytest.fixture

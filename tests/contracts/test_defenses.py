@@ -19,16 +19,11 @@ from tests.contracts.defense_table import (
     KINDS,
     LIKE_PGD_AT,
     WITHOUT_ATTACK,
+    each,
 )
 
 # Each member once: its variations only in the slow run.
 MEMBERS = [name for name in DEFENSES if " " not in name]
-
-
-def each(names, by_default):
-    """A test of each name, which only in the slow run is not of `by_default`."""
-    slow = {name: [pytest.mark.slow] * (name not in by_default) for name in names}
-    return pytest.mark.parametrize("name", [pytest.param(n, marks=slow[n]) for n in names])
 
 
 every_kind = each(MEMBERS, KINDS)

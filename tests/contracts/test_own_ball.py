@@ -130,20 +130,6 @@ BALL = WeightedLinf(0.08)
 MEMBERS = [name for name in vars(kr.types.Ball) if not name.startswith("_")]
 
 
-@pytest.fixture(scope="module")
-def models(make_classifier):
-    """A classifier, and an ensemble, by their number of members."""
-    members = [make_classifier(classes=CLASSES, seed=seed) for seed in range(3)]
-    return {0: members[0], 2: kr.models.ensemble(members[1:])}
-
-
-@pytest.fixture(scope="module")
-def batch(make_batch):
-    """Images with pixels on both ends of the range."""
-    x, y = make_batch(6, classes=CLASSES)
-    return np.clip(1.4 * x - 0.2, 0, 1), y
-
-
 def rows(names):
     return [name for name in ROWS if name.split()[0] in names]
 

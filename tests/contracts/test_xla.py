@@ -24,20 +24,6 @@ AMPLIFIED = {
 }
 
 
-@pytest.fixture(scope="module")
-def models(make_classifier):
-    """A classifier, and an ensemble, by their number of members."""
-    members = [make_classifier(classes=CLASSES, seed=seed) for seed in range(3)]
-    return {0: members[0], 2: kr.models.ensemble(members[1:])}
-
-
-@pytest.fixture(scope="module")
-def batch(make_batch):
-    """Images with pixels on both ends of the range."""
-    x, y = make_batch(6, classes=CLASSES)
-    return np.clip(1.4 * x - 0.2, 0, 1), y
-
-
 def crafted(craft, *args, **kwargs):
     """The batches of a result, one for each member that an attack crafts on."""
     return np.stack([part.numpy() for part in tf.nest.flatten(craft(*args, **kwargs))])
