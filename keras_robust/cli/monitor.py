@@ -28,6 +28,7 @@ from keras_robust.cli.extras import require_extra
 from keras_robust.cli.logs import log_to_stderr
 from keras_robust.core.quiet_tensorflow import quiet_start
 from keras_robust.experiments.flags import command_line
+from keras_robust.serving.addresses import host_port
 
 if TYPE_CHECKING:
     from keras_robust.serving.metrics.telemetry import Telemetry
@@ -137,22 +138,22 @@ def _proxies(
 
         address = values.host, values.port
         rest = RestProxy(values.server, address, telemetry, limit, values.timeout)
-        yield _running(rest, f"REST {values.host}", values.server)
+        yield _running(rest, "REST", values.host, values.server)
     if values.grpc_server is not None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         with quiet_start():
             from keras_robust.serving.sidecar.grpc_proxy import GrpcProxy  # imports TensorFlow
 
-        target = f"{values.host}:{values.grpc_port}"
+        target = host_port(values.host, values.grpc_port)
         grpc = GrpcProxy(values.grpc_server, target, telemetry, limit, values.timeout)
-        yield _running(grpc, f"gRPC {values.host}", values.grpc_server)
+        yield _running(grpc, "gRPC", values.host, values.grpc_server)
 
 
 @contextlib.contextmanager
-def _running(proxy: RestProxy | GrpcProxy, host: str, server: str) -> Iterator[str]:
+def _running(proxy: RestProxy | GrpcProxy, interface: str, host: str, server: str) -> Iterator[str]:
     proxy.start()
     try:
-        yield f"{host}:{proxy.port} to {server}"
+        yield f"{interface} {host_port(host, proxy.port)} to {server}"
     finally:
         proxy.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -79,6 +80,20 @@ def test_metrics_are_served_until_the_stop(log, capsys, wait_for_output, source)
         stop.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_host_may_be_an_address_of_ipv6():
+    from keras_robust.serving.metrics.telemetry import Telemetry
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    given = ("--server=127.0.0.1:9", "--grpc_server=127.0.0.1:9", "--host=::1")
+    values = values_of(monitor, *given, "--port=0", "--grpc_port=0")
+    for proxy in monitor._proxies(values, Telemetry()):
+        with proxy as passed:
+            assert re.fullmatch(r"(REST|gRPC) \[::1\]:\d+ to 127\.0\.0\.1:9", passed)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from keras_robust.core.validation import check_integer, check_number
+from keras_robust.serving.addresses import host_port
 from keras_robust.serving.metrics.detection_metrics import MAX_VERSIONS
 from keras_robust.serving.metrics.request_metrics import Version
 from keras_robust.serving.metrics.telemetry import (
@@ -176,7 +176,7 @@ class Server:
             with _bind_errors(self.host, port):
                 self._grpc = GrpcServer(
                     service,
-                    _host_port(self.host, port),
+                    host_port(self.host, port),
                     *self.limits.per_interface,
                     self.limits.grpc_timeout_seconds,
                     self._telemetry,
@@ -254,23 +254,14 @@ class Server:
     def _address(self, interface: GrpcServer | RestServer | None) -> str:
         if interface is None:
             raise ValueError("The server is not started; use `with Server(...) as server:`.")
-        return _host_port(self.host, interface.port)
+        return host_port(self.host, interface.port)
 
     def __enter__(self) -> Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager
@@ -284,6 +275,6 @@ def _bind_errors(host: str, port: int) -> Iterator[None]:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"Cannot listen on {_host_port(host, port)}: {reason}. Choose another port, or 0 for "
+            f"Cannot listen on {host_port(host, port)}: {reason}. Choose another port, or 0 for "
             "any free one, and a host that is one of this machine's addresses."
         ) from error

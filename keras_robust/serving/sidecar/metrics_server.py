@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from prometheus_client import start_http_server
 
+from keras_robust.serving.addresses import host_port
 from keras_robust.serving.metrics.telemetry import Telemetry
 
 
@@ -34,17 +33,12 @@ class MetricsServer:
     @property
     def address(self) -> str:
         """`host:port` of the metrics."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_port(self.host, self.port)
 
     def __enter__(self) -> MetricsServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
