@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.cli.model_file import LoadedModelFile, load_data, recipe_of
+from keras_robust.evaluation.running.model_warnings import are_probabilities
 from keras_robust.experiments.runs.run_directory import RunDirectory
 from keras_robust.serving.exporting.converted_model import ConvertedModel
 
 _CHANNELS = (1, 3)
-_SUM_ERROR = 1e-3  # of probabilities, of a quantized model
 
 
 class ConvertedClassifier:
@@ -54,11 +54,8 @@ class ConvertedClassifier:
                 "probabilities, [batch, classes]."
             )
         self._output = found[0]
-        rows = answer[self._output]
-        self.classes = rows.shape[1]
-        self._are_probabilities = bool(
-            (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < _SUM_ERROR).all()
-        )
+        self.classes = answer[self._output].shape[1]
+        self._are_probabilities = are_probabilities(answer[self._output])
 
     def __call__(self, x: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """The logits of images `[batch, ...]` in [0, 1]."""

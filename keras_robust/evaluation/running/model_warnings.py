@@ -24,12 +24,22 @@ def logits_warnings(logits: np.ndarray) -> list[str]:
         return [
             "The model's logits are not finite for some clean images; these count as misclassified."
         ]
-    if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
+    if are_probabilities(logits):
         return [
             "The model's logits look like probabilities (they sum to 1). A softmax before the loss "
             "saturates gradients, and attacks look weaker than they are. Return the logits."
         ]
     return []
+
+
+def are_probabilities(rows: np.ndarray) -> bool:
+    """Whether outputs `[n, classes]` look like probabilities, also those of quantized models.
+
+    Example:
+        >>> are_probabilities(np.array([[0.2, 0.8]])), are_probabilities(np.array([[2.0, -1.0]]))
+        (True, False)
+    """
+    return bool((rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3))
 
 
 def chance_warnings(correct: np.ndarray, classes: int) -> list[str]:
