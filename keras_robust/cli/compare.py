@@ -104,7 +104,7 @@ def _text(paths: Sequence[str], reports: Sequence[Report], found: ReportComparis
         f"{number}: {path} ({report.model} on {report.dataset})"
         for number, path, report in zip(("first", "second"), paths, reports, strict=True)
     ]
-    threats = dict.fromkeys(threat_text(report) or report.threat_model for report in reports)
+    threats = dict.fromkeys(threat_text(report) for report in reports)
     named += [f"on the same {worst.samples:,} images; {'; and '.join(threats)}"]
     lines = [*named, "", *table, "", _verdict(worst)]
     for name, images in (("first", worst.only_first), ("second", worst.only_second)):
