@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from keras_robust.detection import Detector, FittedDetector
 from keras_robust.detection.calibration import exceeds
 from keras_robust.serving.exporting.converted_model import FORMATS, ConvertedModel
 from keras_robust.serving.exporting.detector_checks import check_detector, check_range
+from keras_robust.serving.exporting.extras import import_extra
 from keras_robust.serving.exporting.metadata import model_metadata
 from keras_robust.serving.exporting.reference import make_reference, sample_pixels
 from keras_robust.serving.exporting.signatures import (
@@ -172,7 +172,7 @@ def _format(path: Path, quantize: str | None) -> str:
 
 
 def _write_onnx(path: Path, function: Any, quantize: str | None) -> None:
-    converter = _package("tf2onnx", "onnx")
+    converter = import_extra("tf2onnx", "onnx", "This conversion")
     with quiet_logger():
         model, _ = converter.convert.from_function(
             function, input_signature=function.input_signature, opset=_OPSET
@@ -200,7 +200,7 @@ def _write_tflite(path: Path, function: Any, quantize: str | None) -> None:
 
 
 def _write_openvino(path: Path, function: Any, quantize: str | None) -> None:
-    runtime = _package("openvino", "openvino")
+    runtime = import_extra("openvino", "openvino", "This conversion")
     runtime.save_model(runtime.convert_model(function), str(path), compress_to_fp16=False)
 
 
@@ -282,13 +282,3 @@ def _check_clipping(path: Path, converted: ConvertedModel, images: np.ndarray) -
     equal = all((found[name] == clipped[name]).all() for name in found if name != _OUT_OF_RANGE)
     if not (equal and (found[_OUT_OF_RANGE] == told).all() and not clipped[_OUT_OF_RANGE].any()):
         raise VerificationError(f"{path} neither clips nor tells values outside [0, 1].")
-
-
-def _package(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"This conversion needs {name}, which cannot be imported ({error}); run "
-            f"`pip install 'keras_robust[{extra}]'`."
-        ) from error

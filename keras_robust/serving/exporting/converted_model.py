@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import warnings
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_robust.serving.exporting.extras import import_extra
 
 Answer = dict[str, np.ndarray]
 Run = Callable[[np.ndarray], Answer]
@@ -71,7 +72,7 @@ Opened = tuple[Run, tuple[int | None, ...], tuple[str, ...]]
 
 
 def _onnx(path: Path) -> Opened:
-    runtime = _runtime("onnxruntime", "onnx", path)
+    runtime = import_extra("onnxruntime", "onnx", f"Running {path}")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     outputs = tuple(output.name for output in session.get_outputs())
@@ -112,11 +113,12 @@ def _tflite_interpreter(path: Path) -> Any:
         with warnings.catch_warnings():  # of its move to another package
             warnings.simplefilter("ignore")
             return tf.lite.Interpreter(str(path), num_threads=1)
-    return _runtime("ai_edge_litert.interpreter", "tflite", path).Interpreter(str(path))
+    runtime = import_extra("ai_edge_litert.interpreter", "tflite", f"Running {path}")
+    return runtime.Interpreter(str(path))
 
 
 def _openvino(path: Path) -> Opened:
-    runtime = _runtime("openvino", "openvino", path)
+    runtime = import_extra("openvino", "openvino", f"Running {path}")
     # By default it computes in half precision where the processor has it.
     model = runtime.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     (entry,) = model.inputs
@@ -127,13 +129,3 @@ def _openvino(path: Path) -> Opened:
 
     shape = tuple(None if d.is_dynamic else d.get_length() for d in entry.get_partial_shape())
     return run, shape, outputs
-
-
-def _runtime(module: str, extra: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"Running {path} needs {module}, which is not installed; run "
-            f"`pip install 'keras_robust[{extra}]'`."
-        ) from error

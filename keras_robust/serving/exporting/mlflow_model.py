@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import keras_robust
+from keras_robust.serving.exporting.extras import import_extra
 from keras_robust.serving.exporting.saved_model import SavedModelSession
 from keras_robust.serving.exporting.verify import verify
 
@@ -31,14 +31,8 @@ def save_mlflow(version_dir: str | os.PathLike[str], path: str | os.PathLike[str
         ImportError: MLflow is not installed.
         FileNotFoundError, VerificationError: see `verify`.
     """
-    try:
-        mlflow = importlib.import_module("mlflow")
-        importlib.import_module("mlflow.pyfunc")
-    except ImportError as error:
-        raise ImportError(
-            f"An MLflow model needs mlflow, which cannot be imported ({error}); run "
-            "`pip install 'keras_robust[mlflow]'`."
-        ) from error
+    mlflow = import_extra("mlflow", "mlflow", "An MLflow model")
+    import_extra("mlflow.pyfunc", "mlflow", "An MLflow model")
     verify(version_dir)
     version = Path(version_dir).resolve()
     schema = mlflow.types.schema

@@ -137,7 +137,7 @@ def test_user_errors(tmp_path, classifier, detector, tflite, monkeypatch):
         with pytest.raises(error, match=text):
             convert_model(classifier, path, detector, **options)
     monkeypatch.setattr(
-        convert.importlib, "import_module", lambda _: (_ for _ in ()).throw(ImportError("no"))
+        importlib, "import_module", lambda _: (_ for _ in ()).throw(ImportError("no"))
     )
     for path in ("a.onnx", "a.xml"):
         with pytest.raises(ImportError, match=r"pip install 'keras_robust\["):
