@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_robust.evaluation.results.display import html_table, short_repr
-from keras_robust.evaluation.results.fields import integer, nonnegative, sequence, set_fields, text
+from keras_robust.evaluation.results.fields import (
+    check_fields,
+    integer,
+    nonnegative,
+    sequence,
+    set_fields,
+    text,
+)
 from keras_robust.evaluation.results.parts import Curve, wilson_interval
 
 SMOOTHING = "smoothing"
@@ -59,8 +66,7 @@ class CertificationResult:
     refuted: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        names = ("name", "method", "threat_model")
-        set_fields(self, **{name: text(name, getattr(self, name)) for name in names})
+        check_fields(self, name=text, method=text, threat_model=text)
         set_fields(
             self,
             radius=nonnegative("radius", self.radius),

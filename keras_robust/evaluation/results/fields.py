@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ def set_fields(part: Any, **values: Any) -> None:
     """Sets validated fields of a frozen dataclass from its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(part, name, value)
+
+
+def check_fields(part: Any, **checks: Callable[[str, Any], Any]) -> None:
+    """Replaces fields of a frozen dataclass by what their checks, functions below, return."""
+    set_fields(part, **{name: check(name, getattr(part, name)) for name, check in checks.items()})
 
 
 def finite(name: str, value: Any) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_robust.evaluation.results.display import pairs_html, short_repr
 from keras_robust.evaluation.results.fields import (
+    check_fields,
     finite,
     fraction,
     integer,
@@ -72,12 +73,8 @@ class Part:
     _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
-        set_fields(
-            self,
-            name=text("name", self.name),
-            accuracy=fraction("accuracy", self.accuracy),
-            samples_attacked=integer("samples_attacked", self.samples_attacked),
-            seconds=nonnegative("seconds", self.seconds),
+        check_fields(
+            self, name=text, accuracy=fraction, samples_attacked=integer, seconds=nonnegative
         )
 
 
@@ -123,7 +120,7 @@ class AttackResult:
     def __post_init__(self) -> None:
         for name in ("forward_passes", "backward_passes"):
             if getattr(self, name) is not None:
-                set_fields(self, **{name: nonnegative(name, getattr(self, name))})
+                check_fields(self, **{name: nonnegative})
         if self.distances is not None:
             # JSON has no infinity.
             given = (math.inf if d is None else d for d in sequence("distances", self.distances))
@@ -131,16 +128,16 @@ class AttackResult:
                 self,
                 distances=tuple(d if d == math.inf else nonnegative("distances", d) for d in given),
             )
-        set_fields(
+        check_fields(
             self,
-            name=text("name", self.name),
-            description=text("description", self.description),
-            radius=nonnegative("radius", self.radius),
-            accuracy=fraction("accuracy", self.accuracy),
-            samples_attacked=integer("samples_attacked", self.samples_attacked),
-            seconds=nonnegative("seconds", self.seconds),
-            parts=sequence("parts", self.parts),
-            finished=truth("finished", self.finished),
+            name=text,
+            description=text,
+            radius=nonnegative,
+            accuracy=fraction,
+            samples_attacked=integer,
+            seconds=nonnegative,
+            parts=sequence,
+            finished=truth,
         )
         accuracies = [part.accuracy for part in self.parts]
         decreasing = accuracies == sorted(accuracies, reverse=True)
@@ -222,7 +219,7 @@ class DetectorResult:
         )
         for name in ("auc", "accuracy"):
             if getattr(self, name) is not None:
-                set_fields(self, **{name: fraction(name, getattr(self, name))})
+                check_fields(self, **{name: fraction})
         if self.auc_interval is not None:
             ends = sequence("auc_interval", self.auc_interval)
             if len(ends) != 2:
@@ -269,13 +266,7 @@ class Check:
     _repr_html_ = pairs_html
 
     def __post_init__(self) -> None:
-        set_fields(
-            self,
-            name=text("name", self.name),
-            passed=truth("passed", self.passed),
-            value=finite("value", self.value),
-            message=text("message", self.message),
-        )
+        check_fields(self, name=text, passed=truth, value=finite, message=text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from keras_robust.evaluation.results.certification_result import CertificationRe
 from keras_robust.evaluation.results.corruption_data import CorruptionData
 from keras_robust.evaluation.results.example_images import ExampleImages
 from keras_robust.evaluation.results.fields import (
+    check_fields,
     fraction,
     integer,
     nonnegative,
@@ -113,7 +114,7 @@ class ReportData:
     def __post_init__(self) -> None:
         names = ("dataset", "model", "defense", "threat_model", "command", "unfinished",
                  "outcomes", "images_digest", "date", "hardware")  # fmt: skip
-        set_fields(self, **{name: text(name, getattr(self, name)) for name in names})
+        check_fields(self, **dict.fromkeys(names, text))
         for name in ("versions", "worst_case_found_by"):
             if not isinstance(getattr(self, name), Mapping):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected names with values.")
