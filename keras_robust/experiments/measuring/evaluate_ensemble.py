@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import tensorflow as tf
 
 import keras_robust as kr
@@ -194,14 +194,18 @@ class EnsembleEvaluation:
         near = min(self.radii, key=lambda radius: abs(radius - self.radius))
         kinds = list(dict.fromkeys(kind for kind, _ in by_pair))
         rate = detector.false_alarm_rate
+
+        @functools.cache  # two figures share curves, whose intervals are resampled
+        def curve(kind: str, radius: float) -> kr.detection.Roc:
+            return kr.detection.roc(clean, by_pair[kind, radius].scores)
+
         figures = {
             "roc_by_attack": kr.plots.roc_curves(
-                {kind: kr.detection.roc(clean, by_pair[kind, near].scores) for kind in kinds},
-                false_alarm_rate=rate,
+                {kind: curve(kind, near) for kind in kinds}, false_alarm_rate=rate
             ),
             "roc_by_radius": kr.plots.roc_curves(
-                _by_radius(clean, by_pair, kinds[0]),
-                adaptive=_by_radius(clean, by_pair, ADAPTIVE),
+                {radius: curve(kinds[0], radius) for radius in self.radii},
+                adaptive={radius: curve(ADAPTIVE, radius) for radius in self.radii},
                 false_alarm_rate=rate,
             ),
             "scores": kr.plots.detection_scores(
@@ -248,17 +252,6 @@ class EnsembleEvaluation:
                     ball=around.ball,
                 )  # fmt: skip
         return figures
-
-
-def _by_radius(
-    clean: np.ndarray, found: Mapping[tuple[str, float], kr.evaluation.DetectorResult], kind: str
-) -> dict[float, kr.detection.Roc]:
-    """The ROC curve of an attack at each radius."""
-    return {
-        radius: kr.detection.roc(clean, one.scores)
-        for (name, radius), one in found.items()
-        if name == kind
-    }
 
 
 def detection_table(results: Sequence[EnsembleResult]) -> str:
