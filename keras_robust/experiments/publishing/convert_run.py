@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_robust.experiments.publishing.export_run import calibrated_detector
+from keras_robust.experiments.publishing.export_run import calibrated_detector, local_validation
 from keras_robust.experiments.runs.loaded_run import LoadedRun
 from keras_robust.serving.exporting.convert import Conversion, convert_model
 
@@ -45,8 +45,7 @@ def convert_run(
 
 def _validation_images(run: LoadedRun) -> np.ndarray | None:
     """The first batches of validation images; None where they are not on this machine."""
-    try:
-        batches = run.validation
-    except (FileNotFoundError, ValueError):
+    batches = local_validation(run)
+    if batches is None:
         return None
     return np.concatenate([x.numpy() for x, *_ in batches.take(4)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_robust.certification import Bounds
 from keras_robust.core.bounded_files import read_json
@@ -68,6 +69,14 @@ def calibrated_detector(run: LoadedRun) -> Detector:
             f".calibration.save({str(run.run.detector_file)!r})`."
         )
     return run.detector
+
+
+def local_validation(run: LoadedRun) -> tf.data.Dataset | None:
+    """The validation images of a run; None without any, or where they are on another machine."""
+    try:
+        return run.validation
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def recalibrate(
@@ -210,9 +219,8 @@ def _export(
 
 def _clean_scores(run: LoadedRun, detector: Detector) -> np.ndarray | None:
     """The scores of validation images, for the alarm; None where too few are on this machine."""
-    try:
-        images = run.validation
-    except (FileNotFoundError, ValueError):
+    images = local_validation(run)
+    if images is None:
         return None
     scores: list[np.ndarray] = []
     for batch in images:
