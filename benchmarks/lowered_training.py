@@ -1,7 +1,7 @@
 """A recipe's training and its judge as StableHLO, for an accelerator without TensorFlow.
 
     python -m benchmarks.lowered_training --write=DIR --seeds=3 --recipe=mnist_hour/trades
-    python benchmarks/lowered.py --train=DIR --seed=0        # with NumPy and JAX alone
+    python -m benchmarks.lowered_loop --train=DIR --seed=0   # with NumPy and JAX alone
     python -m benchmarks.lowered_training --read=DIR/seed0.npz --output=model.keras --recipe=...
 
 `--write` takes the flags of `trainers.train` as well. It lowers the step of training, the
@@ -20,7 +20,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +29,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import keras_robust as kr
-from benchmarks.lowered import Arrays, Plan, Program
-from benchmarks.lowering import distinct, lower, names_of, numpy_of, small
+from benchmarks import lowering
+from benchmarks.lowered import Arrays
+from benchmarks.lowered_loop import Plan
+from benchmarks.lowering import Case, numpy_of
 from keras_robust.attacks.crafting.base import Attack
 from keras_robust.core.atomic_files import write_json
 from keras_robust.core.types import Ball
@@ -43,25 +45,6 @@ JUDGED = 1000
 JUDGES = ("auto_attack", "apgd")
 
 
-class _Case(NamedTuple):
-    """A function to lower.
-
-    Attributes:
-        arguments: name -> a tensor of its shape.
-        images: the size of its batch.
-        rounds: whether an accelerator may round products to TF32.
-        has_state: whether the variables after a call are those of the next one.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: dict[str, tf.Tensor]
-    variables: list[keras.Variable]
-    images: int
-    rounds: bool = True
-    has_state: bool = False
-
-
 def write(directory: Path, config: ConfigDict, seeds: int, judge: str, judged_ball: Ball) -> None:
     """Writes a recipe's programs, data and first weights.
 
@@ -72,28 +55,21 @@ def write(directory: Path, config: ConfigDict, seeds: int, judge: str, judged_ba
         judge: `"auto_attack"`, or `"apgd"` for its first two attacks alone.
         judged_ball: the ball of these attacks.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     settings = config.dataset
     info = build.data(config).info
     count = (settings.limit or info.train_size + info.validation_size) - int(settings.validation)
     steps = count // settings.batch_size
-    model = _model(config, info, steps)
+    model = build.robust_model(config, info, steps)
+    cases = list(_cases(model, config, judge, judged_ball))
+    plan = _plan(model, config, count)
     arrays: Arrays = {}
-    programs = []
-    for case in _cases(model, config, judge, judged_ball):
-        program, module, values = _lowered(case)
-        (directory / program.module).write_text(module)
-        programs.append(dataclasses.asdict(program))
-        arrays |= values
-        print(f"{program.name}: {len(module) // 1024} KB", flush=True)
     for seed in range(seeds):
         with config.unlocked():
             config.seed = seed
         first = _weights(build.classifier(config, info))
         arrays |= {f"{seed}:{v.path}": numpy_of(v).astype(np.float16) for v in first}
-    np.savez_compressed(directory / "arrays.npz", **arrays)
-    write_json(directory / "programs.json", programs)
-    write_json(directory / "plan.json", dataclasses.asdict(_plan(model, config, count)))
+    lowering.write(directory, cases, arrays)
+    write_json(directory / "plan.json", dataclasses.asdict(plan))
     if not (directory.parent / "data.npz").exists():
         np.savez_compressed(directory.parent / "data.npz", **_data(config))
 
@@ -121,20 +97,6 @@ def _weights(net: keras.Model) -> list[keras.Variable]:
     return [v for v in net.variables if "seed_generator" not in v.path]
 
 
-def _model(config: ConfigDict, info: kr.data.DatasetInfo, steps: int) -> RobustModel:
-    """The recipe's model with all its variables, as before the first step."""
-    model = build.robust_model(config, info, steps)
-    model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    before = [numpy_of(variable) for variable in variables]
-    # The counters of the metrics exist after a step.
-    model.train_on_batch(np.zeros([2, *info.image_shape], np.float32), np.array([0, 1]))
-    model.reset_metrics()
-    for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
-    return model
-
-
 def _plan(model: RobustModel, config: ConfigDict, images: int) -> Plan:
     averaged = {}
     if model.optimizer.use_ema:
@@ -152,27 +114,9 @@ def _plan(model: RobustModel, config: ConfigDict, images: int) -> Plan:
     )
 
 
-def _lowered(case: _Case) -> tuple[Program, str, Arrays]:
-    """A program, its module, and the values of its variables."""
-    tf.config.experimental.enable_tensor_float_32_execution(case.rounds)
-    lowered = lower(case.function, case.arguments.values(), case.variables)
-    names = names_of(lowered.variables)
-    values = {n: small(numpy_of(v)) for n, v in zip(names, lowered.variables, strict=True)}
-    places = {name: lowered.outputs + place for place, name in enumerate(names)}
-    program = Program(
-        case.name,
-        f"{case.name}.mlir",
-        [*case.arguments, *names],
-        lowered.results,
-        case.images,
-        state=places if case.has_state else {},
-    )
-    return program, lowered.module, values
-
-
-def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> Iterator[_Case]:
+def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> Iterator[Case]:
     net = model.classifier
-    shape, own = net.input_shape[1:], distinct([*model.variables, *model.optimizer.variables])
+    shape, own = net.input_shape[1:], lowering.variables_of(model)
 
     def batch(size: int, dtype: tf.DType = tf.uint8) -> dict[str, tf.Tensor]:
         return {"x": tf.zeros([size, *shape], dtype), "y": tf.zeros([size], tf.int32)}
@@ -181,9 +125,8 @@ def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> It
         logs = model._train_on(tf.cast(x, tf.float32) / 255, y, None)
         return [logs["loss"], logs["robust_accuracy"]]
 
-    metrics = [v for metric in model.metrics for v in metric.variables]
     size = config.dataset.batch_size
-    yield _Case("step", step, batch(size), distinct([*own, *metrics]), size, has_state=True)
+    yield Case("step", "step", step, batch(size), own, size, has_state=True, rounds=True)
 
     rule, seed = kr.training.BatchNormStatistics(model), {"seed": tf.zeros([2], tf.int32)}
     if rule.variables:
@@ -194,7 +137,8 @@ def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> It
             ) -> list[tf.Tensor]:
                 return of_batch(tf.cast(x, tf.float32) / 255, y, seed)
 
-            yield _Case(f"statistics_{name}", found, batch(size) | seed, own, size)
+            name = f"statistics_{name}"
+            yield Case(name, name, found, batch(size) | seed, own, size, rounds=True)
 
     attacks = kr.attacks.auto_attack(ball).attacks(classes=10)
     for attack in attacks if judge == "auto_attack" else attacks[:2]:
@@ -205,7 +149,8 @@ def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> It
             return attack(net, tf.cast(x, tf.float32) / 255, y, seed=seed)
 
         name = "attack_" + attack.name.lower().replace(" ", "_")
-        yield _Case(name, perturbed, batch(JUDGED) | seed, list(net.variables), JUDGED)
+        given, used = batch(JUDGED) | seed, list(net.variables)
+        yield Case(name, name, perturbed, given, used, JUDGED, rounds=True)
 
     def correct(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         # As 8-bit images are made, whose values survive the way over them.
@@ -214,14 +159,14 @@ def _cases(model: RobustModel, config: ConfigDict, judge: str, ball: Ball) -> It
 
     # In float32 as it is, whatever the attacks rounded.
     given = batch(JUDGED, tf.float32)
-    yield _Case("verdict", correct, given, list(net.variables), JUDGED, rounds=False)
+    yield Case("verdict", "verdict", correct, given, list(net.variables), JUDGED)
 
 
 def read(file: Path, output: Path, config: ConfigDict) -> None:
     """Writes a `.keras` file with trained weights.
 
     Args:
-        file: what `lowered.py --train` wrote.
+        file: what `lowered_loop.py` wrote.
         output: the model's file.
         config: the recipe.
     """

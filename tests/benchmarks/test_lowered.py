@@ -39,7 +39,7 @@ def test_variables_become_arguments_and_results(benchmark):
         counter.assign_add(tf.ones_like(counter))
         return tf.reduce_sum(net(x)["logits"])
 
-    lowered = lowering.lower(step, [tf.zeros([5, 2, 2, 1])], net.variables)
+    lowered = lowering.lower(step, [tf.zeros([5, 2, 2, 1])], net.variables, has_state=True)
     assert {v.path for v in lowered.variables} == {v.path for v in net.variables}
     assert lowered.outputs == 1 and lowered.results[0] == ([], "float32")
     after = [shape for shape, _ in lowered.results[1 : 1 + len(lowered.variables)]]
@@ -91,7 +91,7 @@ def test_jax_finds_what_tensorflow_found(benchmark, precision, tmp_path, capsys)
 def test_a_lowered_training_learns(benchmark, precision, tmp_path, monkeypatch, capsys):
     """A recipe of digits' size: the loop, averaged weights, the judge, and the way back."""
     pytest.importorskip("jax", reason="needs the extra `benchmark`")
-    training, lowered = benchmark("lowered_training"), benchmark("lowered")
+    training, loop = benchmark("lowered_training"), benchmark("lowered_loop")
     digits = kr.data.load("digits", validation=0)
     arrays = {}
     for name, split in (("train", digits.train), ("test", digits.test)):
@@ -103,7 +103,7 @@ def test_a_lowered_training_learns(benchmark, precision, tmp_path, monkeypatch, 
     recipe = ["--recipe=digits/pgd_at", "--config.epochs=3", "--config.dataset.validation=0"]
     small = ["--config.defense.options.steps=2", "--config.optimizer.ema=0.9"]
     training.main([f"--write={tmp_path}/pgd_at", "--seeds=1", "--judge=apgd", *recipe, *small])
-    lowered.main([f"--train={tmp_path}/pgd_at", "--seed=0"])
+    loop.main([f"--train={tmp_path}/pgd_at", "--seed=0"])
     said = capsys.readouterr().out
     assert "robust" in said
     file, output = tmp_path / "pgd_at" / "seed0.npz", tmp_path / "model.keras"
