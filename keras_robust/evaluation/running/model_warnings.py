@@ -39,7 +39,7 @@ def are_probabilities(rows: np.ndarray) -> bool:
         >>> are_probabilities(np.array([[0.2, 0.8]])), are_probabilities(np.array([[2.0, -1.0]]))
         (True, False)
     """
-    return bool((rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-3))
+    return bool((rows >= 0).all() and np.allclose(rows.sum(1), 1, rtol=0, atol=1e-3))
 
 
 def chance_warnings(correct: np.ndarray, classes: int) -> list[str]:
