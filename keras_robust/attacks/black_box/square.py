@@ -105,7 +105,7 @@ class Square(Attack):
 
         def some(begin: tf.Tensor, best: Images, margin: tf.Tensor, done: tf.Tensor) -> tuple:
             """The next queries, for the images that are left."""
-            # Before the first compaction all rows are kept, so that a short search has fixed shapes.
+            # Before the first compaction all rows are kept: a short search has fixed shapes.
             compacts = self.queries > _COMPACTED_AFTER
             rows = tf.where(~done)[:, 0] if compacts else tf.range(tf.shape(done)[0])
             own_x, own_y, clean = (tf.gather(whole, rows) for whole in (x, y, grid))
